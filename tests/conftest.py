@@ -1,0 +1,18 @@
+"""Shared fixtures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+SHARED = REPO.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Reference numbers, oracles and sample images kept beside the repository; tests skip where they are absent."""
+    if not (SHARED / "reference").is_dir():
+        pytest.skip("shared/ (reference numbers, oracles, COCO samples) is not beside the repository")
+    return SHARED

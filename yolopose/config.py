@@ -1,0 +1,322 @@
+"""The study as data: variants, experiments and profiles read from ``yolopose/study`` and resolved into runs.
+
+Unknown keys and names are rejected with the file, the key and the nearest known name. Nothing here imports torch, so that
+``make status`` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolopose.errors import StudyError
+from yolopose.results import config_hash
+
+STUDY = Path(__file__).resolve().parent / "study"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model: ``depth`` and ``width`` multiply nominal repeats and channels; ``head`` is repaired, faithful or person."""
+
+    name: str
+    family: str
+    depth: float
+    width: float
+    activation: str
+    head: str
+    decoder_depth: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A variant trained and evaluated one way; ``input_size`` in px is the paper's, ``detector`` names the experiment
+    whose weights initialise this one where the profile asks for it."""
+
+    name: str
+    variant: str
+    input_size: int
+    loss: str
+    title: str
+    detector: str | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """``source`` is ``synthetic`` (made on demand) or ``folder`` (COCO layout); counts are upper limits for a folder."""
+
+    source: str
+    difficulty: str | None = None
+    image_size: int = 0
+    train: int | None = None
+    val: int | None = None
+    test_dev: int | None = None
+    seed: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Training augmentation (paper §4.1): probabilities and ranges; ``translate`` is a share of the image size."""
+
+    mosaic: float = 1.0
+    scale: float = 0.5
+    translate: float = 0.1
+    flip: float = 0.5
+    hsv: tuple[float, float, float] = (0.015, 0.7, 0.4)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation. ``warmup_iterations`` and ``ema_tau`` count optimizer steps; ``gains`` per loss name are either the
+    word ``derived`` (the loss's own rule) or effective gains by term."""
+
+    epochs: int
+    batch_size: int
+    nominal_batch: int = 64
+    optimizer: str = "sgd"
+    lr: float = 0.01
+    lr_final: float = 0.2
+    momentum: float = 0.937
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 3.0
+    warmup_iterations: int = 1000
+    warmup_bias_lr: float = 0.1
+    ema_decay: float = 0.9999
+    ema_tau: float = 2000.0
+    bn_momentum: float = 0.03
+    amp: bool = True
+    clip_norm: float = 0.0
+    gains: dict[str, Any] = field(default_factory=lambda: {"official": "derived", "paper_eq": "derived"})
+    anchors: str = "coco"
+    anchor_threshold: float = 4.0
+    initialisation: str = "scratch"
+    validate_images: int = 500
+    validate_every: int = 1
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Paper's testing (reference §6): score threshold, NMS IoU, detections kept per image."""
+
+    confidence: float = 0.001
+    nms_iou: float = 0.65
+    max_detections: int = 300
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The scale at which the study runs; ``sizes`` maps the paper's input sizes to this profile's, in px."""
+
+    name: str
+    title: str
+    comparable: bool
+    data: DataConfig
+    sizes: dict[int, int]
+    experiments: tuple[str, ...]
+    train: TrainConfig
+    width_factor: float = 1.0
+    seeds: tuple[int, ...] = (0,)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training and evaluation, fully resolved: an experiment at a profile's scale with one seed."""
+
+    experiment: Experiment
+    variant: Variant
+    profile: str
+    comparable: bool
+    seed: int
+    input_size: int
+    width_factor: float
+    data: DataConfig
+    train: TrainConfig
+    augment: AugmentConfig
+    evaluate: EvaluateConfig
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types; what the hash is taken of and ``run.json`` records."""
+        return _plain(asdict(self))
+
+    @property
+    def hash(self) -> str:
+        """Changes whenever anything that could change the numbers changes; where data lie and the device do not."""
+        return config_hash(self.as_dict())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The part of an error message that lists the known names, the nearest one first where there is one."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(known)}"
+
+
+def _read(file: str) -> dict[str, Any]:
+    path = STUDY / file
+    try:
+        value = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise StudyError(f"{path}: must be a mapping of names to rows")
+    return value
+
+
+def _build(cls: type, values: Any, file: str, key: str) -> Any:
+    """Make the dataclass ``cls`` from a mapping, rejecting keys that it does not have and naming missing ones."""
+    if not isinstance(values, dict):
+        raise StudyError(f"{STUDY / file}: {key}: must be a mapping")
+    known = {f.name: f for f in fields(cls)}
+    for name in values:
+        if name not in known:
+            raise StudyError(f"{STUDY / file}: {key}: unknown key {name!r}; {nearest(name, known)}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise StudyError(f"{STUDY / file}: {key}: {str(error).split('__init__() ')[-1]}") from error
+
+
+@lru_cache
+def load_variants() -> dict[str, Variant]:
+    """All variants by name."""
+    return {k: _build(Variant, {"name": k, **v}, "variants.yaml", k) for k, v in _read("variants.yaml").items()}
+
+
+@lru_cache
+def load_experiments() -> dict[str, Experiment]:
+    """All experiments by name; every variant and detector that they name exists."""
+    rows = {k: _build(Experiment, {"name": k, **v}, "experiments.yaml", k) for k, v in _read("experiments.yaml").items()}
+    for row in rows.values():
+        if row.variant not in load_variants():
+            raise StudyError(f"{STUDY}/experiments.yaml: {row.name}.variant: unknown variant {row.variant!r}; "
+                             f"{nearest(row.variant, load_variants())}")
+        if row.detector is not None and row.detector not in rows:
+            raise StudyError(f"{STUDY}/experiments.yaml: {row.name}.detector: unknown experiment {row.detector!r}")
+    return rows
+
+
+@lru_cache
+def load_profiles() -> dict[str, Profile]:
+    """All profiles by name."""
+    parts = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig, "evaluate": EvaluateConfig}
+    profiles = {}
+    for name, row in _read("profiles.yaml").items():
+        row = dict(row)
+        for key, cls in parts.items():
+            if key in row:
+                part = {k: tuple(v) if isinstance(v, list) else v for k, v in row[key].items()}
+                row[key] = _build(cls, part, "profiles.yaml", f"{name}.{key}")
+        row = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        profile = _build(Profile, {"name": name, **row}, "profiles.yaml", name)
+        for experiment in profile.experiments:
+            if experiment not in load_experiments():
+                raise StudyError(f"{STUDY}/profiles.yaml: {name}.experiments: unknown experiment {experiment!r}; "
+                                 f"{nearest(experiment, load_experiments())}")
+        profiles[name] = profile
+    return profiles
+
+
+@dataclass(frozen=True)
+class Study:
+    """A profile bound to its folders: what every notebook starts from."""
+
+    profile: Profile
+    results_dir: Path
+    data_dir: Path
+    experiments: tuple[str, ...]
+    seeds: tuple[int, ...]
+    device: str
+
+    def run(self, experiment: str, seed: int) -> RunConfig:
+        """Resolve one experiment at this profile's scale.
+
+        Raises:
+            StudyError: no such experiment, or the profile maps no size to its input size.
+        """
+        known = load_experiments()
+        if experiment not in known:
+            raise StudyError(f"experiment {experiment!r} does not exist; {nearest(experiment, known)}")
+        row, profile = known[experiment], self.profile
+        if row.input_size not in profile.sizes:
+            raise StudyError(f"{STUDY}/profiles.yaml: {profile.name}.sizes: has no size for the paper's "
+                             f"{row.input_size} px, which {experiment!r} needs; add one")
+        return RunConfig(row, load_variants()[row.variant], profile.name, profile.comparable, seed,
+                         profile.sizes[row.input_size], profile.width_factor, profile.data, profile.train,
+                         profile.augment, profile.evaluate)
+
+    def run_dir(self, experiment: str, seed: int) -> Path:
+        """Folder of one run's results."""
+        return self.results_dir / experiment / f"seed{seed}"
+
+    def runs(self) -> list[RunConfig]:
+        """All runs of this study in the order in which they must be made (detectors before what they initialise)."""
+        return [self.run(experiment, seed) for experiment in self.experiments for seed in self.seeds]
+
+
+def load_study(profile: str = "mini", data: str | Path | None = None, results: str | Path | None = None,
+               seeds: str | Iterable[int] | None = None, device: str = "auto") -> Study:
+    """Bind a profile to data, results, seeds and device.
+
+    Args:
+        profile: a name of ``profiles.yaml``.
+        data: folder in COCO layout that replaces the profile's data set; empty or ``None`` keeps it.
+        results: where results go; default ``results/<profile>`` or ``results/<profile>-<folder name>``.
+        seeds: ``"0 1 2"`` or integers; default the profile's.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
+
+    Raises:
+        StudyError: an unknown profile, a ``data`` that is no folder, or seeds that are no integers.
+    """
+    from dataclasses import replace
+
+    profiles = load_profiles()
+    if profile not in profiles:
+        raise StudyError(f"PROFILE={profile!r} does not exist; {nearest(profile, profiles)}")
+    chosen, name = profiles[profile], profile
+    if data:
+        data_dir = Path(data).expanduser()
+        if not data_dir.is_dir():
+            raise StudyError(
+                f"DATA={data}: no such folder; give one in COCO layout (annotations/, train2017/, val2017/)"
+            )
+        folder = data_dir.resolve().name
+        name = f"{profile}-{folder}"
+        chosen = replace(chosen, data=replace(chosen.data, source="folder", difficulty=None, image_size=0, name=folder))
+    elif chosen.data.source == "folder":
+        raise StudyError(f"PROFILE={profile} needs DATA=<folder in COCO layout>, for example "
+                         f"make reproduce PROFILE={profile} DATA=/data/coco")
+    else:
+        data_dir = Path("data") / f"{chosen.data.difficulty}-{config_hash(asdict(chosen.data))[:8]}"
+    try:
+        wanted = seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds
+        seed_list = tuple(int(s) for s in wanted) if wanted else chosen.seeds
+    except ValueError:
+        raise StudyError(f"SEEDS={seeds!r}: give integers, for example SEEDS=\"0 1 2\"") from None
+    if device != "auto" and device != "cpu" and not device.startswith("cuda"):
+        raise StudyError(f"DEVICE={device!r}: give auto, cpu, cuda or cuda:<n>")
+    experiments = list(chosen.experiments)
+    if chosen.train.initialisation == "person_detector":
+        needed = dict.fromkeys(load_experiments()[e].detector for e in experiments)
+        experiments = [d for d in needed if d] + experiments
+    results_dir = Path(results) if results else Path("results") / name
+    return Study(chosen, results_dir, data_dir, tuple(dict.fromkeys(experiments)), seed_list, device)
