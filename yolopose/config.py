@@ -1,7 +1,7 @@
 """The study as data: variants, experiments and profiles read from ``yolopose/study`` and resolved into runs.
 
-Unknown keys and names are rejected with the file, the key and the nearest known name. Nothing here imports torch, so that
-``make status`` answers at once.
+Unknown keys and names are rejected with the file, the key and the nearest known name. Nothing here imports torch, so
+that ``make status`` answers at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ STUDY = Path(__file__).resolve().parent / "study"
 
 @dataclass(frozen=True)
 class Variant:
-    """A model: ``depth`` and ``width`` multiply nominal repeats and channels; ``head`` is repaired, faithful or person."""
+    """A model: ``depth`` and ``width`` multiply nominal repeats and channels.
+
+    ``head`` is repaired, faithful or person; ``stem`` is focus, or conv_focus as in the official ``ti_lite`` models.
+    """
 
     name: str
     family: str
@@ -32,6 +35,7 @@ class Variant:
     activation: str
     head: str
     decoder_depth: int
+    stem: str = "focus"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """``source`` is ``synthetic`` (made on demand) or ``folder`` (COCO layout); counts are upper limits for a folder."""
+    """``source`` is ``synthetic`` (made on demand) or ``folder`` (COCO layout, where counts are upper limits)."""
 
     source: str
     difficulty: str | None = None
@@ -205,7 +209,8 @@ def load_variants() -> dict[str, Variant]:
 @lru_cache
 def load_experiments() -> dict[str, Experiment]:
     """All experiments by name; every variant and detector that they name exists."""
-    rows = {k: _build(Experiment, {"name": k, **v}, "experiments.yaml", k) for k, v in _read("experiments.yaml").items()}
+    file = "experiments.yaml"
+    rows = {k: _build(Experiment, {"name": k, **v}, file, k) for k, v in _read(file).items()}
     for row in rows.values():
         if row.variant not in load_variants():
             raise StudyError(f"{STUDY}/experiments.yaml: {row.name}.variant: unknown variant {row.variant!r}; "

@@ -1,0 +1,94 @@
+"""Fit an image into a square without changing its aspect ratio, and the way back (reference §2, "Letterbox")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PAD_VALUE = 114  # grey of the border, as in the official code
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where an image of ``width`` × ``height`` px lies in a square of ``size`` px.
+
+    Attributes:
+        gain: resize factor asked for, ``size / max(width, height)``.
+        pad_w, pad_h: half of the slack in px, unrounded, as the reference states them.
+        new_width, new_height: the resized image in px.
+
+    ``apply`` and ``invert`` use what was really done to the pixels: whole-pixel sizes and offsets, which differ from
+    ``gain`` and ``pad`` by less than one pixel. They are exact inverses of each other.
+    """
+
+    gain: float
+    pad_w: float
+    pad_h: float
+    width: int
+    height: int
+    new_width: int
+    new_height: int
+    size: int
+
+    @classmethod
+    def fit(cls, width: int, height: int, size: int, truncate: bool = True, scale_up: bool = True) -> Letterbox:
+        """Geometry for an image of ``width`` × ``height`` px.
+
+        Args:
+            truncate: the resized side is truncated (evaluation: the reference's loader) or rounded (its detection script).
+            scale_up: enlarge images smaller than ``size``.
+        """
+        gain = size / max(width, height)
+        if not scale_up:
+            gain = min(gain, 1.0)
+        to_int = int if truncate else round
+        new_width, new_height = max(to_int(width * gain), 1), max(to_int(height * gain), 1)
+        return cls(gain, (size - new_width) / 2, (size - new_height) / 2, width, height, new_width, new_height, size)
+
+    @property
+    def left(self) -> int:
+        """Whole pixels of border left of the image; of an odd slack the smaller half (reference: round(pad - 0.1))."""
+        return round(self.pad_w - 0.1)
+
+    @property
+    def top(self) -> int:
+        """Whole pixels of border above the image."""
+        return round(self.pad_h - 0.1)
+
+    @property
+    def scale(self) -> np.ndarray:
+        """(2,) real resize factors of x and y."""
+        return np.array([self.new_width / self.width, self.new_height / self.height])
+
+    def apply(self, xy: np.ndarray) -> np.ndarray:
+        """Image px (..., 2) to letterboxed px, float64."""
+        return np.asarray(xy, np.float64) * self.scale + (self.left, self.top)
+
+    def invert(self, xy: np.ndarray, clip: bool = False) -> np.ndarray:
+        """Letterboxed px (..., 2) to image px, float64; ``clip`` limits them to [0, width] × [0, height]."""
+        out = (np.asarray(xy, np.float64) - (self.left, self.top)) / self.scale
+        return np.clip(out, 0, (self.width, self.height)) if clip else out
+
+
+def letterbox(image: np.ndarray, size: int, truncate: bool = True, scale_up: bool = True,
+              out: np.ndarray | None = None) -> tuple[np.ndarray, Letterbox]:
+    """Resize ``image`` (H, W, 3) uint8 to fit ``size`` and centre it on grey.
+
+    Shrinks by pixel area and enlarges bilinearly. ``out`` (size, size, 3) is written if given.
+
+    Returns:
+        The square image and its geometry.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    box = Letterbox.fit(width, height, size, truncate, scale_up)
+    if (box.new_width, box.new_height) != (width, height):
+        how = cv2.INTER_AREA if box.gain < 1 else cv2.INTER_LINEAR
+        image = cv2.resize(image, (box.new_width, box.new_height), interpolation=how)
+    if out is None:
+        out = np.empty((size, size, 3), np.uint8)
+    out[:] = PAD_VALUE
+    out[box.top:box.top + box.new_height, box.left:box.left + box.new_width] = image
+    return out, box

@@ -1,0 +1,116 @@
+"""What a data set says about its keypoints: names, OKS sigmas, left/right pairs and skeleton.
+
+Everything follows from the annotation file's own category, so that a data set with other joints than COCO's works unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from yolopose.errors import StudyError
+
+KEYPOINT_FACTS = Path(__file__).resolve().parents[1] / "study" / "keypoints.yaml"
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointSchema:
+    """The K keypoints of a data set.
+
+    Attributes:
+        names: K names in the order of the annotations.
+        sigmas: (K,) float64 standard deviations of OKS, as a share of the square root of the person's area.
+        flip_indices: (K,) int64; joint ``k`` of a mirrored person is joint ``flip_indices[k]`` of the original.
+        skeleton: limbs as pairs of 0-based joint indices, for drawing alone.
+        category_id: id of the person category in the annotation file, which predictions must carry.
+    """
+
+    names: tuple[str, ...]
+    sigmas: np.ndarray
+    flip_indices: np.ndarray
+    skeleton: tuple[tuple[int, int], ...]
+    category_id: int = 1
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for checkpoints and reports; ``from_dict`` is the inverse."""
+        return {"names": list(self.names), "sigmas": [float(s) for s in self.sigmas],
+                "flip_indices": [int(i) for i in self.flip_indices], "skeleton": [list(limb) for limb in self.skeleton],
+                "category_id": self.category_id}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> KeypointSchema:
+        """Rebuild a schema from ``as_dict``."""
+        return cls(tuple(value["names"]), np.asarray(value["sigmas"], np.float64),
+                   np.asarray(value["flip_indices"], np.int64), tuple((i, j) for i, j in value["skeleton"]),
+                   int(value["category_id"]))
+
+    @classmethod
+    def from_category(cls, category: dict[str, Any], file: Path | str = "categories") -> KeypointSchema:
+        """Read the schema of one COCO category.
+
+        Args:
+            category: needs ``keypoints``, may carry ``skeleton`` (pairs of 1-based indices) and ``sigmas``.
+            file: the annotation file, for error messages.
+
+        Raises:
+            StudyError: no keypoint names, repeated names, a skeleton that names joints which do not exist, sigmas that
+                disagree in number or are not positive, or a keypoint whose sigma nobody knows.
+        """
+        where = f"{file}: categories[{category.get('name', category.get('id'))!r}]"
+        names = category.get("keypoints")
+        if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+            raise StudyError(f"{where}.keypoints: must list the keypoints' names; add them to the category")
+        if len(set(names)) != len(names):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            raise StudyError(f"{where}.keypoints: {', '.join(twice)} listed twice; give every keypoint its own name")
+        skeleton = category.get("skeleton") or []
+        for limb in skeleton:
+            if len(limb) != 2 or not all(isinstance(i, int) and 1 <= i <= len(names) for i in limb):
+                raise StudyError(f"{where}.skeleton: {limb} is not a pair of joint numbers between 1 and {len(names)}; "
+                                 "correct or remove it")
+        return cls(tuple(names), _sigmas(names, category, where), flip_indices(names),
+                   tuple((i - 1, j - 1) for i, j in skeleton), int(category["id"]))
+
+
+def flip_indices(names: list[str] | tuple[str, ...]) -> np.ndarray:
+    """Partner of every joint under a horizontal flip, (K,) int64: ``left_x`` and ``right_x`` change places."""
+    index = {name: k for k, name in enumerate(names)}
+    swap = {"left_": "right_", "right_": "left_"}
+    partners = []
+    for k, name in enumerate(names):
+        side = next((s for s in swap if name.startswith(s)), None)
+        partners.append(k if side is None else index.get(swap[side] + name[len(side):], k))
+    return np.asarray(partners, np.int64)
+
+
+@lru_cache
+def _known_sigmas() -> dict[str, dict[str, float]]:
+    facts = yaml.safe_load(KEYPOINT_FACTS.read_text())
+    return {name: {k: float(s) for k, s in row["sigmas"].items()} for name, row in facts.items()}
+
+
+def _sigmas(names: list[str], category: dict[str, Any], where: str) -> np.ndarray:
+    """The category's own sigmas, else those of the first known set that covers all names."""
+    own = category.get("sigmas")
+    if own is not None:
+        if not isinstance(own, list) or len(own) != len(names):
+            raise StudyError(f"{where}.sigmas: must list {len(names)} numbers, one for each keypoint")
+        sigmas = np.asarray(own, np.float64)
+        if not (np.isfinite(sigmas).all() and (sigmas > 0).all()):
+            raise StudyError(f"{where}.sigmas: every sigma must be a positive number")
+        return sigmas
+    known = _known_sigmas()
+    for table in known.values():
+        if all(name in table for name in names):
+            return np.asarray([table[name] for name in names], np.float64)
+    missing = [n for n in names if not any(n in table for table in known.values())] or names
+    raise StudyError(f"{where}.keypoints: no OKS sigma is known for {', '.join(missing)}; add a list `sigmas` to the "
+                     f"category, or a set that covers all names to {KEYPOINT_FACTS}")

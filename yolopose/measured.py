@@ -1,0 +1,289 @@
+"""Reading what a study measured: runs, seeds and complexity of one results folder, without torch.
+
+Everything that compares, tabulates or draws goes through :class:`ResultSet`; nothing here trains or evaluates. Accuracies
+are handed out in percent, as the paper prints them, although ``metrics.json`` holds fractions.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from yolopose.config import load_experiments
+from yolopose.errors import StudyError
+from yolopose.results import read_csv, read_json
+
+PAPER_DIR = Path(__file__).resolve().parents[1] / "results" / "paper"
+REFERENCE_DIR = PAPER_DIR.parent / "reference"
+
+# The convention whose counts the paper's Table 1 prints (reference: fused model plus one operation per biased output).
+MAIN_CONVENTION = "fused_bias"
+# Images of the splits on which a COCO result may be compared with the paper's; another count is another data set.
+COCO_IMAGES = {"val": (2346,), "val_all": (5000,), "test_dev": (20288,)}
+
+# 97.5 % quantiles of Student's t for 1 … 30 degrees of freedom.
+_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+         2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
+
+
+def t975(freedom: float) -> float:
+    """97.5 % quantile of Student's t; the degrees of freedom are rounded down (a wider interval), at least 1."""
+    index = max(1, int(freedom))
+    return _T975[index - 1] if index <= len(_T975) else 1.96
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One quantity over seeds, in percent for accuracies. ``by_seed`` maps a seed to its value."""
+
+    by_seed: dict[int, float]
+
+    @property
+    def values(self) -> list[float]:
+        return list(self.by_seed.values())
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over seeds; ``None`` with one seed."""
+        return statistics.stdev(self.values) if len(self.by_seed) > 1 else None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the 95 % interval of the mean over seeds; ``None`` with one seed, which has no interval."""
+        n = len(self.by_seed)
+        return t975(n - 1) * statistics.stdev(self.values) / math.sqrt(n) if n > 1 else None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" + ("" if self.spread is None else f" ± {self.spread:.1f}")
+
+
+def difference(a: Measurement, b: Measurement) -> tuple[float, float | None]:
+    """Mean of ``b − a`` and half of its 95 % interval (paired by seed where both have the same seeds, else Welch's).
+
+    The half-width is ``None`` when either side has one seed.
+    """
+    mean = b.mean - a.mean
+    if len(a.by_seed) < 2 or len(b.by_seed) < 2:
+        return mean, None
+    if set(a.by_seed) == set(b.by_seed):
+        return mean, Measurement({s: b.by_seed[s] - a.by_seed[s] for s in a.by_seed}).half_width
+    va, vb = statistics.variance(a.values) / len(a.values), statistics.variance(b.values) / len(b.values)
+    if va + vb == 0:
+        return mean, 0.0
+    freedom = (va + vb) ** 2 / (va**2 / (len(a.values) - 1) + vb**2 / (len(b.values) - 1))
+    return mean, t975(freedom) * math.sqrt(va + vb)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished training and evaluation: ``record`` is ``run.json``, ``metrics`` is ``metrics.json``."""
+
+    experiment: str
+    seed: int
+    folder: Path
+    record: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.record.get("config") or {}
+
+
+@dataclass
+class ResultSet:
+    """A results folder. ``runs`` holds finished runs by experiment, in order of seed; ``unfinished`` names the others."""
+
+    root: Path
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)
+    complexity: list[dict[str, str]] = field(default_factory=list)
+    data: dict[str, Any] | None = None
+
+    def _any_run(self) -> Run | None:
+        return next((run for runs in self.runs.values() for run in runs), None)
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile that made the runs; without a run, the name of the folder."""
+        run = self._any_run()
+        return str(run.record.get("profile", self.root.name)) if run else self.root.name
+
+    @property
+    def full_scale(self) -> bool:
+        """Whether the profile says that its accuracies may stand beside the paper's."""
+        runs = [run for runs in self.runs.values() for run in runs]
+        return bool(runs) and all(_comparable(run) for run in runs)
+
+    def not_comparable(self, split: str) -> str | None:
+        """Why accuracies of ``split`` may not be compared with the paper's; ``None`` when they may."""
+        run = self._any_run()
+        if run is None:
+            return "no run"
+        if not self.full_scale:
+            return f"reduced scale ({self.scale()})"
+        base = next((name for name in COCO_IMAGES if split == name or split.startswith(name + "_int")), split)
+        counts = {m["images"] for runs in self.runs.values() for r in runs
+                  if isinstance(m := r.metrics.get(split), dict) and "images" in m}
+        if wrong := counts - set(COCO_IMAGES.get(base, counts)):
+            return f"not COCO: {split} has {', '.join(map(str, sorted(wrong)))} images"
+        return None
+
+    def scale(self) -> str:
+        """The profile, width, size and number of seeds in words, for example ``mini: width × 0.5, 128 px, 1 seed``."""
+        run = self._any_run()
+        if run is None:
+            return self.root.name
+        config = run.config
+        headline = next((r for name in ("s6", "m6", "l6") for r in self.runs.get(name, [])), run).config
+        parts = []
+        if (width := config.get("width_factor", 1.0)) != 1.0:
+            parts.append(f"width × {width:g}")
+        if size := headline.get("input_size"):
+            parts.append(f"{size} px")
+        seeds = sorted({len(runs) for runs in self.runs.values()})
+        parts.append(f"{seeds[0]} seed" + ("s" if seeds[0] != 1 else "") if len(seeds) == 1
+                     else f"{seeds[0]} to {seeds[-1]} seeds")
+        return f"{self.profile}: " + ", ".join(parts)
+
+    def measure(self, experiment: str, split: str, metric: str) -> Measurement | None:
+        """An accuracy in percent over the seeds that have it; ``None`` where it is missing or undefined (−1)."""
+        values = {}
+        for run in self.runs.get(experiment, []):
+            value = (run.metrics.get(split) or {}).get(metric)
+            if isinstance(value, (int, float)) and value >= 0:
+                values[run.seed] = 100.0 * float(value)
+        return Measurement(values) if values else None
+
+    def why_missing(self, experiment: str, split: str) -> str:
+        """The reason why :meth:`measure` found nothing."""
+        runs = self.runs.get(experiment)
+        if not runs:
+            if experiment not in load_experiments():
+                return f"experiment {experiment} belongs to a later issue"
+            return f"experiment {experiment} was not run"
+        part = runs[0].metrics.get(split)
+        if isinstance(part, dict) and part.get("reason"):
+            return str(part["reason"])
+        return f"{experiment} has no result on {split}"
+
+    def count(self, variant: str, input_size: int, convention: str = MAIN_CONVENTION,
+              width_factor: float = 1.0) -> dict[str, str] | None:
+        """The row of ``complexity.csv`` for a model, input size in px and counting convention, or ``None``."""
+        for row in self.complexity:
+            if (row["variant"] == variant and int(float(row["input_size"])) == input_size
+                    and row["convention"] == convention and float(row.get("width_factor") or 1) == width_factor):
+                return row
+        return None
+
+    def experiment_count(self, experiment: str, key: str, convention: str = MAIN_CONVENTION) -> float | None:
+        """``gmacs`` or ``params_m`` of an experiment at the paper's own size and full width."""
+        known = load_experiments().get(experiment)
+        row = known and self.count(known.variant, known.input_size, convention)
+        return float(row[key]) if row else None
+
+    def own_gmacs(self, experiment: str) -> float | None:
+        """GMACs of the model that really ran (its own width and size), from ``run.json`` or ``complexity.csv``."""
+        for run in self.runs.get(experiment, []):
+            gmacs = (run.record.get("complexity") or {}).get("gmacs")
+            if gmacs is not None:
+                return float(gmacs)
+            variant = run.record.get("variant")
+            row = self.count(str(variant), int(run.config.get("input_size", 0)), MAIN_CONVENTION,
+                             float(run.config.get("width_factor", 1.0)))
+            if row:
+                return float(row["gmacs"])
+        return None
+
+    @cached_property
+    def mixed(self) -> list[str]:
+        """Experiments whose seeds were made by different configurations: their mean over seeds means nothing."""
+        messages = []
+        for name, runs in self.runs.items():
+            configs = [{k: v for k, v in run.config.items() if k != "seed"} for run in runs]
+            if any(config != configs[0] for config in configs[1:]):
+                messages.append(f"{name}: its seeds were made by different configurations; run it again")
+        return messages
+
+
+def _comparable(run: Run) -> bool:
+    profile = run.config.get("profile")
+    nested = profile.get("comparable") if isinstance(profile, dict) else None
+    return bool(run.config.get("comparable", nested))
+
+
+def load_results(folder: Path | str) -> ResultSet:
+    """Read a results folder.
+
+    Args:
+        folder: ``results/<profile>`` or one with the same names inside.
+
+    Raises:
+        StudyError: no such folder, it holds neither a run nor ``complexity.csv``, or one of its files is damaged.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise StudyError(f"{root}: no such results folder; give one that make reproduce wrote, for example results/mini")
+    found = ResultSet(root)
+    for path in sorted(root.glob("*/seed*"), key=lambda p: (p.parent.name, _seed(p))):
+        if not path.is_dir() or _seed(path) < 0:
+            continue
+        missing = [name for name in ("run.json", "metrics.json") if not (path / name).is_file()]
+        if missing:
+            found.unfinished.append(f"{path.parent.name}/{path.name}: no {' and no '.join(missing)}")
+            continue
+        record, metrics = read_json(path / "run.json"), read_json(path / "metrics.json")
+        for name, value in (("run.json", record), ("metrics.json", metrics)):
+            if not isinstance(value, dict):
+                raise StudyError(f"{path / name}: must be a JSON object; delete {path} and repeat the run")
+        found.runs.setdefault(path.parent.name, []).append(
+            Run(path.parent.name, _seed(path), path, record, metrics))
+    table = root / "complexity.csv"
+    if table.is_file():
+        found.complexity = read_csv(table)
+        needed = {"variant", "input_size", "params_m", "gmacs", "convention"}
+        if found.complexity and (lacking := needed - set(found.complexity[0])):
+            raise StudyError(f"{table}: lacks column {', '.join(sorted(lacking))}; make complexity writes it")
+    if (root / "data.json").is_file():
+        found.data = read_json(root / "data.json")
+    if not found.runs and not found.complexity and not found.unfinished:
+        raise StudyError(f"{root}: holds no results (no <experiment>/seed<k>/run.json and no complexity.csv); "
+                         "run make reproduce first")
+    return found
+
+
+def _seed(path: Path) -> int:
+    match = re.fullmatch(r"seed(\d+)", path.name)
+    return int(match.group(1)) if match else -1
+
+
+def load_reference(results: ResultSet, reference_dir: Path | None = None) -> ResultSet | None:
+    """The committed results of the same profile, or ``None`` where there are none or ``results`` is that set itself.
+
+    A folder named ``<profile>-<data set>`` has no reference: its data are other data.
+    """
+    folder = reference_dir or REFERENCE_DIR / results.profile
+    if not folder.is_dir() or folder.resolve() == results.root.resolve():
+        return None
+    if reference_dir is None and re.match(rf"{re.escape(results.profile)}-.", results.root.name):
+        return None
+    reference = load_results(folder)
+    return reference if reference.runs else None
+
+
+def first_present(sets: Sequence[ResultSet | None], experiment: str, split: str, metric: str
+                  ) -> tuple[Measurement | None, ResultSet | None]:
+    """The first set that has the quantity, with the quantity; a run's own result goes before the reference's."""
+    for candidate in sets:
+        if candidate is not None and (value := candidate.measure(experiment, split, metric)) is not None:
+            return value, candidate
+    return None, None

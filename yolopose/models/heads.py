@@ -1,0 +1,107 @@
+"""The detection head: boxes, objectness, class and keypoints of every anchor (paper §3.1, reference §1.4–1.6)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from yolopose.models.layers import Conv
+
+BOX_CHANNELS = 6  # tx, ty, tw, th, objectness, class
+LAYOUTS = ("repaired", "faithful", "person")
+
+
+class Detect(nn.Module):
+    """Two branches a scale: a 1×1 convolution for boxes, and a stack of depth-wise convolutions for keypoints.
+
+    ``layout`` says how the branches' channels become predictions of A anchors with ``6 + 3K`` values each:
+
+    * ``repaired``: each branch is viewed per anchor, A×6 and A×3K, then joined: decoupled, as the paper describes it;
+    * ``faithful``: the channels are joined first and viewed as A×(6+3K) afterwards, as the released code does. Anchor 0
+      then takes its first joints from the box branch, and the other anchors their boxes from the keypoint branch;
+    * ``person``: no keypoint branch, K = 0.
+
+    All three hold the same tensors under the same names (for ``person`` without ``m_kpt``).
+
+    Args:
+        channels: input channels of each scale.
+        strides: stride of each scale in px.
+        anchors_px: (S, A, 2) anchor widths and heights in px.
+        num_keypoints: K; 0 for ``person``.
+        decoder_depth: depth-wise convolutions in the keypoint branch; 0 means one plain 1×1 convolution.
+        layout: see above.
+    """
+
+    def __init__(self, channels: list[int], strides: tuple[int, ...], anchors_px: Tensor, num_keypoints: int,
+                 decoder_depth: int = 6, layout: str = "repaired"):
+        super().__init__()
+        if layout not in LAYOUTS:
+            raise ValueError(f"head layout {layout!r} is not one of {LAYOUTS}")
+        self.layout = layout
+        self.strides = tuple(strides)
+        self.num_keypoints = 0 if layout == "person" else num_keypoints
+        self.num_anchors = anchors_px.shape[1]
+        self.num_outputs = BOX_CHANNELS + 3 * self.num_keypoints
+        self.register_buffer("anchors", torch.zeros(len(channels), self.num_anchors, 2))
+        self.register_buffer("anchor_grid", torch.zeros(len(channels), 1, self.num_anchors, 1, 1, 2))
+        self.set_anchors(anchors_px)
+        self.m = nn.ModuleList(nn.Conv2d(c, BOX_CHANNELS * self.num_anchors, 1) for c in channels)
+        if self.num_keypoints:
+            outputs = 3 * self.num_keypoints * self.num_anchors
+            self.m_kpt = nn.ModuleList(keypoint_branch(c, outputs, decoder_depth) for c in channels)
+
+    def set_anchors(self, anchors_px: Tensor) -> None:
+        """Store (S, A, 2) anchors given in px, in grid units and in px, under the official buffer names."""
+        strides = torch.tensor(self.strides, dtype=anchors_px.dtype).view(-1, 1, 1)
+        self.anchors.copy_(anchors_px / strides)
+        self.anchor_grid.copy_(anchors_px.view(self.anchor_grid.shape))
+
+    @property
+    def anchors_px(self) -> Tensor:
+        """(S, A, 2) anchors in px."""
+        return self.anchor_grid.view(len(self.strides), self.num_anchors, 2)
+
+    def initialise_priors(self) -> None:
+        """Bias the box branch, viewed as A×6, towards 8 objects in a 640 px image and class probability 0.98.
+
+        With the ``faithful`` layout these rows are not where the predictions take objectness from (reference §1.6);
+        that is the released code's behaviour and part of what the layouts' comparison measures.
+        """
+        with torch.no_grad():
+            for conv, stride in zip(self.m, self.strides, strict=True):
+                bias = conv.bias.view(self.num_anchors, BOX_CHANNELS)
+                bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+                bias[:, 5] += math.log(0.6 / (1 - 0.99))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """(B, C_s, H_s, W_s) of each scale -> raw predictions (B, A, H_s, W_s, 6 + 3K) of each scale."""
+        outputs = []
+        for scale, x in enumerate(maps):
+            b, _, h, w = x.shape
+            box = self.m[scale](x)
+            if self.layout == "person":
+                y = box.view(b, self.num_anchors, BOX_CHANNELS, h, w)
+            elif self.layout == "faithful":
+                y = torch.cat((box, self.m_kpt[scale](x)), 1).view(b, self.num_anchors, self.num_outputs, h, w)
+            else:
+                per_anchor = (b, self.num_anchors, -1, h, w)
+                y = torch.cat((box.view(per_anchor), self.m_kpt[scale](x).view(per_anchor)), 2)
+            outputs.append(y.permute(0, 1, 3, 4, 2))
+        return outputs
+
+
+def keypoint_branch(channels: int, outputs: int, depth: int) -> nn.Module:
+    """``depth`` × (depth-wise 3×3, point-wise 1×1), the last point-wise one a plain convolution to ``outputs`` channels.
+
+    Always SiLU: the official head does not follow the model's activation (reference §1.4).
+    """
+    if depth == 0:
+        return nn.Conv2d(channels, outputs, 1)
+    layers: list[nn.Module] = []
+    for stage in range(depth):
+        layers.append(Conv(channels, channels, 3, groups=channels))
+        last = stage == depth - 1
+        layers.append(nn.Conv2d(channels, outputs, 1) if last else Conv(channels, channels))
+    return nn.Sequential(*layers)
