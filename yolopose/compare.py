@@ -81,8 +81,8 @@ def same_digits(value: float, text: str) -> bool:
 def compare_with_paper(results_dir: Path | str | ResultSet, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     """Every printed number beside its measured counterpart.
 
-    Parameters and GMACs are counted at the paper's true width and size and can always be compared: to the printed digits
-    in Tables 1 and 2, within 0.5 % in Table 4. Accuracies can be compared at full scale only, within 0.5 points.
+    Parameters and GMACs are counted at the paper's true width and size and can always be compared: to the printed
+    digits in Tables 1 and 2, within 0.5 % in Table 4. Accuracies can be compared at full scale only, within 0.5 points.
 
     Returns:
         Rows with the columns of ``COMPARISON_COLUMNS``; ``spread`` is the standard deviation over ``seeds`` seeds.
@@ -185,8 +185,8 @@ class _MeasuredSet:
         self.results, self.name = results, str(results.root)
         self.accuracies, self.counts = {}, {}
         for experiment, runs in results.runs.items():
-            parts = {(split, metric) for run in runs for split, values in run.metrics.items() if isinstance(values, dict)
-                     for metric in values if metric.startswith(("AP", "AR"))}
+            parts = {(split, metric) for run in runs for split, values in run.metrics.items()
+                     if isinstance(values, dict) for metric in values if metric.startswith(("AP", "AR"))}
             for split, metric in parts:
                 if (value := results.measure(experiment, split, metric)) is not None:
                     self.accuracies[experiment, split, metric] = value
@@ -236,14 +236,15 @@ def compare_sets(a: str | Path, b: str | Path, paper_dir: Path = PAPER_DIR) -> l
     for key in sorted(set(one.counts) & set(two.counts)):
         x, y = one.counts[key], two.counts[key]
         rows.append(dict(zip(SET_COLUMNS, (key[0], "", key[1], UNITS[key[1]]), strict=False))
-                    | {"a": round(x, 3), "b": round(y, 3), "difference": round(y - x, 3), "note": "at the paper's size"})
+                    | {"a": round(x, 3), "b": round(y, 3), "difference": round(y - x, 3),
+                       "note": "at the paper's size"})
     if not rows:
         raise StudyError(f"{a} and {b} share no quantity: no experiment was run in both and complexity.csv is missing")
     return rows
 
 
 def describe_difference(a: str | Path, b: str | Path) -> list[str]:
-    """What differs between the runs behind two measured sets: configuration, data, hardware, packages. One line each."""
+    """What differs between the runs behind two measured sets: configuration, data, hardware, packages; a line each."""
     if "paper" in (str(a), str(b)):
         return []
     one, two = load_results(a), load_results(b)

@@ -79,7 +79,7 @@ class AugmentConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """Optimisation. ``warmup_iterations`` and ``ema_tau`` count optimizer steps; ``gains`` per loss name are either the
-    word ``derived`` (the loss's own rule) or effective gains by term."""
+    word ``derived`` (the loss's own rule) or effective gains by term; ``keypoint_prior`` is ``none`` or ``mean_pose``."""
 
     epochs: int
     batch_size: int
@@ -101,6 +101,7 @@ class TrainConfig:
     anchors: str = "coco"
     anchor_threshold: float = 4.0
     initialisation: str = "scratch"
+    keypoint_prior: str = "none"
     validate_images: int = 500
     validate_every: int = 1
     workers: int = 1

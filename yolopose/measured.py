@@ -1,7 +1,7 @@
 """Reading what a study measured: runs, seeds and complexity of one results folder, without torch.
 
-Everything that compares, tabulates or draws goes through :class:`ResultSet`; nothing here trains or evaluates. Accuracies
-are handed out in percent, as the paper prints them, although ``metrics.json`` holds fractions.
+Everything that compares, tabulates or draws goes through :class:`ResultSet`; nothing here trains or evaluates.
+Accuracies are handed out in percent, as the paper prints them, although ``metrics.json`` holds fractions.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Run:
 
 @dataclass
 class ResultSet:
-    """A results folder. ``runs`` holds finished runs by experiment, in order of seed; ``unfinished`` names the others."""
+    """A results folder: finished runs by experiment, in order of seed; ``unfinished`` names the others."""
 
     root: Path
     runs: dict[str, list[Run]] = field(default_factory=dict)
@@ -216,9 +216,10 @@ class ResultSet:
 
 
 def _comparable(run: Run) -> bool:
+    """What the run says of itself (profile at full scale and data set COCO 2017), else what its profile says."""
     profile = run.config.get("profile")
     nested = profile.get("comparable") if isinstance(profile, dict) else None
-    return bool(run.config.get("comparable", nested))
+    return bool(run.record.get("comparable", run.config.get("comparable", nested)))
 
 
 def load_results(folder: Path | str) -> ResultSet:
@@ -232,7 +233,7 @@ def load_results(folder: Path | str) -> ResultSet:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise StudyError(f"{root}: no such results folder; give one that make reproduce wrote, for example results/mini")
+        raise StudyError(f"{root}: no such results folder; give one that make reproduce wrote, such as results/mini")
     found = ResultSet(root)
     for path in sorted(root.glob("*/seed*"), key=lambda p: (p.parent.name, _seed(p))):
         if not path.is_dir() or _seed(path) < 0:
@@ -247,6 +248,8 @@ def load_results(folder: Path | str) -> ResultSet:
                 raise StudyError(f"{path / name}: must be a JSON object; delete {path} and repeat the run")
         found.runs.setdefault(path.parent.name, []).append(
             Run(path.parent.name, _seed(path), path, record, metrics))
+    order = list(load_experiments())
+    found.runs = dict(sorted(found.runs.items(), key=lambda kv: (order.index(kv[0]) if kv[0] in order else 999, kv[0])))
     table = root / "complexity.csv"
     if table.is_file():
         found.complexity = read_csv(table)

@@ -36,7 +36,8 @@ class Letterbox:
         """Geometry for an image of ``width`` × ``height`` px.
 
         Args:
-            truncate: the resized side is truncated (evaluation: the reference's loader) or rounded (its detection script).
+            truncate: the resized side is truncated (the reference's loader for evaluation) or rounded (its detection
+                script).
             scale_up: enlarge images smaller than ``size``.
         """
         gain = size / max(width, height)

@@ -1,6 +1,7 @@
 """What a data set says about its keypoints: names, OKS sigmas, left/right pairs and skeleton.
 
-Everything follows from the annotation file's own category, so that a data set with other joints than COCO's works unchanged.
+Everything follows from the annotation file's own category, so that a data set with other joints than COCO's works
+unchanged.
 """
 
 from __future__ import annotations

@@ -1,19 +1,23 @@
 """Draw textured surface patches with a depth buffer: the renderer of the synthetic people.
 
-A patch is a coarse grid of surface points with normals and a texture. It is interpolated to a grid finer than the
-pixels and every point that faces the camera is written to its pixel; the nearest one wins. That costs a few dozen
-array operations per patch whatever its shape, and yields the depth from which joint visibility is decided.
+A patch is a coarse grid of surface points with normals and a texture. Every cell of the grid that faces the camera is
+filled with points denser than the pixels, every point is written to its pixel and the nearest one wins. All cells of
+a person are handled together, in groups of equal size, so that the cost hardly depends on the number of patches; the
+depth is what joint visibility is decided from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
-_STEP = 0.72  # spacing of the interpolated surface points in pixels of the buffer; below 0.75 leaves no holes
+_LEVELS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256])  # points along a side of a cell
+_STEP = 0.82  # greatest spacing of the surface points in pixels of the buffer; from 0.95 on, holes appear
 _EMPTY = np.int64(1 << 62)
+_PRODUCT = 12_000  # points per matrix product: OpenBLAS starts threads above 13,107 of them, which would only disturb
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Camera:
-    """Weak perspective: ``scale`` pixels per stature at the depth of the pelvis, which is drawn at ``origin`` (x, y)."""
+    """Weak perspective: ``scale`` pixels per stature at the pelvis, which is drawn at ``origin`` (x, y)."""
 
     scale: float
     origin: tuple[float, float]
@@ -68,59 +72,112 @@ def rasterise(
         colour: (height, width, 4) uint8 BGRA, alpha 0 or 255.
         depth: (height, width) float32 in statures, +inf where nothing was drawn.
     """
-    pixels, depths, colours = [], [], []
-    for patch in patches:
-        _points_of(patch, camera, light, height, width, pixels, depths, colours)
     colour = np.zeros((height * width, 4), np.uint8)
     depth = np.full(height * width, np.inf, np.float32)
-    if pixels:
-        pixel, z, bgr = np.concatenate(pixels), np.concatenate(depths), np.concatenate(colours)
-        nearest = np.full(height * width, _EMPTY)
-        # One integer per point: depth in the high bits, its number in the low 24, so that a minimum finds the point.
-        key = ((z + 8.0) * 1e6).astype(np.int64) << 24 | np.arange(len(z))
-        np.minimum.at(nearest, pixel, key)
-        hit = np.flatnonzero(nearest != _EMPTY)
-        source = nearest[hit] & 0xFFFFFF
-        colour[hit, :3], colour[hit, 3] = bgr[source], 255
-        depth[hit] = z[source]
+    x, y, z, shade, facing, place = _fill_cells(*_cells(patches, camera, light, height, width))
+    texel = np.concatenate([_bgra(patch.texture) for patch in patches])[place]
+    keep = (facing > 0) & (texel >= 0x80000000) & (x > -0.5) & (y > -0.5) & (x < width - 0.51) & (y < height - 0.51)
+    index = np.flatnonzero(keep)
+    pixel = (y[index] + np.float32(0.5)).astype(np.int64) * width + (x[index] + np.float32(0.5)).astype(np.int64)
+    nearest = np.full(height * width, _EMPTY)
+    # One integer per point: depth in the high bits, its number in the low 24, so that a minimum finds the point.
+    np.minimum.at(nearest, pixel, ((z[index] + 8.0) * 1e6).astype(np.int64) << 24 | index)
+    hit = np.flatnonzero(nearest != _EMPTY)
+    source = nearest[hit] & 0xFFFFFF
+    colour[hit] = np.minimum(texel[source].view(np.uint8).reshape(-1, 4) * shade[source, None], 255)
+    colour[hit, 3] = 255
+    depth[hit] = z[source]
     colour, depth = colour.reshape(height, width, 4), depth.reshape(height, width)
     return _contact_shadows(colour, depth), depth
 
 
-def _points_of(patch, camera, light, height, width, pixels, depths, colours) -> None:
-    """Append the drawn points of one patch: flat pixel index, depth and shaded colour."""
-    points, normals = patch.points, patch.normals
-    normals = normals / np.sqrt((normals**2).sum(-1, keepdims=True) + 1e-12)
-    grid = np.empty((*points.shape[:2], 5), np.float32)
-    grid[..., :2] = camera.project(points)
-    x, y = grid[..., 0], grid[..., 1]
-    if x.max() < 0 or y.max() < 0 or x.min() > width - 1 or y.min() > height - 1:
-        return
-    grid[..., 2] = points[..., 2]
-    view = points + [0, 0, camera.distance]
-    facing = -(normals * view).sum(-1)  # positive towards the camera
-    lit = np.clip(normals @ light.direction, -1, 1)
-    if patch.two_sided:
-        lit = np.where(facing < 0, -0.5 * lit - 0.35, lit)
-        facing = np.ones_like(facing)
+def _bgra(texture: np.ndarray) -> np.ndarray:
+    """Texture as a flat array of one integer per texel."""
+    if texture.shape[2] == 3:
+        texture = cv2.cvtColor(texture, cv2.COLOR_BGR2BGRA)
+    return np.ascontiguousarray(texture).view(np.uint32).ravel()
+
+
+@lru_cache(maxsize=64)
+def _grid_cells(m: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the four corners of every cell of an (m, n) grid, (cells, 4), and its row and column."""
+    rows, columns = (v.ravel() for v in np.meshgrid(np.arange(m - 1), np.arange(n - 1), indexing="ij"))
+    first = rows * n + columns
+    return np.stack([first, first + 1, first + n, first + n + 1], 1), rows, columns
+
+
+def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, width: int):
+    """Cells that may be seen.
+
+    Returns:
+        corners: (5, cells, 4) float32: x, y in pixels, depth, shading and facing of the four corners.
+        texture: (cells, 6) float32: first column and row of the cell in its texture, their extents, the width of the
+            texture and its offset among all textures.
+    """
+    points = np.concatenate([p.points.reshape(-1, 3) for p in patches]).astype(np.float32)
+    normals = np.concatenate([p.normals.reshape(-1, 3) for p in patches]).astype(np.float32)
+    counts = [p.points.shape[0] * p.points.shape[1] for p in patches]
+    two_sided = np.repeat([p.two_sided for p in patches], counts)
+    gloss = np.repeat(np.array([p.gloss for p in patches], np.float32), counts)
+    normals /= np.sqrt(np.einsum("ij,ij->i", normals, normals) + np.float32(1e-12))[:, None]
+    facing = -np.einsum("ij,ij->i", normals, points) - np.float32(camera.distance) * normals[:, 2]
+    lit = normals @ light.direction.astype(np.float32)
+    lit = np.where(two_sided & (facing < 0), -0.5 * lit - 0.35, lit)
     diffuse = np.clip(0.5 + 0.5 * lit, 0, 1)  # wrapped, as under a sky
-    grid[..., 3] = light.ambient + light.strength * diffuse + patch.gloss * np.clip(lit, 0, 1) ** 4
-    grid[..., 4] = facing
-    m, n = x.shape
-    rows = max(1, int(np.ceil(np.hypot(np.diff(x, axis=0), np.diff(y, axis=0)).max() / _STEP)))
-    columns = max(1, int(np.ceil(np.hypot(np.diff(x, axis=1), np.diff(y, axis=1)).max() / _STEP)))
-    # cv2.resize by an integer factor places samples half a cell outside the outer grid points: those are cut off.
-    fine = cv2.resize(grid, (n * columns, m * rows), interpolation=cv2.INTER_LINEAR)
-    fine = fine[rows // 2 : m * rows - rows // 2, columns // 2 : n * columns - columns // 2]
-    texture = cv2.resize(patch.texture, (fine.shape[1], fine.shape[0]), interpolation=cv2.INTER_LINEAR)
-    xi, yi = np.rint(fine[..., 0]).astype(np.int32), np.rint(fine[..., 1]).astype(np.int32)
-    keep = (fine[..., 4] > 0) & (xi >= 0) & (yi >= 0) & (xi < width) & (yi < height)
-    if texture.shape[2] == 4:
-        keep &= texture[..., 3] >= 128
-    pixels.append((yi * width + xi)[keep])
-    depths.append(fine[..., 2][keep])
-    shaded = texture[keep, :3] * fine[..., 3][keep, None]
-    colours.append(np.minimum(shaded, 255).astype(np.uint8))
+    values = np.empty((len(points), 5), np.float32)
+    values[:, :2] = camera.project(points)
+    values[:, 2] = points[:, 2]
+    values[:, 3] = light.ambient + light.strength * diffuse + gloss * np.clip(lit, 0, 1) ** 4
+    values[:, 4] = np.where(two_sided, 1, facing)  # positive towards the camera
+    corners, texture, first, offset = [], [], 0, 0
+    for patch, count in zip(patches, counts, strict=True):
+        (m, n), (h, w) = patch.points.shape[:2], patch.texture.shape[:2]
+        index, rows, columns = _grid_cells(m, n)
+        corners.append(index + first)
+        info = np.empty((len(index), 6), np.float32)
+        info[:, 0], info[:, 1] = columns * (w / (n - 1)), rows * (h / (m - 1))
+        info[:, 2:] = w / (n - 1), h / (m - 1), w, offset
+        texture.append(info)
+        first, offset = first + count, offset + h * w
+    index, info = np.concatenate(corners), np.concatenate(texture)
+    front = values[:, 4] > 0
+    inside = (values[:, :2] > -1).all(1) & (values[:, 0] < width) & (values[:, 1] < height)
+    seen = (front[index].any(1)) & inside[index].any(1)
+    return values.T[:, index[seen]], info[seen]
+
+
+@lru_cache(maxsize=256)
+def _weights(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bilinear weights of rows x columns points in a cell, (4, points), and their place in it, 0..1."""
+    t, s = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij")
+    s, t = s.ravel().astype(np.float32), t.ravel().astype(np.float32)
+    weights = np.stack([(1 - s) * (1 - t), s * (1 - t), (1 - s) * t, s * t])
+    return weights, s, t
+
+
+def _fill_cells(corners: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Points in cells: x, y, depth, shading, facing (float32) and the texel's place among all textures."""
+    if not len(texture):
+        return (*(np.zeros(0, np.float32) for _ in range(5)), np.zeros(0, np.int32))
+    x, y = corners[:2]  # (cells, corner)
+    across = np.maximum(np.hypot(x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]), np.hypot(x[:, 3] - x[:, 2], y[:, 3] - y[:, 2]))
+    down = np.maximum(np.hypot(x[:, 2] - x[:, 0], y[:, 2] - y[:, 0]), np.hypot(x[:, 3] - x[:, 1], y[:, 3] - y[:, 1]))
+    last = len(_LEVELS) - 1
+    columns = np.minimum(np.searchsorted(_LEVELS, across / _STEP), last)
+    rows = np.minimum(np.searchsorted(_LEVELS, down / _STEP), last)
+    group = rows * (last + 1) + columns
+    order = np.argsort(group, kind="stable")
+    values, places = [], []
+    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        key = int(group[members[0]])
+        weights, s, t = _weights(int(_LEVELS[key // (last + 1)]), int(_LEVELS[key % (last + 1)]))
+        step = max(1, _PRODUCT // len(s))
+        for cells in (members[i : i + step] for i in range(0, len(members), step)):
+            values.append((corners[:, cells] @ weights).reshape(5, -1))
+            u0, v0, du, dv, width, offset = texture[cells].T[..., None]
+            row = (v0 + dv * t).astype(np.int32) * width.astype(np.int32) + offset.astype(np.int32)
+            places.append((row + (u0 + du * s).astype(np.int32)).ravel())
+    return (*np.concatenate(values, axis=1), np.concatenate(places))
 
 
 def _contact_shadows(colour: np.ndarray, depth: np.ndarray) -> np.ndarray:

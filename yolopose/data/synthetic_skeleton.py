@@ -89,7 +89,7 @@ def sample_proportions(rng: np.random.Generator) -> Proportions:
         shoulder=0.112 * rng.uniform(0.9, 1.08),
         hip=0.062 * rng.uniform(0.95, 1.12),
         head=rng.uniform(1.18, 1.35) if child else rng.uniform(0.98, 1.12),
-        girth=float(np.clip(rng.normal(1.06, 0.11), 0.88, 1.4)),
+        girth=float(np.clip(rng.normal(1.13, 0.11), 0.92, 1.45)),
     )
 
 

@@ -1,0 +1,121 @@
+# One command for everything. Needs make and Python 3.11 or newer; all else goes into .venv.
+# Lines that begin with two number signs are the help text.
+
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+PROFILE ?=
+DATA    ?=
+RESULTS ?=
+SEEDS   ?=
+DEVICE  ?= auto
+PARAMS  ?=
+A       ?=
+B       ?= paper
+TESTS   ?= tests
+
+VENV    := .venv
+PY      := $(VENV)/bin/python
+STAMP   := $(VENV)/.installed
+OPTIONS  = --profile "$(PROFILE)" --data "$(DATA)" --results "$(RESULTS)" --seeds "$(SEEDS)" --device "$(DEVICE)"
+STAGES  := data complexity train evaluate tables figures report
+
+export PYTHONDONTWRITEBYTECODE = 1
+export JUPYTER_PREFER_ENV_PATH = 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup reproduce $(STAGES) compare status bench lab test lint lock readme clean
+
+## The study
+##   reproduce    run whatever is missing, in order, and print what came out
+##   status       what is done, running, missing or stale, and the time left
+##   compare      compare two sets of results: A=results/mini B=results/reference/mini (B=paper by default)
+##   clean        delete the results of PROFILE (never committed ones) and the tools' caches
+##
+## Its stages, each one notebook
+##   data         01  make or check the data set; statistics and the mean-pose baseline
+##   complexity   02  parameters and GMACs of every model at the paper's sizes
+##   train        03  train the runs that are missing; a killed run goes on where it was
+##   evaluate     04  score val and test-dev
+##   tables       06  the paper's tables, printed and measured side by side
+##   figures      07  the paper's figures
+##   report       08  comparison, claims and report.html
+##
+## Working on it
+##   setup        make .venv from the locked requirements (every other target does so when needed)
+##   lab          open the notebooks in JupyterLab
+##   bench        measure this machine: results/bench/<machine>.csv
+##   test         lint and run the tests (TESTS=tests/test_run.py for some of them)
+##   lint         ruff alone
+##   readme       refresh the README's table of claims from results/reference/mini
+##   lock         compile env/*.in to env/*.txt again
+##
+## Variables
+##   PROFILE      smoke (minutes), mini (an hour on two cores), gpu, paper; default: mini, or what RESULTS holds
+##   DATA         a folder in COCO layout that replaces the profile's data set
+##   RESULTS      where results go; default: results/<profile> or results/<profile>-<name of DATA>
+##   SEEDS        for example SEEDS="0 1 2"; default: the profile's
+##   DEVICE       auto, cpu, cuda or cuda:1; default: auto
+##   PARAMS       further notebook parameters, for example PARAMS="PHOTO=me.jpg"
+##   PYTHON       the interpreter that makes .venv; default: python3.11, else python3
+
+help:
+	@echo "usage: make TARGET [VARIABLE=value ...]"
+	@echo
+	@sed -n 's/^## \{0,1\}//p' Makefile
+
+$(STAMP): env/requirements.txt env/uv.txt pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+	  echo "make: no python3 found; install Python 3.11 or newer, or name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), but 3.11 or newer is needed;" \
+	    "name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "setup: $(VENV) with $$("$(PYTHON)" -V 2>&1) (first time: about 2.5 GB to download, 5.2 GB on disk)"
+	@"$(PYTHON)" -m venv $(VENV) || { \
+	  echo "make: $(PYTHON) cannot make a virtual environment (see above);" \
+	    "on Debian and Ubuntu install the package python3-venv" >&2; exit 1; }
+	@"$(PY)" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r env/uv.txt || { \
+	  echo "make: pip could not install uv (see above); is there a network? PIP_INDEX_URL names a mirror" >&2; exit 1; }
+	@if [ -t 2 ]; then quiet=; else quiet=--quiet; fi; \
+	  "$(VENV)/bin/uv" pip sync $$quiet --python "$(PY)" --require-hashes env/requirements.txt || { \
+	  echo "make: uv could not install env/requirements.txt (see above); is there a network and room on the disk?" \
+	    "UV_DEFAULT_INDEX names a mirror. Repeat the command: what was downloaded is kept" >&2; exit 1; }
+	@"$(VENV)/bin/uv" pip install --quiet --python "$(PY)" --no-deps --no-build-isolation --editable . || { \
+	  echo "make: this package could not be installed (see above)" >&2; exit 1; }
+	@touch $@
+	@echo "setup: done"
+
+setup: $(STAMP)
+
+reproduce $(STAGES): $(STAMP)
+	@"$(PY)" -m yolopose.run $@ $(OPTIONS) $(foreach p,$(PARAMS),--set '$(p)')
+
+status: $(STAMP)
+	@"$(PY)" -m yolopose.status $(OPTIONS)
+
+compare: $(STAMP)
+	@"$(PY)" -m yolopose.compare "$(A)" "$(B)"
+
+bench: $(STAMP)
+	@"$(PY)" -m yolopose.bench
+
+lab: $(STAMP)
+	@"$(PY)" -m jupyter lab notebooks
+
+lint: $(STAMP)
+	@"$(PY)" -m ruff check .
+
+test: lint
+	@"$(PY)" -m pytest -q --durations=10 $(TESTS)
+
+readme: $(STAMP)
+	@"$(PY)" -m yolopose.report --readme README.md results/reference/mini
+
+lock: $(STAMP)
+	@cd env && ../$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-deps uv.in -o uv.txt
+	@cd env && ../$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url requirements.in -o requirements.txt
+	@echo "lock: env/uv.txt and env/requirements.txt are up to date"
+
+clean:
+	@"$(if $(wildcard $(PY)),$(PY),$(PYTHON))" -m yolopose.clean --profile "$(PROFILE)" --data "$(DATA)" --results "$(RESULTS)"

@@ -1,0 +1,62 @@
+"""The mean-pose baseline and the data report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.coco_folder import make_folder
+from yolopose.config import load_study
+from yolopose.data.baseline import baseline_predictions, mean_pose, mean_pose_baseline
+from yolopose.data.coco import load_dataset
+from yolopose.data.prepare import prepare_data, write_data_report
+from yolopose.results import read_json
+
+
+def test_mean_pose_by_hand(tmp_path: Path) -> None:
+    """Persons 1: joints (40, 30), (50, 28), (30, 28) in the box (10, 20, 60, 80); persons 2: (70, 60), absent, (65, 90)
+    in (50.5, 50.25, 40, 60)."""
+    data = load_dataset(make_folder(tmp_path / "tiny"))
+    expected = [[(30 / 60 + 19.5 / 40) / 2, (10 / 80 + 9.75 / 60) / 2],
+                [40 / 60, 8 / 80],
+                [(20 / 60 + 14.5 / 40) / 2, (8 / 80 + 39.75 / 60) / 2]]
+    pose = mean_pose(data.train)
+    np.testing.assert_allclose(pose, expected)
+    first, second, *_ = baseline_predictions(data.val, pose)
+    assert first["image_id"] == 1 and first["score"] == 1 and first["bbox"] == [10, 20, 60, 80]
+    nose = np.reshape(first["keypoints"], (3, 3))[0]
+    np.testing.assert_allclose(nose, [10 + 60 * pose[0, 0], 20 + 80 * pose[0, 1], 1], atol=1e-3)
+    assert second["bbox"] == [50.5, 50.25, 40, 60]
+
+
+def test_a_joint_that_is_never_labelled_goes_into_the_middle(tmp_path: Path) -> None:
+    train = load_dataset(make_folder(tmp_path / "tiny")).train
+    train.store.persons[:, 1] = 0
+    assert mean_pose(train)[1].tolist() == [0.5, 0.5]
+
+
+def test_identical_people_are_solved_by_their_mean(tmp_path: Path) -> None:
+    """Where every person has the same pose the baseline is perfect; that it is not elsewhere is what it is for."""
+    data = load_dataset(make_folder(tmp_path / "tiny"))
+    keep = [0, 2, 4, 6]  # the first person of each training image
+    store = data.train.store
+    alike = replace(data.train, store=replace(store, boxes=store.boxes[keep], persons=store.persons[keep]))
+    pose = mean_pose(alike)
+    results = baseline_predictions(data.val, pose)[::2]
+    joints = np.reshape(results[0]["keypoints"], (3, 3))[:, :2]
+    np.testing.assert_allclose(joints, [[40, 30], [50, 28], [30, 28]], atol=1e-3)
+    assert mean_pose_baseline(data)["AP"] < 0.9
+
+
+def test_data_report(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "tiny")
+    study = load_study("smoke", data=folder, results=tmp_path / "results")
+    data = prepare_data(study)
+    report = write_data_report(study, data)
+    assert read_json(tmp_path / "results" / "data.json") == report
+    assert report["name"] == "tiny" and report["fingerprint"] == data.fingerprint and report["test_dev"] is None
+    assert report["val"]["persons_with_keypoints"] == 8
+    assert report["baseline"]["AP"] == pytest.approx(mean_pose_baseline(data)["AP"])

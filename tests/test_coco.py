@@ -1,0 +1,266 @@
+"""Reading and checking the COCO keypoint layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.coco_folder import CATEGORY, NAMES, draw, make_folder
+from yolopose.data.coco import load_dataset
+from yolopose.data.schema import KeypointSchema
+from yolopose.errors import StudyError
+
+COCO_FLIP = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]  # reference §5
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("pristine") / "tiny", test_dev=True)
+
+
+@pytest.fixture
+def folder(pristine: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(pristine, tmp_path / "tiny"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any], split: str = "train") -> None:
+    path = folder / "annotations" / f"person_keypoints_{split}2017.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_schema_follows_the_category() -> None:
+    schema = KeypointSchema.from_category(CATEGORY)
+    assert schema.names == tuple(NAMES) and len(schema) == 3
+    assert schema.flip_indices.tolist() == [0, 2, 1]
+    assert schema.skeleton == ((0, 1), (0, 2))
+    assert schema.sigmas.tolist() == [0.026, 0.025, 0.025]  # COCO's, by name
+    again = KeypointSchema.from_dict(json.loads(json.dumps(schema.as_dict())))
+    assert again.as_dict() == schema.as_dict()
+
+
+def test_schema_uses_the_categorys_own_sigmas_for_other_joints() -> None:
+    dog = {"id": 3, "name": "dog", "keypoints": ["left_paw", "tail"], "sigmas": [0.1, 0.2]}
+    schema = KeypointSchema.from_category(dog)
+    assert schema.sigmas.tolist() == [0.1, 0.2]
+    assert schema.flip_indices.tolist() == [0, 1]  # a left joint without a right one stays itself
+    assert schema.skeleton == () and schema.category_id == 3
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"keypoints": ["nose", "tail"], "skeleton": []}, "no OKS sigma is known for tail"),
+    ({"keypoints": ["nose", "nose"]}, "nose listed twice"),
+    ({"keypoints": []}, "must list the keypoints' names"),
+    ({"sigmas": [0.1]}, "must list 3 numbers"),
+    ({"sigmas": [0.1, 0.0, 0.1]}, "positive"),
+    ({"skeleton": [[1, 4]]}, "joint numbers between 1 and 3"),
+])
+def test_schema_says_what_is_wrong(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(StudyError, match=said) as caught:
+        KeypointSchema.from_category({**CATEGORY, **change}, "some.json")
+    assert "some.json" in str(caught.value)
+
+
+def test_splits_hold_what_the_paper_uses(pristine: Path) -> None:
+    data = load_dataset(pristine)
+    # Train: images 1, 2, 4, 5 have labelled persons; 3 and 6 have a person without keypoints and a crowd.
+    assert data.train.image_ids() == [1, 2, 4, 5] and len(data.train) == 4
+    assert data.val.image_ids() == [1, 2, 3, 4, 5, 6] and data.val.with_keypoints() == [0, 1, 3, 4]
+    assert data.train.annotations is None and len(data.val.annotations["annotations"]) == 12
+    assert data.val.counts == {"images_in_file": 6, "images": 6, "images_with_keypoints": 4, "persons": 10,
+                               "crowd_regions": 2, "persons_with_keypoints": 8}
+    np.testing.assert_allclose(data.train.boxes_xyxy(0), [[10, 20, 70, 100], [50.5, 50.25, 90.5, 110.25]])
+    assert data.train.keypoints(0).tolist()[1] == [[70, 60, 2], [0, 0, 0], [65, 90, 1]]
+    assert data.val.boxes_xyxy(2).shape == (0, 4) and data.val.keypoints(2).shape == (0, 3, 3)
+    assert data.test_dev is not None and len(data.test_dev) == 6 and data.test_dev.annotations is None
+    assert data.test_dev_annotations is None and not data.is_coco2017 and data.name == "tiny"
+    assert data.val.load_image(1).shape == (128, 97, 3)
+
+
+def test_images_are_rgb(pristine: Path) -> None:
+    image = load_dataset(pristine).train.load_image(0)
+    assert image[30, 40].tolist() == [255, 0, 0]
+
+
+def test_limits_take_the_first_images_by_id(folder: Path) -> None:
+    edit(folder, lambda d: d["images"].reverse(), "val")
+    data = load_dataset(folder, {"train": 3, "val": 2, "test_dev": 1})
+    assert data.train.image_ids() == [1, 2, 4] and data.val.image_ids() == [1, 2]
+    assert {a["image_id"] for a in data.val.annotations["annotations"]} == {1, 2}
+    assert data.test_dev.image_ids() == [1]
+
+
+def test_subset_keeps_labels_with_their_images(pristine: Path) -> None:
+    val = load_dataset(pristine).val
+    part = val.subset([4, 2, 0])
+    assert part.image_ids() == [5, 3, 1] and part.with_keypoints() == [0, 2]
+    for i, j in enumerate([4, 2, 0]):
+        np.testing.assert_array_equal(part.keypoints(i), val.keypoints(j))
+        np.testing.assert_array_equal(part.boxes_xyxy(i), val.boxes_xyxy(j))
+    assert len(part.annotations["annotations"]) == 6
+
+
+def test_missing_counts_are_filled_in(folder: Path) -> None:
+    edit(folder, lambda d: [a.pop("num_keypoints") and a.pop("iscrowd") for a in d["annotations"]], "val")
+    assert [a["num_keypoints"] for a in load_dataset(folder).val.annotations["annotations"][:2]] == [3, 2]
+
+
+def test_sub_pixel_overshoot_is_clipped(folder: Path) -> None:
+    edit(folder, lambda d: d["annotations"][0].update(bbox=[-0.5, 20, 161, 100.7]))
+    assert load_dataset(folder).train.boxes_xyxy(0)[0].tolist() == [0, 20, 160, 120]
+
+
+def test_fingerprint_follows_content(folder: Path) -> None:
+    first = load_dataset(folder).fingerprint
+    assert load_dataset(folder).fingerprint == first
+    assert load_dataset(folder, {"train": 2}).fingerprint != first
+    edit(folder, lambda d: d["annotations"][0].update(area=1.0))
+    assert load_dataset(folder).fingerprint != first
+
+
+def test_server_annotations_only_for_synthetic_sets(folder: Path) -> None:
+    (folder / "server").mkdir()
+    shutil.copy(folder / "annotations" / "person_keypoints_val2017.json",
+                folder / "server" / "person_keypoints_test-dev2017.json")
+    assert load_dataset(folder).test_dev_annotations is None
+    (folder / "dataset.json").write_text("{}")
+    assert len(load_dataset(folder, {"test_dev": 2}).test_dev_annotations["annotations"]) == 4
+
+
+def _cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def _first(section: str, **change: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder, lambda d: d[section][0].update(change))
+
+
+def _without(section: str, key: str) -> Callable[[Path], None]:
+    return lambda folder: edit(folder, lambda d: d[section][0].pop(key))
+
+
+def _all_without_keypoints(folder: Path) -> None:
+    edit(folder, lambda d: [a.update(keypoints=[0] * 9, num_keypoints=0) for a in d["annotations"]])
+
+
+IMAGE, TRAIN = "train2017/000000000001.png", "annotations/person_keypoints_train2017.json"
+BROKEN: list[tuple[str, Callable[[Path], Any], list[str]]] = [
+    ("no annotation file", lambda f: (f / TRAIN).unlink(), ["train2017.json", "not found"]),
+    ("not JSON", lambda f: _cut(f / TRAIN, 200), ["train2017.json", "is not JSON"]),
+    ("a list", lambda f: (f / TRAIN).write_text("[]"), ["lacks the list", "images"]),
+    ("no categories", lambda f: edit(f, lambda d: d.pop("categories")), ["lacks the list (categories)"]),
+    ("no person category", _without("categories", "keypoints"), ["0 categories have keypoints"]),
+    ("other joints", _first("categories", keypoints=["nose", "left_ear", "right_ear"]), ["different keypoints"]),
+    ("joint without sigma", _first("categories", keypoints=["nose", "left_eye", "tail"]), ["no OKS sigma", "tail"]),
+    ("too few numbers", _first("annotations", keypoints=[1, 2, 2]), ["3 × 3 numbers", "(10)"]),
+    ("wrong count", _first("annotations", num_keypoints=1), ["num_keypoints: disagrees", "(10)"]),
+    ("wrong flag", _first("annotations", keypoints=[1, 2, 3, 1, 2, 2, 1, 2, 2]), ["visibility flag is not 0, 1 or 2"]),
+    ("text among numbers", _first("annotations", keypoints=["a", 2, 2] * 3), ["something else than numbers"]),
+    ("box outside", _first("annotations", bbox=[100, 20, 80, 80]), ["reaches out of the image", "(10)"]),
+    ("flat box", _first("annotations", bbox=[10, 20, 0, 80]), ["width or height not positive", "(10)"]),
+    ("no box", _without("annotations", "bbox"), ["annotations[].bbox: missing"]),
+    ("no area", _without("annotations", "area"), ["annotations[].area: missing"]),
+    ("annotation id twice", _first("annotations", id=11), ["annotations[].id: used more than once", "(11)"]),
+    ("image id twice", _first("images", id=2), ["images[].id: used more than once", "(2)"]),
+    ("unknown image", _first("annotations", image_id=99), ["no such image"]),
+    ("no file name", _without("images", "file_name"), ["images[].file_name: missing", "(1)"]),
+    ("no width", _first("images", width=0), ["not positive"]),
+    ("no image folder", lambda f: shutil.rmtree(f / "train2017"), ["train2017: no such folder"]),
+    ("missing image", lambda f: (f / IMAGE).unlink(), ["images are missing", "000000000001.png"]),
+    ("empty image", lambda f: (f / IMAGE).write_bytes(b""), ["000000000001.png empty"]),
+    ("cut image", lambda f: _cut(f / IMAGE, (f / IMAGE).stat().st_size - 20), ["000000000001.png truncated"]),
+    ("no image", lambda f: (f / IMAGE).write_bytes(b"hello"), ["000000000001.png unreadable"]),
+    ("other size", _first("images", width=161), ["000000000001.png is 160 × 120, stated 161 × 120"]),
+    ("test-dev image gone", lambda f: (f / "test2017/000000000002.png").unlink(), ["test2017", "000000000002.png"]),
+    ("nobody has keypoints", _all_without_keypoints, ["no person has keypoints"]),
+]
+
+
+@pytest.mark.parametrize(("what", "damage", "said"), BROKEN, ids=[row[0] for row in BROKEN])
+def test_bad_data_is_explained(folder: Path, what: str, damage: Callable[[Path], Any], said: list[str]) -> None:
+    damage(folder)
+    with pytest.raises(StudyError) as caught:
+        load_dataset(folder)
+    message = str(caught.value)
+    assert all(part in message for part in said), message
+    assert "; " in message, "a message ends with its remedy"
+
+
+def test_one_message_lists_everything(folder: Path) -> None:
+    edit(folder, lambda d: [a.update(num_keypoints=9) for a in d["annotations"]])
+    (folder / "val2017/000000000003.png").unlink()
+    with pytest.raises(StudyError) as caught:
+        load_dataset(folder)
+    message = str(caught.value)
+    assert "2 problems" in message and "12 in all" in message and "000000000003.png" in message
+    assert message.count("\n  - ") == 2
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no such folder"):
+        load_dataset(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("damage", "said"), [
+    (lambda p: p.unlink(), "cannot be read"),
+    (lambda p: p.write_bytes(b""), "empty"),
+    (lambda p: p.write_bytes(p.read_bytes()[:-20]), "truncated"),
+    (lambda p: p.write_bytes(b"hello"), "is not an image"),
+    (lambda p: cv2.imwrite(str(p), np.zeros((10, 20, 3), np.uint8)), "is 20 × 10 px"),
+])
+def test_images_that_break_after_loading(folder: Path, damage: Callable[[Path], Any], said: str) -> None:
+    train = load_dataset(folder).train
+    damage(folder / IMAGE)
+    with pytest.raises(StudyError, match=said) as caught:
+        train.load_image(0)
+    assert "000000000001.png" in str(caught.value)
+
+
+def test_truncated_jpeg_is_noticed(folder: Path) -> None:
+    """OpenCV would decode it without an error, its lower part grey."""
+    path = folder / IMAGE
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    raw = cv2.imencode(".jpg", noise)[1].tobytes()
+    path.write_bytes(raw)
+    train = load_dataset(folder).train
+    assert train.load_image(0).shape == (120, 160, 3)
+    path.write_bytes(raw[:len(raw) // 2])
+    with pytest.raises(StudyError, match="truncated"):
+        train.load_image(0)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("reduce", [1, 2, 4, 8])
+def test_reduced_decoding_covers_the_whole_image(folder: Path, suffix: str, reduce: int) -> None:
+    """Sizes that are no multiples of 8: the reduced image is the full one averaged, up to its last partial pixel."""
+    train = load_dataset(folder).train
+    image = cv2.GaussianBlur(draw(97, 128, [{"keypoints": [40, 30, 2, 60, 90, 2, 20, 100, 2]}]), (0, 0), 8)
+    (folder / "train2017/000000000002.png").write_bytes(cv2.imencode(suffix, image[:, :, ::-1])[1].tobytes())
+    small = train.store.load_image(1, reduce)
+    height, width = 128 // reduce, 97 // reduce
+    assert small.shape[0] in (height, height + 1) and small.shape[1] in (width, width + 1)
+    expected = image[:height * reduce, :width * reduce].reshape(height, reduce, width, reduce, 3).mean((1, 3))
+    assert np.abs(small[:height, :width] - expected).max() < 12
+
+
+def test_real_coco_images(shared: Path) -> None:
+    """Counts of SOURCE.txt."""
+    data = load_dataset(shared / "data" / "coco-real")
+    assert len(data.schema) == 17 and data.schema.flip_indices.tolist() == COCO_FLIP
+    counts = data.train.counts
+    assert (len(data.train), counts["persons_with_keypoints"], counts["images_in_file"]) == (83, 224, 161)
+    assert (len(data.val), len(data.val.with_keypoints()), data.val.counts["persons_with_keypoints"]) == (133, 80, 258)
+    assert data.test_dev is None and not data.is_coco2017
+    for i in range(0, len(data.val), 10):
+        box = data.val.boxes_xyxy(i)
+        height, width = data.val.load_image(i).shape[:2]
+        assert (box >= 0).all() and (box[:, 2] <= width).all() and (box[:, 3] <= height).all()

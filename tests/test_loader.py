@@ -1,0 +1,125 @@
+"""Batches: same from any number of workers, resumable, and clear when something breaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.coco_folder import make_folder
+from yolopose.config import RunConfig, load_study
+from yolopose.data.augment import decode_targets, epoch_order
+from yolopose.data.coco import CocoDataset, load_dataset
+from yolopose.data.letterbox import letterbox
+from yolopose.data.loader import EvalLoader, TrainLoader
+from yolopose.data.store import SampleStore
+from yolopose.errors import StudyError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
+    return load_dataset(make_folder(tmp_path_factory.mktemp("loader") / "tiny", images=15))  # 10 train images
+
+
+def configured(batch_size: int = 4, size: int = 64, seed: int = 0) -> RunConfig:
+    run = load_study("smoke").run("s6", seed)
+    return replace(run, input_size=size, train=replace(run.train, batch_size=batch_size))
+
+
+def same(first: list, second: list) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_shapes(data: CocoDataset) -> None:
+    batches = list(TrainLoader(data.train, configured(), data.schema, 0).batches(0))
+    assert len(batches) == 2, "the incomplete third batch is left out"
+    for images, targets in batches:
+        assert images.shape == (4, 3, 64, 64) and images.dtype == torch.uint8 and images.is_contiguous()
+        assert targets.shape[1] == 6 + 3 * 3 and targets.dtype == torch.float32
+        assert set(targets[:, 0].tolist()) <= {0, 1, 2, 3}
+
+
+def test_workers_epochs_and_seeds(data: CocoDataset) -> None:
+    alone = TrainLoader(data.train, configured(), data.schema, 0)
+    helped = TrainLoader(data.train, configured(), data.schema, 2)
+    for epoch in (0, 1):
+        assert same(list(alone.batches(epoch)), list(helped.batches(epoch)))
+    assert not same(list(alone.batches(0)), list(alone.batches(1)))
+    other = TrainLoader(data.train, configured(seed=1), data.schema, 0)
+    assert not same(list(alone.batches(0)), list(other.batches(0)))
+    helped.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resuming_gives_the_rest(data: CocoDataset, workers: int) -> None:
+    loader = TrainLoader(data.train, configured(batch_size=2), data.schema, workers)
+    whole = list(loader.batches(3))
+    assert len(whole) == len(loader) == 5
+    assert same(list(loader.batches(3, start_batch=2)), whole[2:])
+    assert list(loader.batches(3, start_batch=5)) == []
+    abandoned = loader.batches(3)
+    next(abandoned)
+    abandoned.close()
+    assert same(list(loader.batches(3)), whole), "an epoch left in the middle must not leak into the next"
+    loader.close()
+
+
+def test_skipped_batches_are_not_made(data: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    load = SampleStore.load_image
+    monkeypatch.setattr(SampleStore, "load_image", lambda self, i, *a: decoded.append(i) or load(self, i, *a))
+    run = configured(batch_size=2)
+    run = replace(run, augment=replace(run.augment, mosaic=0.0))
+    list(TrainLoader(data.train, run, data.schema, 0).batches(0, start_batch=3))
+    assert decoded == epoch_order(0, 0, 10)[6:].tolist()
+
+
+def test_an_epoch_shows_every_image_once(data: CocoDataset) -> None:
+    run = configured(batch_size=5)
+    run = replace(run, augment=replace(run.augment, mosaic=0.0, scale=0.0, translate=0.0, flip=0.0))
+    loader = TrainLoader(data.train, run, data.schema, 0)
+    counts = [len(decode_targets(targets, i)[0]) for _, targets in loader.batches(0) for i in range(5)]
+    assert counts == [len(data.train.boxes_xyxy(i)) for i in epoch_order(0, 0, 10)]
+
+
+def test_a_set_smaller_than_a_batch_makes_one(data: CocoDataset) -> None:
+    loader = TrainLoader(data.train, configured(batch_size=64), data.schema, 0)
+    assert len(loader) == 1 and next(loader.batches(0))[0].shape[0] == 10
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_batches_in_order(data: CocoDataset, workers: int) -> None:
+    loader = EvalLoader(data.val, 96, 4, workers)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 4 and [len(images) for images, _ in batches] == [4, 4, 4, 3]
+    assert [index for _, boxes in batches for index, _ in boxes] == list(range(15))
+    image, box = letterbox(data.val.load_image(5), 96)
+    images, boxes = batches[1]
+    np.testing.assert_array_equal(images[1].numpy(), image.transpose(2, 0, 1))
+    assert boxes[1] == (5, box)
+    assert len(list(loader)) == 4, "it can be iterated again"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named(tmp_path: Path, workers: int) -> None:
+    data = load_dataset(make_folder(tmp_path / "tiny"))
+    for path in (tmp_path / "tiny" / "train2017").iterdir():
+        path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StudyError, match="truncated; download or copy it again") as caught:
+        list(TrainLoader(data.train, configured(), data.schema, workers).batches(0))
+    assert ".png" in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_a_killed_worker_is_explained(data: CocoDataset) -> None:
+    loader = TrainLoader(data.train, configured(batch_size=1), data.schema, 1)
+    batches = loader.batches(0)
+    next(batches)
+    os.kill(loader._loader._iterator._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(StudyError, match="worker process died"):
+        list(batches)

@@ -1,0 +1,161 @@
+"""Losses and assignment against hand-computed cases."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolopose.assign import match_anchors
+from yolopose.config import load_variants
+from yolopose.losses import (
+    complete_iou,
+    compute_loss,
+    effective_gains,
+    keypoint_similarity,
+    keypoint_terms,
+    last_write,
+)
+from yolopose.models.yolov5 import build_model
+
+ANCHOR = torch.tensor([[16.0, 32.0]])
+
+
+def person(cx: float, cy: float, w: float = 16, h: float = 32, image: int = 0, joints: int = 0) -> torch.Tensor:
+    return torch.tensor([[image, 0, cx, cy, w, h, *([0.0] * 3 * joints)]])
+
+
+@pytest.mark.parametrize(("centre", "cells"), [
+    ((34, 34), {(4, 4), (3, 4), (4, 3)}),       # 4.25: own, left and upper (row, column)
+    ((38, 38), {(4, 4), (5, 4), (4, 5)}),       # 4.75: own, right and lower
+    ((38, 34), {(4, 4), (3, 4), (4, 5)}),       # right and upper
+    ((36, 36), {(4, 4), (5, 4), (4, 5)} - {(5, 4), (4, 5)}),  # 4.5 exactly: neither side is nearer
+    ((2, 2), {(0, 0)}),                          # no cell left of the first
+    ((62, 62), {(7, 7)}),                        # nor right of the last
+])
+def test_cells_that_answer(centre, cells):
+    m = match_anchors(person(*centre), ANCHOR, 8, 8, 8)
+    assert {(int(r), int(c)) for r, c in zip(m.row, m.column, strict=True)} == cells
+    assert len(m) == len(cells)
+
+
+@pytest.mark.parametrize(("w", "h", "matched"), [(16, 32, True), (63, 32, True), (65, 32, False), (16, 7.9, False)])
+def test_anchor_matches_below_ratio_four(w, h, matched):
+    assert bool(len(match_anchors(person(36, 36, w, h), ANCHOR, 8, 8, 8))) is matched
+
+
+def test_no_targets_match_nothing():
+    assert len(match_anchors(torch.zeros(0, 57), ANCHOR, 8, 8, 8)) == 0
+
+
+def test_complete_iou_by_hand():
+    same = torch.tensor([[5.0, 5, 4, 8]])
+    assert complete_iou(same, same).item() == pytest.approx(1, abs=1e-6)
+    # two 2×2 boxes one apart: IoU 2/6; centre distance² 1, enclosing 3×2, diagonal² 13; same aspect
+    a, b = torch.tensor([[1.0, 1, 2, 2]]), torch.tensor([[2.0, 1, 2, 2]])
+    assert complete_iou(a, b).item() == pytest.approx(2 / 6 - 1 / 13, abs=1e-6)
+    # same centre, 4×2 against 2×4: IoU 4/12, aspect term v = 4/π²·(atan 2 − atan ½)², α = v/(v − IoU + 1)
+    v = 4 / math.pi**2 * (math.atan(2) - math.atan(0.5)) ** 2
+    crossed = complete_iou(torch.tensor([[0.0, 0, 4, 2]]), torch.tensor([[0.0, 0, 2, 4]])).item()
+    assert crossed == pytest.approx(1 / 3 - v * v / (v - 1 / 3 + 1), abs=1e-6)
+
+
+boxes = st.tuples(*[st.floats(-50, 50)] * 2, *[st.floats(0.5, 80)] * 2)
+
+
+@settings(deadline=None)
+@given(boxes, boxes, st.floats(0.1, 10))
+def test_complete_iou_is_bounded_and_scale_invariant(a, b, scale):
+    a, b = torch.tensor([a], dtype=torch.float64), torch.tensor([b], dtype=torch.float64)
+    value = complete_iou(a, b)
+    assert -2 < value.item() <= 1 + 1e-9
+    torch.testing.assert_close(complete_iou(a * scale, b * scale), value, atol=1e-4, rtol=1e-4)
+
+
+def test_similarity_equals_cocos_when_the_segment_is_half_the_box():
+    """COCO: exp(−d²/(8σ²·segment)); official loss: exp(−d²/(4σ²·box)) (reference §4.1)."""
+    d2, sigma, box = torch.tensor([[9.0]]), torch.tensor([0.05]), torch.tensor([400.0])
+    official = keypoint_similarity(d2, box, sigma, 4.0)
+    assert official.item() == pytest.approx(math.exp(-9 / (4 * 0.0025 * 400)), rel=1e-6)
+    torch.testing.assert_close(official, keypoint_similarity(d2, box / 2, sigma, 8.0))
+
+
+def test_official_pools_joints_and_paper_eq_averages_persons():
+    """Two persons, one with two visible joints missed far, one with one visible joint hit exactly."""
+    sigmas = torch.full((2,), 0.05)
+    target = torch.tensor([[[4.0, 4, 2], [4, 4, 1]], [[4.0, 4, 2], [0, 0, 0]]])
+    pred = torch.zeros(2, 2, 3)
+    pred[..., :2] = 0.5  # decodes to 0.5 cells = 4 px at stride 8: exact
+    pred[0, :, :2] = 500  # far away: similarity 0
+    cell, area = torch.zeros(2, 2), torch.full((2,), 100.0)
+    official = keypoint_terms(pred, target, cell, 8, area, sigmas, "official")
+    assert official["kpt"].mean().item() == pytest.approx(2 / 3)
+    printed = keypoint_terms(pred, target, cell, 8, area, sigmas, "paper_eq")
+    assert printed["kpt"].mean().item() == pytest.approx(1 / 2)
+    assert official["kpt_conf"].tolist() == pytest.approx([math.log(2)] * 2)  # mean over joints
+    assert printed["kpt_conf"].tolist() == pytest.approx([2 * math.log(2)] * 2)  # Eq. 4: sum over joints
+
+
+def test_paper_eq_exponent_is_half_the_official():
+    sigmas, area = torch.tensor([0.1]), torch.tensor([50.0])
+    pred, target = torch.tensor([[[0.75, 0.5, 0.0]]]), torch.tensor([[[4.0, 4, 2]]])  # 0.5 cells off
+    official = keypoint_terms(pred, target, torch.zeros(1, 2), 8, area, sigmas, "official")["kpt"].item()
+    printed = keypoint_terms(pred, target, torch.zeros(1, 2), 8, area, sigmas, "paper_eq")["kpt"].item()
+    assert math.log(1 - official) == pytest.approx(2 * math.log(1 - printed), rel=1e-4)
+
+
+@pytest.mark.parametrize(("size", "box", "obj"), [(640, 0.0375, 0.75), (960, 0.0375, 1.6875), (1280, 0.0375, 3.0)])
+def test_effective_gains_of_the_released_code(size, box, obj):
+    assert effective_gains("official", size) == pytest.approx(
+        {"box": box, "obj": obj, "cls": 0.0, "kpt": 0.1, "kpt_conf": 0.0046875})
+
+
+def test_last_of_several_writes_stays():
+    written = last_write(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([4, 1, 4]), 6)
+    assert written.tolist() == pytest.approx([0, 0.2, 0, 0, 0.3, 0])
+
+
+@pytest.mark.parametrize("loss", ["official", "paper_eq"])
+@pytest.mark.parametrize("case", ["nobody", "no joint visible", "somebody"])
+def test_loss_and_gradient_are_finite(loss, case):
+    """The released code gives NaN when no matched person has a visible joint."""
+    model = build_model(load_variants()["yolov5s6_pose"], 17, 0.25, seed=0)
+    targets = torch.rand(2, 57) * 20 + 40
+    targets[:, 0], targets[:, 8::3] = 0, 2.0 if case == "somebody" else 0.0
+    targets = targets[:0] if case == "nobody" else targets
+    sigmas = torch.full((17,), 0.05)
+    result = compute_loss(model(torch.rand(1, 3, 128, 128)), targets, model.detect, sigmas, loss,
+                          effective_gains(loss, 128))
+    result.total.backward()
+    assert torch.isfinite(result.total)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert (result.items["kpt"] > 0) == (case == "somebody")
+    assert (result.items["box"] > 0) == (case != "nobody")
+
+
+def test_perfect_prediction_has_no_box_and_keypoint_loss():
+    """Encode a person by the inverse of the decoding; the loss of box and keypoints vanishes."""
+    model = build_model(load_variants()["yolov5s6_pose"], 17, 0.25, seed=0)
+    raw = [torch.zeros(1, 3, 128 // s, 128 // s, 57) for s in model.detect.strides]
+    target = person(44, 44, 38, 94, joints=17)
+    target[0, 6:] = torch.stack((torch.linspace(30, 60, 17), torch.linspace(10, 90, 17), torch.full((17,), 2.0)), 1).flatten()
+    for maps, stride, anchors in zip(raw, model.detect.strides, model.detect.anchors_px, strict=True):
+        m = match_anchors(target, anchors, stride, maps.shape[2], maps.shape[3])
+        for a, r, c in zip(m.anchor, m.row, m.column, strict=True):
+            cell = torch.stack((c, r)).float()
+            offset = target[0, 2:4] / stride - cell
+            maps[0, a, r, c, :2] = torch.logit((offset + 0.5) / 2)
+            maps[0, a, r, c, 2:4] = torch.logit((target[0, 4:6] / anchors[a]).sqrt() / 2)
+            xy = target[0, 6:].view(17, 3)[:, :2] / stride - cell
+            maps[0, a, r, c, 6:].view(17, 3)[:, :2] = (xy + 0.5) / 2
+    result = compute_loss(raw, target, model.detect, torch.full((17,), 0.05), "official", effective_gains("official", 640))
+    assert result.items["box"].item() == pytest.approx(0, abs=1e-5)
+    assert result.items["kpt"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_unknown_loss_is_refused():
+    with pytest.raises(ValueError, match="not one of"):
+        effective_gains("l2", 640)

@@ -1,0 +1,163 @@
+"""COCO metrics against published numbers and cases done by hand."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from yolopose.data.coco import load_dataset
+from yolopose.data.schema import KeypointSchema
+from yolopose.scoring import KEYPOINT_METRICS, precision_recall, score_boxes, score_keypoints, write_server_file
+
+FAKE100 = (0.3721605920962963, 0.6363211676183651, 0.34809411054389316, 0.38376909707884893, 0.3861842165646891,
+           0.514388489208633, 0.7338129496402878, 0.5035971223021583, 0.5081081081081081, 0.5215384615384615)
+FASTER = (0.5048844884, 0.7227722772, 0.6336633663, 0.4663366337, 0.7504950495,
+          0.5181818182, 0.7272727273, 0.6363636364, 0.4666666667, 0.75)
+SIGMA = np.array([0.05])
+
+
+def truth(*people: dict[str, Any], images: int = 1) -> dict[str, Any]:
+    """Ground truth of one-joint persons; each says x, y, v, area and optionally image, bbox and iscrowd."""
+    rows = []
+    for n, one in enumerate(people, start=1):
+        x, y, v = one["at"]
+        rows.append({"id": n, "image_id": one.get("image", 1), "category_id": 1, "keypoints": [x, y, v],
+                     "num_keypoints": int(v > 0), "area": one.get("area", 10_000.0), "iscrowd": one.get("iscrowd", 0),
+                     "bbox": one.get("bbox", [x - 50, y - 50, 100, 100])})
+    return {"images": [{"id": n} for n in range(1, images + 1)], "annotations": rows,
+            "categories": [{"id": 1, "name": "person", "keypoints": ["nose"]}]}
+
+
+def found(x: float, y: float, score: float, image: int = 1, bbox: list[float] | None = None) -> dict[str, Any]:
+    return {"image_id": image, "category_id": 1, "score": score, "keypoints": [x, y, 0.5],
+            "bbox": bbox or [x - 50, y - 50, 100, 100]}
+
+
+def as_predictions(annotations: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{k: a[k] for k in ("image_id", "category_id", "keypoints", "bbox")} | {"score": 1.0}
+            for a in annotations["annotations"] if a["num_keypoints"] and not a["iscrowd"]]
+
+
+def test_published_numbers_of_cocos_own_example(shared: Path) -> None:
+    folder = shared / "oracles" / "coco-val2014-fakekeypoints100"
+    annotations = json.loads((folder / "person_keypoints_val2014_100.json").read_text())
+    results = json.loads((folder / "person_keypoints_val2014_fakekeypoints100_results.json").read_text())
+    category = next(c for c in annotations["categories"] if c.get("keypoints"))
+    scores = score_keypoints(annotations, results, [i["id"] for i in annotations["images"]],
+                             KeypointSchema.from_category(category).sigmas)
+    assert [scores[k] for k in KEYPOINT_METRICS] == pytest.approx(FAKE100, abs=1e-12)
+    assert scores["images"] == 100
+
+
+def test_expected_values_of_faster_coco_eval(shared: Path) -> None:
+    folder = shared / "oracles" / "faster_coco_eval-keypoints"
+    annotations = json.loads((folder / "gt_dataset.json").read_text())
+    results = json.loads((folder / "dt_dataset.json").read_text())
+    scores = score_keypoints(annotations, results, [i["id"] for i in annotations["images"]],
+                             KeypointSchema.from_category(annotations["categories"][0]).sigmas)
+    assert [scores[k] for k in KEYPOINT_METRICS] == pytest.approx(FASTER, abs=1e-9)
+
+
+def test_ground_truth_as_predictions_on_real_coco(shared: Path) -> None:
+    val = load_dataset(shared / "data" / "coco-real").val
+    ids = val.image_ids(val.with_keypoints())
+    predictions = as_predictions(val.annotations)
+    scores = score_keypoints(val.annotations, predictions, ids, val.schema.sigmas)
+    assert [scores[k] for k in KEYPOINT_METRICS] == pytest.approx([1.0] * 10)
+    assert scores["images"] == 80
+
+
+def test_ten_metrics_by_hand() -> None:
+    """OKS = exp(-d² / (2 (2σ)² area)); σ 0.05, area 10⁴, d 5: exp(-0.125) = 0.882, enough for 0.50 … 0.85, 8 of 10."""
+    scores = score_keypoints(truth({"at": (200, 200, 2)}), [found(203, 204, 0.9)], [1], SIGMA)
+    expected = {"AP": 0.8, "AP50": 1, "AP75": 1, "APM": -1, "APL": 0.8,
+                "AR": 0.8, "AR50": 1, "AR75": 1, "ARM": -1, "ARL": 0.8, "images": 1}
+    assert scores == pytest.approx(expected)
+
+
+def test_a_false_positive_before_the_hit_halves_precision() -> None:
+    predictions = [found(200, 200, 0.5), found(500, 500, 0.9)]
+    assert score_keypoints(truth({"at": (200, 200, 2)}), predictions, [1], SIGMA)["AP"] == pytest.approx(0.5)
+    predictions[1]["score"] = 0.1  # after the hit it costs nothing
+    assert score_keypoints(truth({"at": (200, 200, 2)}), predictions, [1], SIGMA)["AP"] == pytest.approx(1)
+
+
+def test_two_persons_one_found() -> None:
+    """Recall 0.5 at precision 1: the recall points 0, 0.01, …, 0.50 are reached, 51 of 101."""
+    annotations = truth({"at": (100, 100, 2)}, {"at": (400, 400, 2), "area": 5000.0})
+    scores = score_keypoints(annotations, [found(100, 100, 0.9)], [1], SIGMA)
+    assert (scores["AP"], scores["AR"]) == pytest.approx((51 / 101, 0.5))
+    assert (scores["APL"], scores["APM"]) == pytest.approx((1.0, 0.0))
+
+
+def test_crowds_and_persons_without_keypoints_are_ignored() -> None:
+    """A detection on either is no false positive although its score is higher."""
+    annotations = truth({"at": (100, 100, 2)}, {"at": (0, 0, 0), "bbox": [400, 400, 100, 100]})
+    predictions = [found(100, 100, 0.5), found(450, 450, 0.9)]
+    assert score_keypoints(annotations, predictions, [1], SIGMA)["AP"] == pytest.approx(1)
+
+
+def test_sigmas_are_the_data_sets() -> None:
+    tight = score_keypoints(truth({"at": (200, 200, 2)}), [found(203, 204, 0.9)], [1], np.array([0.01]))
+    assert tight["AP"] == 0
+
+
+def test_only_the_images_asked_for() -> None:
+    annotations = truth({"at": (100, 100, 2)}, {"at": (100, 100, 2), "image": 2}, images=3)
+    predictions = [found(100, 100, 0.5), found(300, 300, 0.9, image=3)]
+    assert score_keypoints(annotations, predictions, [1], SIGMA)["AP"] == pytest.approx(1)
+    everywhere = score_keypoints(annotations, predictions, [1, 2, 3], SIGMA)
+    assert everywhere["AP"] == pytest.approx(0.5 * 51 / 101) and everywhere["images"] == 3
+
+
+def test_nothing_found_is_zero_not_an_error() -> None:
+    scores = score_keypoints(truth({"at": (100, 100, 2)}), [], [1], SIGMA)
+    assert (scores["AP"], scores["AP50"], scores["AR"], scores["APM"]) == (0, 0, 0, -1)
+    assert score_boxes(truth({"at": (100, 100, 2)}), [], [1]) == {"AP": 0, "AP50": 0, "AP75": 0, "images": 1}
+
+
+def test_nobody_there_is_undefined() -> None:
+    assert score_keypoints(truth(), [found(1, 1, 0.5)], [1], SIGMA)["AP"] == -1
+
+
+def test_inputs_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    annotations, predictions = truth({"at": (100, 100, 2)}), [found(100, 100, 0.5)]
+    before = deepcopy((annotations, predictions))
+    score_keypoints(annotations, predictions, [1], SIGMA)
+    score_boxes(annotations, predictions, [1])
+    assert (annotations, predictions) == before
+    assert capsys.readouterr().out == ""
+
+
+def test_boxes_by_hand() -> None:
+    """Half of the height missed: IoU 0.5, which only the threshold 0.50 accepts. Crowds are ignored."""
+    annotations = truth({"at": (0, 0, 0), "bbox": [100, 100, 100, 100]},
+                        {"at": (0, 0, 0), "bbox": [300, 300, 200, 200], "iscrowd": 1})
+    predictions = [found(0, 0, 0.5, bbox=[100, 100, 100, 50]), found(0, 0, 0.9, bbox=[310, 310, 100, 100])]
+    assert score_boxes(annotations, predictions, [1]) == pytest.approx({"AP": 0.1, "AP50": 1, "AP75": 0, "images": 1})
+
+
+def test_precision_recall_by_hand() -> None:
+    annotations = truth({"at": (100, 100, 2)}, {"at": (400, 400, 2)})
+    recalls, precision = precision_recall(annotations, [found(103, 104, 0.9)], [1], SIGMA)
+    assert recalls.shape == (101,) and precision.shape == (10, 101)
+    assert recalls[50] == pytest.approx(0.5)
+    assert (precision[:8, :51] == pytest.approx(1)) and not precision[:8, 51:].any() and not precision[8:].any()
+
+
+def test_server_file(tmp_path: Path) -> None:
+    path = tmp_path / "person_keypoints_test-dev2017_s6_results.zip"
+    write_server_file(path, [found(1.5, 2, 0.25)])
+    first = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["person_keypoints_test-dev2017_s6_results.json"]
+        assert json.loads(archive.read(archive.namelist()[0])) == [
+            {"image_id": 1, "category_id": 1, "keypoints": [1.5, 2, 0.5], "score": 0.25}]
+    write_server_file(path, [found(1.5, 2, 0.25)])
+    assert path.read_bytes() == first

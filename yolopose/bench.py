@@ -1,0 +1,134 @@
+"""``make bench``: measure this machine and write ``results/bench/<machine>.csv``.
+
+Every subject runs in a process of its own, so that its peak memory is its own. Values are medians over repeated runs, the
+note has the least and the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from yolopose.errors import StudyError
+from yolopose.results import hardware, peak_memory_gib, provenance, write_csv
+
+REPO = Path(__file__).resolve().parents[1]
+COLUMNS = ["subject", "case", "value", "unit", "runs", "note"]
+SUBJECTS = ("loader", "training", "inference", "coco_evaluation", "startup")
+
+
+def seconds_of(work: Callable[[], Any], runs: int, warmup: int = 1) -> list[float]:
+    """Seconds of each of ``runs`` calls, after ``warmup`` calls that do not count."""
+    for _ in range(warmup):
+        work()
+    taken = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def row(subject: str, case: str, values: list[float], unit: str, note: str = "") -> dict[str, Any]:
+    """One line of the table: the median of ``values`` to four digits, their number, and their range in the note."""
+    spread = f"min {min(values):.4g}, max {max(values):.4g}" if len(values) > 1 else ""
+    return {"subject": subject, "case": case, "value": float(f"{median(values):.4g}"), "unit": unit,
+            "runs": len(values), "note": "; ".join(part for part in (spread, note) if part)}
+
+
+def rates(subject: str, case: str, count: int, seconds: list[float], note: str = "") -> dict[str, Any]:
+    """A row of images a second, ``count`` images being done in each of ``seconds``."""
+    return row(subject, case, [count / s for s in seconds], "images/s", note)
+
+
+def machine_name(about: dict[str, Any]) -> str:
+    """Short name of a kind of machine, such as ``2-core-amd-epyc``; never that of a host."""
+    words = re.sub(r"\([^)]*\)|@.*|\bCPU\b|\bProcessor\b|\d+-Core", " ", about["cpu"] or "cpu").split()[:2]
+    words += (about.get("accelerator") or "").split()
+    return "-".join([f"{about['cores']}-core", *(re.sub(r"[^a-z0-9]+", "", w.lower()) for w in words)]).strip("-")
+
+
+def startup_rows() -> list[dict[str, Any]]:
+    """Seconds from the shell to an answer."""
+    commands = {"python -c 'import yolopose'": [sys.executable, "-c", "import yolopose"],
+                "import yolopose.train": [sys.executable, "-c", "import yolopose.train"]}
+    if shutil.which("make"):
+        commands["make status"] = ["make", "status"]
+
+    def call(command: list[str]) -> Callable[[], Any]:
+        return lambda: subprocess.run(command, cwd=REPO, check=True, capture_output=True)
+
+    return [row("startup", case, seconds_of(call(command), 5), "s") for case, command in commands.items()]
+
+
+def measure(subject: str) -> list[dict[str, Any]]:
+    """All rows of one subject, with this process's peak memory as the last."""
+    from yolopose import bench_subjects
+
+    rows = startup_rows() if subject == "startup" else getattr(bench_subjects, f"{subject}_rows")()
+    if rows and subject != "startup":
+        rows.append(row(subject, "peak memory of the process", [peak_memory_gib()], "GiB"))
+    return rows
+
+
+def run_bench(out: Path, subjects: tuple[str, ...] = SUBJECTS) -> Path:
+    """Measure ``subjects``, one process after the other, and write the table.
+
+    Returns:
+        The file written.
+
+    Raises:
+        StudyError: a subject failed; its own message is shown.
+    """
+    about = provenance()
+    machine = about["hardware"]
+    accelerator = f", {machine['accelerator']}" if machine["accelerator"] else ""
+    rows = [{"subject": "machine", "case": f"{machine['cpu']}{accelerator}", "value": machine["cores"], "unit": "cores",
+             "runs": 1, "note": f"{machine['memory_gib']} GiB, torch {about['packages'].get('torch')}, "
+                                f"commit {about['git']['commit']}{' and changes' if about['git']['dirty'] else ''}"}]
+    for subject in subjects:
+        print(f"bench: {subject} …", file=sys.stderr, flush=True)
+        done = subprocess.run([sys.executable, "-m", "yolopose.bench", "--subject", subject], capture_output=True, text=True)
+        if done.returncode:
+            raise StudyError(f"bench {subject} failed; run `python -m yolopose.bench --subject {subject}` to see more:\n"
+                             f"{done.stderr.strip()[-1500:]}")
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        if not found:
+            print(f"bench: {subject} skipped (its data is not there)", file=sys.stderr)
+        for one in found:
+            print(f"  {one['case']:<56} {one['value']:>9} {one['unit']:<9} {one['note']}", flush=True)
+        rows += found
+    path = out / f"{machine_name(hardware())}.csv"
+    write_csv(path, rows, COLUMNS)
+    print(f"wrote {path}")
+    return path
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Measure this machine.")
+    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of the table")
+    parser.add_argument("--subject", choices=SUBJECTS, help="measure this alone and print its rows as JSON")
+    options = parser.parse_args()
+    try:
+        if options.subject:
+            print(json.dumps(measure(options.subject)))
+        else:
+            run_bench(options.out)
+    except StudyError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

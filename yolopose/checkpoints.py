@@ -1,0 +1,98 @@
+"""Weight files and resumable training state, read without executing anything that they contain."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolopose.config import Variant
+from yolopose.errors import StudyError
+from yolopose.models.yolov5 import YOLOPose, build_model
+from yolopose.results import atomic_write
+
+FORMAT = "yolopose-weights-1"
+
+
+def save_state(path: Path | str, state: dict[str, Any]) -> None:
+    """Write tensors and plain values atomically."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_state(path: Path | str) -> dict[str, Any]:
+    """Read what :func:`save_state` wrote; refuses anything but tensors and plain values.
+
+    Raises:
+        StudyError: the file is missing, damaged, or holds objects that would have to be unpickled.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"{path}: not found; train it first (make train)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise StudyError(f"{path}: is not a file of plain tensors as this study writes them ({reason}); "
+                         "delete it and train again") from error
+    if not isinstance(state, dict):
+        raise StudyError(f"{path}: holds a {type(state).__name__}, not the dictionary that this study writes")
+    return state
+
+
+def save_weights(path: Path | str, model: YOLOPose, width_factor: float, input_size: int, schema: dict[str, Any],
+                 about: dict[str, Any]) -> None:
+    """Write a model with all that is needed to run it.
+
+    Args:
+        path: target file.
+        model: unfused.
+        width_factor: of the reduced study that it belongs to.
+        input_size: px that it was trained at.
+        schema: keypoint names, sigmas, flip indices and skeleton as plain lists.
+        about: provenance to carry along.
+    """
+    save_state(path, {
+        "format": FORMAT, "variant": asdict(model.variant), "width_factor": width_factor, "input_size": input_size,
+        "num_keypoints": model.detect.num_keypoints, "anchors_px": model.detect.anchors_px.tolist(), "schema": schema,
+        "about": about, "state_dict": model.state_dict(),
+    })
+
+
+def load_weights(path: Path | str) -> tuple[YOLOPose, dict[str, Any]]:
+    """The model (unfused, eval mode, CPU) and the file's other entries.
+
+    Raises:
+        StudyError: the file is not one of :func:`save_weights`, or its tensors do not fit its own description.
+    """
+    state = load_state(path)
+    if state.get("format") != FORMAT:
+        raise StudyError(f"{path}: format is {state.get('format')!r}, this version reads {FORMAT!r}")
+    try:
+        model = build_model(Variant(**state["variant"]), state["num_keypoints"], state["width_factor"],
+                            torch.tensor(state["anchors_px"]))
+        model.load_state_dict(state.pop("state_dict"))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise StudyError(f"{path}: tensors and description disagree ({str(error).splitlines()[0][:200]})") from error
+    return model.eval(), state
+
+
+def transfer_weights(model: YOLOPose, source: dict[str, torch.Tensor]) -> list[str]:
+    """Copy into ``model`` every tensor of ``source`` that has the same name and shape, anchors excepted.
+
+    The authors' way from a person detector to a pose model (reference §5): backbone, neck and box branch transfer, the
+    keypoint branch starts fresh.
+
+    Returns:
+        The names copied.
+    """
+    own = model.state_dict()
+    fitting = {k: v for k, v in source.items()
+               if k in own and own[k].shape == v.shape and "anchor" not in k.rsplit(".", 1)[-1]}
+    model.load_state_dict({**own, **fitting})
+    return sorted(fitting)

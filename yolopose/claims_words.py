@@ -1,0 +1,60 @@
+"""Rules in words, made from the rules themselves so that the two cannot part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SYMBOLS = {"==": "equals", ">=": "≥", "<=": "≤", ">": ">", "<": "<"}
+NAMES = {"gmacs": "GMACs", "params_m": "parameters", "gflops_single_pass": "GFLOPs of one pass"}
+
+
+def describe(rule: dict[str, Any]) -> str:
+    """One rule of ``claims.yaml`` as a sentence."""
+    margin = f", margin {rule['margin']:g}" if rule.get("margin") else ""
+    if "compare" in rule:
+        left, operator, right = rule["compare"]
+        if operator == "==":
+            margin = margin.replace("margin", "tolerance")
+        return f"{_words(left)} {SYMBOLS[operator]} {_words(right)}{margin}"
+    if "ordering" in rule:
+        order = " < ".join(rule["ordering"])
+        return f"{rule['metric']} on {rule['split']}: {order}{margin} (one seed) or 95 % interval (several)"
+    if "matches_printed" in rule:
+        wanted = rule["matches_printed"]
+        metrics = wanted["metric"] if isinstance(wanted["metric"], list) else [wanted["metric"]]
+        tables = wanted["table"] if isinstance(wanted["table"], list) else [wanted["table"]]
+        what = " and ".join(NAMES.get(m, m) for m in metrics)
+        where = ("Tables " if len(tables) > 1 else "Table ") + " and ".join(map(str, tables))
+        return f"{what} of {where}, measured, equal the printed ones within their tolerance"
+    if "all" in rule:
+        return "all of: " + "; ".join(describe(part) for part in rule["all"])
+    if "fact" in rule:
+        return f"read in {rule['fact']['source'].partition(':')[0]}"
+    return "no rule: " + rule["undecidable"].partition(";")[0]
+
+
+def _words(quantity: Any) -> str:
+    if not isinstance(quantity, dict):
+        return f"{quantity:g}"
+    q = dict(quantity)
+    for operation, symbol in (("ratio", " / "), ("difference", " − "), ("sum", " + "), ("product", " × ")):
+        if operation in q:
+            return "(" + symbol.join(_words(part) for part in q[operation]) + ")"
+    kind, metric = next(iter(q.items()))
+    q.pop(kind)
+    metric = NAMES.get(metric, metric)
+    if kind == "analytic":
+        return f"{metric}({', '.join(f'{k} {v:g}' for k, v in q.items())})"
+    if kind != "printed":
+        return " ".join([kind if kind != "complexity" else "counted", metric, *(_selector(k, v) for k, v in q.items())])
+    who = "other methods" if q.pop("others", False) else ""
+    reduce, table = q.pop("reduce", ""), q.pop("table")
+    bounds = [f"{'GMACs' if k == 'gmacs' else k} {lo:g} to {hi:g}" for k, (lo, hi) in q.pop("between", {}).items()]
+    rest = (_selector(k, v) for k, v in q.items())
+    return f"Table {table} " + " ".join(p for p in (reduce, metric, who, *rest, *bounds) if p)
+
+
+def _selector(key: str, value: Any) -> str:
+    if key == "bits" and str(value).isdigit():
+        return f"{value} bits"
+    return {"row": f"row {value}", "input_size": f"{value} px", "split": f"on {value}"}.get(key, str(value))

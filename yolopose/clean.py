@@ -1,0 +1,109 @@
+"""Delete what a study made: ``python -m yolopose.clean --profile mini``; what ``make clean`` calls.
+
+Uses the standard library alone, so that it works before ``make setup`` too. Committed results are never deleted, and of
+a folder elsewhere only what this project writes, so that a wrong RESULTS= costs nobody their files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from yolopose.errors import StudyError
+
+REPO = Path(__file__).resolve().parents[1]
+COMMITTED = ("paper", "reference", "bench")
+CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis")
+STUDY_FILES = ("stages.json", "study.json", "data.json", "complexity.csv", "comparison.csv", "claims.csv",
+               "report.html", ".lock", ".lock-kernel")
+STUDY_FOLDERS = ("notebooks", "tables", "figures")
+
+
+def results_folder(profile: str, data: str, results: str) -> Path:
+    """The results folder that the variables of ``make`` select.
+
+    Raises:
+        StudyError: it holds committed results, or is no folder of results at all.
+    """
+    profile = profile or "mini"
+    if results:
+        folder = Path(results)
+    else:
+        if not profile.isidentifier():
+            raise StudyError(f"PROFILE={profile!r}: is no name of a profile")
+        folder = REPO / "results" / (f"{profile}-{Path(data).resolve().name}" if data else profile)
+    resolved = folder.resolve()
+    for name in COMMITTED:
+        kept = REPO / "results" / name
+        if resolved == kept or resolved.is_relative_to(kept):
+            raise StudyError(f"RESULTS={folder}: results/{name} is committed and never deleted by make clean")
+    if REPO.is_relative_to(resolved) or resolved == REPO / "results":
+        raise StudyError(f"RESULTS={folder}: is no results folder; give one such as results/mini")
+    return folder
+
+
+def results_inside(folder: Path) -> list[Path]:
+    """What this project wrote in ``folder``: known files, known folders, and experiments (folders with ``seed<k>``)."""
+    if not folder.is_dir():
+        return []
+    known = [folder / name for name in (*STUDY_FILES, *STUDY_FOLDERS) if (folder / name).exists()]
+    return known + sorted(path for path in folder.iterdir() if path.is_dir() and any(path.glob("seed[0-9]*")))
+
+
+def caches() -> list[Path]:
+    """The caches of pytest, ruff, hypothesis and Python in the repository."""
+    found = [REPO / name for name in CACHES if (REPO / name).exists()]
+    return found + [path for top in ("yolopose", "tests") for path in sorted((REPO / top).rglob("__pycache__"))]
+
+
+def clean(profile: str, data: str, results: str) -> None:
+    """Name and delete the selected results and the caches."""
+    folder = results_folder(profile, data, results)
+    found = results_inside(folder)
+    if not found:
+        print(f"clean: {_shown(folder)} holds no results")
+    else:
+        print(f"clean: deleting {_shown(folder)}: {', '.join(path.name for path in found)}", flush=True)
+        _delete(found)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        else:
+            print(f"clean: {_shown(folder)} stays: it holds other files, such as {next(folder.iterdir()).name}")
+    if old := caches():
+        print(f"clean: deleting caches: {', '.join(dict.fromkeys(path.name for path in old))}", flush=True)
+        _delete(old)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(REPO)) if path.is_absolute() and path.is_relative_to(REPO) else str(path)
+
+
+def _delete(paths: list[Path]) -> None:
+    for path in paths:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StudyError(f"{path}: cannot be deleted ({error.strerror})") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m yolopose.clean", description=__doc__.split("\n")[0])
+    for name in ("profile", "data", "results"):
+        parser.add_argument(f"--{name}", default="")
+    o = parser.parse_args(arguments)
+    try:
+        clean(o.profile, o.data, o.results)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

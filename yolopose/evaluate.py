@@ -1,0 +1,192 @@
+"""Evaluation as in the paper (§4.1 Testing, reference §6): letterbox, fused model, NMS, COCO's OKS metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yolopose.checkpoints import load_weights
+from yolopose.config import EvaluateConfig, RunConfig, Study
+from yolopose.data.coco import CocoDataset, CocoSplit, KeypointSchema
+from yolopose.decode import Poses, decode, non_maximum_suppression
+from yolopose.models.yolov5 import YOLOPose
+from yolopose.results import peak_memory_gib, read_json, write_json, write_json_gz
+
+if TYPE_CHECKING:
+    from yolopose.data.letterbox import Letterbox
+
+
+def select_device(name: str = "auto") -> torch.device:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        StudyError: a GPU is asked for and there is none.
+    """
+    from yolopose.errors import StudyError
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise StudyError(f"DEVICE={name}: no GPU is visible to torch here; use DEVICE=cpu or leave it out")
+    return torch.device(name)
+
+
+def to_image_frame(poses: Poses, letterbox: Letterbox) -> Poses:
+    """Move people from the letterboxed frame to the image's, in px, clipped to the image."""
+    boxes = letterbox.invert(poses.boxes_xyxy.cpu().numpy().reshape(-1, 2, 2), clip=True).reshape(-1, 4)
+    keypoints = poses.keypoints.cpu().numpy().copy()
+    if keypoints.size:
+        keypoints[..., :2] = letterbox.invert(keypoints[..., :2], clip=True)
+    return Poses(torch.from_numpy(boxes), poses.scores.cpu(), torch.from_numpy(keypoints))
+
+
+@torch.inference_mode()
+def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
+                    workers: int = 0) -> Iterator[tuple[int, Poses]]:
+    """People of every image of a split: (index into the split, poses in the image's px), in order.
+
+    Args:
+        model: fused, in eval mode, on ``device``.
+        split: images.
+        input_size: side of the square input in px.
+        cfg: thresholds and batch size.
+        device: where the model is.
+        workers: loading processes.
+    """
+    from yolopose.data.loader import EvalLoader
+
+    for images, places in EvalLoader(split, input_size, cfg.batch_size, workers):
+        x = images.to(device).float().div_(255)
+        found = non_maximum_suppression(decode(model(x.contiguous(memory_format=torch.channels_last)), model.detect),
+                                        cfg.confidence, cfg.nms_iou, cfg.max_detections)
+        for (index, letterbox), poses in zip(places, found, strict=True):
+            yield index, to_image_frame(poses, letterbox)
+
+
+def as_coco_results(poses: Poses, image_id: int, category_id: int) -> list[dict[str, Any]]:
+    """COCO results entries of one image: score to 5 decimals as officially, coordinates to 0.01 px."""
+    boxes = poses.boxes_xyxy.double().numpy()
+    sizes = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1).round(2)
+    keypoints = poses.keypoints.double().numpy().round(2).reshape(len(poses), -1)
+    scores = poses.scores.double().numpy().round(5)
+    return [{"image_id": image_id, "category_id": category_id, "score": float(s), "bbox": b.tolist(),
+             "keypoints": k.tolist()} for s, b, k in zip(scores, sizes, keypoints, strict=True)]
+
+
+def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
+                  workers: int = 0, label: str | None = None) -> list[dict[str, Any]]:
+    """COCO results of a whole split; ``label`` shows a progress bar under that name."""
+    from tqdm import tqdm
+
+    results: list[dict[str, Any]] = []
+    stream = predict_batches(model, split, input_size, cfg, device, workers)
+    for index, poses in tqdm(stream, label, len(split), disable=label is None, unit="image", leave=False):
+        results += as_coco_results(poses, split.image_id(index), split.schema.category_id)
+    return results
+
+
+def score_split(split: CocoSplit, annotations: dict[str, Any], predictions: list[dict[str, Any]],
+                schema: KeypointSchema, with_keypoints: list[int]) -> dict[str, dict[str, Any]]:
+    """Keypoint metrics on the images with keypoints (``val``) and on all (``val_all``), box metrics on all."""
+    from yolopose.scoring import score_boxes, score_keypoints
+
+    every = [split.image_id(i) for i in range(len(split))]
+    keypoint_ids = [split.image_id(i) for i in with_keypoints]
+    metrics: dict[str, dict[str, Any]] = {}
+    if not predictions or predictions[0]["keypoints"]:
+        metrics["val"] = score_keypoints(annotations, predictions, keypoint_ids, schema.sigmas)
+        metrics["val_all"] = score_keypoints(annotations, predictions, every, schema.sigmas)
+    metrics["val_box"] = score_boxes(annotations, predictions, every)
+    return metrics
+
+
+def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device) -> dict[str, Any]:
+    """Evaluate one trained run on val and test-dev; writes predictions, the server file and ``metrics.json``.
+
+    ``run.json`` gets the seconds and peak memory. ``metrics.json`` is written last: where it stands, all is done.
+    """
+    from yolopose.scoring import score_keypoints, write_server_file
+
+    started = time.perf_counter()
+    model, about = load_weights(run_dir / "weights.pt")
+    model = model.fuse().to(device, memory_format=torch.channels_last)
+    workers = run.train.workers if device.type == "cuda" else 0
+    name = f"{run.experiment.name} seed {run.seed}"
+
+    def predict(split: CocoSplit) -> list[dict[str, Any]]:
+        return predict_split(model, split, run.input_size, run.evaluate, device, workers, f"{name} {split.name}")
+
+    predictions = predict(dataset.val)
+    write_json_gz(run_dir / "predictions.json.gz", predictions)
+    metrics = score_split(dataset.val, dataset.val.annotations, predictions, dataset.schema,
+                          dataset.val.with_keypoints())
+    if about["num_keypoints"] == 0:
+        metrics["test_dev"] = {"status": "not run", "reason": "a person detector has no keypoints"}
+    elif dataset.test_dev is None:
+        metrics["test_dev"] = {"status": "not run", "reason": "the data set has no test-dev images"}
+    else:
+        predictions = predict(dataset.test_dev)
+        write_server_file(run_dir / f"person_keypoints_test-dev2017_{run.experiment.name}_results.zip", predictions)
+        if dataset.test_dev_annotations is None:
+            metrics["test_dev"] = {"status": "not run", "reason": "scored by the COCO server only; its file is written"}
+        else:
+            ids = [dataset.test_dev.image_id(i) for i in range(len(dataset.test_dev))]
+            metrics["test_dev"] = score_keypoints(dataset.test_dev_annotations, predictions, ids, dataset.schema.sigmas)
+    record = read_json(run_dir / "run.json")
+    record["evaluate"] = {"seconds": round(time.perf_counter() - started, 1), "device": str(device),
+                          "precision": "float32", "peak_memory_gib": peak_memory_gib()}
+    write_json(run_dir / "run.json", record)
+    write_json(run_dir / "metrics.json", metrics)
+    return metrics
+
+
+def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
+    """Evaluate every trained run that has no ``metrics.json`` yet; returns one summary row per run."""
+    from yolopose.train import check_fresh
+
+    device = select_device(study.device)
+    rows = []
+    for run in study.runs():
+        run_dir = study.run_dir(run.experiment.name, run.seed)
+        check_fresh(run, dataset, run_dir)
+        if not (run_dir / "metrics.json").exists():
+            evaluate_run(run, dataset, run_dir, device)
+        metrics = read_json(run_dir / "metrics.json")
+        row = {"experiment": run.experiment.name, "seed": run.seed}
+        for split in ("val", "val_all", "test_dev"):
+            row |= {f"{split} {m}": metrics.get(split, {}).get(m) for m in ("AP", "AP50")}
+        rows.append(row | {"box AP50": metrics["val_box"]["AP50"]})
+    return rows
+
+
+class Predictor:
+    """A trained model for photos: ``Predictor.load(path).predict(image)``."""
+
+    def __init__(self, model: YOLOPose, about: dict[str, Any], device: torch.device):
+        self.model = model.fuse().to(device, memory_format=torch.channels_last)
+        self.device = device
+        self.input_size: int = about["input_size"]
+        self.schema = KeypointSchema.from_dict(about["schema"])
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "auto") -> Predictor:
+        """Read a weights file of this study."""
+        return cls(*load_weights(path), select_device(device))
+
+    @torch.inference_mode()
+    def predict(self, image_rgb: NDArray[np.uint8], confidence: float = 0.25, nms_iou: float = 0.65) -> Poses:
+        """People in one (H, W, 3) RGB image of any size; boxes and keypoints in its px."""
+        from yolopose.data.letterbox import letterbox
+
+        square, place = letterbox(image_rgb, self.input_size)
+        x: Tensor = torch.from_numpy(np.ascontiguousarray(square.transpose(2, 0, 1)))[None].to(self.device)
+        decoded = decode(self.model(x.float() / 255), self.model.detect)
+        return to_image_frame(non_maximum_suppression(decoded, confidence, nms_iou)[0], place)
+

@@ -1,0 +1,291 @@
+"""Figures 4, 5 and 6 of the paper (accuracy against GMACs) and the learning curves, from stored results.
+
+The paper's points come from ``results/paper/``. Measured points of a reduced profile stand in a panel of their own at
+the GMACs of the models that really ran; only at full scale do they share the paper's panel. Colours are Okabe and
+Ito's, each with its own marker. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolopose.compare import number, printed_rows
+from yolopose.config import load_experiments
+from yolopose.figures_labels import line_samples, place_labels
+from yolopose.measured import PAPER_DIR, ResultSet, load_reference, load_results
+from yolopose.results import atomic_write, read_csv
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GREY, GRID = "#1a1a1a", "#666666", "#e3e3e3"
+# Okabe and Ito's palette, one colour and one marker per method.
+STYLES = {
+    "YOLO-Pose": ("#D55E00", "o"), "HigherHRNet": ("#0072B2", "s"), "DEKR": ("#009E73", "^"),
+    "EfficientHRNet": ("#CC79A7", "D"), "HRNet": ("#56B4E9", "p"), "Hourglass": ("#E69F00", "v"),
+    "PersonLab": ("#000000", "X"),
+}
+LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+OPTIONS = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.labelsize": 9,
+    "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": GREY, "ytick.color": GREY, "text.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7,
+    "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "yolopose", "svg.fonttype": "path",
+    "figure.facecolor": "white", "savefig.dpi": 160,
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model in a figure: GMACs, accuracy in percent, label; ``hollow`` marks multi-scale testing or measured."""
+
+    method: str
+    gmacs: float
+    accuracy: float
+    label: str
+    hollow: bool = False
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a figure shows: table, metric, split, its experiments and title."""
+
+    number: int
+    table: int
+    metric: str
+    split: str
+    title: str
+
+
+SPECS = (
+    Spec(4, 4, "AP", "val", "AP against GMACs, low-complexity models, COCO val2017"),
+    Spec(5, 1, "AP50", "val", "AP50 against GMACs, COCO val2017"),
+    Spec(6, 2, "AP50", "test_dev", "AP50 against GMACs, COCO test-dev2017"),
+)
+
+
+def paper_points(spec: Spec, paper_dir: Path = PAPER_DIR) -> tuple[list[Point], list[str]]:
+    """The paper's points of a figure, and the methods that it cannot show because a number is not printed."""
+    points, left_out = [], []
+    for row in printed_rows(spec.table, paper_dir):
+        gmacs, accuracy = number(row["gmacs"]), number(row[spec.metric])
+        method = "YOLO-Pose" if row["experiment"] else row["method"].partition("-H")[0]
+        if gmacs is None or accuracy is None:
+            left_out.append(method)
+            continue
+        dagger = " †" if row["test"] == "multi-scale" else ""
+        if spec.table == 4:
+            label = f"{row['input_size']} px" if row["experiment"] else row["method"].removeprefix("EfficientHRNet-")
+        elif row["experiment"]:
+            label = row["experiment"]
+        else:
+            label = f"{row['backbone'].replace('HRNet-', '')}, {row['input_size']}{dagger}" if method in (
+                "HigherHRNet", "DEKR", "HRNet") else row["method"].removeprefix("EfficientHRNet-") + dagger
+        points.append(Point(method, gmacs, accuracy, label.replace("H-", "H−"), hollow=bool(dagger)))
+    return points, list(dict.fromkeys(left_out))
+
+
+def measured_points(spec: Spec, results: ResultSet) -> list[Point]:
+    """This study's points of a figure, at the GMACs of the models that ran; empty where nothing was measured.
+
+    Figure 4 takes s6 at every size that was run; at a reduced scale it shows m6 and l6 too, which are small there.
+    """
+    points = []
+    for experiment in results.runs:
+        known = load_experiments().get(experiment)
+        if known is None or known.variant.endswith("_person"):
+            continue
+        if spec.number == 4 and results.full_scale and not (experiment == "s6" or experiment.startswith("s6_r")):
+            continue
+        if spec.number != 4 and experiment.startswith("s6_r"):
+            continue
+        value, gmacs = results.measure(experiment, spec.split, spec.metric), results.own_gmacs(experiment)
+        if value is not None and gmacs is not None:
+            points.append(Point("YOLO-Pose", gmacs, value.mean, experiment, True, value.spread))
+    return sorted(points, key=lambda p: (p.gmacs, p.label))
+
+
+def _scatter(axes: Axes, points: list[Point], connect: str | None = "YOLO-Pose") -> None:
+    for method, (colour, marker) in STYLES.items():
+        for hollow in (False, True):
+            group = [p for p in points if p.method == method and p.hollow == hollow]
+            if group:
+                axes.scatter([p.gmacs for p in group], [p.accuracy for p in group], s=46, marker=marker, zorder=3,
+                             facecolor="white" if hollow else colour, edgecolor=colour, linewidth=1.4)
+        line = sorted((p for p in points if p.method == method and not p.hollow), key=lambda p: p.gmacs)
+        if len(line) > 1 and method in (connect, "EfficientHRNet"):
+            axes.plot([p.gmacs for p in line], [p.accuracy for p in line], color=colour, linewidth=1.2, zorder=2)
+    for point in points:
+        if point.error:
+            colour = STYLES[point.method][0]
+            axes.errorbar(point.gmacs, point.accuracy, point.error, color=colour, capsize=3, linewidth=1, zorder=2)
+
+
+def _log_x(axes: Axes, points: list[Point], of: str = "", note: str = "") -> None:
+    """Logarithmic GMACs with plain numbers at 1, 2 and 5 of each decade, and margins that leave room for labels."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = min(p.gmacs for p in points), max(p.gmacs for p in points)
+    axes.set_xscale("log")
+    margin = max((high / low) ** 0.16, 1.5)
+    axes.set_xlim(low / margin, high * margin)
+    steps = (1, 2, 5) if high / low < 2000 else (1,)
+    ticks = [m * 10.0**e for e in range(-5, 6) for m in steps if low / margin <= m * 10.0**e <= high * margin]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    bottom, top = min(p.accuracy - (p.error or 0) for p in points), max(p.accuracy + (p.error or 0) for p in points)
+    room = max(0.14 * (top - bottom), 1.0)
+    axes.set_ylim(bottom - room, top + room)
+    axes.set_xlabel(f"GMACs {of}(log scale)" + (f"\n{note}" if note else ""))
+
+
+def draw(spec: Spec, results: ResultSet | None, paper_dir: Path = PAPER_DIR) -> Figure:
+    """Draw one of Figures 4 to 6: the paper's points and, where there are any, measured ones."""
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    printed, left_out = paper_points(spec, paper_dir)
+    measured = measured_points(spec, results) if results else []
+    shared = bool(measured) and results.not_comparable(spec.split) is None
+    own = bool(measured) and not shared
+    figure, panels = plt.subplots(1, 2 if own else 1, figsize=(10.4 if own else 6.6, 4.5), squeeze=False,
+                                  width_ratios=(3, 2) if own else None, layout="constrained")
+    left = panels[0][0]
+    everything = printed + ([Point(p.method, p.gmacs, p.accuracy, f"{p.label} here", True, p.error) for p in measured]
+                            if shared else [])
+    _scatter(left, everything)
+    _log_x(left, everything, note=f"not drawn, a number is not printed: {', '.join(left_out)}" if left_out else "")
+    left.set_ylabel(f"{spec.metric} (%)")
+    left.set_title("As printed in the paper" + (", and measured (open circles)" if shared else ""), loc="left")
+    handles = [Line2D([], [], color=colour, marker=marker, linestyle="", markersize=6.5, label=method)
+               for method, (colour, marker) in STYLES.items() if any(p.method == method for p in printed)]
+    if any(p.hollow for p in printed):
+        handles.append(Line2D([], [], color=GREY, marker="s", markerfacecolor="white", linestyle="",
+                              label="† multi-scale testing"))
+    figure.legend(handles=handles, fontsize=8.5, loc="outside lower left", ncols=7 if own else 3, columnspacing=1.4,
+                  handletextpad=0.2)
+    if own:
+        right = panels[0][1]
+        _scatter(right, measured, connect=None)
+        _log_x(right, measured, "of the models that ran ")
+        right.set_title(f"Measured: {results.scale()}", loc="left")
+        right.set_ylabel(f"{spec.metric} (%), not comparable with the left")
+    figure.suptitle(f"Figure {spec.number}. {spec.title}", x=0.01, ha="left", fontsize=11)
+    connected = [sorted((p for p in everything if p.method == method and not p.hollow), key=lambda p: p.gmacs)
+                 for method in ("YOLO-Pose", "EfficientHRNet")]
+    place_labels(left, [(p.gmacs, p.accuracy, p.label) for p in everything],
+                 [sample for line in connected for sample in line_samples([(p.gmacs, p.accuracy) for p in line])])
+    if own:
+        place_labels(panels[0][1], [(p.gmacs, p.accuracy, p.label) for p in measured])
+    return figure
+
+
+CURVE_PANELS = (("loss_box", "box loss"), ("loss_obj", "objectness loss"), ("loss_kpt", "keypoint loss"),
+                ("loss_kpt_conf", "keypoint confidence loss"), ("val_AP", "AP on val (%)"),
+                ("val_AP50", "AP50 on val (%)"))
+
+
+def read_curves(results: ResultSet) -> dict[str, dict[int, list[dict[str, str]]]]:
+    """``curve.csv`` of every run that has one: experiment -> seed -> rows. Unfinished runs count too."""
+    curves: dict[str, dict[int, list[dict[str, str]]]] = {}
+    for path in sorted(results.root.glob("*/seed*/curve.csv")):
+        rows = read_csv(path)
+        digits = path.parent.name.removeprefix("seed")
+        if rows and "images" in rows[0] and digits.isdigit():
+            curves.setdefault(path.parent.parent.name, {})[int(digits)] = rows
+    order = list(load_experiments())
+    return dict(sorted(curves.items(), key=lambda item: (order.index(item[0]) if item[0] in order else 99, item[0])))
+
+
+def draw_curves(results: ResultSet) -> Figure | None:
+    """Loss terms and validation accuracy against images seen, one line a run; ``None`` without a curve.
+
+    A quantity that no curve holds gets no panel.
+    """
+    import matplotlib.pyplot as plt
+
+    curves = read_curves(results)
+    panels = [(key, title) for key, title in CURVE_PANELS if any(
+        _series(rows, key)[0] for seeds in curves.values() for rows in seeds.values())]
+    if not panels:
+        return None
+    height = (len(panels) + 2) // 3
+    figure, grid = plt.subplots(height, 3, figsize=(10.4, 0.9 + 2.5 * height), squeeze=False, layout="constrained")
+    flat = [axes for line in grid for axes in line]
+    for axes, (key, title) in zip(flat, panels, strict=False):
+        for index, (experiment, seeds) in enumerate(curves.items()):
+            for seed, rows in seeds.items():
+                x, y = _series(rows, key)
+                percent = 100 if key.startswith("val") else 1
+                axes.plot(x, [v * percent for v in y], color=LINES[index % len(LINES)],
+                          linestyle=DASHES[index % len(DASHES)], linewidth=1.4, markersize=3,
+                          marker="o" if len(x) < 12 else None, label=experiment if seed == min(seeds) else None)
+        axes.set_title(title, loc="left", fontweight="normal")
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("images seen")
+        axes.xaxis.set_major_formatter(lambda v, _: f"{v / 1000:g} k" if v else "0")
+    for axes in flat[len(panels):]:
+        axes.remove()
+    handles, labels = flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), fontsize=8.5, handlelength=3)
+    figure.suptitle(f"Learning curves ({results.scale()}). Losses of different kinds share no scale; accuracies do.",
+                    x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+def _series(rows: list[dict[str, str]], key: str) -> tuple[list[float], list[float]]:
+    pairs = [(float(row["images"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PNG and SVG without dates, atomically."""
+    written = []
+    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, metadata=metadata)
+        path = stem.with_suffix(f".{suffix}")
+        atomic_write(path, buffer.getvalue())
+        written.append(path)
+    return written
+
+
+def write_figures(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR
+                  ) -> list[Path]:
+    """Write Figures 4 to 6 and the learning curves into ``figures/`` of a results folder and return their paths.
+
+    Figures whose measured points are missing show the reference's, or the paper's alone; the learning curves are left
+    out, with a message, where no run has a curve. Figures 1 to 3 belong to a later issue.
+
+    Raises:
+        StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    results = load_results(results_dir)
+    reference = load_reference(results, reference_dir)
+    written: list[Path] = []
+    with plt.rc_context(OPTIONS):
+        for spec in SPECS:
+            source = results if measured_points(spec, results) else reference
+            figure = draw(spec, source, paper_dir)
+            written += save(figure, results.root / "figures" / f"figure{spec.number}")
+            plt.close(figure)
+        curves = draw_curves(results)
+        if curves is None:
+            print(f"learning_curves: left out, no run in {results.root} has a curve.csv")
+        else:
+            written += save(curves, results.root / "figures" / "learning_curves")
+            plt.close(curves)
+    return written

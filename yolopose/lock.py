@@ -1,0 +1,138 @@
+"""One writer per results folder.
+
+``run.py`` holds ``<results>/.lock`` while it works, and the kernel that it starts holds ``<results>/.lock-kernel``.
+Both are locks of the operating system: they end with the process that holds them, however it ends, so that none goes
+stale. The second one matters after ``run.py`` was killed outright: its kernel lives on for a moment, and must not write
+beside the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from yolopose.errors import StudyError
+from yolopose.results import explain_os_error
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system; two writers are then not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+NAME = ".lock"
+KERNEL_NAME = ".lock-kernel"
+_NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+def _try_lock(handle: int) -> bool:
+    """Whether this process now holds the lock; true as well where the file system has none."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    return True
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    """False where the holder before us has deleted ``path``: then our lock is on a file that nobody else will open."""
+    try:
+        return os.fstat(handle).st_ino == os.stat(path).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _acquire(path: Path, wait_s: float) -> int | None:
+    """An open handle that holds the lock on ``path``, or ``None`` when another process kept it for ``wait_s``."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise explain_os_error(error, path.parent) from error
+        if _try_lock(handle):
+            if _same_file(handle, path):
+                return handle
+            os.close(handle)
+            continue
+        os.close(handle)
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.1)
+
+
+def holder(results_dir: Path) -> dict[str, Any] | None:
+    """Who works on ``results_dir`` now: ``{"pid", "host", "command", "started"}``, or ``None`` when nobody does."""
+    path = Path(results_dir) / NAME
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        if _try_lock(handle):
+            return None
+        raw = os.read(handle, 4096)
+    finally:
+        os.close(handle)
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return {"pid": 0, "host": "", "command": "", "started": ""}
+
+
+@contextlib.contextmanager
+def results_lock(results_dir: Path, command: str) -> Iterator[None]:
+    """Hold ``results_dir`` for this process.
+
+    Raises:
+        StudyError: another process holds it, or the folder is not writable.
+    """
+    path = Path(results_dir) / NAME
+    handle = _acquire(path, wait_s=0.0)
+    if handle is None:
+        other = holder(results_dir) or {}
+        raise StudyError(
+            f"{results_dir}: `{other.get('command') or 'another command'}` is at work there (process "
+            f"{other.get('pid')} on {other.get('host')}, since {other.get('started')}); wait for it, stop it, or give "
+            "another RESULTS="
+        )
+    note = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": time.strftime("%H:%M:%S")}
+    try:
+        os.truncate(handle, 0)
+        os.write(handle, json.dumps(note).encode())
+        yield
+    finally:
+        _remove_if_free(path.with_name(KERNEL_NAME))
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _remove_if_free(path: Path) -> None:
+    """Delete a lock file that nobody holds."""
+    if path.is_file() and (handle := _acquire(path, wait_s=1.0)) is not None:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def hold_for_this_process(path: Path, wait_s: float = 15.0) -> int:
+    """Hold ``path`` until this process ends; returns the open handle, which the caller keeps.
+
+    Raises:
+        StudyError: another process did not let go within ``wait_s``.
+    """
+    handle = _acquire(path, wait_s)
+    if handle is None:
+        raise StudyError(f"{path}: the kernel of an earlier run is still at work; end it and repeat the command")
+    return handle

@@ -1,0 +1,186 @@
+"""The training losses as pure functions of tensors: CIoU, objectness, OKS and keypoint confidence.
+
+Two named losses share them (paper §3.3–3.4, reference §4; the differences are listed in results/paper/deviations.md):
+
+* ``official``: as the released code computes. Means within a scale, summed over scales; OKS pooled over all visible
+  joints of a scale with exponent −d²/(4σ²·box area); effective gains that depend on the image size.
+* ``paper_eq``: the equations as printed, the sign of Eq. 3 corrected. OKS averaged per person with exponent
+  −d²/(2s²k²), k = 2σ, s² the box area; keypoint confidence summed over the joints; printed gains; every match weighs
+  the same (Eq. 5's sum over scales, anchors and locations, divided by the number of matches). Objectness, which
+  Eq. 5 leaves out and without which nothing is detected, is the official one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yolopose.assign import match_anchors
+from yolopose.models.heads import BOX_CHANNELS, Detect
+
+LOSSES = ("official", "paper_eq")
+TERMS = ("box", "obj", "cls", "kpt", "kpt_conf")
+SCALE_BALANCE = (4.0, 1.0, 0.25, 0.06)  # objectness weight of P3 to P6
+NOMINAL = {"box": 0.05, "obj": 1.0, "cls": 0.5, "kpt": 0.10}  # the official hyper-parameters
+PRINTED = {"box": 0.05, "cls": 0.5, "kpt": 0.1, "kpt_conf": 0.5}  # Eq. 5
+
+
+def effective_gains(loss: str, input_size: int, scales: int = 4) -> dict[str, float]:
+    """The gains that really multiply the terms for square inputs of ``input_size`` px (reference §4.1).
+
+    ``official``: box·3/L, objectness·(size/640)²·3/L, keypoints unscaled, and keypoint confidence with the class gain
+    0.5·(1/80)·3/L; the class term is never computed for one class. ``paper_eq``: Eq. 5's λ, with the official
+    objectness gain.
+    """
+    share = 3 / scales
+    objectness = NOMINAL["obj"] * (input_size / 640) ** 2 * share
+    if loss == "official":
+        return {"box": NOMINAL["box"] * share, "obj": objectness, "cls": 0.0, "kpt": NOMINAL["kpt"],
+                "kpt_conf": NOMINAL["cls"] / 80 * share}
+    if loss == "paper_eq":
+        return {**PRINTED, "obj": objectness}
+    raise ValueError(f"loss {loss!r} is not one of {LOSSES}")
+
+
+def complete_iou(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
+    """CIoU of paired boxes (Zheng et al. 2020; paper Eq. 2).
+
+    IoU − (ρ²/c² + α·v) with ρ the distance of centres, c the diagonal of the enclosing box, v the difference of aspect
+    angles and α its weight, which gets no gradient.
+
+    Args:
+        pred, target: (m, 4) cx, cy, w, h in any common unit.
+        eps: added to heights, union and diagonal, as the official code does.
+
+    Returns:
+        (m,) in (−1, 1].
+    """
+    (px, py, pw, ph), (tx, ty, tw, th) = pred.unbind(1), target.unbind(1)
+    inner_w = (torch.minimum(px + pw / 2, tx + tw / 2) - torch.maximum(px - pw / 2, tx - tw / 2)).clamp(0)
+    inner_h = (torch.minimum(py + ph / 2, ty + th / 2) - torch.maximum(py - ph / 2, ty - th / 2)).clamp(0)
+    intersection = inner_w * inner_h
+    ph, th = ph + eps, th + eps
+    iou = intersection / (pw * ph + tw * th - intersection + eps)
+    outer_w = torch.maximum(px + pw / 2, tx + tw / 2) - torch.minimum(px - pw / 2, tx - tw / 2)
+    outer_h = torch.maximum(py + ph / 2, ty + th / 2) - torch.minimum(py - ph / 2, ty - th / 2)
+    distance = ((px - tx) ** 2 + (py - ty) ** 2) / (outer_w**2 + outer_h**2 + eps)
+    v = 4 / math.pi**2 * (torch.atan(tw / th) - torch.atan(pw / ph)) ** 2
+    with torch.no_grad():
+        alpha = v / (v - iou + 1 + eps)
+    return iou - distance - alpha * v
+
+
+def keypoint_similarity(squared_distance: Tensor, area: Tensor, sigmas: Tensor, factor: float) -> Tensor:
+    """exp(−d² / (factor·σ²·area)): one keypoint's OKS.
+
+    COCO's OKS has factor 8 and the segment's area; the official loss has factor 4 and the box's area.
+
+    Args:
+        squared_distance: (m, K), unit² of ``area``.
+        area: (m,).
+        sigmas: (K,) COCO's per-keypoint standard deviations.
+        factor: see above.
+    """
+    return torch.exp(-squared_distance / (factor * sigmas**2 * area[:, None] + 1e-9))
+
+
+@dataclass
+class LossTerms:
+    """``total`` is what is differentiated (times the batch size, as officially); ``items`` the weighted terms."""
+
+    total: Tensor
+    items: dict[str, Tensor]
+
+
+def last_write(values: Tensor, index: Tensor, size: int) -> Tensor:
+    """A map of ``size`` zeros with ``values`` written at ``index``; of several writes to one place the last stays.
+
+    What indexed assignment does on a CPU, on every device and in every run.
+    """
+    order = torch.arange(len(index), device=index.device)
+    winner = torch.full((size,), -1, device=index.device).scatter_reduce(0, index, order, "amax")
+    written = winner >= 0
+    return torch.where(written, values[winner.clamp(min=0)] if len(values) else 0.0, 0.0).to(values.dtype)
+
+
+def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Tensor, loss: str,
+                 gains: dict[str, float], threshold: float = 4.0) -> LossTerms:
+    """The loss of one batch.
+
+    Args:
+        raw: per scale (B, A, H, W, 6 + 3K) head outputs.
+        targets: (n, 6 + 3K): image index, class, cx, cy, w, h in input px, K × (x px, y px, visibility 0/1/2).
+        detect: the head, for anchors and strides.
+        sigmas: (K,); unused where K = 0.
+        loss: ``official`` or ``paper_eq``.
+        gains: effective gain of each of :data:`TERMS`.
+        threshold: anchor matching ratio.
+
+    Returns:
+        The total, finite for every input: a scale without matches or visible joints adds nothing.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"loss {loss!r} is not one of {LOSSES}")
+    device, batch = raw[0].device, raw[0].shape[0]
+    zero = torch.zeros((), device=device)
+    sums = dict.fromkeys(TERMS, zero)
+    matched = 0
+    for scale, (maps, stride, anchors_px) in enumerate(zip(raw, detect.strides, detect.anchors_px, strict=True)):
+        _, a, h, w, _ = maps.shape
+        m = match_anchors(targets, anchors_px, stride, h, w, threshold)
+        objectness = maps[..., 4].float()
+        tobj = torch.zeros_like(objectness)
+        if len(m):
+            rows = maps[m.image, m.anchor, m.row, m.column].float()
+            truth = targets[m.target]
+            pred_box = torch.cat((rows[:, :2].sigmoid() * 2 - 0.5,
+                                  (rows[:, 2:4].sigmoid() * 2) ** 2 * anchors_px[m.anchor] / stride), 1)
+            true_box = torch.cat((truth[:, 2:4] / stride - m.cell, truth[:, 4:6] / stride), 1)
+            ciou = complete_iou(pred_box, true_box)
+            place = ((m.image * a + m.anchor) * h + m.row) * w + m.column
+            tobj = last_write(ciou.detach().clamp(0), place, tobj.numel()).view(tobj.shape)
+            terms = {"box": 1 - ciou}
+            if detect.num_keypoints:
+                pred_kpt = rows[:, BOX_CHANNELS:].unflatten(1, (-1, 3))
+                true_kpt = truth[:, 6:].unflatten(1, (-1, 3))
+                terms.update(keypoint_terms(pred_kpt, true_kpt, m.cell, stride, true_box[:, 2:].prod(1), sigmas, loss))
+            if loss == "paper_eq":
+                terms["cls"] = F.softplus(-rows[:, 5])  # BCE with target 1
+                sums = {k: sums[k] + terms[k].sum() if k in terms else sums[k] for k in TERMS}
+                matched += len(m)
+            else:
+                sums = {k: sums[k] + terms[k].mean() if k in terms else sums[k] for k in TERMS}
+        bce = F.binary_cross_entropy_with_logits(objectness, tobj)
+        sums = {**sums, "obj": sums["obj"] + SCALE_BALANCE[scale] * bce}
+    if matched:
+        sums = {k: v if k == "obj" else v / matched for k, v in sums.items()}
+    items = {k: gains.get(k, 0.0) * v for k, v in sums.items()}
+    return LossTerms(sum(items.values()) * batch, {k: v.detach() for k, v in items.items()})
+
+
+def keypoint_terms(pred: Tensor, target: Tensor, cell: Tensor, stride: int, area: Tensor, sigmas: Tensor,
+                   loss: str) -> dict[str, Tensor]:
+    """OKS and confidence terms of the matched rows of one scale, to be averaged over their first axis.
+
+    Args:
+        pred: (m, K, 3) raw x, y (linear) and confidence logit.
+        target: (m, K, 3) x, y in input px and visibility.
+        cell: (m, 2) column and row.
+        stride: px per cell.
+        area: (m,) box area in cells².
+        sigmas: (K,).
+        loss: ``official`` or ``paper_eq``.
+    """
+    visible = (target[..., 2] > 0).float()
+    distance = (pred[..., :2] * 2 - 0.5) - (target[..., :2] / stride - cell[:, None])
+    bce = F.binary_cross_entropy_with_logits(pred[..., 2], visible, reduction="none")
+    if loss == "official":
+        error = (1 - keypoint_similarity(distance.square().sum(-1), area, sigmas, 4.0)) * visible
+        pooled = error.sum() / visible.sum().clamp(min=1)  # the released code gives NaN where nothing is visible
+        return {"kpt": pooled[None], "kpt_conf": bce.mean(1)}
+    error = (1 - keypoint_similarity(distance.square().sum(-1), area, sigmas, 8.0)) * visible
+    return {"kpt": error.sum(1) / visible.sum(1).clamp(min=1), "kpt_conf": bce.sum(1)}

@@ -1,0 +1,142 @@
+"""Plots and tables for the notebooks: anchors against box sizes, training curves, precision-recall, rows as a table.
+
+Each plot is a function that returns a matplotlib ``Figure``. The paper's own figures are made in ``figures.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from yolopose.errors import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from yolopose.config import RunConfig
+    from yolopose.data.coco import CocoDataset, CocoSplit
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")  # Okabe and Ito's, one for each scale P3 to P6
+MARKERS = ("o", "s", "^", "D")
+
+
+def _tidy(axis: Axes, title: str, xlabel: str, ylabel: str = "") -> None:
+    axis.set_title(title, fontsize=10, loc="left")
+    axis.set_xlabel(xlabel, fontsize=9)
+    axis.set_ylabel(ylabel, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.grid(color="#DDDDDD", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def anchors(dataset: CocoDataset, run: RunConfig) -> Figure:
+    """Sizes of the training persons at the network's input size, with COCO's anchors and those that the run uses."""
+    from yolopose.models.yolov5 import COCO_ANCHORS_PX
+    from yolopose.train import choose_anchors, training_boxes_px
+
+    boxes = training_boxes_px(dataset, run.input_size)
+    used, record = choose_anchors(run, dataset)
+    sets = [("COCO's anchors", np.asarray(COCO_ANCHORS_PX, float), record["coco_recall"])]
+    if record["source"] != "coco":
+        sets.append(("anchors fitted to this training set", used, record["recall"]))
+    figure = Figure(figsize=(4.9 * len(sets), 4.6), dpi=100, layout="constrained")
+    shown = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), 4000)).astype(int)]
+    edges = np.concatenate([shown, *(shapes.reshape(-1, 2) for _, shapes, _ in sets)])
+    for n, (title, shapes, recall) in enumerate(sets):
+        axis = figure.add_subplot(1, len(sets), n + 1)
+        axis.scatter(shown[:, 0], shown[:, 1], s=4, color="#777777", alpha=0.4, linewidths=0, rasterized=True)
+        for scale, level in enumerate(np.asarray(shapes)):
+            axis.plot(level[:, 0], level[:, 1], MARKERS[scale % 4], color=COLOURS[scale % 4], markersize=9,
+                      markeredgecolor="white", label=f"P{scale + 3}")
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log", base=2)
+        axis.set_xlim(edges.min() / 1.3, edges.max() * 1.3)
+        axis.set_ylim(edges.min() / 1.3, edges.max() * 1.3)
+        axis.set_aspect("equal")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_major_formatter("{x:g}")
+        _tidy(axis, f"{title}\nreach {recall:.1%} of the persons", "width in px", "height in px" if n == 0 else "")
+        axis.legend(title="scale", fontsize=8, title_fontsize=8, frameon=False, loc="upper left")
+    figure.suptitle(f"{len(boxes)} training persons at {run.input_size} px (grey) and the anchors of each scale",
+                    fontsize=11, fontweight="bold", ha="left", x=0.01)
+    return figure
+
+
+def training_curves(results_dir: Path | str) -> Figure:
+    """The learning curves of all runs in a results folder, unfinished ones too (see ``figures.draw_curves``)."""
+    import matplotlib.pyplot as plt
+
+    from yolopose.figures import OPTIONS, draw_curves
+    from yolopose.measured import load_results
+
+    with plt.rc_context(OPTIONS | {"savefig.dpi": "figure"}):
+        figure = draw_curves(load_results(results_dir))
+    if figure is None:
+        raise StudyError(f"{results_dir}: no run has a curve.csv yet; make train writes them")
+    plt.close(figure)
+    return figure
+
+
+def precision_recall(split: CocoSplit, results: list[dict[str, Any]]) -> Figure:
+    """Keypoint precision against recall at OKS thresholds 0.50 to 0.95, on the images with keypoints."""
+    from matplotlib import colormaps
+
+    from yolopose.scoring import precision_recall as curves
+
+    scored = split.image_ids(split.with_keypoints())
+    recalls, precision = curves(split.annotations, results, scored, split.schema.sigmas)
+    figure = Figure(figsize=(6.6, 4.4), dpi=100, layout="constrained")
+    axis = figure.add_subplot()
+    thresholds = np.linspace(0.5, 0.95, len(precision))
+    for threshold, line in zip(thresholds, precision, strict=True):
+        line = np.clip(line, 0, None)
+        axis.plot(recalls, line, color=colormaps["cividis"](1.9 * (threshold - 0.5)), linewidth=1.4,
+                  label=f"{threshold:.2f}: {line.mean():.1%}")
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1.01)
+    _tidy(axis, "", "recall", "precision")
+    axis.legend(title="OKS threshold: AP", fontsize=8, title_fontsize=8, frameon=False, loc="center left",
+                bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle(f"{split.name}: precision against recall; AP is the mean of the areas", fontsize=11,
+                    fontweight="bold", ha="left", x=0.01)
+    return figure
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] = (), digits: int = 3) -> pd.DataFrame:
+    """Rows as a table for a notebook: those of ``columns``, or all; numbers rounded, missing ones shown as a dash."""
+    import pandas as pd
+
+    def cell(value: Any) -> str:
+        if value is None or value == "":
+            return "–"
+        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+    names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
+    frame = pd.DataFrame([[cell(row.get(name)) for name in names] for row in rows], columns=names)
+    return frame.set_index(names[0]) if names else frame
+
+
+def data_table(report: dict[str, Any]) -> pd.DataFrame:
+    """Statistics of the data set's val split beside COCO val2017's, from ``data.json``."""
+    ours, coco = (_flat(report.get(key) or {}) for key in ("statistics", "coco_statistics"))
+    rows = [{"val split": name, report["name"]: value, "COCO val2017": coco.get(name)} for name, value in ours.items()]
+    return table(rows)
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested names joined by points, lists as one text."""
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        name = f"{prefix}{name}".replace("_", " ")
+        if isinstance(item, dict):
+            flat |= _flat(item, f"{name}: ")
+        else:
+            flat[name] = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in item) \
+                if isinstance(item, list) else item
+    return flat

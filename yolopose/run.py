@@ -1,0 +1,246 @@
+"""Run the study: ``python -m yolopose.run reproduce`` or one of its stages; what ``make`` calls.
+
+``reproduce`` runs, in order, the stages that do not hold (see :mod:`yolopose.stages`); naming a stage runs that stage,
+and before it those that it needs and that do not hold. Each stage is one notebook, executed by
+:mod:`yolopose.execute`. A command that was stopped, in whatever way, goes on where it was when it is repeated.
+
+Exit status: 0 done; 1 a defect; 2 something for the user to mend; 128 + n stopped by signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from yolopose.config import nearest
+from yolopose.errors import StudyError
+from yolopose.execute import ANSI, REPO, NotebookFailure, execute, parameter_defaults
+from yolopose.lock import results_lock
+from yolopose.measured import load_results
+from yolopose.stages import (
+    STAGES,
+    Stage,
+    Target,
+    check_not_stale,
+    missing_outputs,
+    record_done,
+    record_study,
+    resolve_target,
+    why_not_done,
+)
+from yolopose.summary import duration, summary
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end by signal ``number``; raised like Ctrl-C, so that the kernel is ended too."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def enter_repository() -> Path:
+    """First call of every notebook: make the repository's root the working directory and draw pictures in the page.
+
+    Returns the root. Works wherever the notebook was opened from, because the package is installed in place.
+    """
+    os.chdir(REPO)
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return REPO
+    if (shell := get_ipython()) is not None:
+        shell.run_line_magic("matplotlib", "inline")
+    return REPO
+
+
+def open_results(profile: str, results: str = "") -> Path:
+    """The results folder that a notebook of tables, figures or report reads.
+
+    ``results`` if it is given; else ``results/<profile>`` once it holds results; else, on a fresh clone, the committed
+    reference of that profile or of ``mini``, which is said.
+
+    Raises:
+        StudyError: none of them exists.
+    """
+    if results:
+        return Path(results)
+    own = Path("results") / profile
+    if any(own.glob("*/seed*/metrics.json")):
+        return own
+    for name in dict.fromkeys((profile, "mini")):
+        reference = Path("results") / "reference" / name
+        if any(reference.glob("*/seed*/metrics.json")):
+            print(f"{own} holds no results yet (make reproduce PROFILE={profile}); reading the committed {reference}")
+            return reference
+    raise StudyError(f"{own}: holds no results; make them with make reproduce PROFILE={profile}")
+
+
+def stage_parameters(stage: Stage, target: Target, extra: dict[str, str], device: str) -> dict[str, Any]:
+    """The values for the stage's parameter cell: where and at which scale, and those of ``extra`` that it has."""
+    values = {"PROFILE": target.profile, "RESULTS": _for_notebook(target.results_dir), "DEVICE": device}
+    if study := target.study:
+        given = study.profile.data.source == "folder"
+        values |= {"DATA": _for_notebook(study.data_dir) if given else "", "SEEDS": " ".join(map(str, study.seeds))}
+    known = parameter_defaults(stage.source)
+    return {name: value for name, value in (values | extra).items() if name in known}
+
+
+def _for_notebook(path: Path) -> str:
+    """``path`` as seen from the repository's root: relative, unless it was given absolute and lies elsewhere."""
+    if path.is_absolute() and not path.is_relative_to(REPO):
+        return str(path)
+    return os.path.relpath(path, REPO)
+
+
+def _check_extra(names: dict[str, str], stages: list[Stage]) -> None:
+    """Refuse a further parameter that none of the stages' notebooks has."""
+    known = dict.fromkeys(name for stage in stages for name in parameter_defaults(stage.source))
+    where = stages[0].source.name if len(stages) == 1 else "the notebooks"
+    for name in names:
+        if name not in known:
+            raise StudyError(f"PARAMS={name}=…: no such parameter in {where}; {nearest(name, known)}")
+
+
+def _mine(stage: Stage, extra: dict[str, str]) -> dict[str, str]:
+    """Those of the further parameters that the stage's notebook has."""
+    known = parameter_defaults(stage.source)
+    return {name: value for name, value in extra.items() if name in known}
+
+
+def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, label: str = "") -> float:
+    """Execute one stage and record it. Returns its seconds.
+
+    Raises:
+        StudyError, NotebookFailure: as :func:`yolopose.execute.execute`; the latter also when an output is missing.
+    """
+    if stage.name in ("train", "evaluate"):
+        check_not_stale(target)
+    _say(f"{label}{stage.name}: notebooks/{stage.source.name} → {target.results_dir}")
+    start = time.monotonic()
+    execute(stage.source, target.results_dir / "notebooks" / stage.source.name,
+            stage_parameters(stage, target, extra, device), target.results_dir)
+    if missing := missing_outputs(stage, target):
+        raise NotebookFailure(f"{stage.source.name}: ended without writing {', '.join(missing[:3])} in "
+                              f"{target.results_dir}")
+    seconds = time.monotonic() - start
+    record_done(stage, target, _mine(stage, extra), seconds)
+    _say(f"{label}{stage.name}: done in {duration(seconds)}")
+    return seconds
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_one(stage: Stage, target: Target, extra: dict[str, str], device: str) -> None:
+    """Execute ``stage`` after the stages that it needs and that do not hold."""
+    _check_extra(extra, [stage])
+    if stage.stored_only:
+        load_results(target.results_dir)
+    with results_lock(target.results_dir, f"make {stage.name}"):
+        record_study(target)
+        for name in stage.needs:
+            if why_not_done(STAGES[name], target, {}):
+                run_stage(STAGES[name], target, {}, device)
+        run_stage(stage, target, extra, device)
+
+
+def reproduce(target: Target, extra: dict[str, str], device: str) -> None:
+    """Run every stage that does not hold, in order, and print what came out."""
+    _check_extra(extra, list(STAGES.values()))
+    if all(why_not_done(stage, target, _mine(stage, extra)) is None for stage in STAGES.values()):
+        _say(f"{target.results_dir}: everything is done, nothing to run")
+    else:
+        check_not_stale(target)
+        with results_lock(target.results_dir, "make reproduce"):
+            record_study(target)
+            for i, stage in enumerate(STAGES.values(), 1):
+                label = f"[{i}/{len(STAGES)}] "
+                if (reason := why_not_done(stage, target, _mine(stage, extra))) is None:
+                    _say(f"{label}{stage.name}: holds")
+                else:
+                    if reason != "not run yet":
+                        _say(f"{label}{stage.name}: {reason}")
+                    run_stage(stage, target, extra, device, label)
+    print(summary(target.results_dir), flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m yolopose.run", description=__doc__.split("\n")[0])
+    parser.add_argument("stage", choices=["reproduce", *STAGES])
+    add_target_arguments(parser)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
+    return parser
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """The variables that every command understands; an empty value is the default."""
+    parser.add_argument("--profile", default="", help="smoke, mini, gpu or paper (default: mini)")
+    parser.add_argument("--data", default="", help="folder in COCO layout that replaces the profile's data set")
+    parser.add_argument("--results", default="", help="results folder (default: results/<profile>)")
+    parser.add_argument("--seeds", default="", help='for example "0 1 2"')
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n>")
+
+
+def _extra_parameters(pairs: list[str]) -> dict[str, str]:
+    extra = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise StudyError(f"PARAMS={pair}: write NAME=value, for example PARAMS=\"PHOTO=me.jpg\"")
+        if name in ("PROFILE", "DATA", "RESULTS", "SEEDS", "DEVICE"):
+            raise StudyError(f"PARAMS={pair}: give {name} by itself: make … {name}={shlex.quote(value)}")
+        extra[name] = value
+    return extra
+
+
+def _raise_stopped(number: int, _frame: Any) -> None:
+    raise Stopped(number)
+
+
+def guarded(action: Any) -> int:
+    """Call ``action`` and turn what it raises into a message and an exit status."""
+    try:
+        action()
+        return 0
+    except StudyError as error:
+        _say(f"error: {error}")
+        return 2
+    except NotebookFailure as error:
+        _say(f"failed: {error}" if sys.stderr.isatty() else ANSI.sub("", f"failed: {error}"))
+        return 1
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        _say("\nstopped; what was computed is kept, and the same command goes on from there")
+        return 128 + number
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _raise_stopped)
+
+    def action() -> None:
+        extra = _extra_parameters(options.set)
+        stage = STAGES.get(options.stage)
+        target = resolve_target(options.profile, options.data, options.results, options.seeds, options.device,
+                                stored_only=stage is not None and stage.stored_only)
+        if stage is None:
+            reproduce(target, extra, options.device)
+        else:
+            run_one(stage, target, extra, options.device)
+
+    return guarded(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

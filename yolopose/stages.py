@@ -1,0 +1,306 @@
+"""The stages of a study: which notebook each one is, what it needs and writes, and whether it still holds.
+
+A stage is done when ``<results>/stages.json`` has its record, the fingerprint in the record is today's, and every file
+that it must write is there. The fingerprint covers the notebook, the part of the configuration that matters to the
+stage and the results that it read. Deciding this imports neither torch nor papermill nor pandas.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from yolopose.config import Profile, Study, load_experiments, load_profiles, load_study, load_variants
+from yolopose.errors import StudyError
+from yolopose.execute import REPO
+from yolopose.measured import PAPER_DIR, REFERENCE_DIR
+from yolopose.results import config_hash, file_sha256, read_json, write_json
+
+NOTEBOOKS = REPO / "notebooks"
+RECORDS, STUDY_RECORD = "stages.json", "study.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook. ``needs`` are the stages that must hold before it; ``stored_only`` ones read only results."""
+
+    name: str
+    notebook: str
+    needs: tuple[str, ...] = ()
+    stored_only: bool = False
+
+    @property
+    def source(self) -> Path:
+        return NOTEBOOKS / f"{self.notebook}.ipynb"
+
+
+STAGES = {stage.name: stage for stage in (
+    Stage("data", "01_data"),
+    Stage("complexity", "02_complexity"),
+    Stage("train", "03_train", ("data",)),
+    Stage("evaluate", "04_evaluate", ("data", "train")),
+    Stage("tables", "06_tables", stored_only=True),
+    Stage("figures", "07_figures", stored_only=True),
+    Stage("report", "08_report", stored_only=True),
+)}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and at which scale a command works. ``study`` is ``None`` where only stored results are read."""
+
+    results_dir: Path
+    profile: str
+    study: Study | None = None
+
+    @property
+    def committed(self) -> bool:
+        """Whether the folder is one that the repository keeps: no bookkeeping is written into it."""
+        resolved = self.results_dir.resolve()
+        return any(resolved.is_relative_to(REPO / "results" / name) for name in ("reference", "paper", "bench"))
+
+
+def resolve_target(profile: str, data: str, results: str, seeds: str, device: str, stored_only: bool = False) -> Target:
+    """Turn the command line's words into a target; an empty word means the default.
+
+    Without ``profile`` it is what the ``results`` folder holds or is named after, else ``mini``.
+
+    Raises:
+        StudyError: an unknown profile, bad data, seeds or device, or a ``results`` folder of another profile.
+    """
+    held = profile_of(Path(results)) if results else None
+    if profile and held and profile != held:
+        raise StudyError(f"PROFILE={profile}: {results} holds results of the profile {held!r}; "
+                         f"give PROFILE={held} or another RESULTS=")
+    name = profile or held or (_profile_in_name(Path(results)) if results else None) or "mini"
+    if stored_only and results:
+        if not Path(results).is_dir():
+            raise StudyError(f"RESULTS={results}: no such folder; make reproduce writes results/<profile>")
+        return Target(Path(results), name)
+    study = load_study(name, data, results, seeds, device)
+    return Target(study.results_dir, name, study)
+
+
+def profile_of(results_dir: Path) -> str | None:
+    """The profile whose results a folder holds, by its ``study.json`` or its first run; ``None`` if it has neither."""
+    for path in (results_dir / STUDY_RECORD, *sorted(results_dir.glob("*/seed*/run.json"))[:1]):
+        if path.is_file() and isinstance(value := read_json(path), dict) and "profile" in value:
+            return str(value["profile"])
+    return None
+
+
+def _profile_in_name(results_dir: Path) -> str | None:
+    name = results_dir.resolve().name
+    return next((p for p in load_profiles() if name == p or name.startswith(f"{p}-")), None)
+
+
+def record_study(target: Target) -> None:
+    """Write ``study.json``: profile, data set, experiments and seeds of the results in this folder."""
+    study = target.study
+    if study is None or target.committed:
+        return
+    value = {"profile": study.profile.name, "title": study.profile.title, "data": data_name(study.profile),
+             "experiments": list(study.experiments), "seeds": list(study.seeds)}
+    path = target.results_dir / STUDY_RECORD
+    if not path.is_file() or read_json(path) != value:
+        write_json(path, value)
+
+
+def data_name(profile: Profile) -> str:
+    """The data set in a word or two, for people."""
+    return profile.data.name or f"{profile.data.source} {profile.data.difficulty or ''}".strip()
+
+
+# --- what a stage depends on -----------------------------------------------------------------------------------------
+
+def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dict[str, str]:
+    """Hashes of all that the stage's outcome depends on, by name, so that a difference can be named."""
+    parts = {"notebook": _notebook_hash(stage.source), "parameters": config_hash(parameters)}
+    study = target.study
+    if stage.name == "data" and study:
+        parts["configuration"] = config_hash(asdict(study.profile.data))
+        parts["data set"] = config_hash(_annotation_files(study))
+    elif stage.name == "complexity" and study:
+        profile = study.profile
+        parts["configuration"] = config_hash([
+            {k: asdict(v) for k, v in load_variants().items()}, {k: asdict(v) for k, v in load_experiments().items()},
+            profile.sizes, profile.width_factor, profile.experiments])
+    elif stage.name in ("train", "evaluate") and study:
+        parts["configuration"] = config_hash({f"{r.experiment.name}/{r.seed}": r.hash for r in study.runs()})
+        parts["data set"] = _data_fingerprint(target)
+        if stage.name == "evaluate":
+            parts["weights"] = config_hash(_trained_weights(study))
+    elif stage.stored_only:
+        parts |= {_name(path, target): file_sha256(path) for path in _files_read(stage, target)}
+    return parts
+
+
+def _notebook_hash(path: Path) -> str:
+    """Changes with the text of a cell, not with what an editor notes beside it."""
+    cells = read_json(path).get("cells", [])
+    return config_hash([[c.get("cell_type"), "".join(c.get("source", ""))] for c in cells])
+
+
+def _annotation_files(study: Study) -> list[Any]:
+    """Name, size and time of the annotation files of a given folder (reading COCO's own would take seconds)."""
+    if study.profile.data.source != "folder":
+        return []
+    files = sorted((study.data_dir / "annotations").glob("*.json"))
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _data_fingerprint(target: Target) -> str:
+    path = target.results_dir / "data.json"
+    return str(read_json(path).get("fingerprint", "")) if path.is_file() else ""
+
+
+def _trained_weights(study: Study) -> dict[str, Any]:
+    """Hash of the weights of every run that was trained."""
+    found = {}
+    for run in study.runs():
+        path = study.run_dir(run.experiment.name, run.seed) / "run.json"
+        if path.is_file():
+            found[f"{run.experiment.name}/{run.seed}"] = read_json(path).get("weights_sha256")
+    return found
+
+
+def _files_read(stage: Stage, target: Target) -> list[Path]:
+    """Results and code that the tables, figures and report are made of; all small."""
+    root, found = target.results_dir, []
+    for folder in {root.resolve(), (REFERENCE_DIR / target.profile).resolve()}:
+        found += [path for name in ("run.json", "metrics.json", "curve.csv") for path in folder.glob(f"*/seed*/{name}")]
+        found += [folder / "complexity.csv", folder / "data.json"]
+    found += [path for path in PAPER_DIR.glob("*") if path.is_file()]
+    found += [path for word in ("measured", "compare", "claims", "tables", "figures", "report")
+              for path in (REPO / "yolopose").glob(f"{word}*") if path.is_file()]
+    if stage.name == "report":
+        found += [path for word in ("tables", "figures") for path in (root / word).resolve().glob("*")]
+    return sorted(path for path in found if path.is_file())
+
+
+def _name(path: Path, target: Target) -> str:
+    for folder in (target.results_dir.resolve(), REPO):
+        if path.is_relative_to(folder):
+            return str(path.relative_to(folder))
+    return str(path)
+
+
+# --- what a stage leaves behind --------------------------------------------------------------------------------------
+
+def expected_outputs(stage: Stage, target: Target) -> list[str]:
+    """Files that the stage must have written, relative to the results folder."""
+    wanted = [f"notebooks/{stage.notebook}.ipynb"]
+    runs = target.study.runs() if target.study else []
+    folders = [f"{run.experiment.name}/seed{run.seed}" for run in runs]
+    if stage.name == "train":
+        wanted += [f"{folder}/{name}" for folder in folders for name in ("run.json", "curve.csv")]
+    elif stage.name == "evaluate":
+        wanted += [f"{folder}/{name}" for folder in folders for name in ("metrics.json", "predictions.json.gz")]
+    else:
+        wanted += {
+            "data": ["data.json"],
+            "complexity": ["complexity.csv"],
+            "tables": [f"tables/table{n}.{kind}" for n in (1, 2, 4) for kind in ("csv", "md", "tex")],
+            "figures": [f"figures/figure{n}.{kind}" for n in (4, 5, 6) for kind in ("png", "svg")],
+            "report": ["comparison.csv", "claims.csv", "report.html"],
+        }[stage.name]
+    return wanted
+
+
+def missing_outputs(stage: Stage, target: Target) -> list[str]:
+    """The expected files that are not there."""
+    return [name for name in expected_outputs(stage, target) if not (target.results_dir / name).is_file()]
+
+
+def read_records(results_dir: Path) -> dict[str, Any]:
+    """``stages.json``, or nothing where it is missing or damaged (its stages then run again)."""
+    try:
+        value = json.loads((results_dir / RECORDS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def why_not_done(stage: Stage, target: Target, parameters: dict[str, Any]) -> str | None:
+    """``None`` when the stage holds; otherwise the reason in words."""
+    record = read_records(target.results_dir).get(stage.name)
+    if not isinstance(record, dict):
+        return "not run yet"
+    if missing := missing_outputs(stage, target):
+        return f"{missing[0]} is missing" + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
+    before, now = record.get("fingerprint", {}), fingerprint(stage, target, parameters)
+    changed = [name for name in sorted(set(before) | set(now)) if before.get(name) != now.get(name)]
+    if changed:
+        return f"{changed[0]} changed" + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
+    return None
+
+
+def record_done(stage: Stage, target: Target, parameters: dict[str, Any], seconds: float) -> None:
+    """Note in ``stages.json`` that the stage holds."""
+    if target.committed:
+        return
+    records = read_records(target.results_dir)
+    records[stage.name] = {"fingerprint": fingerprint(stage, target, parameters), "seconds": round(seconds, 1)}
+    write_json(target.results_dir / RECORDS, {name: records[name] for name in STAGES if name in records})
+
+
+# --- results of another configuration --------------------------------------------------------------------------------
+
+def stale_runs(target: Target) -> dict[str, list[str]]:
+    """Runs whose stored configuration or data differ from today's, with what changed, for example
+    ``{"s6/seed0": ["train.epochs: 3 → 5"]}``."""
+    study, stale = target.study, {}
+    if study is None:
+        return stale
+    data = _data_fingerprint(target)
+    for run in study.runs():
+        path = study.run_dir(run.experiment.name, run.seed) / "run.json"
+        if not path.is_file():
+            continue
+        record = read_json(path)
+        changes = []
+        if record.get("config_hash") != run.hash:
+            changes = _differences(record.get("config") or {}, run.as_dict()) or ["its configuration's hash"]
+        if data and record.get("data_fingerprint") not in (None, data):
+            changes.append(f"data set: {str(record['data_fingerprint'])[:12]} → {data[:12]}")
+        if changes:
+            stale[f"{run.experiment.name}/seed{run.seed}"] = changes
+    return stale
+
+
+def _differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """Dotted keys whose values differ, as ``key: old → new``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = list(before) + [name for name in now if name not in before]
+        return [line for name in names
+                for line in _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)]
+    return [] if before == now else [f"{key}: {_short(before)} → {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else re.sub(r"\s+", " ", str(value))
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def check_not_stale(target: Target) -> None:
+    """Refuse to go on from results that another configuration made.
+
+    Raises:
+        StudyError: naming the runs, what changed, and what to do.
+    """
+    stale = stale_runs(target)
+    if not stale:
+        return
+    by_change: dict[str, list[str]] = {}
+    for name, changes in stale.items():
+        more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
+        by_change.setdefault("; ".join(changes[:4]) + more, []).append(name)
+    lines = [f"  {', '.join(names)}: {change}" for change, names in by_change.items()]
+    raise StudyError("\n".join([
+        f"{target.results_dir}: {len(stale)} finished run{'s' if len(stale) > 1 else ''} "
+        f"{'were' if len(stale) > 1 else 'was'} made by another configuration (old → new):", *lines,
+        f"Nothing was changed. Undo the difference, give another RESULTS=, move {target.results_dir} away, "
+        f"or delete it: make clean RESULTS={target.results_dir}"]))

@@ -1,0 +1,165 @@
+"""What of a study is done, running, missing or stale, and the time left: ``python -m yolopose.status``.
+
+Reads only the results folder; may be called while the study runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolopose.config import RunConfig
+from yolopose.errors import StudyError
+from yolopose.lock import holder
+from yolopose.measured import REFERENCE_DIR
+from yolopose.results import read_json
+from yolopose.run import add_target_arguments, guarded
+from yolopose.stages import STAGES, Target, data_name, read_records, resolve_target, stale_runs, why_not_done
+from yolopose.summary import duration
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One run: ``state`` is done, trained, running, interrupted, missing or stale; ``seconds_left`` of its training,
+    where that is known."""
+
+    name: str
+    state: str
+    detail: str
+    seconds_left: float | None
+
+
+def run_states(target: Target) -> list[RunState]:
+    """The state of every run of the study, in the order in which they are made."""
+    study = target.study
+    assert study is not None
+    stale, busy = stale_runs(target), holder(target.results_dir) is not None
+    pace = _pace(target)
+    return [_run_state(target, run, stale, busy, pace) for run in study.runs()]
+
+
+def _run_state(target: Target, run: RunConfig, stale: dict[str, list[str]], busy: bool, pace: float | None) -> RunState:
+    name = f"{run.experiment.name}/seed{run.seed}"
+    folder = target.results_dir / name
+    if name in stale:
+        return RunState(name, "stale", "; ".join(stale[name][:3]), None)
+    if (folder / "run.json").is_file():
+        record = read_json(folder / "run.json")
+        spent = record.get("train", {}).get("seconds")
+        parts = [f"trained in {duration(spent)}"] if spent else []
+        if run.variant.head == "person":
+            return RunState(name, "done", ", ".join([*parts, "initialises others"]), 0.0)
+        if not (folder / "metrics.json").is_file():
+            return RunState(name, "trained", ", ".join([*parts, "not scored yet"]), 0.0)
+        return RunState(name, "done", ", ".join([_accuracy(read_json(folder / "metrics.json")), *parts]), 0.0)
+    expected = _reference_seconds(target.profile, run.experiment.name)
+    left = expected * (pace or 1.0) if expected else None
+    progress = _progress(folder)
+    if progress:
+        where = f"epoch {progress.get('epoch', '?')} of {progress.get('epochs', '?')}"
+        seconds = progress.get("seconds_left")
+        left = float(seconds) if seconds is not None else left
+        if busy:
+            return RunState(name, "running", where + (f", {duration(left)} left" if left is not None else ""), left)
+        return RunState(name, "interrupted", f"{where}; make reproduce goes on from there", left)
+    return RunState(name, "missing", f"about {duration(left)}" if left else "", left)
+
+
+def _accuracy(metrics: dict[str, Any]) -> str:
+    val = metrics.get("val") or {}
+    shown = [f"{key} {100 * val[key]:.1f}" for key in ("AP", "AP50") if isinstance(val.get(key), (int, float))]
+    return " ".join(shown) or "scored"
+
+
+def _progress(folder: Path) -> dict[str, Any] | None:
+    """``progress.json`` of a run under way; its writer replaces it many times, so a bad read counts as none."""
+    try:
+        value = read_json(folder / "progress.json")
+    except StudyError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _reference_seconds(profile: str, experiment: str) -> float | None:
+    """Training seconds of the experiment in the committed reference of the profile."""
+    found = []
+    for path in (REFERENCE_DIR / profile / experiment).glob("seed*/run.json"):
+        seconds = read_json(path).get("train", {}).get("seconds")
+        if seconds:
+            found.append(float(seconds))
+    return statistics.fmean(found) if found else None
+
+
+def _pace(target: Target) -> float | None:
+    """This machine's seconds per second of the reference, from the runs that are done."""
+    ratios = []
+    for run in target.study.runs() if target.study else []:
+        path = target.results_dir / run.experiment.name / f"seed{run.seed}" / "run.json"
+        expected = _reference_seconds(target.profile, run.experiment.name)
+        spent = read_json(path).get("train", {}).get("seconds") if path.is_file() else None
+        if expected and spent:
+            ratios.append(float(spent) / expected)
+    return statistics.median(ratios) if ratios else None
+
+
+def time_left(states: list[RunState]) -> str:
+    """The time that the training still takes; a run of unknown length counts as the mean of the others."""
+    todo = [s for s in states if s.state in ("running", "interrupted", "missing")]
+    if not todo:
+        return "no training"
+    known = [s.seconds_left for s in todo if s.seconds_left is not None]
+    if not known:
+        return f"unknown: {len(todo)} runs, and none has told its pace yet"
+    total = sum(known) + statistics.fmean(known) * (len(todo) - len(known))
+    return f"about {duration(total)} of training in {len(todo)} run{'s'[:len(todo) > 1]}, then evaluation and report"
+
+
+def report(target: Target) -> str:
+    """The text that ``make status`` prints."""
+    study, root = target.study, target.results_dir
+    assert study is not None
+    lines = [f"{root}: profile {study.profile.name} ({study.profile.title}); data {data_name(study.profile)}; "
+             f"seeds {' '.join(map(str, study.seeds))}"]
+    at_work = holder(root)
+    if at_work:
+        lines.append(f"at work: {at_work['command']} (process {at_work['pid']} on {at_work['host']}, "
+                     f"since {at_work['started']})")
+    records, rows = read_records(root), []
+    for stage in STAGES.values():
+        reason = why_not_done(stage, target, {})
+        if reason is None:
+            rows.append([stage.name, "done", duration(records[stage.name].get("seconds", 0))])
+        else:
+            rows.append([stage.name, "missing" if reason == "not run yet" else "to be redone",
+                         "" if reason == "not run yet" else reason])
+    lines += ["", "stages", _columns(rows)]
+    states = run_states(target)
+    lines += ["", "runs", _columns([[s.name, s.state, s.detail] for s in states]), ""]
+    if any(s.state == "stale" for s in states):
+        lines.append(f"stale runs stop the study; make clean RESULTS={root} deletes the folder, RESULTS= names another")
+    elif all(row[1] == "done" for row in rows):
+        lines.append("nothing to do")
+    else:
+        lines.append(f"left: {time_left(states)}")
+    return "\n".join(lines)
+
+
+def _columns(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m yolopose.status", description=__doc__.split("\n")[0])
+    add_target_arguments(parser)
+    o = parser.parse_args(arguments)
+    return guarded(lambda: print(report(resolve_target(o.profile, o.data, o.results, o.seeds, o.device))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
