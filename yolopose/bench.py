@@ -1,7 +1,7 @@
 """``make bench``: measure this machine and write ``results/bench/<machine>.csv``.
 
-Every subject runs in a process of its own, so that its peak memory is its own. Values are medians over repeated runs, the
-note has the least and the largest.
+Every subject runs in a process of its own, so that its peak memory is its own. Values are medians over repeated runs;
+the note has the least and the largest.
 """
 
 from __future__ import annotations
@@ -97,9 +97,10 @@ def run_bench(out: Path, subjects: tuple[str, ...] = SUBJECTS) -> Path:
                                 f"commit {about['git']['commit']}{' and changes' if about['git']['dirty'] else ''}"}]
     for subject in subjects:
         print(f"bench: {subject} …", file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, "-m", "yolopose.bench", "--subject", subject], capture_output=True, text=True)
+        command = [sys.executable, "-m", "yolopose.bench", "--subject", subject]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise StudyError(f"bench {subject} failed; run `python -m yolopose.bench --subject {subject}` to see more:\n"
+            raise StudyError(f"bench {subject} failed; `python -m yolopose.bench --subject {subject}` repeats it:\n"
                              f"{done.stderr.strip()[-1500:]}")
         found = json.loads(done.stdout.strip().splitlines()[-1])
         if not found:

@@ -37,7 +37,8 @@ def bench_data(difficulty: str, image_size: int, images: int) -> Iterator[CocoDa
 def loader_rows() -> list[dict[str, Any]]:
     """The training loader in one process, whole and step by step, at the sizes of ``mini`` and of the paper."""
     rows = []
-    for difficulty, image_size, images, cases in (("near", 144, 128, ((128, 0.0), (128, 1.0))), ("coco", 640, 32, ((640, 1.0),))):
+    sets = (("near", 144, 128, ((128, 0.0), (128, 1.0))), ("coco", 640, 32, ((640, 1.0),)))
+    for difficulty, image_size, images, cases in sets:
         with bench_data(difficulty, image_size, images) as data:
             for size, mosaic in cases:
                 rows += _loader_case(data, size, replace(AugmentConfig(), mosaic=mosaic), images)
@@ -79,12 +80,13 @@ def _loader_case(data: CocoDataset, size: int, config: AugmentConfig, images: in
     count = len(loader) * loader.data.batch_size
     rows = [rates("loader", f"{case}: whole", count, seconds_of(lambda: list(loader.batches(0)), 5), "one process")]
     for name, step in steps.items():
-        rows.append(rates("loader", f"{case}: {name}", len(samples), seconds_of(lambda f=step: [f(s) for s in samples], 5)))
+        taken = seconds_of(lambda f=step: [f(s) for s in samples], 5)
+        rows.append(rates("loader", f"{case}: {name}", len(samples), taken))
     return rows
 
 
 def training_rows() -> list[dict[str, Any]]:
-    """``mini``'s step (s6, half width, 128 px, batch 64) in float32 and bfloat16, and how long training waits for data."""
+    """``mini``'s step of s6 in float32 and bfloat16, and how long training waits for data."""
     import torch
 
     from yolopose.evaluate import select_device
@@ -129,11 +131,12 @@ def _training_case(run: RunConfig, data: CocoDataset, folder: Path, device: Any,
         shares.append(100 * waited / (time.perf_counter() - started))
     batches.close()
     trainer.loader.close()
-    return [*rows, row("training", f"{case}: waiting for data", shares, "%", f"{run.train.workers} worker, 8 batches a run")]
+    note = f"of 8 batches' time; loader workers: {run.train.workers}"
+    return [*rows, row("training", f"{case}: waiting for data", shares, "%", note)]
 
 
 def inference_rows() -> list[dict[str, Any]]:
-    """s6 at 640 px, one image at a time, as built and fused; decoding and NMS, and their share of the fused forward pass."""
+    """s6 at 640 px, one image at a time, eager and fused; decoding and NMS, and their share of the forward pass."""
     import torch
 
     from yolopose.config import load_variants
@@ -143,7 +146,8 @@ def inference_rows() -> list[dict[str, Any]]:
 
     device = select_device()
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    model = build_model(load_variants()["yolov5s6_pose"], 17, seed=0).to(device, memory_format=torch.channels_last).eval()
+    model = build_model(load_variants()["yolov5s6_pose"], 17, seed=0).eval()
+    model = model.to(device, memory_format=torch.channels_last)
     images = torch.rand(1, 3, 640, 640, generator=torch.Generator().manual_seed(0)).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
     rows = []
@@ -220,6 +224,6 @@ def jittered(annotations: dict[str, Any], each: int, seed: int = 0) -> list[dict
             x, y, w, h = one["bbox"]
             joints[joints[:, 2] == 0, :2] = x + w / 2, y + h / 2
             joints[:, :2] += rng.normal(0, 0.05 * (1 + n // len(present)) * one["area"] ** 0.5, (len(joints), 2))
-            results.append({"image_id": image, "category_id": one["category_id"], "score": round(float(rng.random()), 5),
-                            "keypoints": joints.round(2).ravel().tolist()})
+            results.append({"image_id": image, "category_id": one["category_id"],
+                            "score": round(float(rng.random()), 5), "keypoints": joints.round(2).ravel().tolist()})
     return results

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CONVENTIONS = ("conv", "fused_bias", "fvcore_unfused")
 PAPER_SIZES = (1280, 960, 640, 576, 512, 448, 384)
 PAPER_VARIANTS = ("yolov5s6_pose", "yolov5m6_pose", "yolov5l6_pose")
+AT_BASE_SIZE = ("yolov5s6_pose_faithful", "yolov5s6_person", "yolov5m6_person", "yolov5l6_person")  # 960 px alone
 COLUMNS = ["variant", "width_factor", "input_size", "params_m", "params_unfused_m", "gmacs", "convention", "key"]
 
 
@@ -105,6 +106,7 @@ def write_complexity(study: Study, num_keypoints: int = 17, progress: bool = Tru
         done.setdefault(row["key"], []).append(row)
     variants = load_variants()
     wanted = [(variants[v], size, 17, 1.0) for v in PAPER_VARIANTS for size in PAPER_SIZES]
+    wanted += [(variants[v], 960, 17, 1.0) for v in AT_BASE_SIZE]
     for name in study.experiments:
         run = study.run(name, study.seeds[0])
         wanted.append((run.variant, run.input_size, num_keypoints, run.width_factor))

@@ -30,7 +30,8 @@ class Poses:
 
 def cell_indices(height: int, width: int, device: torch.device) -> Tensor:
     """(H, W, 2) column and row index of each cell."""
-    rows, columns = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    rows, columns = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device),
+                                   indexing="ij")
     return torch.stack((columns, rows), -1).float()
 
 
@@ -101,5 +102,6 @@ def non_maximum_suppression(decoded: Tensor, confidence: float = 0.001, iou: flo
             rows = rows[order]
         boxes = cxcywh_to_xyxy(rows[:, :4])
         kept = nms(boxes, scores, iou)[:max_detections]
-        found.append(Poses(boxes[kept], scores[kept], rows[kept, 6:].unflatten(-1, (-1, 3))))
+        keypoints = rows[kept, 6:].unflatten(1, (rows.shape[1] // 3 - 2, 3))
+        found.append(Poses(boxes[kept], scores[kept], keypoints))
     return found

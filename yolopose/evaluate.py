@@ -74,7 +74,7 @@ def as_coco_results(poses: Poses, image_id: int, category_id: int) -> list[dict[
     """COCO results entries of one image: score to 5 decimals as officially, coordinates to 0.01 px."""
     boxes = poses.boxes_xyxy.double().numpy()
     sizes = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1).round(2)
-    keypoints = poses.keypoints.double().numpy().round(2).reshape(len(poses), -1)
+    keypoints = poses.keypoints.double().flatten(1).numpy().round(2)
     scores = poses.scores.double().numpy().round(5)
     return [{"image_id": image_id, "category_id": category_id, "score": float(s), "bbox": b.tolist(),
              "keypoints": k.tolist()} for s, b, k in zip(scores, sizes, keypoints, strict=True)]

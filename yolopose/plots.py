@@ -5,7 +5,9 @@ Each plot is a function that returns a matplotlib ``Figure``. The paper's own fi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,6 @@ from matplotlib.figure import Figure
 from yolopose.errors import StudyError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from yolopose.config import RunConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")  # Okabe and Ito's, one for each scale P3 to P6
 MARKERS = ("o", "s", "^", "D")
+NUMBER = re.compile(r"[-+−]?[\d.,]+( ?%)?|–")
 
 
 def _tidy(axis: Axes, title: str, xlabel: str, ylabel: str = "") -> None:
@@ -108,35 +110,45 @@ def precision_recall(split: CocoSplit, results: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] = (), digits: int = 3) -> pd.DataFrame:
-    """Rows as a table for a notebook: those of ``columns``, or all; numbers rounded, missing ones shown as a dash."""
-    import pandas as pd
+class Table:
+    """Rows as a table for a notebook: as HTML in a page, as aligned text elsewhere.
 
-    def cell(value: Any) -> str:
-        if value is None or value == "":
-            return "–"
-        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    Args:
+        rows: one dictionary a row.
+        columns: names to show, in order; all if empty.
+        digits: after the point. A missing value is a dash.
+    """
 
-    names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
-    frame = pd.DataFrame([[cell(row.get(name)) for name in names] for row in rows], columns=names)
-    return frame.set_index(names[0]) if names else frame
+    def __init__(self, rows: Sequence[dict[str, Any]], columns: Sequence[str] = (), digits: int = 3) -> None:
+        self.columns = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
+        self.cells = [[_cell(row.get(name), digits) for name in self.columns] for row in rows]
+        self.numeric = [all(NUMBER.fullmatch(line[i]) for line in self.cells) for i in range(len(self.columns))]
+
+    def __repr__(self) -> str:
+        lines = [self.columns, *self.cells]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        return "\n".join("  ".join(text.rjust(w) if right else text.ljust(w) for text, w, right
+                                   in zip(line, widths, self.numeric, strict=True)).rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        def line(tag: str, texts: Sequence[str]) -> str:
+            sides = ("right" if right else "left" for right in self.numeric)
+            return "<tr>" + "".join(f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'
+                                    for text, side in zip(texts, sides, strict=True)) + "</tr>"
+
+        head, body = line("th", self.columns), "\n".join(line("td", texts) for texts in self.cells)
+        return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
-def data_table(report: dict[str, Any]) -> pd.DataFrame:
+def _cell(value: Any, digits: int) -> str:
+    if value is None or value == "":
+        return "–"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def data_table(report: dict[str, Any]) -> Table:
     """Statistics of the data set's val split beside COCO val2017's, from ``data.json``."""
-    ours, coco = (_flat(report.get(key) or {}) for key in ("statistics", "coco_statistics"))
-    rows = [{"val split": name, report["name"]: value, "COCO val2017": coco.get(name)} for name, value in ours.items()]
-    return table(rows)
+    from yolopose.report_html import statistics_rows
 
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested names joined by points, lists as one text."""
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        name = f"{prefix}{name}".replace("_", " ")
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{name}: ")
-        else:
-            flat[name] = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in item) \
-                if isinstance(item, list) else item
-    return flat
+    names = ("val split", report["name"], "COCO val2017")
+    return Table([dict(zip(names, row, strict=True)) for row in statistics_rows(report) if "by joint" not in row[0]])

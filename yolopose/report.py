@@ -6,7 +6,9 @@ bytes: no date is written, seconds come from ``run.json``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from yolopose.compare import (
     compare_sets,
     compare_with_paper,
     decide_claims,
+    describe_difference,
 )
 from yolopose.config import load_experiments, load_profiles
+from yolopose.errors import StudyError
 from yolopose.measured import PAPER_DIR, ResultSet, Run, load_reference, load_results
 from yolopose.report_html import data_uri, markdown_to_html, profile_differences, statistics_rows
 from yolopose.results import atomic_write
@@ -187,6 +191,7 @@ def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Pa
         "statistics": statistics_rows(results.data), "data": results.data, "comparison": comparison,
         "comparison_counts": {v: sum(row["verdict"] == v for row in comparison) for v in VERDICTS},
         "reference": reference, "reference_rows": reference_rows(results, reference),
+        "reference_changes": describe_difference(results.root, reference.root) if reference and results.runs else [],
         "differences": recipe_differences(results),
         "deviations": Markup(markdown_to_html(deviations.partition("\n")[2])),
         "limits": limits(results, reference),
@@ -224,3 +229,43 @@ def readme_claims_table(results_dir: Path | str, paper_dir: Path = PAPER_DIR) ->
     if waiting:
         lines += ["", f"Not run ({len(waiting)}; the reasons are in `claims.csv`): {', '.join(waiting)}."]
     return "\n".join(lines) + "\n"
+
+
+def refresh_readme(readme: Path, results_dir: Path | str) -> None:
+    """Put the claims table between the marks ``<!-- claims: begin -->`` and ``<!-- claims: end -->`` of a file.
+
+    Raises:
+        StudyError: the file or one of its marks is missing.
+    """
+    begin, end = "<!-- claims: begin -->\n", "<!-- claims: end -->"
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{readme}: cannot be read ({error.strerror})") from error
+    before, mark, rest = text.partition(begin)
+    _, closing, after = rest.partition(end)
+    if not (mark and closing):
+        raise StudyError(f"{readme}: lacks the lines {begin.strip()} and {end}, between which the table belongs")
+    atomic_write(readme, before + begin + readme_claims_table(results_dir) + end + after)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: ``RESULTS`` writes its report; ``--readme FILE RESULTS`` refreshes the file's table of claims."""
+    parser = argparse.ArgumentParser(prog="yolopose.report", description="Write report.html of a results folder.")
+    parser.add_argument("results", type=Path, help="a results folder")
+    parser.add_argument("--readme", type=Path, help="refresh this file's table of claims instead")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.readme:
+            refresh_readme(arguments.readme, arguments.results)
+            print(f"refreshed: {arguments.readme}")
+        else:
+            print(f"written: {write_report(arguments.results)}")
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -66,22 +66,14 @@ def _table(lines: list[str]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted key."""
-    if isinstance(value, dict):
-        return {k: v for name, part in value.items()
-                for k, v in flatten(part, f"{prefix}.{name}" if prefix else str(name)).items()}
-    return {prefix: value}
-
-
 def number_text(value: Any) -> str:
-    """A number with four significant digits, a list of them, or the text of anything else; nothing for ``None``."""
+    """A number with three significant digits, a list of them, or the text of anything else; nothing for ``None``."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(number_text(v) for v in value)
     return str(value)
@@ -91,9 +83,25 @@ def statistics_rows(data: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     """Statistics of the data set beside COCO's, from ``data.json``: (name, here, COCO val2017)."""
     if not data:
         return []
-    here, coco = flatten(data.get("statistics") or {}), flatten(data.get("coco_statistics") or {})
-    return [(key.replace("_", " ").replace(".", ": "), number_text(value), number_text(coco.get(key)))
-            for key, value in here.items() if not isinstance(value, (list, tuple)) or len(value) <= 20]
+    here, coco = summaries(data.get("statistics") or {}), summaries(data.get("coco_statistics") or {})
+    return [(key.replace("_", " "), text, coco.get(key, "–")) for key, text in here.items()]
+
+
+def summaries(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested statistics, one line each: quantiles as ``mean (5 % · median · 95 %)``, other flat groups as ``a / b``."""
+    lines: dict[str, str] = {}
+    for name, part in value.items():
+        key = f"{prefix}: {name}" if prefix else str(name)
+        if not isinstance(part, dict):
+            lines[key] = number_text(part)
+        elif {"mean", "q05", "q50", "q95"} <= set(part):
+            quantiles = " · ".join(number_text(part[q]) for q in ("q05", "q50", "q95"))
+            lines[f"{key}, mean (5 % · median · 95 %)"] = f"{number_text(part['mean'])} ({quantiles})"
+        elif part and not any(isinstance(v, dict) for v in part.values()):
+            lines[f"{key} ({' / '.join(map(str, part))})"] = " / ".join(number_text(v) for v in part.values())
+        else:
+            lines |= summaries(part, key)
+    return lines
 
 
 def recipe(settings: dict[str, Any]) -> dict[str, str]:

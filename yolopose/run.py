@@ -10,6 +10,7 @@ Exit status: 0 done; 1 a defect; 2 something for the user to mend; 128 + n stopp
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
@@ -29,7 +30,7 @@ from yolopose.stages import (
     Target,
     check_not_stale,
     missing_outputs,
-    record_done,
+    record,
     record_study,
     resolve_target,
     why_not_done,
@@ -123,14 +124,18 @@ def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, 
     if stage.name in ("train", "evaluate"):
         check_not_stale(target)
     _say(f"{label}{stage.name}: notebooks/{stage.source.name} → {target.results_dir}")
-    start = time.monotonic()
-    execute(stage.source, target.results_dir / "notebooks" / stage.source.name,
-            stage_parameters(stage, target, extra, device), target.results_dir)
-    if missing := missing_outputs(stage, target):
-        raise NotebookFailure(f"{stage.source.name}: ended without writing {', '.join(missing[:3])} in "
-                              f"{target.results_dir}")
-    seconds = time.monotonic() - start
-    record_done(stage, target, _mine(stage, extra), seconds)
+    start, parameters = time.monotonic(), None
+    try:
+        execute(stage.source, target.results_dir / "notebooks" / stage.source.name,
+                stage_parameters(stage, target, extra, device), target.results_dir)
+        if missing := missing_outputs(stage, target):
+            raise NotebookFailure(f"{stage.source.name}: ended without writing {', '.join(missing[:3])} in "
+                                  f"{target.results_dir}")
+        parameters = _mine(stage, extra)
+    finally:
+        seconds = time.monotonic() - start
+        with contextlib.suppress(StudyError) if parameters is None else contextlib.nullcontext():
+            record(stage, target, seconds, parameters)
     _say(f"{label}{stage.name}: done in {duration(seconds)}")
     return seconds
 

@@ -7,6 +7,8 @@ for all common kinds of colour blindness.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,17 @@ LEFT, RIGHT, MIDDLE, BOX, EDGE = "#E69F00", "#56B4E9", "#FFFFFF", "#009E73", "#1
 LEGEND = "orange: left, blue: right, white: middle; hollow: labelled but hidden"
 
 
+class Photographs(Figure):
+    """A figure of photographs, which a notebook stores as JPEG: as PNG a contact sheet takes a megabyte and more."""
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="jpeg", pil_kwargs={"quality": 85})
+        display({"image/jpeg": base64.b64encode(buffer.getvalue()).decode(), "text/plain": repr(self)}, raw=True)
+
+
 def grid(count: int, columns: int, cell_in: float, title: str, note: str = "",
          ratio: float = 1.0) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` axes without ticks, in rows of ``columns``; ``ratio`` is a cell's height by its width."""
@@ -36,7 +49,7 @@ def grid(count: int, columns: int, cell_in: float, title: str, note: str = "",
     rows = -(-count // columns)
     head = 0.62 if note else 0.4  # inches for title and note
     height = rows * cell_in * ratio + head
-    figure = Figure(figsize=(columns * cell_in, height), dpi=100)
+    figure = Photographs(figsize=(columns * cell_in, height), dpi=100)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - head / height, wspace=0.02, hspace=0.02)
     figure.text(0.005, 1 - 0.09 / height, title, fontsize=11, fontweight="bold", va="top")
     if note:
@@ -139,7 +152,7 @@ def predictions(split: CocoSplit, results: Iterable[dict[str, Any]], count: int 
         found = by_image[split.image_id(i)]
         boxes = np.array([r["bbox"] for r in found], float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        points = np.array([r["keypoints"] for r in found], float).reshape(len(found), -1, 3)
+        points = np.array([r["keypoints"] for r in found], float).reshape(-1, len(split.schema), 3)
         draw_people(axes[column + len(chosen)], image, boxes, points, split.schema, visible=0.5, least=0.05,
                     scores=[r["score"] for r in found])
     return figure
@@ -166,7 +179,8 @@ def photo(predictor: Predictor, image: NDArray[np.uint8], confidence: float = 0.
     """The people that a model finds in one (H, W, 3) RGB image of any size."""
     poses = predictor.predict(image, confidence)
     found = f"{len(poses)} {'person' if len(poses) == 1 else 'people'} with a score of at least {confidence:g}"
-    figure, axes = grid(1, 1, 6.0, f"{found}, at {predictor.input_size} px", ratio=image.shape[0] / image.shape[1])
+    width_in = float(np.clip(image.shape[1] / 60, 3.5, 8.0))
+    figure, axes = grid(1, 1, width_in, f"{found}, at {predictor.input_size} px", ratio=image.shape[0] / image.shape[1])
     draw_people(axes[0], image, poses.boxes_xyxy.numpy(), poses.keypoints.numpy(), predictor.schema, visible=0.5,
                 least=0.05, scores=poses.scores.tolist())
     return figure

@@ -25,12 +25,19 @@ RECORDS, STUDY_RECORD = "stages.json", "study.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """One notebook. ``needs`` are the stages that must hold before it; ``stored_only`` ones read only results."""
+    """One notebook.
+
+    Attributes:
+        needs: stages that must hold before it.
+        stored_only: reads nothing but results.
+        piecewise: does only what is missing, so that the seconds of its executions add up.
+    """
 
     name: str
     notebook: str
     needs: tuple[str, ...] = ()
     stored_only: bool = False
+    piecewise: bool = False
 
     @property
     def source(self) -> Path:
@@ -39,9 +46,9 @@ class Stage:
 
 STAGES = {stage.name: stage for stage in (
     Stage("data", "01_data"),
-    Stage("complexity", "02_complexity"),
-    Stage("train", "03_train", ("data",)),
-    Stage("evaluate", "04_evaluate", ("data", "train")),
+    Stage("complexity", "02_complexity", piecewise=True),
+    Stage("train", "03_train", ("data",), piecewise=True),
+    Stage("evaluate", "04_evaluate", ("data", "train"), piecewise=True),
     Stage("tables", "06_tables", stored_only=True),
     Stage("figures", "07_figures", stored_only=True),
     Stage("report", "08_report", stored_only=True),
@@ -229,21 +236,26 @@ def why_not_done(stage: Stage, target: Target, parameters: dict[str, Any]) -> st
     record = read_records(target.results_dir).get(stage.name)
     if not isinstance(record, dict):
         return "not run yet"
+    if "fingerprint" not in record:
+        return "was stopped"
     if missing := missing_outputs(stage, target):
         return f"{missing[0]} is missing" + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
-    before, now = record.get("fingerprint", {}), fingerprint(stage, target, parameters)
+    before, now = record["fingerprint"], fingerprint(stage, target, parameters)
     changed = [name for name in sorted(set(before) | set(now)) if before.get(name) != now.get(name)]
     if changed:
         return f"{changed[0]} changed" + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
     return None
 
 
-def record_done(stage: Stage, target: Target, parameters: dict[str, Any], seconds: float) -> None:
-    """Note in ``stages.json`` that the stage holds."""
+def record(stage: Stage, target: Target, seconds: float, parameters: dict[str, Any] | None) -> None:
+    """Note an execution in ``stages.json``: a stage that came to its end with its ``parameters``, so that it holds from
+    now on; one that did not with ``None``."""
     if target.committed:
         return
     records = read_records(target.results_dir)
-    records[stage.name] = {"fingerprint": fingerprint(stage, target, parameters), "seconds": round(seconds, 1)}
+    spent = records.get(stage.name, {}).get("seconds", 0.0) if stage.piecewise else 0.0
+    done = {} if parameters is None else {"fingerprint": fingerprint(stage, target, parameters)}
+    records[stage.name] = {**done, "seconds": round(spent + seconds, 1)}
     write_json(target.results_dir / RECORDS, {name: records[name] for name in STAGES if name in records})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from yolopose.compare import VERDICTS
 from yolopose.config import load_experiments
 from yolopose.errors import StudyError
 from yolopose.measured import ResultSet, load_reference, load_results
@@ -12,6 +13,8 @@ from yolopose.results import read_csv
 from yolopose.stages import STAGES, read_records
 
 METRICS = ("AP", "AP50", "AP75")
+DECIDERS = {"run": "this run", "paper": "the paper's own tables", "official code": "the released code",
+            "later issue": "experiments still to come"}
 
 
 def duration(seconds: float) -> str:
@@ -51,13 +54,24 @@ def accuracies(results: ResultSet, reference: ResultSet | None, split: str = "va
     return align(rows) if len(rows) > 1 else "  no experiment has been scored yet"
 
 
-def verdicts(path: Path, only_ours: bool = False) -> str | None:
-    """How often each verdict was given in ``claims.csv`` or ``comparison.csv``; ``None`` where the file is missing."""
-    if not path.is_file():
-        return None
-    rows = [row for row in read_csv(path) if not only_ours or row.get("experiment")]
+def verdicts(rows: list[dict[str, str]]) -> str:
+    """How often each verdict was given: ``4 reproduced, 1 not run``."""
     counts = Counter(row["verdict"] for row in rows)
-    return ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+    return ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+
+
+def verdict_lines(results_dir: Path) -> list[str]:
+    """Verdicts on the paper's claims, by what decides them, and on its printed numbers; empty before the report."""
+    lines = []
+    if (path := results_dir / "claims.csv").is_file():
+        claims = read_csv(path)
+        for decider in dict.fromkeys(claim["decided_by"] for claim in claims):
+            chosen = [claim for claim in claims if claim["decided_by"] == decider]
+            lines.append([f"claims decided by {DECIDERS.get(decider, decider)}", verdicts(chosen)])
+    if (path := results_dir / "comparison.csv").is_file():
+        lines.append(["numbers of its tables", verdicts([row for row in read_csv(path) if row["experiment"]])])
+    width = max((len(name) for name, _ in lines), default=0)
+    return [f"  {name:<{width}}  {text}" for name, text in lines]
 
 
 def summary(results_dir: Path) -> str:
@@ -71,15 +85,13 @@ def summary(results_dir: Path) -> str:
              accuracies(results, reference)]
     if not results.full_scale:
         lines.append("  (a reduced scale: orderings can be compared with the paper, these numbers cannot)")
-    if counted := verdicts(results_dir / "claims.csv"):
-        lines.append(f"claims of the paper:    {counted}")
-    if counted := verdicts(results_dir / "comparison.csv", only_ours=True):
-        lines.append(f"numbers of its tables:  {counted}")
+    if told := verdict_lines(results_dir):
+        lines += ["", "the paper's claims and numbers:", *told]
     records = read_records(results_dir)
     if records:
         parts = [f"{name} {duration(records[name].get('seconds', 0))}" for name in STAGES if name in records]
         total = sum(record.get("seconds", 0) for record in records.values())
-        lines.append(f"time:                   {', '.join(parts)}; together {duration(total)}")
+        lines += ["", f"time: {duration(total)} ({', '.join(parts)})"]
     if (results_dir / "report.html").is_file():
-        lines.append(f"report:                 {results_dir / 'report.html'}")
+        lines.append(f"report: {results_dir / 'report.html'}")
     return "\n".join(lines)

@@ -41,10 +41,12 @@ def person_annotation(
     flags[(flags == 1) & ~_placeable(flags, drawn.facing)] = 0
     if omit > 0:
         trunk = np.isin(np.arange(len(flags)), _TRUNK)  # shoulders and hips are guessed where other joints are not
-        flags[(flags == 1) & (rng.random(len(flags)) < np.where(trunk, 0.5 * omit, omit))] = 0
-        small = np.exp(-scale / 90.0)  # what lies far away is not clicked, features of faces least of all
+        flags[(flags == 1) & (rng.random(len(flags)) < np.where(trunk, 0.65 * omit, omit))] = 0
+        small = np.exp(
+            -scale / (0.28 * max(mask.shape))
+        )  # what lies far away is not clicked, features of faces least of all
         face = np.arange(len(flags)) < _FACE
-        chance = np.where(face, 0.33, np.where(trunk, 0.05, 0.22)) * small
+        chance = np.where(face, 0.36, np.where(trunk, 0.05, 0.3)) * small
         flags[rng.random(len(flags)) < chance] = 0
     if not labelled or area < (_LEAST_LABELLED * max(mask.shape)) ** 2:
         flags[:] = 0

@@ -41,8 +41,9 @@ def fit_anchors(boxes_wh: NDArray, scales: int = 4, per_scale: int = 3, seed: in
     k = scales * per_scale
     boxes_wh = np.asarray(boxes_wh, np.float64)
     logs = np.log(boxes_wh[(boxes_wh > 2).all(1)])
-    if len(np.unique(logs, axis=0)) < k:
-        raise ValueError(f"{k} anchors need at least as many different boxes over 2 px, found {len(logs)}")
+    different = len(np.unique(logs, axis=0))
+    if different < k:
+        raise ValueError(f"{k} anchors need at least as many different boxes over 2 px, found {different}")
     rng = np.random.default_rng(seed)
     centres = logs[rng.integers(len(logs))][None]
     while len(centres) < k:

@@ -76,32 +76,31 @@ class Detect(nn.Module):
                 bias[:, 5] += math.log(0.6 / (1 - 0.99))
 
     def add_mean_pose(self, mean_pose: Tensor) -> None:
-        """Shift the keypoint biases so that an untrained head predicts the mean pose scaled to each anchor.
+        """Make an untrained head predict the mean pose scaled to each anchor: biases shifted, weights of x and y zero.
 
-        The official code has no such prior. Without it the OKS loss, whose gradient vanishes many sigmas away, needs
-        far more images than a reduced study has before the face joints move at all.
+        The official code has no such prior. Without it joints start many sigmas away, where the OKS loss has next to no
+        gradient, and a reduced study ends before they move.
 
         Args:
             mean_pose: (K, 2) mean joint position relative to the box centre, as a share of box width and height.
         """
-        k = self.num_keypoints
         for scale, stride in enumerate(self.strides):
             for anchor in range(self.num_anchors):
-                centre_to_joint = mean_pose * self.anchors_px[scale, anchor] / stride  # cells
-                shift = torch.zeros(self.num_outputs)
-                shift[BOX_CHANNELS:].view(k, 3)[:, :2] = (centre_to_joint + 1) / 2  # inverse of 2t − 0.5, centre at 0.5
-                for output in range(BOX_CHANNELS, self.num_outputs):
-                    bias, row = self._bias_of(scale, anchor, output)
-                    with torch.no_grad():
-                        bias[row] += shift[output]
+                cells = mean_pose * self.anchors_px[scale, anchor] / stride  # from the box centre, itself at 0.5
+                for joint, shift in enumerate(((cells + 1) / 2).tolist()):  # inverse of 2t − 0.5
+                    for axis in (0, 1):
+                        conv, row = self._source_of(scale, anchor, BOX_CHANNELS + 3 * joint + axis)
+                        with torch.no_grad():
+                            conv.weight[row] = 0
+                            conv.bias[row] += shift[axis]
 
-    def _bias_of(self, scale: int, anchor: int, output: int) -> tuple[Tensor, int]:
-        """The bias vector and its row that feed one output of one anchor in this layout."""
-        branch = self.m_kpt[scale][-1] if isinstance(self.m_kpt[scale], nn.Sequential) else self.m_kpt[scale]
-        box, kpt = self.m[scale].bias, branch.bias
+    def _source_of(self, scale: int, anchor: int, output: int) -> tuple[nn.Conv2d, int]:
+        """The convolution and its row that make one output of one anchor in this layout."""
+        kpt = self.m_kpt[scale][-1] if isinstance(self.m_kpt[scale], nn.Sequential) else self.m_kpt[scale]
+        box = self.m[scale]
         if self.layout == "faithful":
             row = anchor * self.num_outputs + output
-            return (box, row) if row < len(box) else (kpt, row - len(box))
+            return (box, row) if row < len(box.bias) else (kpt, row - len(box.bias))
         if output < BOX_CHANNELS:
             return box, anchor * BOX_CHANNELS + output
         return kpt, anchor * 3 * self.num_keypoints + output - BOX_CHANNELS

@@ -1,0 +1,74 @@
+"""Results folders made up for tests: the right files with invented numbers. Never used outside the tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yolopose.config import load_experiments, load_study
+from yolopose.results import write_csv, write_json
+
+# GMACs at 960 px as the reference counts them: conv, fused_bias, fvcore_unfused; and fused parameters in millions.
+COUNTS = {
+    "yolov5s6_pose": (22.71, 22.80, 22.89, 15.08654), "yolov5m6_pose": (66.13, 66.29, 66.45, 41.382396),
+    "yolov5l6_pose": (145.29, 145.55, 145.80, 87.000044), "yolov5s6_person": (18.72, 18.78, 18.86, 12.349288),
+    "yolov5m6_person": (57.66, 57.76, 57.90, 35.433624), "yolov5l6_person": (130.69, 130.89, 131.10, 76.610952),
+}
+SIZES = (1280, 960, 640, 576, 512, 448, 384)
+COLUMNS = ["variant", "width_factor", "input_size", "params_m", "gmacs", "convention"]
+
+
+def complexity(root: Path) -> None:
+    """``complexity.csv`` at true size, and for half-width models at 128 px."""
+    rows = []
+    for variant, (*gmacs, parameters) in COUNTS.items():
+        for size, width in [(s, 1.0) for s in SIZES] + [(128, 0.5)]:
+            for convention, value in zip(("conv", "fused_bias", "fvcore_unfused"), gmacs, strict=True):
+                rows.append({"variant": variant, "width_factor": width, "input_size": size, "params_m": parameters,
+                             "gmacs": round(value * (size / 960) ** 2 * width**2, 6), "convention": convention})
+    write_csv(root / "complexity.csv", rows, COLUMNS)
+
+
+def metrics(ap50: float, images: int) -> dict[str, float]:
+    """A split's metrics as fractions, all in a fixed ratio to ``ap50`` (percent); APM is undefined."""
+    shares = {"AP": 0.5, "AP50": 1.0, "AP75": 0.4, "APL": 0.6, "AR": 0.7}
+    return {name: ap50 * share / 100 for name, share in shares.items()} | {"APM": -1, "images": images}
+
+
+def run(root: Path, experiment: str, seed: int, ap50: float, profile: str = "mini", comparable: bool = False,
+        images: int = 1000, test_dev: float | None = None, **record: Any) -> Path:
+    """One finished run with AP50 in percent; ``test_dev`` is its AP50 there, ``None`` where it was not run."""
+    folder = root / experiment / f"seed{seed}"
+    known = load_experiments()[experiment]
+    config = load_study("mini").run(experiment, seed).as_dict() | {"profile": profile, "comparable": comparable}
+    if comparable:
+        config |= {"input_size": known.input_size, "width_factor": 1.0}
+    write_json(folder / "run.json", {
+        "experiment": experiment, "profile": profile, "seed": seed, "variant": known.variant, "config": config,
+        "config_hash": f"{experiment}-{seed}", "data_fingerprint": "fingerprint",
+        "git": {"commit": "c0ffee", "dirty": False}, "packages": {"torch": "2.13.0"},
+        "hardware": {"cpu": "a <CPU> & more", "cores": 2, "memory_gib": 8.0},
+        "train": {"seconds": 120.0, "images_seen": 36000, "peak_memory_gib": 1.5},
+        "evaluate": {"seconds": 20.0}} | record)
+    server = ({"status": "not run", "reason": "the data set has no test-dev images"} if test_dev is None
+              else metrics(test_dev, 500))
+    write_json(folder / "metrics.json", {"val": metrics(ap50, images), "val_all": metrics(ap50 - 1, images),
+                                         "val_box": {"AP": 0.5, "AP50": 0.8, "images": images}, "test_dev": server})
+    write_csv(folder / "curve.csv", [
+        {"epoch": i, "images": 12000 * i, "loss_box": 0.1 / i, "loss_obj": 0.2 / i, "loss_kpt": 0.3 / i,
+         "loss_kpt_conf": 0.01 / i, "val_AP": ap50 / 200 * (1 - math.exp(-i)),
+         "val_AP50": ap50 / 100 * (1 - math.exp(-i))}
+        for i in (1, 2, 3)])
+    return folder
+
+
+def study(root: Path, scores: Mapping[str, float | list[float]], **options: Any) -> Path:
+    """A results folder with complexity and runs; a list of scores means seeds 0, 1, …"""
+    root.mkdir(parents=True, exist_ok=True)
+    complexity(root)
+    for experiment, values in scores.items():
+        for seed, value in enumerate(values if isinstance(values, list) else [values]):
+            run(root, experiment, seed, value, **options)
+    return root

@@ -1,0 +1,68 @@
+"""Small stand-ins for the notebooks: they write the files that a stage must write, with the standard library alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from yolopose import stages
+
+PARAMETERS = 'PROFILE = "smoke"\nDATA = ""\nRESULTS = ""\nSEEDS = ""\nDEVICE = "auto"'
+STORED = 'PROFILE = "smoke"\nRESULTS = ""'
+HEAD = """
+import json
+from pathlib import Path
+root = Path(RESULTS)
+def put(name, text="x"):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+"""
+STUDY = """
+from yolopose.config import load_study
+study = load_study(PROFILE, DATA, RESULTS, SEEDS, DEVICE)
+"""
+CODE = {
+    "01_data": STUDY + 'put("data.json", json.dumps({"fingerprint": "f00d"}))',
+    "02_complexity": 'put("complexity.csv", "variant,input_size,params_m,gmacs,convention\\n")',
+    "03_train": STUDY + """
+for run in study.runs():
+    folder = f"{run.experiment.name}/seed{run.seed}"
+    put(folder + "/curve.csv", "epoch,images\\n")
+    put(folder + "/run.json", json.dumps({
+        "experiment": run.experiment.name, "profile": PROFILE, "seed": run.seed, "config": run.as_dict(),
+        "config_hash": run.hash, "data_fingerprint": "f00d", "weights_sha256": "aa", "train": {"seconds": 65.0}}))
+""",
+    "04_evaluate": STUDY + """
+for run in study.runs():
+    folder = f"{run.experiment.name}/seed{run.seed}"
+    put(folder + "/predictions.json.gz")
+    put(folder + "/metrics.json", json.dumps({"val": {"AP": 0.25, "AP50": 0.5, "images": 2}}))
+""",
+    "06_tables": 'for n in range(1, 6):\n    for kind in ("csv", "md", "tex"):\n        put(f"tables/table{n}.{kind}")',
+    "07_figures": 'for n in (4, 5, 6):\n    for kind in ("png", "svg"):\n        put(f"figures/figure{n}.{kind}")',
+    "08_report": 'put("comparison.csv", "id,experiment,verdict\\na,s6,reproduced\\n")\n'
+                 'put("claims.csv", "id,decided_by,verdict\\nc,run,not run\\n")\nput("report.html")',
+}
+
+
+def notebook(folder: Path, name: str, parameters: str, *code: str) -> Path:
+    """Write a notebook of a parameters cell and code cells."""
+    cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {"tags": ["parameters"]} if i == 0 else {},
+              "outputs": [], "execution_count": None, "source": source.splitlines(True)}
+             for i, source in enumerate((parameters, *code))]
+    path = folder / f"{name}.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": {
+        "display_name": "Python 3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Make the stages use stand-ins for all notebooks; returns their folder."""
+    folder = tmp_path / "books"
+    folder.mkdir()
+    for name, code in CODE.items():
+        notebook(folder, name, STORED if name[:2] in ("06", "07", "08") else PARAMETERS, HEAD, code)
+    monkeypatch.setattr(stages, "NOTEBOOKS", folder)
+    return folder

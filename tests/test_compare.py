@@ -1,0 +1,350 @@
+"""Verdicts by hand-computed cases: numbers, claims, orderings, seeds, sets, and what users get wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import fabricated
+from yolopose import compare
+from yolopose.claims import CLAIM_COLUMNS, decide
+from yolopose.claims_rules import Judge, Value, _combine
+from yolopose.claims_words import describe
+from yolopose.compare import (
+    NOT_COMPARABLE,
+    NOT_REPRODUCED,
+    NOT_RUN,
+    REPRODUCED,
+    WITHIN_NOISE,
+    accuracy_verdict,
+    compare_sets,
+    compare_with_paper,
+    decide_claims,
+    same_digits,
+    write_comparison,
+)
+from yolopose.errors import StudyError
+from yolopose.measured import Measurement, ResultSet, difference, load_results, t975
+from yolopose.results import read_csv, read_json, write_json
+
+MINI = {"s6": 50.0, "m6": 54.0, "l6": 58.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
+
+
+@pytest.fixture
+def mini(tmp_path: Path) -> Path:
+    return fabricated.study(tmp_path / "mini", MINI, test_dev=49.0)
+
+
+def verdicts(folder: Path) -> dict[str, dict[str, str]]:
+    return {claim["id"]: claim for claim in decide_claims(folder)}
+
+
+# --- printed numbers -------------------------------------------------------------------------------------------------
+
+@given(st.integers(0, 20000), st.floats(-0.499, 0.499))
+def test_same_digits_is_rounding(tenths: int, jitter: float) -> None:
+    assert same_digits((tenths + jitter) / 10, f"{tenths / 10:.1f}")
+    assert not same_digits((tenths + jitter + (1.01 if jitter > -0.4 else 2)) / 10, f"{tenths / 10:.1f}")
+
+
+def test_reduced_scale_never_compares_accuracies(mini: Path) -> None:
+    rows = compare_with_paper(mini)
+    ours = [r for r in rows if r["experiment"] and r["metric"].startswith("A")]
+    assert {r["verdict"] for r in ours} == {NOT_COMPARABLE, NOT_RUN}
+    assert all(r.get("difference") is None for r in ours)
+    s6 = next(r for r in rows if r["id"] == "table1.row10.AP50")
+    assert (s6["measured"], s6["printed"], s6["verdict"]) == (50.0, "87.6", NOT_COMPARABLE)
+    assert "reduced scale" in s6["note"]
+
+
+def test_counts_compare_at_any_scale(mini: Path) -> None:
+    rows = {r["id"]: r for r in compare_with_paper(mini)}
+    assert rows["table1.row12.gmacs"]["verdict"] == REPRODUCED  # 145.55 prints as 145.6
+    assert rows["table2.row14.params_m"]["verdict"] == REPRODUCED
+    assert rows["table4.row1.gmacs"]["verdict"] == REPRODUCED  # 40.53 against 40.62: 0.2 %
+    assert rows["table4.row1.gmacs"]["tolerance"] == "0.5 %"
+
+
+def test_a_wrong_count_is_not_reproduced(mini: Path) -> None:
+    text = (mini / "complexity.csv").read_text().replace("15.08654", "15.2")
+    (mini / "complexity.csv").write_text(text)
+    rows = {r["id"]: r for r in compare_with_paper(mini)}
+    assert rows["table1.row10.params_m"]["verdict"] == NOT_REPRODUCED
+    assert verdicts(mini)["C20"]["verdict"] == NOT_REPRODUCED
+
+
+def test_other_methods_are_not_run(mini: Path) -> None:
+    rows = [r for r in compare_with_paper(mini) if not r["experiment"]]
+    assert len(rows) > 100 and {r["verdict"] for r in rows} == {NOT_RUN}
+
+
+def test_full_scale_compares(tmp_path: Path) -> None:
+    scores = {"s6": 90.0, "m6": 89.0}
+    folder = fabricated.study(tmp_path / "paper", scores, profile="paper", comparable=True, images=2346)
+    rows = {r["id"]: r for r in compare_with_paper(folder)}
+    assert rows["table1.row10.AP50"]["verdict"] == NOT_REPRODUCED  # 90.0 against 87.6
+    assert rows["table1.row10.AP50"]["difference"] == pytest.approx(2.4)
+    assert rows["table1.row11.AP50"]["verdict"] == REPRODUCED  # 89.0 against 89.1
+    assert rows["table2.row13.AP"]["verdict"] == NOT_RUN
+    assert rows["table2.row13.AP"]["note"] == "the data set has no test-dev images"
+
+
+def test_full_recipe_on_other_images_is_not_comparable(tmp_path: Path) -> None:
+    folder = fabricated.study(tmp_path / "paper", {"s6": 87.6}, profile="paper", comparable=True, images=120)
+    row = next(r for r in compare_with_paper(folder) if r["id"] == "table1.row10.AP50")
+    assert row["verdict"] == NOT_COMPARABLE and "120 images" in row["note"]
+
+
+def test_a_run_that_says_it_is_not_coco_is_not_comparable(tmp_path: Path) -> None:
+    folder = fabricated.study(tmp_path / "paper", {}, profile="paper")
+    fabricated.run(folder, "s6", 0, 87.6, "paper", comparable=True, images=2346, **{})
+    record = read_json(folder / "s6" / "seed0" / "run.json") | {"comparable": False}
+    write_json(folder / "s6" / "seed0" / "run.json", record)
+    assert not load_results(folder).full_scale
+
+
+def test_accuracy_verdict_needs_three_seeds_for_noise() -> None:
+    def measured(*values: float) -> Measurement:
+        return Measurement(dict(enumerate(values)))
+
+    assert accuracy_verdict(0.5, measured(1.0)) == REPRODUCED
+    assert accuracy_verdict(-0.6, measured(1.0)) == NOT_REPRODUCED
+    assert accuracy_verdict(1.0, measured(60.0, 62.0)) == NOT_REPRODUCED
+    assert accuracy_verdict(1.0, measured(60.0, 61.0, 62.0)) == WITHIN_NOISE  # half-width 4.303 / √3 = 2.48
+    assert accuracy_verdict(2.6, measured(60.0, 61.0, 62.0)) == NOT_REPRODUCED
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+def test_intervals_by_hand() -> None:
+    a, b = Measurement({0: 50.0, 1: 51.0, 2: 52.0}), Measurement({0: 52.0, 1: 53.0, 2: 57.0})
+    mean, half = difference(a, b)  # paired: 2, 2, 5 -> mean 3, sd √3, half 4.303 · √3 / √3
+    assert mean == pytest.approx(3.0) and half == pytest.approx(4.303)
+    _, welch = difference(a, Measurement({5: 52.0, 6: 53.0, 7: 57.0}))
+    variance = 1 / 3 + 7 / 3
+    freedom = variance**2 / ((1 / 3) ** 2 / 2 + (7 / 3) ** 2 / 2)
+    assert welch == pytest.approx(t975(freedom) * math.sqrt(variance))
+    assert difference(a, Measurement({0: 1.0}))[1] is None
+    assert Measurement({0: 1.0}).spread is None and Measurement({0: 1.0}).half_width is None
+    assert t975(1) == 12.706 and t975(30) == 2.042 and t975(500) == 1.96
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+def test_claims_that_the_papers_tables_decide() -> None:
+    found = {c["id"]: c["verdict"] for c in decide(ResultSet(Path("nothing")))}
+    holds = ["C01", "C02", "C05", "C06", "C07", "C09", "C10", "C25", "C28", "C30", "C32", "C36", "C37", "C44", "C45",
+             "C46", "C49", "C51", "C52"]
+    fails = ["C08", "C11", "C27", "C31", "C35", "C38", "C39", "C40", "C41", "C47", "C53"]
+    assert {name: found[name] for name in holds} == dict.fromkeys(holds, REPRODUCED)
+    assert {name: found[name] for name in fails} == dict.fromkeys(fails, NOT_REPRODUCED)
+    assert all(verdict == NOT_RUN for name, verdict in found.items() if name not in holds + fails)
+
+
+def test_orderings_hold_at_reduced_scale_and_name_it(mini: Path) -> None:
+    found = verdicts(mini)
+    assert found["C16"]["verdict"] == found["C17"]["verdict"] == REPRODUCED
+    assert found["C16"]["scale"] == "mini: width × 0.5, 128 px, 1 seed"
+    assert found["C42"]["verdict"] == REPRODUCED
+    assert found["C03"]["verdict"] == found["C12"]["verdict"] == NOT_COMPARABLE
+    assert found["C18"]["verdict"] == NOT_COMPARABLE  # all at 49.0 on test-dev: within the margin
+    assert "more seeds" in found["C18"]["reason"]
+    assert found["C24"]["verdict"] == NOT_REPRODUCED  # 22.80 / 18.78 = 1.21
+    assert found["C29"]["verdict"] == NOT_RUN and "s6_r384" in found["C29"]["reason"]
+
+
+def test_one_seed_never_yields_within_noise(tmp_path: Path) -> None:
+    for m6 in (50.0, 50.5, 51.5, 52.5, 49.0, 47.0):
+        folder = fabricated.study(tmp_path / f"mini{m6}", {"s6": 50.0, "m6": m6, "l6": 60.0, "s6_faithful": 49.0})
+        assert WITHIN_NOISE not in {c["verdict"] for c in verdicts(folder).values()}
+
+
+@pytest.mark.parametrize(("m6", "expected"), [(53.0, REPRODUCED), (52.0, NOT_COMPARABLE), (50.0, NOT_COMPARABLE),
+                                              (47.0, NOT_REPRODUCED)])
+def test_one_seed_needs_the_margin(tmp_path: Path, m6: float, expected: str) -> None:
+    # AP is half of AP50: the margin of 1 point of AP is 2 points of AP50, and must be exceeded
+    folder = fabricated.study(tmp_path / "mini", {"s6": 50.0, "m6": m6, "l6": 60.0})
+    assert verdicts(folder)["C16"]["verdict"] == expected
+
+
+@pytest.mark.parametrize(("m6", "expected"), [([52.0, 53.1, 54.2], REPRODUCED), ([49.0, 52.0, 51.5], WITHIN_NOISE),
+                                              ([45.0, 46.1, 46.9], NOT_REPRODUCED)])
+def test_several_seeds_decide_by_interval(tmp_path: Path, m6: list[float], expected: str) -> None:
+    scores = {"s6": [50.0, 51.0, 52.0], "m6": m6, "l6": [70.0, 71.0, 72.0]}
+    folder = fabricated.study(tmp_path / "mini", scores)
+    claim = verdicts(folder)["C17"]
+    assert claim["verdict"] == expected and "interval" in claim["reason"]
+    assert claim["scale"].endswith("3 seeds")
+
+
+def test_smoke_and_unlearned_models_decide_nothing(tmp_path: Path) -> None:
+    smoke = fabricated.study(tmp_path / "smoke", MINI, profile="smoke")
+    assert verdicts(smoke)["C16"]["verdict"] == NOT_COMPARABLE and "smoke" in verdicts(smoke)["C16"]["reason"]
+    bad = fabricated.study(tmp_path / "mini", {"s6": 0.5, "m6": 2.0, "l6": 4.0})
+    assert verdicts(bad)["C17"]["verdict"] == NOT_COMPARABLE and "not learned" in verdicts(bad)["C17"]["reason"]
+
+
+def test_full_scale_claims_are_decided(tmp_path: Path) -> None:
+    scores = {"s6": 87.6, "m6": 89.1, "l6": 90.2}
+    folder = fabricated.study(tmp_path / "paper", scores, profile="paper", comparable=True, images=2346, test_dev=None)
+    found = verdicts(folder)
+    assert found["C13"]["verdict"] == REPRODUCED
+    assert found["C03"]["verdict"] == REPRODUCED  # 90.2 against 88.4, margin 0.5
+    assert found["C12"]["verdict"] == NOT_REPRODUCED  # AP is half of AP50 in fabricated metrics
+    assert found["C04"]["verdict"] == NOT_RUN
+
+
+def judged(rule: str) -> str:
+    return Judge(ResultSet(Path("nothing"))).decide(yaml.safe_load(rule)).verdict
+
+
+@pytest.mark.parametrize(("rule", "expected"), [
+    ("{compare: [2, '>', 1]}", REPRODUCED), ("{compare: [2, '>', 2]}", NOT_REPRODUCED),
+    ("{compare: [2, '>=', 2]}", REPRODUCED), ("{compare: [3, '>', 2], margin: 1}", NOT_REPRODUCED),
+    ("{compare: [1, '<', 2]}", REPRODUCED), ("{compare: [2, '<=', 1.9]}", NOT_REPRODUCED),
+    ("{compare: [1.05, '==', 1], margin: 0.05}", REPRODUCED),
+    ("{compare: [1.06, '==', 1], margin: 0.05}", NOT_REPRODUCED),
+    ("{all: [{compare: [1, '<', 2]}, {undecidable: later}]}", NOT_RUN),
+    ("{all: [{compare: [2, '<', 1]}, {undecidable: later}]}", NOT_REPRODUCED),
+    ("{fact: {holds: true, source: x}}", REPRODUCED),
+    ("{compare: [{ratio: [283.0, 66.3]}, '>', 4]}", REPRODUCED),
+    ("{compare: [{measured: AP, experiment: s6, split: val}, '>', 4]}", NOT_RUN),
+    ("{compare: [{complexity: gmacs, experiment: s6}, '>', 4]}", NOT_RUN),
+])
+def test_rules_by_hand(rule: str, expected: str) -> None:
+    assert judged(rule) == expected
+    assert describe(yaml.safe_load(rule))
+
+
+@pytest.mark.parametrize("rule", [
+    "{compare: [1, '~', 2]}", "{nonsense: 1}", "{compare: [{printed: AP, table: 1, method: DEKR}, '>', 1]}",
+    "{compare: [{planet: 1}, '>', 1]}", "{compare: [{printed: AP, table: 1, colour: red}, '>', 1]}",
+    "{matches_printed: {table: 9, metric: AP}}", "{compare: [1, '>', 2], all: []}",
+])
+def test_malformed_rules_are_refused(rule: str) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        judged(rule)
+
+
+def test_a_malformed_rule_names_the_claim(tmp_path: Path, mini: Path) -> None:
+    claim = {"id": "C01", "text": "t", "where": "w", "kind": "k", "evidence": ["e"], "tolerance": "none",
+             "decided_by": "paper", "rule": {"compare": [1, "~", 2]}}
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump([claim]))
+    with pytest.raises(StudyError, match="C01.rule"):
+        decide(load_results(mini), tmp_path)
+
+
+def test_half_widths_propagate() -> None:
+    a, b = Value(10.0, "10", 3.0, True), Value(5.0, "5", 4.0, True)
+    assert _combine("difference", [a, b]).half == pytest.approx(5.0)
+    assert _combine("ratio", [a, b]).half == pytest.approx(2 * math.hypot(0.3, 0.8))
+    assert _combine("sum", [a, Value(1.0, "1", None, True)]).half is None
+
+
+# --- files and sets --------------------------------------------------------------------------------------------------
+
+def test_write_comparison_is_complete_and_repeatable(mini: Path) -> None:
+    counts = write_comparison(mini)
+    first = [(mini / name).read_bytes() for name in ("comparison.csv", "claims.csv")]
+    assert sum(counts.values()) == len(read_csv(mini / "claims.csv"))
+    assert list(read_csv(mini / "claims.csv")[0]) == CLAIM_COLUMNS
+    write_comparison(mini)
+    assert first == [(mini / name).read_bytes() for name in ("comparison.csv", "claims.csv")]
+
+
+def test_compare_two_measured_sets(tmp_path: Path) -> None:
+    a = fabricated.study(tmp_path / "a", {"s6": [50.0, 51.0, 52.0], "m6": 54.0})
+    b = fabricated.study(tmp_path / "b", {"s6": [53.0, 54.0, 55.0], "l6": 60.0}, hardware={"cpu": "other", "cores": 4})
+    config = read_json(b / "s6" / "seed0" / "run.json")
+    config["config"]["train"]["epochs"] = 99
+    write_json(b / "s6" / "seed0" / "run.json", config | {"config_hash": "else"})
+    rows = {(r["experiment"], r["split"], r["metric"]): r for r in compare_sets(a, b)}
+    row = rows["s6", "val", "AP50"]
+    assert (row["a"], row["b"], row["difference"]) == (51.0, 54.0, 3.0)
+    assert row["interval_low"] == row["interval_high"] == 3.0  # paired: the same difference in every seed
+    assert ("m6", "val", "AP50") not in rows and ("l6", "val", "AP50") not in rows
+    assert rows["s6", "", "gmacs"]["difference"] == 0
+    text = "\n".join(compare.describe_difference(a, b))
+    assert "train.epochs" in text and "→ 99" in text and "cpu" in text and "m6: only in" in text
+
+
+def test_compare_with_the_word_paper(mini: Path, tmp_path: Path) -> None:
+    rows = {(r["experiment"], r["split"], r["metric"]): r for r in compare_sets("paper", mini)}
+    assert rows["s6", "val", "AP"].get("difference") is None and NOT_COMPARABLE in rows["s6", "val", "AP"]["note"]
+    assert rows["s6", "", "params_m"]["difference"] == pytest.approx(-0.013)
+    full = fabricated.study(tmp_path / "paper", {"s6": 88.0}, profile="paper", comparable=True, images=2346)
+    back = {(r["experiment"], r["split"], r["metric"]): r for r in compare_sets(full, "paper")}
+    assert back["s6", "val", "AP50"]["difference"] == pytest.approx(-0.4)
+    assert compare.describe_difference("paper", mini) == []
+
+
+def test_command_line(mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "difference.csv"
+    assert compare.main([str(mini), str(mini), "--out", str(out)]) == 0
+    assert "s6_faithful" in capsys.readouterr().out
+    assert {r["difference"] for r in read_csv(out)} <= {"0", "0.0", "-0.0"}
+    assert compare.main(["paper", str(tmp_path / "missing")]) == 2
+    assert "no such results folder" in capsys.readouterr().err
+
+
+def test_unusable_folders_are_named(tmp_path: Path, mini: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StudyError, match="holds no results"):
+        load_results(tmp_path / "empty")
+    with pytest.raises(StudyError, match="no such results folder"):
+        load_results(tmp_path / "absent")
+    (mini / "s6" / "seed0" / "metrics.json").write_text('{"val": ')
+    with pytest.raises(StudyError, match="metrics.json: is not JSON"):
+        load_results(mini)
+    (mini / "s6" / "seed0" / "metrics.json").write_text("[]")
+    with pytest.raises(StudyError, match="must be a JSON object"):
+        load_results(mini)
+    (mini / "s6" / "seed0" / "metrics.json").write_text("{}")
+    (mini / "complexity.csv").write_text("variant,gmacs\nx,1\n")
+    with pytest.raises(StudyError, match="lacks column"):
+        load_results(mini)
+
+
+def test_sets_without_a_common_quantity(tmp_path: Path) -> None:
+    for name, experiment in (("a", "s6"), ("b", "m6")):
+        fabricated.run(tmp_path / name, experiment, 0, 50.0)
+    with pytest.raises(StudyError, match="share no quantity"):
+        compare_sets(tmp_path / "a", tmp_path / "b")
+
+
+def test_half_written_and_mixed_runs_are_told(mini: Path) -> None:
+    (mini / "m6" / "seed0" / "metrics.json").unlink()
+    fabricated.run(mini, "s6", 1, 51.0)
+    record = read_json(mini / "s6" / "seed1" / "run.json")
+    record["config"]["train"]["lr"] = 0.5
+    write_json(mini / "s6" / "seed1" / "run.json", record)
+    found = load_results(mini)
+    assert found.unfinished == ["m6/seed0: no metrics.json"] and "m6" not in found.runs
+    assert found.mixed == ["s6: its seeds were made by different configurations; run it again"]
+    assert list(found.runs) == ["s6", "l6", "s6_faithful", "s6_paper_eq"]
+
+
+def test_undefined_metrics_are_no_numbers(mini: Path) -> None:
+    assert load_results(mini).measure("s6", "val", "APM") is None
+    assert load_results(mini).measure("s6", "val", "AP50").values == [50.0]
+
+
+def test_quantized_splits_have_room(mini: Path) -> None:
+    """Table 5's later keys: ``val_int8`` beside ``val`` is all that a later issue must write."""
+    folder = fabricated.run(mini, "s6_relu", 0, 48.0)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    write_json(folder / "metrics.json", metrics | {"val_int8": fabricated.metrics(44.0, 1000)})
+    rows = {r["id"]: r for r in compare_with_paper(mini)}
+    assert rows["table5.row3.AP50"]["measured"] == 44.0
+    assert rows["table5.row4.AP50"]["verdict"] == NOT_RUN
+
+
+def test_text_columns_align() -> None:
+    text = compare.format_text([{"a": "x", "b": 1.5, "c": None}, {"a": "long", "b": 22, "c": ""}], ["a", "b", "c"])
+    assert text.splitlines() == ["a       b", "x     1.5", "long   22"]

@@ -1,0 +1,116 @@
+"""From images to COCO results: decoding frame, predictions, metrics, the files of an evaluation."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.coco_folder import make_folder
+from tests.test_train import CPU, tiny_run
+from yolopose.config import load_variants
+from yolopose.data.coco import load_dataset
+from yolopose.data.letterbox import Letterbox
+from yolopose.decode import Poses, decode, non_maximum_suppression
+from yolopose.errors import StudyError
+from yolopose.evaluate import Predictor, as_coco_results, evaluate_run, select_device, to_image_frame
+from yolopose.models.yolov5 import build_model
+from yolopose.results import read_json
+from yolopose.train import Trainer
+
+
+def one_pose(box, keypoints, score=0.5) -> Poses:
+    return Poses(torch.tensor([box]), torch.tensor([score]), torch.tensor([keypoints]))
+
+
+def test_decoding_by_hand():
+    """Raw zeros: half a cell left of the cell's corner plus one, half of the anchor's… in px of the input."""
+    model = build_model(load_variants()["yolov5s6_pose"], 2, 0.125)
+    raw = [torch.zeros(1, 3, 128 // s, 128 // s, 12) for s in model.detect.strides]
+    raw[0][0, 1, 2, 5, 6:9] = torch.tensor([0.5, 0.25, 0.0])  # scale P3, anchor 1, row 2, column 5, joint 0
+    row = decode(raw, model.detect)[0, 1 * 256 + 2 * 16 + 5]
+    assert row[:6].tolist() == pytest.approx([5.5 * 8, 2.5 * 8, 44, 40, 0.5, 0.5])
+    assert row[6:9].tolist() == pytest.approx([5.5 * 8, 2.0 * 8, 0.5])  # 0.5: cell centre; 0.25: cell corner
+    assert row[9:11].tolist() == pytest.approx([4.5 * 8, 1.5 * 8])
+
+
+def test_suppression_keeps_the_better_of_two_that_overlap():
+    rows = torch.zeros(1, 4, 9)
+    rows[0, :, :4] = torch.tensor([[50.0, 50, 40, 80], [52, 50, 40, 80], [150, 50, 40, 80], [300, 50, 40, 80]])
+    rows[0, :, 4:6] = torch.tensor([[0.9, 0.5], [0.8, 1.0], [0.7, 1.0], [0.0005, 1.0]])
+    found = non_maximum_suppression(rows)[0]
+    assert found.scores.tolist() == pytest.approx([0.8, 0.7])
+    assert found.boxes_xyxy[0].tolist() == pytest.approx([32, 10, 72, 90])
+    assert len(non_maximum_suppression(rows, max_detections=1)[0]) == 1
+
+
+def test_no_candidates_is_an_empty_result():
+    found = non_maximum_suppression(torch.zeros(2, 5, 57))
+    assert [len(f) for f in found] == [0, 0]
+    assert found[0].keypoints.shape == (0, 17, 3)
+    assert as_coco_results(found[0], 1, 1) == []
+
+
+def test_image_frame_is_the_inverse_of_the_letterbox_and_clips():
+    place = Letterbox.fit(200, 100, 128)
+    inside = np.array([[20.0, 30.0], [150.0, 90.0]])
+    poses = one_pose(place.apply(inside).ravel().tolist(),
+                     [[*place.apply(inside[0]).tolist(), 0.7], [-50.0, 1000.0, 0.2]])
+    moved = to_image_frame(poses, place)
+    assert moved.boxes_xyxy[0].tolist() == pytest.approx([20, 30, 150, 90], abs=1e-4)
+    assert moved.keypoints[0, 0].tolist() == pytest.approx([20, 30, 0.7], abs=1e-4)
+    assert moved.keypoints[0, 1].tolist() == pytest.approx([0, 100, 0.2], abs=1e-4)
+
+
+def test_coco_entry():
+    entry = as_coco_results(one_pose([10.0, 20.0, 30.5, 60.0], [[1.234, 5.0, 0.999]], 0.1234567), 42, 1)[0]
+    assert entry == {"image_id": 42, "category_id": 1, "score": 0.12346, "bbox": [10.0, 20.0, 20.5, 40.0],
+                     "keypoints": [1.23, 5.0, 1.0]}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = make_folder(tmp_path_factory.mktemp("data") / "tiny", images=12, test_dev=True)
+    dataset, run = load_dataset(root), tiny_run(1)
+    run_dir = tmp_path_factory.mktemp("run")
+    Trainer(run, dataset, run_dir, CPU).fit()
+    return run, dataset, run_dir
+
+
+def test_evaluation_writes_metrics_predictions_and_server_file(trained):
+    run, dataset, run_dir = trained
+    metrics = evaluate_run(run, dataset, run_dir, CPU)
+    assert metrics == read_json(run_dir / "metrics.json")
+    assert metrics["val"]["images"] == 8 and metrics["val_all"]["images"] == 12
+    assert metrics["test_dev"]["status"] == "not run" and "server" in metrics["test_dev"]["reason"]
+    assert read_json(run_dir / "run.json")["evaluate"]["precision"] == "float32"
+    with zipfile.ZipFile(next(run_dir.glob("*_results.zip"))) as archive:
+        assert archive.namelist() == ["person_keypoints_test-dev2017_s6_results.json"]
+    before = {p.name: p.read_bytes() for p in run_dir.iterdir() if p.name != "run.json"}
+    evaluate_run(run, dataset, run_dir, CPU)
+    assert before == {p.name: p.read_bytes() for p in run_dir.iterdir() if p.name != "run.json"}
+
+
+def test_without_test_dev_the_chain_goes_on(trained):
+    run, dataset, run_dir = trained
+    metrics = evaluate_run(run, replace(dataset, test_dev=None), run_dir, CPU)
+    assert metrics["test_dev"] == {"status": "not run", "reason": "the data set has no test-dev images"}
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (30, 200), (64, 64), (3, 3)])
+def test_predictor_takes_any_photo(trained, shape):
+    predictor = Predictor.load(trained[2] / "weights.pt", "cpu")
+    poses = predictor.predict(np.full((*shape, 3), 128, np.uint8), confidence=0.0001)
+    assert poses.keypoints.shape[1:] == (3, 3)
+    if len(poses):
+        assert poses.boxes_xyxy.min() >= 0 and poses.boxes_xyxy[:, 2].max() <= shape[1]
+
+
+def test_absent_gpu_is_named():
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    with pytest.raises(StudyError, match="DEVICE=cuda: no GPU"):
+        select_device("cuda")

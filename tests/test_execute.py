@@ -1,0 +1,143 @@
+"""One notebook in a kernel: its parameters, its executed copy, its failures, and how it is stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fake_notebooks import CODE, HEAD, PARAMETERS, install, notebook
+from yolopose import execute, stages
+from yolopose.errors import StudyError
+from yolopose.execute import Console, NotebookFailure, check_parameters, parameter_defaults
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def books(monkeypatch, tmp_path) -> Path:
+    """A folder of stand-in notebooks, used instead of the real ones."""
+    return install(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """A results folder that does not exist yet."""
+    return tmp_path / "smoke"
+
+
+def test_executed_notebook_has_the_same_bytes_each_time_and_no_machine_in_it(tmp_path, capfd):
+    book = notebook(tmp_path, "n", "N = 1\nWHO = 'x'",
+                    "import os, sys\nprint(os.getcwd(), N, WHO)\nprint('bar', file=sys.stderr)",
+                    "sys.stdout.write('old\\rnew\\n'); {'a': os.path.abspath('results')}")
+    bytes_of = []
+    for name in ("a", "b"):
+        execute.execute(book, tmp_path / name / "n.ipynb", {"N": "3", "WHO": "me"}, tmp_path)
+        bytes_of.append((tmp_path / name / "n.ipynb").read_bytes())
+    assert bytes_of[0] == bytes_of[1]
+    assert "bar" in capfd.readouterr().err
+    text = bytes_of[0].decode()
+    assert str(REPO) not in text and ". 3 me" in text and "'results'" in text
+    assert "new" in text and "old" not in text.split("outputs", 2)[2].replace("old\\\\r", "")
+    saved = json.loads(text)
+    assert [c["metadata"].get("tags") for c in saved["cells"]] == [["parameters"], ["injected-parameters"], None, None]
+    assert not any(o.get("name") == "stderr" for c in saved["cells"] for o in c["outputs"])
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["n.ipynb"]
+
+
+def test_a_users_mistake_in_a_notebook_is_its_message_alone(tmp_path):
+    book = notebook(tmp_path, "n", "N = 1",
+                    "from yolopose.errors import StudyError\nraise StudyError('a.json: lacks b')")
+    (tmp_path / "out.ipynb").write_text("what stood here")
+    with pytest.raises(StudyError, match="^a.json: lacks b$"):
+        execute.execute(book, tmp_path / "out.ipynb", {}, tmp_path)
+    assert (tmp_path / "out.ipynb").read_text() == "what stood here"
+    assert not list(tmp_path.glob("*failed*")) and not list(tmp_path.glob(".*.ipynb"))
+
+
+def test_a_defect_keeps_the_notebook_and_names_it(tmp_path):
+    book = notebook(tmp_path, "n", "N = 1", "print('so far')", "1 / 0")
+    with pytest.raises(NotebookFailure, match="ZeroDivisionError") as caught:
+        execute.execute(book, tmp_path / "out.ipynb", {}, tmp_path)
+    failed = tmp_path / "out.failed.ipynb"
+    assert str(failed) in str(caught.value) and "so far" in failed.read_text()
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_full_disk_and_a_dead_kernel_are_explained(tmp_path):
+    full = notebook(tmp_path, "full", "N = 1", "import errno\nraise OSError(errno.ENOSPC, 'No space left on device')")
+    with pytest.raises(StudyError, match="no space left on the disk"):
+        execute.execute(full, tmp_path / "out.ipynb", {}, tmp_path)
+    dead = notebook(tmp_path, "dead", "N = 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(NotebookFailure, match="memory.*repeat the command"):
+        execute.execute(dead, tmp_path / "out.ipynb", {}, tmp_path)
+
+
+@pytest.mark.parametrize("cell, given, words", [
+    ("N = 1", {"M": 2}, "no parameter 'M'"),
+    ("RESULTS = ''", {"RESULT": "x"}, "did you mean 'RESULTS'"),
+    ("N = 1", {"N": "many"}, "must be of type int"),
+    ("YES = True", {"YES": "perhaps"}, "must be of type bool"),
+    ("N = print(1)", {}, "constant"),
+    ("N = 1\nimport os", {}, "no assignment"),
+])
+def test_parameters_are_checked_before_anything_runs(tmp_path, cell, given, words):
+    with pytest.raises(StudyError, match=words):
+        check_parameters(notebook(tmp_path, "n", cell), given)
+
+
+def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
+    path = notebook(tmp_path, "n", "N = 1")
+    path.write_text(path.read_text().replace("parameters", "other"))
+    with pytest.raises(StudyError, match="exactly one cell tagged 'parameters', has 0"):
+        parameter_defaults(path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopping_ends_the_kernel_and_the_command_can_be_repeated(books, results, number):
+    notebook(books, "01_data", PARAMETERS, HEAD + "import os, time\nput('kernel.pid', str(os.getpid()))",
+             "if not (root / 'go').exists(): time.sleep(60)", CODE["01_data"])
+    script = ("import sys\nfrom pathlib import Path\nfrom yolopose import stages\n"
+              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.run import main\n"
+              f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO)
+    deadline = time.monotonic() + 60
+    while not (results / "kernel.pid").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    time.sleep(0.5)
+    kernel = int((results / "kernel.pid").read_text())
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[1]
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert "stopped; what was computed is kept" in said and "Traceback" not in said
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{kernel}/stat").exists() and Path(f"/proc/{kernel}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline, "the kernel outlived its command"
+        time.sleep(0.1)
+    assert not (results / "notebooks" / "01_data.ipynb").exists()
+    assert "fingerprint" not in stages.read_records(results).get("data", {})
+    (results / "go").write_text("")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (results / "notebooks" / "01_data.ipynb").is_file()
+    assert "fingerprint" in stages.read_records(results)["data"]
+    assert not any(results.glob(".lock*"))
+
+
+def test_a_log_file_gets_lines_and_few_states_of_a_progress_bar():
+    log = io.StringIO()
+    console = Console(log, period_s=1000.0)
+    console.write("start\n")
+    for percent in range(100):
+        console.write(f"\r{percent} %")
+    console.write("\r100 %\nend")
+    console.close()
+    assert log.getvalue() == "start\n100 %\nend\n"

@@ -1,0 +1,180 @@
+"""The transcribed numbers against the paper's text, the reference's CSV and themselves."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from yolopose.claims import DECIDERS, load_claims
+from yolopose.compare import METRICS, TABLES, number, paper_numbers, printed_rows
+from yolopose.config import load_experiments, load_profiles
+from yolopose.errors import StudyError
+from yolopose.measured import PAPER_DIR
+from yolopose.report_html import profile_differences
+from yolopose.results import read_csv
+
+SEED_ROWS = {1: 12, 2: 15, 3: 3, 4: 11, 5: 4}
+TEXT_COLUMNS = {
+    1: ("method", "backbone", "input_size", "params_m", "gmacs", "AP", "AP50", "AP75", "APL", "AR"),
+    2: ("method", "backbone", "input_size", "params_m", "gmacs", "AP", "AP50", "AP75", "APL", "AR"),
+    3: ("method", "loss", "input_size", "AP", "AP50"),
+    4: ("method", "gmacs", "input_size", "AP", "AP50"),
+    5: ("method", "bits", "input_size", "AP", "AP50"),
+}
+
+
+def seed_tables(text: str) -> dict[int, list[list[str]]]:
+    """Rows of the paper's five tables as the seed has them: tab-separated lines, each table under its heading."""
+    rows = [line.split("\t") for line in text.splitlines() if "\t" in line]
+    tables: list[list[list[str]]] = []
+    for row in rows:
+        if row[0] == "Method":
+            tables.append([])
+        elif row[0] == "":  # the second half of "Mixed-precision"
+            tables[-1][-1][1] += row[1]
+        else:
+            tables[-1].append(row)
+    # Table 4's rows are parted by a page break, not by a heading
+    return dict(zip((1, 2, 3, 4, 5), tables, strict=True))
+
+
+def normalised(cell: str) -> str:
+    """A damaged or decorated cell as read: see README.md of results/paper."""
+    cell = re.sub(r"\s*\[\d+\]", "", cell)
+    cell = re.sub(r"\s*₀", "0", cell.replace("†", ""))
+    cell = re.sub(r"\s*₋([₀-₉])", lambda m: "-" + str("₀₁₂₃₄₅₆₇₈₉".index(m.group(1))), cell)
+    cell = re.sub(r"(?<=\d)M$", "", cell)
+    cell = re.sub(r"(?<=\d):(?=\d)", ".", cell)
+    cell = {"i": "-", "ļ": "-"}.get(cell, cell)
+    return cell.replace("YOLv5", "YOLOv5").replace("H--", "H-").strip()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_cell_equals_the_papers_text(shared: Path, table: int) -> None:
+    text = (shared / "seeds" / "000_7c7351373296ba5e.txt").read_text(encoding="utf-8")
+    seed, ours = seed_tables(text)[table], printed_rows(table)
+    assert len(seed) == len(ours) == SEED_ROWS[table]
+    for expected, row in zip(seed, ours, strict=True):
+        cells = [normalised(cell) for cell in expected]
+        assert [row[column] for column in TEXT_COLUMNS[table]] == cells, row
+        assert ("†" in expected[0]) == (row["test"] == "multi-scale")
+
+
+def test_damaged_cells_have_a_note(shared: Path) -> None:
+    text = (shared / "seeds" / "000_7c7351373296ba5e.txt").read_text(encoding="utf-8")
+    for seed, row in zip(seed_tables(text)[2], printed_rows(2), strict=True):
+        if any(re.search(r"\d:\d", cell) or cell in ("i", "ļ") for cell in seed):
+            assert "source text" in row["note"], row
+
+
+def test_own_rows_equal_the_references_csv(shared: Path) -> None:
+    text = (shared / "reference" / "yolo-pose-official.md").read_text(encoding="utf-8")
+    block = re.search(r"```csv\n(table,model,input.*?)```", text, re.DOTALL)
+    assert block
+    theirs = [r for r in csv.DictReader(block.group(1).splitlines())]
+    ours = [row for table in TABLES for row in printed_rows(table) if row["experiment"]]
+    assert len(theirs) == len(ours)
+    for a, b in zip(theirs, ours, strict=True):
+        assert a["input"] == b["input_size"]
+        for left, right in (("AP", "AP"), ("AP50", "AP50"), ("AP75", "AP75"), ("APL", "APL"), ("AR", "AR"),
+                            ("params_M", "params_m"), ("GMACS", "gmacs")):
+            if a[left]:
+                assert float(a[left]) == float(b[right]), (a, b)
+
+
+def test_baselines_and_readme_equal_the_reference(shared: Path) -> None:
+    assert read_csv(PAPER_DIR / "baselines.csv") == read_csv(shared / "reference" / "baselines.csv")
+    text = (shared / "reference" / "yolo-pose-official.md").read_text(encoding="utf-8")
+    block = re.search(r"```csv\n(group,model,input.*?)```", text, re.DOTALL)
+    assert block
+    theirs = list(csv.DictReader(block.group(1).splitlines()))
+    ours = read_csv(PAPER_DIR / "readme_checkpoints.csv")
+    assert [(a["input"], a["GMACS"], a["AP"], a["AP50"]) for a in theirs] == [
+        (b["input_size"], b["gmacs"], b["AP"], b["AP50"]) for b in ours]
+
+
+def test_rtmo_rows_stand_in_its_paper(shared: Path) -> None:
+    lines = (shared / "seeds" / "003_626693c963498041.txt").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines if "|" in line]
+    for row in read_csv(PAPER_DIR / "rtmo.csv"):
+        if row["table"] == "RTMO 1":
+            accuracies = [row[metric] for metric in ("AP", "AP50", "AP75", "APM", "APL", "AR")]
+            wanted = [f"{row['params_m']}M", row["time_ms"], *accuracies]
+            assert any(cells[2:10] == wanted for cells in rows), row
+        elif row["table"] == "RTMO 4":
+            assert any({f"{float(row['time_ms']):.2f}", row["AP"], row["AR"]} <= set(cells) for cells in rows), row
+    by_reference = (shared / "reference" / "rtmo.md").read_text(encoding="utf-8")
+    block = re.search(r"```csv\n(model,train,AP,AP50,AP75,APM,APL,AR\n.*?)```", by_reference, re.DOTALL)
+    assert block
+    theirs = {(r["model"], r["train"] == "coco", r["AP"]) for r in csv.DictReader(block.group(1).splitlines())}
+    ours = {(r["method"].lower(), r["train_data"] == "COCO", r["AP"]) for r in read_csv(PAPER_DIR / "rtmo.csv")
+            if r["table"] == "RTMO 1" and r["method"].startswith("RTMO")}
+    assert ours == theirs
+
+
+def test_records_are_complete_and_unique() -> None:
+    records = paper_numbers()
+    assert len({r["id"] for r in records}) == len(records) == sum(
+        number(row.get(m)) is not None for t in TABLES for row in printed_rows(t) for m in METRICS)
+    by_id = {r["id"]: r for r in records}
+    assert by_id["table1.row12.AP50"] | {"experiment": "l6", "split": "val", "printed": 90.2, "unit": "%"} == by_id[
+        "table1.row12.AP50"]
+    assert by_id["table4.row1.gmacs"]["printed"] == 40.62
+    assert not any(r["printed"] > 100 for r in records if r["unit"] == "%")
+
+
+def test_every_experiment_named_exists_or_is_announced() -> None:
+    named = {r["experiment"] for r in paper_numbers()} - {""}
+    assert named - set(load_experiments()) <= {"s6_l1", "s6_l1_scaled"}
+    for row in printed_rows(4):
+        if row["experiment"] in load_experiments():
+            assert load_experiments()[row["experiment"]].input_size == int(row["input_size"])
+
+
+def test_claims_file_is_sound() -> None:
+    claims = load_claims()
+    assert len(claims) >= 40
+    assert {c["decided_by"] for c in claims} == set(DECIDERS)
+    assert [c["id"] for c in claims] == [f"C{i:02d}" for i in range(1, len(claims) + 1)]
+    for claim in claims:
+        for deviation in re.findall(r"deviation (D\d+)", " ".join(claim["evidence"])):
+            assert f"**{deviation} " in (PAPER_DIR / "deviations.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda t: t.replace("  kind: accuracy\n", "", 1), "lacks kind"),
+    (lambda t: t.replace("id: C02", "id: C01", 1), "used twice"),
+    (lambda t: t.replace("  decided_by: paper\n", "  decided_by: hearsay\n", 1), "hearsay"),
+    (lambda t: t.replace("  kind: accuracy\n", "  kind: accuracy\n  colour: red\n", 1), "unknown key colour"),
+    (lambda t: "- [unclosed", "YAML"),
+])
+def test_a_malformed_claims_file_is_named(tmp_path: Path, change, message: str) -> None:
+    text = (PAPER_DIR / "claims.yaml").read_text(encoding="utf-8")
+    (tmp_path / "claims.yaml").write_text(change(text), encoding="utf-8")
+    with pytest.raises(StudyError, match=message):
+        load_claims(tmp_path)
+
+
+def test_deviations_are_numbered_and_the_mini_table_is_true() -> None:
+    text = (PAPER_DIR / "deviations.md").read_text(encoding="utf-8")
+    numbers = [int(n) for n in re.findall(r"^\*\*D(\d+) · ", text, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 30
+    block = text.partition("<!-- mini rows: begin -->")[2].partition("<!-- mini rows: end -->")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.strip().splitlines()[2:]]
+    assert all(len(row) == 4 and row[3] for row in rows)
+    truth = profile_differences(asdict(load_profiles()["mini"]))
+    assert sorted(tuple(row[:3]) for row in rows) == sorted(truth), (
+        "results/paper/deviations.md: the mini rows differ from yolopose/study/profiles.yaml; bring them up to date")
+
+
+def test_importing_compare_is_light() -> None:
+    code = ("import sys, yolopose.compare, yolopose.claims, yolopose.tables, yolopose.figures, yolopose.report; "
+            "print([m for m in ('torch', 'pandas', 'matplotlib', 'cv2', 'jinja2', 'numpy') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,278 @@
+"""Running stages: what runs, what does not, what is said when something is wrong; and ``make status``.
+
+The notebooks here are stand-ins (``fake_notebooks.py``); the real ones are run by ``test_reproduce.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, install, notebook
+from yolopose import run, stages, status
+from yolopose.errors import StudyError
+from yolopose.execute import check_parameters, parameter_defaults
+from yolopose.lock import holder, results_lock
+from yolopose.stages import resolve_target
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def books(monkeypatch, tmp_path) -> Path:
+    """A folder of stand-in notebooks, used instead of the real ones."""
+    return install(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """A results folder that does not exist yet."""
+    return tmp_path / "smoke"
+
+
+@pytest.fixture
+def executed(monkeypatch) -> list[str]:
+    """Names of the notebooks executed; they are executed without a kernel, in this process."""
+    names: list[str] = []
+
+    def fake(source: Path, target: Path, parameters: dict[str, Any], results_dir: Path) -> None:
+        names.append(source.stem)
+        values = parameter_defaults(source) | check_parameters(source, parameters)
+        exec("\n".join("".join(c["source"]) for c in json.loads(source.read_text())["cells"][1:]), values)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("{}")
+
+    monkeypatch.setattr(run, "execute", fake)
+    return names
+
+
+def command(*arguments: str, results: Path) -> int:
+    return run.main([*arguments, "--profile", "smoke", "--results", str(results)])
+
+
+# --- what runs and what does not -------------------------------------------------------------------------------------
+
+def test_reproduce_runs_all_stages_in_order_and_then_nothing(books, results, executed, capsys):
+    assert command("reproduce", results=results) == 0
+    assert executed == list(CODE)
+    out = capsys.readouterr().out
+    assert "s6" in out and "25.0" in out and "1 reproduced" in out and "report.html" in out and "time: " in out
+    executed.clear()
+    assert command("reproduce", results=results) == 0
+    assert executed == []
+    assert "nothing to run" in capsys.readouterr().err
+
+
+def test_deciding_that_nothing_is_to_do_takes_no_heavy_import_and_little_time(books, results, executed):
+    assert command("reproduce", results=results) == 0
+    script = f"""
+import sys
+from pathlib import Path
+from yolopose import stages
+stages.NOTEBOOKS = Path({str(books)!r})
+from yolopose.run import main
+status = main(["reproduce", "--profile", "smoke", "--results", {str(results)!r}])
+heavy = {{"torch", "papermill", "pandas", "matplotlib", "cv2", "nbclient", "IPython"}} & set(sys.modules)
+sys.exit(status or (f"imported {{heavy}}" if heavy else 0))
+"""
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0 and "nothing to run" in done.stderr, done.stderr
+    assert time.monotonic() - start < 2.0
+
+
+@pytest.mark.parametrize("change, again", [
+    (lambda b, r: (r / "report.html").unlink(), ["08_report"]),
+    (lambda b, r: (r / "s6/seed0/metrics.json").unlink(), ["04_evaluate"]),
+    (lambda b, r: (r / "stages.json").write_text("{half"), list(CODE)),
+    (lambda b, r: notebook(b, "07_figures", STORED, HEAD, "# drawn anew\n" + CODE["07_figures"]), ["07_figures"]),
+    (lambda b, r: (r / "complexity.csv").write_text("variant,input_size,params_m,gmacs,convention\nx,1,2,3,conv\n"),
+     ["06_tables", "07_figures", "08_report"]),
+])
+def test_only_what_no_longer_holds_runs_again(books, results, executed, change, again):
+    command("reproduce", results=results)
+    executed.clear()
+    change(books, results)
+    assert command("reproduce", results=results) == 0
+    assert executed == again
+    executed.clear()
+    assert command("reproduce", results=results) == 0 and executed == []
+
+
+def test_a_named_stage_runs_again_after_what_it_needs(books, results, executed):
+    assert command("evaluate", results=results) == 0
+    assert executed == ["01_data", "03_train", "04_evaluate"]
+    executed.clear()
+    assert command("train", results=results) == 0
+    assert executed == ["03_train"]
+
+
+def test_more_seeds_train_and_everything_after_follows(books, results, executed):
+    command("reproduce", results=results)
+    executed.clear()
+    assert command("reproduce", "--seeds", "0 1", results=results) == 0
+    assert executed == ["03_train", "04_evaluate", "06_tables", "07_figures", "08_report"]
+    assert json.loads((results / "study.json").read_text())["seeds"] == [0, 1]
+    assert (results / "s6/seed1/metrics.json").is_file()
+
+
+def test_stored_results_need_neither_data_nor_profile(books, results, executed, monkeypatch):
+    command("reproduce", results=results)
+    executed.clear()
+    monkeypatch.setattr(stages, "load_study", lambda *_: pytest.fail("stored results were given a study"))
+    for name in ("tables", "figures", "report"):
+        assert run.main([name, "--results", str(results)]) == 0
+    assert executed == ["06_tables", "07_figures", "08_report"]
+
+
+def test_committed_results_get_no_bookkeeping(books, executed, monkeypatch, tmp_path):
+    monkeypatch.setattr(stages, "REPO", tmp_path)
+    reference = tmp_path / "results" / "reference" / "smoke"
+    command("reproduce", results=tmp_path / "made")
+    (tmp_path / "results" / "reference").mkdir(parents=True)
+    (tmp_path / "made").rename(reference)
+    for name in ("stages.json", "study.json"):
+        (reference / name).unlink()
+    before = {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()}
+    assert run.main(["tables", "--results", str(reference)]) == 0
+    assert {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()} == before
+
+
+def test_profile_is_taken_from_the_results(books, results, executed, tmp_path):
+    command("data", results=results)
+    assert resolve_target("", "", str(results), "", "auto").profile == "smoke"
+    assert resolve_target("", "", str(tmp_path / "gpu"), "", "auto").profile == "gpu"
+    assert resolve_target("", "", str(tmp_path / "smoke-mine"), "", "auto").profile == "smoke"
+    assert resolve_target("", "", str(tmp_path / "elsewhere"), "", "auto").profile == "mini"
+    with pytest.raises(StudyError, match="holds results of the profile 'smoke'"):
+        resolve_target("mini", "", str(results), "", "auto")
+
+
+def test_further_parameters_reach_the_notebook_and_count(books, results, executed):
+    notebook(books, "01_data", PARAMETERS + "\nIMAGES = 24", HEAD, CODE["01_data"] + '\nput("n.txt", repr(IMAGES))')
+    assert command("reproduce", "--set", "IMAGES=6", results=results) == 0
+    assert (results / "n.txt").read_text() == "6"
+    executed.clear()
+    assert command("reproduce", "--set", "IMAGES=6", results=results) == 0 and executed == []
+    assert command("reproduce", "--set", "IMAGES=7", results=results) == 0 and executed == ["01_data"]
+
+
+# --- what is said when something is wrong ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("arguments, words", [
+    (["reproduce", "--profile", "smok"], ["PROFILE='smok'", "did you mean 'smoke'"]),
+    (["reproduce", "--data", "/no/such/coco"], ["DATA=/no/such/coco", "COCO layout"]),
+    (["train", "--seeds", "one"], ["SEEDS=", "integers"]),
+    (["train", "--device", "gpu"], ["DEVICE='gpu'", "cuda"]),
+    (["data", "--set", "IMAGE=6"], ["PARAMS=IMAGE=", "01_data.ipynb", "known: PROFILE"]),
+    (["reproduce", "--set", "EPOCHS=6"], ["PARAMS=EPOCHS=", "the notebooks"]),
+    (["data", "--set", "SEEDS=1"], ["give SEEDS by itself"]),
+    (["data", "--set", "IMAGES"], ["NAME=value"]),
+    (["tables", "--results", "/no/such/results"], ["/no/such/results", "no such folder"]),
+    (["tables", "--results", "."], ["holds no results", "make reproduce"]),
+])
+def test_mistakes_get_one_message_and_status_2(books, tmp_path, monkeypatch, capsys, executed, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert run.main([arguments[0], "--profile", "smoke", *arguments[1:]]) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+    assert said.startswith("error: ") and "Traceback" not in said and executed == []
+
+
+def test_results_of_another_configuration_are_listed_and_kept(books, results, executed, capsys):
+    command("reproduce", results=results)
+    path = results / "s6/seed0/run.json"
+    record = json.loads(path.read_text())
+    record["config"]["train"]["epochs"], record["config_hash"] = 99, "0" * 16
+    path.write_text(json.dumps(record))
+    before = path.read_bytes()
+    executed.clear()
+    capsys.readouterr()
+    for stage in ("reproduce", "train", "evaluate"):
+        assert command(stage, results=results) == 2
+        said = capsys.readouterr().err
+        assert "s6/seed0: train.epochs: 99 → 2" in said and "make clean" in said and str(results) in said
+    assert executed == [] and path.read_bytes() == before
+
+
+def test_other_data_make_results_stale(books, results, executed, capsys):
+    command("reproduce", results=results)
+    (results / "data.json").write_text(json.dumps({"fingerprint": "beef"}))
+    assert command("reproduce", results=results) == 2
+    assert "data set: f00d → beef" in capsys.readouterr().err
+
+
+def test_a_stage_that_leaves_out_a_file_is_not_done(books, results, executed, capsys):
+    notebook(books, "02_complexity", PARAMETERS, "pass")
+    assert command("complexity", results=results) == 1
+    assert "ended without writing complexity.csv" in capsys.readouterr().err
+    assert "fingerprint" not in stages.read_records(results)["complexity"]
+    assert command("reproduce", results=results) == 1
+    assert "complexity: was stopped" in capsys.readouterr().err
+
+
+def test_two_commands_do_not_work_on_the_same_results(books, results, executed, capsys):
+    with results_lock(results, "make reproduce"):
+        assert holder(results)["pid"] == os.getpid()
+        script = f"from yolopose.lock import results_lock\nwith results_lock({str(results)!r}, 'x'): pass"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO)
+        assert "StudyError" in done.stderr
+        assert f"`make reproduce` is at work there (process {os.getpid()}" in done.stderr
+    assert holder(results) is None and not any(results.glob(".lock*"))
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(results):
+    script = (f"import time\nfrom yolopose.lock import results_lock\nwith results_lock({str(results)!r}, 'x'):\n"
+              "    print('held', flush=True)\n    time.sleep(60)")
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPO)
+    assert process.stdout.readline() == "held\n"
+    assert holder(results)["pid"] == process.pid
+    process.kill()
+    process.wait()
+    assert (results / ".lock").exists() and holder(results) is None
+    with results_lock(results, "make reproduce"):
+        pass
+
+
+# --- status ----------------------------------------------------------------------------------------------------------
+
+def test_status_tells_done_running_missing_and_stale(books, results, executed, capsys):
+    command("reproduce", results=results)
+    capsys.readouterr()
+
+    def say() -> str:
+        assert status.main(["--profile", "smoke", "--results", str(results)]) == 0
+        return capsys.readouterr().out
+
+    text = say()
+    assert "nothing to do" in text and "missing" not in text and "AP 25.0 AP50 50.0, trained in 1 min 5 s" in text
+    (results / "m6/seed0/run.json").unlink()
+    (results / "m6/seed0/progress.json").write_text(
+        json.dumps({"epoch": 2, "epochs": 3, "images": 100, "seconds_left": 90}))
+    (results / "l6/seed0/metrics.json").unlink()
+    text = say()
+    assert "epoch 2 of 3; make reproduce goes on from there" in text and "interrupted" in text
+    assert "not scored yet" in text and "about 1 min 30 s of training in 1 run," in text
+    with results_lock(results, "make reproduce"):
+        text = say()
+        assert f"at work: make reproduce (process {os.getpid()}" in text and "epoch 2 of 3, 1 min 30 s left" in text
+    record = json.loads((results / "s6/seed0/run.json").read_text())
+    record["config_hash"], record["config"]["seed"] = "0" * 16, 5
+    (results / "s6/seed0/run.json").write_text(json.dumps(record))
+    text = say()
+    assert "stale" in text and "seed: 5 → 0" in text and "make clean" in text
+
+
+def test_status_of_nothing_yet(tmp_path, capsys):
+    assert status.main(["--profile", "smoke", "--results", str(tmp_path / "none")]) == 0
+    text = capsys.readouterr().out
+    assert "missing" in text and "unknown: 9 runs" in text
+    assert status.main(["--profile", "smok"]) == 2
+    assert "did you mean 'smoke'" in capsys.readouterr().err

@@ -1,0 +1,310 @@
+"""Tables, figures and report from fabricated results: contents, labels, escaping, determinism, nothing outside."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests import fabricated
+from yolopose import report
+from yolopose.errors import StudyError
+from yolopose.figures import SPECS, measured_points, paper_points, write_figures
+from yolopose.figures_labels import line_samples, place_labels
+from yolopose.measured import load_reference, load_results
+from yolopose.report import readme_claims_table, write_report
+from yolopose.report_html import markdown_to_html, number_text, statistics_rows
+from yolopose.results import read_csv, write_json
+from yolopose.tables import build_tables, write_tables
+from yolopose.tables_format import Column, Table, groups, latex_escape, to_csv, to_html, to_latex, to_markdown
+
+MINI = {"s6": 50.0, "m6": 54.0, "l6": 58.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
+NOWHERE = Path("no-reference")
+
+
+@pytest.fixture
+def mini(tmp_path: Path) -> Path:
+    return fabricated.study(tmp_path / "mini", MINI, test_dev=49.0)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+def test_table_1_has_every_row_printed_and_measured(mini: Path) -> None:
+    write_tables(mini, NOWHERE)
+    rows = read_csv(mini / "tables" / "table1.csv")
+    assert [r["source"] for r in rows].count("paper") == 12
+    s6 = next(r for r in rows if r["experiment"] == "s6")
+    assert (s6["AP50_printed"], s6["AP50_measured"]) == ("87.6", "50.0")
+    assert (s6["comparable"], s6["measured_from"], s6["seeds"]) == ("no", "run", "1")
+    assert (s6["params_m_printed"], s6["params_m_measured"]) == ("15.1", "15.087")
+    assert {r["method"] for r in rows if r["source"] == "RTMO paper"} == {"RTMO-s", "RTMO-m", "RTMO-l"}
+    assert [r["experiment"] for r in rows if r["source"] == "this study"] == ["s6_faithful"]
+    markdown = (mini / "tables" / "table1.md").read_text()
+    assert "| **YOLOv5s6-pose** | 960 | 15.1 | 15.1 | 22.8 | 22.8 | 63.8 | 25.0 | 87.6 | 50.0 |" in markdown
+    assert "not comparable with the printed ones" in markdown and "RTMO-l (own paper" in markdown
+
+
+def test_table_4_shows_all_conventions_with_residuals(mini: Path) -> None:
+    write_tables(mini, NOWHERE)
+    rows = read_csv(mini / "tables" / "table4.csv")
+    top = rows[0]
+    assert float(top["gmacs_fused_bias"]) == pytest.approx(22.80 * (1280 / 960) ** 2, abs=1e-3)
+    assert float(top["residual_percent_fused_bias"]) == pytest.approx(100 * (40.533 / 40.62 - 1), abs=0.01)
+    assert sum(r["method"].startswith("EfficientHRNet") for r in rows) == 4
+    text = (mini / "tables" / "table4.md").read_text()
+    assert "No single convention gives all of Table 4's GMACs to the printed digit." in text
+    assert "convolutions alone 0 of 7" in text
+
+
+def test_missing_rows_are_not_run_or_from_the_reference(tmp_path: Path) -> None:
+    own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
+    reference = fabricated.study(tmp_path / "reference" / "mini", {"s6": 40.0, "m6": 44.0})
+    write_tables(own, tmp_path / "reference" / "mini")
+    text = (own / "tables" / "table1.md").read_text()
+    assert "44.0 (ref)" in text and "50.0" in text and "40.0" not in text and "not run" in text
+    assert "(ref) = not in this run; from the committed reference" in text
+    rows = {r["experiment"]: r for r in read_csv(own / "tables" / "table1.csv") if r["source"] == "paper"}
+    assert [rows[name]["measured_from"] for name in ("m6", "s6", "l6")] == ["reference", "run", ""]
+    assert load_reference(load_results(reference), reference) is None  # a set is not its own reference
+
+
+def test_another_data_set_has_no_reference(tmp_path: Path) -> None:
+    folder = fabricated.study(tmp_path / "mini-coco", {"s6": 50.0})
+    assert load_reference(load_results(folder)) is None
+
+
+def test_tables_without_any_run(tmp_path: Path) -> None:
+    (tmp_path / "mini").mkdir()
+    fabricated.complexity(tmp_path / "mini")
+    write_tables(tmp_path / "mini", NOWHERE)
+    assert "nothing trained yet" in (tmp_path / "mini" / "tables" / "table1.md").read_text()
+
+
+def test_tables_are_the_same_bytes_every_time(mini: Path) -> None:
+    paths = write_tables(mini, NOWHERE)
+    assert len(paths) == 15
+    before = {p: p.read_bytes() for p in paths}
+    write_tables(mini, NOWHERE)
+    assert before == {p: p.read_bytes() for p in paths}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_latex_is_well_formed(mini: Path, number: int) -> None:
+    write_tables(mini, NOWHERE)
+    text = (mini / "tables" / f"table{number}.tex").read_text()
+    columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", text).group(1))
+    body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert rows and all(len(re.split(r"(?<!\\)&", row)) == columns for row in rows)
+    unescaped = re.sub(r"\\[{}]", "", text)
+    assert unescaped.count("{") == unescaped.count("}")
+    outside = re.sub(r"\$[^$]*\$", "", text)
+    assert not re.search(r"(?<!\\)[%#](?!\n)|(?<![\\])_", outside.replace(r"\label{tab:yolopose-", ""))
+    assert text.isascii() or not re.search(r"[^\x00-\x7f§]", text)
+
+
+def test_escaping_by_hand() -> None:
+    assert latex_escape("a_b & 50 % ± 1 †") == r"a\_b \& 50 \% $\pm$ 1 $^{\dagger}$"
+    table = Table(9, "A <b> & c", [Column("method", "M|x", numeric=False), Column("x_here", "here", "AP")],
+                  [{"_kind": "ours", "method": "<script>|", "x_here": "1.0 ± 0.2 (ref)"}],
+                  [{"method": "a,b", "x": None}])
+    assert "<script>" not in to_html(table)
+    assert '<td class="here">1.0<small>± 0.2</small><small>(ref)</small></td>' in to_html(table)
+    assert r"**<script>\|**" in to_markdown(table)
+    assert to_csv(table) == 'method,x\n"a,b",\n'
+    assert "1.0 $\\pm$ 0.2 (ref)" in to_latex(table)
+
+
+def test_groups_join_neighbours_only() -> None:
+    columns = [Column("a", "a"), Column("b", "b", "G"), Column("c", "c", "G"), Column("d", "d"), Column("e", "e", "G")]
+    assert groups(columns) == [("", 1), ("G", 2), ("", 1), ("G", 1)]
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+def test_paper_points_are_the_tables(mini: Path) -> None:
+    points, left_out = paper_points(SPECS[2])
+    assert {p.label: (p.gmacs, p.accuracy) for p in points if p.method == "YOLO-Pose"} == {
+        "s6": (22.8, 87.7), "m6": (66.3, 89.8), "l6": (145.6, 90.3)}
+    assert left_out == ["OpenPose", "PiPaf", "EfficientHRNet"]
+    assert sum(p.hollow for p in paper_points(SPECS[1])[0]) == 3
+    assert len(paper_points(SPECS[0])[0]) == 11
+
+
+def test_measured_points_stand_at_their_own_gmacs(mini: Path) -> None:
+    points = {p.label: p for p in measured_points(SPECS[1], load_results(mini))}
+    assert points["m6"].gmacs == pytest.approx(66.29 * (128 / 960) ** 2 / 4, abs=1e-5)
+    assert points["m6"].accuracy == 54.0
+    assert measured_points(SPECS[1], load_results(mini))[0].gmacs < 1
+
+
+def test_figures_are_written_and_repeatable(mini: Path) -> None:
+    paths = write_figures(mini, NOWHERE)
+    assert {p.name for p in paths} == {f"{stem}.{kind}" for kind in ("png", "svg")
+                                       for stem in ("figure4", "figure5", "figure6", "learning_curves")}
+    before = {p: p.read_bytes() for p in paths}
+    assert all(len(data) > 5000 for data in before.values())
+    assert all(b"dc:date" not in data for data in before.values())
+    write_figures(mini, NOWHERE)
+    assert before == {p: p.read_bytes() for p in paths}
+
+
+def test_figures_without_runs_show_the_paper_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mini").mkdir()
+    fabricated.complexity(tmp_path / "mini")
+    names = {p.name for p in write_figures(tmp_path / "mini", NOWHERE)}
+    assert "figure5.png" in names and "learning_curves.png" not in names
+    assert "learning_curves: left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scale", ["reduced", "full", "none"])
+def test_labels_never_overlap(tmp_path: Path, scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from yolopose import figures
+
+    options = {"profile": "paper", "comparable": True, "images": 2346} if scale == "full" else {}
+    results = None
+    if scale != "none":
+        scores = {"s6": 87.3, "m6": 89.0, "l6": 90.4} if scale == "full" else MINI
+        results = load_results(fabricated.study(tmp_path / "r", scores, test_dev=50.0, **options))
+    boxes = []
+    monkeypatch.setattr(figures, "place_labels", lambda *a, **k: boxes.append(place_labels(*a, **k)))
+    with plt.rc_context(figures.OPTIONS):
+        for spec in SPECS:
+            plt.close(figures.draw(spec, results))
+    assert len(boxes) == (6 if scale == "reduced" else 3 + (scale == "full"))
+    for placed in boxes:
+        for i, one in enumerate(placed):
+            assert not any(one.overlaps(other) for other in placed[i + 1:])
+
+
+def test_line_samples_lie_on_the_line() -> None:
+    samples = line_samples([(1.0, 0.0), (100.0, 2.0)])
+    assert len(samples) == 6 and samples[2][0] == pytest.approx(10 ** 0.9) and samples[2][1] == pytest.approx(0.9)
+
+
+# --- report ----------------------------------------------------------------------------------------------------------
+
+class Page(HTMLParser):
+    """Collects addresses and checks that elements close in order."""
+
+    VOID = {"meta", "img", "br", "col", "link", "hr"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.stack: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [v or "" for k, v in attrs if k in ("src", "href")]
+        self.ids += [v or "" for k, v in attrs if k == "id"]
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+
+def test_report_is_one_self_contained_page(mini: Path) -> None:
+    write_json(mini / "data.json", {
+        "name": "synthetic <near>", "fingerprint": "abc",
+        "train": {"images": 10}, "val": {"images": 5}, "test_dev": None,
+        "statistics": {"persons_per_image": 2.5}, "coco_statistics": {"persons_per_image": 2.7},
+        "baseline": {"AP": 0.01, "AP50": 0.05}})
+    write_tables(mini, NOWHERE)
+    write_figures(mini, NOWHERE)
+    text = write_report(mini, NOWHERE).read_text()
+    page = Page()
+    page.feed(text)
+    assert not page.stack and len(set(page.ids)) == len(page.ids)
+    assert all(a.startswith(("data:image/svg+xml;base64,", "#")) for a in page.addresses)
+    assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
+    assert sum(a.startswith("data:") for a in page.addresses) == 4
+    assert "a &lt;CPU&gt; &amp; more" in text and "<CPU>" not in text and "synthetic &lt;near&gt;" in text
+    for wanted in ("not comparable at this scale", "Table 5", "No single convention gives all of Table 4", "2.7",
+                   "AP 1.0 and AP50 5.0", "D39", "train.optimizer", "reduced scale"):
+        assert wanted in text, wanted
+    before = text
+    assert write_report(mini, NOWHERE).read_text() == before
+
+
+def test_report_beside_a_reference(tmp_path: Path) -> None:
+    own = fabricated.study(tmp_path / "mini", {"s6": [50.0, 51.0]})
+    fabricated.study(tmp_path / "reference", {"s6": [52.0, 53.0]})
+    fabricated.run(tmp_path / "reference", "s6", 0, 52.0, hardware={"cpu": "another <cpu>"})
+    text = write_report(own, tmp_path / "reference").read_text()
+    assert "cpu a &lt;CPU&gt; &amp; more → another &lt;cpu&gt;" in text
+    assert "+2.00 to +2.00" in text and "difference = reference − this run" in text
+
+
+def test_report_without_runs_figures_or_data(tmp_path: Path) -> None:
+    (tmp_path / "mini").mkdir()
+    fabricated.complexity(tmp_path / "mini")
+    text = write_report(tmp_path / "mini", NOWHERE).read_text()
+    assert "Nothing has been trained" in text and "Not drawn yet" in text and "No data report" in text
+
+
+def test_report_at_full_scale(tmp_path: Path) -> None:
+    folder = fabricated.study(tmp_path / "paper", {"s6": 87.6}, profile="paper", comparable=True, images=2346)
+    text = write_report(folder, NOWHERE).read_text()
+    assert "These runs are at a reduced scale" not in text and "test-dev was not scored" in text
+
+
+def test_unusable_results_are_refused(tmp_path: Path) -> None:
+    for write in (write_tables, write_figures, write_report):
+        with pytest.raises(StudyError, match="no such results folder"):
+            write(tmp_path / "absent")
+
+
+def test_readme_table_lists_decided_claims(mini: Path) -> None:
+    text = readme_claims_table(mini)
+    lines = text.splitlines()
+    assert any(line.startswith("| C16 |") and "**reproduced**" in line for line in lines)
+    assert "C56" in lines[-1] and lines[-1].startswith("Not run (")
+    assert all(line.count("|") - line.count("\\|") == 6 for line in lines if line.startswith("|"))
+
+
+def test_readme_is_refreshed_between_its_marks(mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Title\n<!-- claims: begin -->\noutdated\n<!-- claims: end -->\nrest\n")
+    assert report.main(["--readme", str(readme), str(mini)]) == 0
+    text = readme.read_text()
+    assert text.startswith("# Title\n<!-- claims: begin -->\n") and text.endswith("<!-- claims: end -->\nrest\n")
+    assert "| C01 |" in text and "outdated" not in text
+    readme.write_text("no marks")
+    assert report.main(["--readme", str(readme), str(mini)]) == 2
+    assert "claims: begin" in capsys.readouterr().err and readme.read_text() == "no marks"
+    assert report.main([str(mini)]) == 0 and (mini / "report.html").is_file()
+    assert report.main(["--readme", str(tmp_path / "none.md"), str(mini)]) == 2
+
+
+def test_markdown_subset() -> None:
+    html = markdown_to_html("# A\n\ntext `a<b` and **bold** <i>\n\n- one\n- two\n  more\n\n"
+                            "| a | b |\n| --- | --- |\n| 1 | *x* |\n")
+    assert html.splitlines()[0] == "<h2>A</h2>"
+    assert "<p>text <code>a&lt;b</code> and <strong>bold</strong> &lt;i&gt;</p>" in html
+    assert "<ul><li>one</li><li>two more</li></ul>" in html and "<em>x</em>" in html
+    assert markdown_to_html("before\n<!-- hidden -->\nafter") == "<p>before after</p>"
+
+
+def test_statistics_of_any_shape() -> None:
+    quantiles = {"mean": 2.71, "q05": 1.0, "q25": 1.0, "q50": 2.0, "q75": 3.0, "q95": 9.0}
+    rows = statistics_rows({"statistics": {"n_x": 3, "by": {"nose": {"0": 0.12345, "1": 1}}, "q": quantiles,
+                                           "list": [1, 2.5]},
+                            "coco_statistics": {"by": {"nose": {"0": 0.5, "1": 0.25}}}})
+    assert rows == [("n x", "3", "–"), ("by: nose (0 / 1)", "0.123 / 1", "0.5 / 0.25"),
+                    ("q, mean (5 % · median · 95 %)", "2.71 (1 · 2 · 9)", "–"), ("list", "1, 2.5", "–")]
+    assert statistics_rows(None) == [] and number_text(True) == "yes"
+
+
+def test_caption_of_every_table(mini: Path) -> None:
+    tables = build_tables(load_results(mini))
+    assert [t.number for t in tables] == [1, 2, 3, 4, 5]
+    assert all(t.notes and t.shown for t in tables)

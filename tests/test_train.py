@@ -1,0 +1,228 @@
+"""Training: schedule, averaging, transfer, exact resume, refusal of stale results."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.coco_folder import make_folder
+from yolopose.checkpoints import load_state, load_weights, save_state, transfer_weights
+from yolopose.config import RunConfig, TrainConfig, load_study, load_variants
+from yolopose.data.coco import CocoDataset, load_dataset
+from yolopose.errors import StudyError
+from yolopose.models.anchors import best_possible_recall, fit_anchors
+from yolopose.models.yolov5 import build_model
+from yolopose.optim import BIAS, ExponentialMovingAverage, Schedule, build_optimizer
+from yolopose.results import read_csv, read_json
+from yolopose.train import Trainer, check_fresh, run_gains
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> CocoDataset:
+    return load_dataset(make_folder(tmp_path_factory.mktemp("data") / "tiny", images=12))
+
+
+def tiny_run(epochs: int = 2, **train) -> RunConfig:
+    """s6 at an eighth of its width and 64 px, two images a batch."""
+    run = load_study("smoke").run("s6", 0)
+    train = {"epochs": epochs, "batch_size": 2, "nominal_batch": 4, "workers": 0, "anchors": "coco",
+             "anchor_threshold": 40.0, "validate_images": 4} | train
+    return replace(run, width_factor=0.125, input_size=64, train=replace(run.train, **train))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("curve.csv", "weights.pt")}
+
+
+def test_a_run_writes_its_files_and_learns(dataset, tmp_path):
+    gains = {"official": {"box": 0.1, "obj": 1.0, "kpt": 0.1, "kpt_conf": 0.01}}
+    run = tiny_run(12, lr=0.003, optimizer="adamw", gains=gains, anchor_threshold=4.0)
+    record = Trainer(run, dataset, tmp_path, CPU).fit()
+    curve = read_csv(tmp_path / "curve.csv")
+    assert [int(row["epoch"]) for row in curve] == list(range(1, 13))
+    assert float(curve[-1]["loss_box"]) < 0.95 * float(curve[0]["loss_box"])
+    assert record == read_json(tmp_path / "run.json")
+    assert {"config_hash", "data_fingerprint", "weights_sha256", "git", "packages", "hardware"} <= set(record)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    model, about = load_weights(tmp_path / "weights.pt")
+    assert about["num_keypoints"] == 3 and model.detect.num_outputs == 15
+
+
+def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(dataset, tmp_path):
+    run = tiny_run()
+    Trainer(run, dataset, tmp_path / "whole", CPU).fit()
+
+    class Cut(Exception):
+        pass
+
+    def cut_after(trainer: Trainer, steps: int) -> None:
+        step, done = trainer._step, []
+
+        def counted(*batch):
+            if len(done) == steps:
+                raise Cut
+            done.append(1)
+            return step(*batch)
+
+        trainer._step = counted
+        with pytest.raises(Cut):
+            trainer.fit()
+
+    for steps in (1, 3, 2, 1):  # four kills, some within an accumulation, each checkpoint one batch old at most
+        cut_after(Trainer(run, dataset, tmp_path / "cut", CPU, checkpoint_seconds=0), steps)
+    Trainer(run, dataset, tmp_path / "cut", CPU, checkpoint_seconds=0).fit()
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_killed_process_resumes(dataset, tmp_path):
+    """SIGKILL at some moment of a real process; what it leaves can be gone on from."""
+    script = ("import sys, torch; from pathlib import Path; from tests.test_train import tiny_run; "
+              "from yolopose.data.coco import load_dataset; from yolopose.train import Trainer; "
+              "Trainer(tiny_run(6), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), torch.device('cpu'), "
+              "checkpoint_seconds=0).fit()")
+    root = Path(dataset.train.image_dir).parent
+    arguments = [sys.executable, "-c", script, str(root), str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists() or (tmp_path / "killed" / "run.json").exists()
+    subprocess.run(arguments, env=environment, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*arguments[:-1], str(tmp_path / "whole")], env=environment, check=True, stderr=subprocess.DEVNULL)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_checkpoint_of_another_configuration_is_refused(dataset, tmp_path):
+    trainer = Trainer(tiny_run(), dataset, tmp_path, CPU)
+    trainer._save()
+    with pytest.raises(StudyError, match=r"checkpoint.pt: was made with another config_hash.*RESULTS="):
+        Trainer(tiny_run(lr=0.5), dataset, tmp_path, CPU)
+
+
+def test_stale_result_is_named_with_what_changed(dataset, tmp_path):
+    Trainer(tiny_run(1), dataset, tmp_path, CPU).fit()
+    check_fresh(tiny_run(1), dataset, tmp_path)
+    with pytest.raises(StudyError, match=r"run.json: was made by another configuration \(train.lr: 0.01 → 0.5\)"):
+        check_fresh(tiny_run(1, lr=0.5), dataset, tmp_path)
+    with pytest.raises(StudyError, match="data fingerprint"):
+        check_fresh(tiny_run(1), replace(dataset, fingerprint="other"), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(dataset, tmp_path):
+    with pytest.raises(StudyError, match="the loss became .* lower train.lr"):
+        Trainer(tiny_run(1, gains={"official": {"box": float("inf"), "obj": 1, "kpt": 1, "kpt_conf": 1}}), dataset,
+                tmp_path, CPU).fit()
+
+
+def test_gains_come_from_the_profile_or_the_loss():
+    assert run_gains(tiny_run())["obj"] == pytest.approx((64 / 640) ** 2 * 0.75)
+    given = {"box": 1, "obj": 2, "kpt": 3, "kpt_conf": 4}
+    assert run_gains(tiny_run(gains={"official": given})) == {"cls": 0.0, **given}
+    with pytest.raises(StudyError, match="train.gains.official: give the word derived"):
+        run_gains(tiny_run(gains={"official": {"box": 1}}))
+
+
+def test_schedule_by_hand():
+    cfg = TrainConfig(epochs=10, batch_size=16, lr=0.01, lr_final=0.2, warmup_epochs=0, warmup_iterations=20)
+    schedule = Schedule(cfg, batches=10)
+    assert schedule.factor(0) == 1
+    assert schedule.factor(50) == pytest.approx(0.6)
+    assert schedule.factor(100) == pytest.approx(0.2)
+    assert [schedule.accumulate(i) for i in (0, 10, 20)] == [1, 2, 4]
+    model = build_model(load_variants()["yolov5s6_pose"], 3, 0.125)
+    optimizer = build_optimizer(model, cfg, 4)
+    schedule.apply(optimizer, 0)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0, 0]
+    assert optimizer.param_groups[BIAS]["momentum"] == pytest.approx(0.8)
+    schedule.apply(optimizer, 20)
+    assert {g["lr"] for g in optimizer.param_groups} == {0.01 * schedule.factor(20)}
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0, 0, cfg.weight_decay]
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_moving_average_by_hand():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 0.0)
+    average = ExponentialMovingAverage(model, decay=0.9, tau=1)
+    torch.nn.init.constant_(model.weight, 1.0)
+    average.update(model)
+    assert average.model.weight.item() == pytest.approx(1 - 0.9 * (1 - math.exp(-1)))
+
+
+def test_detector_gives_backbone_neck_and_box_branch():
+    variants = load_variants()
+    detector = build_model(variants["yolov5s6_person"], 17, 0.125, seed=1)
+    model = build_model(variants["yolov5s6_pose"], 17, 0.125, seed=2)
+    fresh = {k: v.clone() for k, v in model.state_dict().items() if "m_kpt" in k}
+    names = transfer_weights(model, detector.state_dict())
+    assert "model.33.m.0.weight" in names and not any("m_kpt" in n or "anchor" in n for n in names)
+    state = model.state_dict()
+    assert all(torch.equal(state[n], detector.state_dict()[n]) for n in names)
+    assert all(torch.equal(state[n], v) for n, v in fresh.items())
+
+
+def test_weights_round_trip_and_refusals(tmp_path, dataset):
+    save_state(tmp_path / "plain.pt", {"a": torch.arange(3), "b": [1.5, "x"]})
+    state = load_state(tmp_path / "plain.pt")
+    assert state["a"].tolist() == [0, 1, 2] and state["b"] == [1.5, "x"]
+    with pytest.raises(StudyError, match="format is None"):
+        load_weights(tmp_path / "plain.pt")
+    (tmp_path / "short.pt").write_bytes((tmp_path / "plain.pt").read_bytes()[:100])
+    with pytest.raises(StudyError, match=r"short.pt: is not a file of plain tensors"):
+        load_state(tmp_path / "short.pt")
+    with pytest.raises(StudyError, match=r"absent.pt: not found"):
+        load_state(tmp_path / "absent.pt")
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"format": Hostile()}, tmp_path / "hostile.pt")
+    with pytest.raises(StudyError, match="is not a file of plain tensors"):
+        load_state(tmp_path / "hostile.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_anchors_fit_what_they_are_fitted_to():
+    sides = torch.tensor([[10.0, 20], [12, 22], [100, 50], [110, 55], [300, 300], [20, 80]]).repeat(20, 1)
+    sides *= 1 + 0.01 * torch.arange(120)[:, None] / 120
+    anchors = fit_anchors(sides.numpy())
+    assert anchors.shape == (4, 3, 2)
+    assert best_possible_recall(sides.numpy(), anchors, 1.2) == 1.0
+    assert (anchors.prod(-1).ravel()[1:] >= anchors.prod(-1).ravel()[:-1]).all()
+    assert best_possible_recall(sides.numpy(), anchors * 10) < 0.5
+    with pytest.raises(ValueError, match="12 anchors need"):
+        fit_anchors(sides.numpy()[:3])
+
+
+@pytest.mark.parametrize("name", ["yolov5s6_pose", "yolov5s6_pose_faithful"])
+def test_mean_pose_prior_is_what_an_empty_head_predicts(name):
+    from yolopose.decode import decode
+
+    model = build_model(load_variants()[name], 3, 0.125)
+    for parameter in model.detect.parameters():
+        torch.nn.init.zeros_(parameter)
+    pose = torch.tensor([[0.0, -0.5], [0.25, 0.0], [-0.25, 0.5]])
+    model.detect.add_mean_pose(pose)
+    decoded = decode(model.eval()(torch.rand(1, 3, 64, 64)), model.detect)[0]
+    anchors = torch.cat([a.repeat_interleave((64 // s) ** 2, 0) for a, s in
+                         zip(model.detect.anchors_px, model.detect.strides, strict=True)])
+    joints = decoded[:, 6:].unflatten(1, (3, 3))[..., :2]
+    torch.testing.assert_close(joints - decoded[:, None, :2], pose * anchors[:, None], atol=1e-4, rtol=1e-4)
