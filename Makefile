@@ -8,7 +8,7 @@ RESULTS ?=
 SEEDS   ?=
 DEVICE  ?= auto
 PARAMS  ?=
-A       ?=
+A       ?= $(or $(RESULTS),results/$(or $(PROFILE),mini))
 B       ?= paper
 TESTS   ?= tests
 
@@ -18,7 +18,7 @@ STAMP   := $(VENV)/.installed
 OPTIONS  = --profile "$(PROFILE)" --data "$(DATA)" --results "$(RESULTS)" --seeds "$(SEEDS)" --device "$(DEVICE)"
 STAGES  := data complexity train evaluate tables figures report
 
-export PYTHONDONTWRITEBYTECODE = 1
+unexport PYTHONDONTWRITEBYTECODE # compiled modules start twice as fast
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
@@ -28,7 +28,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 ## The study
 ##   reproduce    run whatever is missing, in order, and print what came out
 ##   status       what is done, running, missing or stale, and the time left
-##   compare      compare two sets of results: A=results/mini B=results/reference/mini (B=paper by default)
+##   compare      compare two sets of results: A=<folder> B=<folder>; default: A=results/mini B=paper
 ##   clean        delete the results of PROFILE (never committed ones) and the tools' caches
 ##
 ## Its stages, each one notebook
@@ -82,9 +82,9 @@ $(STAMP): env/requirements.txt env/uv.txt pyproject.toml
 	@"$(VENV)/bin/uv" pip install --quiet --python "$(PY)" --no-deps --no-build-isolation --editable . || { \
 	  echo "make: this package could not be installed (see above)" >&2; exit 1; }
 	@touch $@
-	@echo "setup: done"
 
 setup: $(STAMP)
+	@echo "setup: $(VENV) is up to date"
 
 reproduce $(STAGES): $(STAMP)
 	@"$(PY)" -m yolopose.run $@ $(OPTIONS) $(foreach p,$(PARAMS),--set '$(p)')

@@ -169,6 +169,7 @@ BROKEN: list[tuple[str, Callable[[Path], Any], list[str]]] = [
     ("flat box", _first("annotations", bbox=[10, 20, 0, 80]), ["width or height not positive", "(10)"]),
     ("no box", _without("annotations", "bbox"), ["annotations[].bbox: missing"]),
     ("no area", _without("annotations", "area"), ["annotations[].area: missing"]),
+    ("area of nothing", _first("annotations", area=0), ["annotations[].area: not a positive number", "(10)"]),
     ("annotation id twice", _first("annotations", id=11), ["annotations[].id: used more than once", "(11)"]),
     ("image id twice", _first("images", id=2), ["images[].id: used more than once", "(2)"]),
     ("unknown image", _first("annotations", image_id=99), ["no such image"]),

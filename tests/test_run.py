@@ -132,7 +132,7 @@ def test_stored_results_need_neither_data_nor_profile(books, results, executed, 
     assert executed == ["06_tables", "07_figures", "08_report"]
 
 
-def test_committed_results_get_no_bookkeeping(books, executed, monkeypatch, tmp_path):
+def test_committed_results_get_no_bookkeeping(books, executed, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(stages, "REPO", tmp_path)
     reference = tmp_path / "results" / "reference" / "smoke"
     command("reproduce", results=tmp_path / "made")
@@ -142,6 +142,8 @@ def test_committed_results_get_no_bookkeeping(books, executed, monkeypatch, tmp_
         (reference / name).unlink()
     before = {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()}
     assert run.main(["tables", "--results", str(reference)]) == 0
+    assert run.main(["reproduce", "--results", str(reference)]) == 0
+    assert status.main(["--results", str(reference)]) == 0 and "nothing to do" in capsys.readouterr().out
     assert {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()} == before
 
 

@@ -5,9 +5,9 @@ Two named losses share them (paper §3.3–3.4, reference §4; the differences a
 * ``official``: as the released code computes. Means within a scale, summed over scales; OKS pooled over all visible
   joints of a scale with exponent −d²/(4σ²·box area); effective gains that depend on the image size.
 * ``paper_eq``: the equations as printed, the sign of Eq. 3 corrected. OKS averaged per person with exponent
-  −d²/(2s²k²), k = 2σ, s² the box area; keypoint confidence summed over the joints; printed gains; every match weighs
-  the same (Eq. 5's sum over scales, anchors and locations, divided by the number of matches). Objectness, which
-  Eq. 5 leaves out and without which nothing is detected, is the official one.
+  −d²/(2s²k²), k = 2σ, s² the box area; keypoint confidence summed over the joints; a class term; printed gains. Eq. 5's
+  sums over anchors and locations are means within a scale as in the official loss, and objectness, which Eq. 5 leaves
+  out and without which nothing is detected, is the official one.
 """
 
 from __future__ import annotations
@@ -128,7 +128,6 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
     device, batch = raw[0].device, raw[0].shape[0]
     zero = torch.zeros((), device=device)
     sums = dict.fromkeys(TERMS, zero)
-    matched = 0
     for scale, (maps, stride, anchors_px) in enumerate(zip(raw, detect.strides, detect.anchors_px, strict=True)):
         _, a, h, w, _ = maps.shape
         m = match_anchors(targets, anchors_px, stride, h, w, threshold)
@@ -149,15 +148,10 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
                 true_kpt = truth[:, 6:].unflatten(1, (-1, 3))
                 terms.update(keypoint_terms(pred_kpt, true_kpt, m.cell, stride, true_box[:, 2:].prod(1), sigmas, loss))
             if loss == "paper_eq":
-                terms["cls"] = F.softplus(-rows[:, 5])  # BCE with target 1
-                sums = {k: sums[k] + terms[k].sum() if k in terms else sums[k] for k in TERMS}
-                matched += len(m)
-            else:
-                sums = {k: sums[k] + terms[k].mean() if k in terms else sums[k] for k in TERMS}
-        bce = F.binary_cross_entropy_with_logits(objectness, tobj)
-        sums = {**sums, "obj": sums["obj"] + SCALE_BALANCE[scale] * bce}
-    if matched:
-        sums = {k: v if k == "obj" else v / matched for k, v in sums.items()}
+                terms["cls"] = F.softplus(-rows[:, 5])  # binary cross-entropy with target 1
+            for name, values in terms.items():
+                sums[name] = sums[name] + values.mean()
+        sums["obj"] = sums["obj"] + SCALE_BALANCE[scale] * F.binary_cross_entropy_with_logits(objectness, tobj)
     items = {k: gains.get(k, 0.0) * v for k, v in sums.items()}
     return LossTerms(sum(items.values()) * batch, {k: v.detach() for k, v in items.items()})
 

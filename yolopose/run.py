@@ -28,13 +28,13 @@ from yolopose.stages import (
     STAGES,
     Stage,
     Target,
-    check_not_stale,
     missing_outputs,
     record,
     record_study,
     resolve_target,
     why_not_done,
 )
+from yolopose.stale import check_not_stale
 from yolopose.summary import duration, summary
 
 
@@ -124,18 +124,19 @@ def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, 
     if stage.name in ("train", "evaluate"):
         check_not_stale(target)
     _say(f"{label}{stage.name}: notebooks/{stage.source.name} → {target.results_dir}")
-    start, parameters = time.monotonic(), None
+    start = time.monotonic()
     try:
         execute(stage.source, target.results_dir / "notebooks" / stage.source.name,
                 stage_parameters(stage, target, extra, device), target.results_dir)
         if missing := missing_outputs(stage, target):
             raise NotebookFailure(f"{stage.source.name}: ended without writing {', '.join(missing[:3])} in "
                                   f"{target.results_dir}")
-        parameters = _mine(stage, extra)
-    finally:
-        seconds = time.monotonic() - start
-        with contextlib.suppress(StudyError) if parameters is None else contextlib.nullcontext():
-            record(stage, target, seconds, parameters)
+    except BaseException:
+        with contextlib.suppress(StudyError):  # the first failure is the one to tell
+            record(stage, target, time.monotonic() - start, None)
+        raise
+    seconds = time.monotonic() - start
+    record(stage, target, seconds, _mine(stage, extra))
     _say(f"{label}{stage.name}: done in {duration(seconds)}")
     return seconds
 

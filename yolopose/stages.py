@@ -8,7 +8,6 @@ stage and the results that it read. Deciding this imports neither torch nor pape
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,7 @@ def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dic
             profile.sizes, profile.width_factor, profile.experiments])
     elif stage.name in ("train", "evaluate") and study:
         parts["configuration"] = config_hash({f"{r.experiment.name}/{r.seed}": r.hash for r in study.runs()})
-        parts["data set"] = _data_fingerprint(target)
+        parts["data set"] = data_fingerprint(target)
         if stage.name == "evaluate":
             parts["weights"] = config_hash(_trained_weights(study))
     elif stage.stored_only:
@@ -159,7 +158,8 @@ def _annotation_files(study: Study) -> list[Any]:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
-def _data_fingerprint(target: Target) -> str:
+def data_fingerprint(target: Target) -> str:
+    """Fingerprint of the data set, as ``data.json`` has it; empty before the data stage has run."""
     path = target.results_dir / "data.json"
     return str(read_json(path).get("fingerprint", "")) if path.is_file() else ""
 
@@ -233,13 +233,18 @@ def read_records(results_dir: Path) -> dict[str, Any]:
 
 def why_not_done(stage: Stage, target: Target, parameters: dict[str, Any]) -> str | None:
     """``None`` when the stage holds; otherwise the reason in words."""
+    missing = missing_outputs(stage, target)
+    absent = f"{missing[0]} is missing" + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "") \
+        if missing else None
+    if target.committed:  # no bookkeeping there: the files decide
+        return absent
     record = read_records(target.results_dir).get(stage.name)
     if not isinstance(record, dict):
         return "not run yet"
     if "fingerprint" not in record:
         return "was stopped"
-    if missing := missing_outputs(stage, target):
-        return f"{missing[0]} is missing" + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
+    if absent:
+        return absent
     before, now = record["fingerprint"], fingerprint(stage, target, parameters)
     changed = [name for name in sorted(set(before) | set(now)) if before.get(name) != now.get(name)]
     if changed:
@@ -257,62 +262,3 @@ def record(stage: Stage, target: Target, seconds: float, parameters: dict[str, A
     done = {} if parameters is None else {"fingerprint": fingerprint(stage, target, parameters)}
     records[stage.name] = {**done, "seconds": round(spent + seconds, 1)}
     write_json(target.results_dir / RECORDS, {name: records[name] for name in STAGES if name in records})
-
-
-# --- results of another configuration --------------------------------------------------------------------------------
-
-def stale_runs(target: Target) -> dict[str, list[str]]:
-    """Runs whose stored configuration or data differ from today's, with what changed, for example
-    ``{"s6/seed0": ["train.epochs: 3 → 5"]}``."""
-    study, stale = target.study, {}
-    if study is None:
-        return stale
-    data = _data_fingerprint(target)
-    for run in study.runs():
-        path = study.run_dir(run.experiment.name, run.seed) / "run.json"
-        if not path.is_file():
-            continue
-        record = read_json(path)
-        changes = []
-        if record.get("config_hash") != run.hash:
-            changes = _differences(record.get("config") or {}, run.as_dict()) or ["its configuration's hash"]
-        if data and record.get("data_fingerprint") not in (None, data):
-            changes.append(f"data set: {str(record['data_fingerprint'])[:12]} → {data[:12]}")
-        if changes:
-            stale[f"{run.experiment.name}/seed{run.seed}"] = changes
-    return stale
-
-
-def _differences(before: Any, now: Any, key: str = "") -> list[str]:
-    """Dotted keys whose values differ, as ``key: old → new``."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = list(before) + [name for name in now if name not in before]
-        return [line for name in names
-                for line in _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)]
-    return [] if before == now else [f"{key}: {_short(before)} → {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else re.sub(r"\s+", " ", str(value))
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def check_not_stale(target: Target) -> None:
-    """Refuse to go on from results that another configuration made.
-
-    Raises:
-        StudyError: naming the runs, what changed, and what to do.
-    """
-    stale = stale_runs(target)
-    if not stale:
-        return
-    by_change: dict[str, list[str]] = {}
-    for name, changes in stale.items():
-        more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
-        by_change.setdefault("; ".join(changes[:4]) + more, []).append(name)
-    lines = [f"  {', '.join(names)}: {change}" for change, names in by_change.items()]
-    raise StudyError("\n".join([
-        f"{target.results_dir}: {len(stale)} finished run{'s' if len(stale) > 1 else ''} "
-        f"{'were' if len(stale) > 1 else 'was'} made by another configuration (old → new):", *lines,
-        f"Nothing was changed. Undo the difference, give another RESULTS=, move {target.results_dir} away, "
-        f"or delete it: make clean RESULTS={target.results_dir}"]))

@@ -18,7 +18,8 @@ from yolopose.lock import holder
 from yolopose.measured import REFERENCE_DIR
 from yolopose.results import read_json
 from yolopose.run import add_target_arguments, guarded
-from yolopose.stages import STAGES, Target, data_name, read_records, resolve_target, stale_runs, why_not_done
+from yolopose.stages import STAGES, Target, data_name, read_records, resolve_target, why_not_done
+from yolopose.stale import stale_runs
 from yolopose.summary import duration
 
 
@@ -132,7 +133,8 @@ def report(target: Target) -> str:
     for stage in STAGES.values():
         reason = why_not_done(stage, target, {})
         if reason is None:
-            rows.append([stage.name, "done", duration(records[stage.name].get("seconds", 0))])
+            seconds = records.get(stage.name, {}).get("seconds")
+            rows.append([stage.name, "done", "" if seconds is None else duration(seconds)])
         else:
             rows.append([stage.name, "missing" if reason == "not run yet" else "to be redone",
                          "" if reason == "not run yet" else reason])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,8 +24,8 @@ from yolopose.data.schema import KeypointSchema
 from yolopose.data.store import SampleStore
 from yolopose.errors import StudyError
 
-SHARED_MEMORY_HINT = ("a data worker process died (killed, out of memory, or /dev/shm is full); free memory or set "
-                      "train.workers to 0 in the profile, then repeat the command, which goes on where it stopped")
+WORKER_DIED = ("a data worker process died (killed, out of memory, or /dev/shm is full); free memory or set "
+               "train.workers to 0 in the profile, then repeat the command, which goes on where it stopped")
 
 
 class _Batches(Dataset):
@@ -198,16 +199,21 @@ def _start_worker(_: int) -> None:
 
 
 def _checked(loader: DataLoader) -> Iterator[Any]:
-    iterator = iter(loader)
-    while True:
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "worker" in str(error) or "shared memory" in str(error):
-                raise StudyError(SHARED_MEMORY_HINT) from error
-            raise
-        if isinstance(item, StudyError):
-            raise item
-        yield item
+    """The loader's items; a dead worker and errors that came as values are raised as ``StudyError``."""
+    # torch lets a worker's death interrupt whatever the main process is doing. Without its handler the death is noticed
+    # here, when the next batch is asked for.
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        iterator = iter(loader)
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) != handler:
+            signal.signal(signal.SIGCHLD, handler)
+        while (item := next(iterator, None)) is not None:
+            if isinstance(item, StudyError):
+                raise item
+            yield item
+    except (EOFError, ConnectionError, FileNotFoundError) as error:  # it died while handing over a batch
+        raise StudyError(WORKER_DIED) from error
+    except RuntimeError as error:
+        if "DataLoader worker (pid" in str(error) or "shared memory" in str(error):
+            raise StudyError(WORKER_DIED) from error
+        raise

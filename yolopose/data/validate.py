@@ -194,6 +194,9 @@ def _check_keypoints(path: Path, rows: list[dict[str, Any]], found: Annotations,
     stored = np.asarray([r.get("num_keypoints", n) for r, n in zip(rows, counted, strict=True)])
     problems.add(path, "annotations[].num_keypoints: disagrees with the visibility flags in annotations",
                  "it is the number of joints whose flag is 1 or 2", found.ids[(stored != counted) & ~bad])
+    area = np.asarray([r["area"] for r in rows], np.float64)
+    problems.add(path, "annotations[].area: not a positive number in annotations",
+                 "OKS divides by it; give the person's area in px", found.ids[found.labelled & ~(area > 0)])
     for row, n in zip(rows, counted, strict=True):
         row.setdefault("num_keypoints", int(n))
         row.setdefault("iscrowd", 0)

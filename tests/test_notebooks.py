@@ -1,0 +1,91 @@
+"""The committed notebooks and texts: tidy, without outputs and without traces of a machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from yolopose.execute import parameter_defaults
+from yolopose.stages import NOTEBOOKS, STAGES
+
+REPO = Path(__file__).resolve().parents[1]
+BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
+NAMES = [path.name for path in BOOKS]
+
+
+def code(path: Path) -> list[str]:
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_every_stage_has_its_notebook():
+    assert {stage.source for stage in STAGES.values()} <= set(BOOKS)
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=NAMES)
+def test_source_is_tidy(path):
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    assert book.metadata.kernelspec.name == "python3"
+    assert len({cell.id for cell in book.cells}) == len(book.cells)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None, "sources carry no outputs"
+    assert book.cells[0].cell_type == "markdown" and book.cells[0].source.startswith("# ")
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=NAMES)
+def test_parameters_default_to_the_smallest_scale(path):
+    values = parameter_defaults(path)
+    assert values["PROFILE"] == "smoke" and values["RESULTS"] == ""
+    assert "DATA" not in values or values["DATA"] == ""
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=NAMES)
+def test_nothing_is_defined_in_a_notebook(path):
+    for source in code(path):
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef, ast.Lambda)), source
+    prose = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"]
+    assert len(prose) >= 4 and sum(map(len, prose)) > 600, "a notebook explains what it does"
+    assert any("enter_repository()" in source for source in code(path))
+
+
+def committed_texts() -> list[Path]:
+    """Text files of the repository that git keeps, or would keep."""
+    git = shutil.which("git")
+    listed = subprocess.run([git, "ls-files", "-co", "--exclude-standard"], cwd=REPO, capture_output=True,
+                            text=True) if git else None
+    if listed is None or listed.returncode:
+        pytest.skip("not a git checkout")
+    endings = {".py", ".md", ".ipynb", ".json", ".csv", ".yaml", ".toml", ".txt", ".in", ".cff", ".html", ".svg", ".j2",
+               ""}
+    paths = [REPO / name for name in listed.stdout.splitlines()]
+    return [path for path in paths if path.suffix in endings and path.is_file() and path.name != Path(__file__).name]
+
+
+def test_no_committed_file_tells_of_a_machine():
+    home = re.escape(str(Path.home())) + "/"
+    here = re.escape(str(REPO)) + "/"
+    pattern = re.compile(rf"{home}|{here}|/root/|/home/\w+/|/Users/\w+/|file:///")
+    found = [f"{path.relative_to(REPO)}: {hit.group()}" for path in committed_texts()
+             if (hit := pattern.search(path.read_text(errors="ignore")))]
+    assert not found, found
+
+
+def test_the_readme_leaves_nothing_to_be_measured_and_its_links_lead_somewhere():
+    text = (REPO / "README.md").read_text()
+    assert not re.findall(r"MEASURE-\d+", text)
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert "://" in target or (REPO / target).exists(), f"README.md links to {target}, which does not exist"
+
+
+def test_the_readmes_commands_exist():
+    known = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True).stdout
+    for target in re.findall(r"(?:^|`)make ([a-z]+)", (REPO / "README.md").read_text(), re.M):
+        assert target == "help" or re.search(rf"^  {target}\s", known, re.M), f"README.md names make {target}"

@@ -1,0 +1,144 @@
+"""The whole study at smoke scale, as a user runs it: to the end, again, killed, from stored results, on real images."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from yolopose.stages import NOTEBOOKS, STAGES
+
+REPO = Path(__file__).resolve().parents[1]
+EXACT = ("*/seed*/curve.csv", "*/seed*/metrics.json", "*/seed*/predictions.json.gz", "tables/*", "figures/*",
+         "comparison.csv", "claims.csv", "complexity.csv", "data.json")
+
+pytestmark = pytest.mark.slow
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "yolopose.run", *arguments]
+
+
+def run(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=REPO, capture_output=True, text=True, timeout=timeout)
+
+
+def exact_files(results: Path) -> dict[str, bytes]:
+    """What must be the same to the byte however often a run was stopped; times and memory live in ``run.json``."""
+    return {str(p.relative_to(results)): p.read_bytes() for pattern in EXACT for p in sorted(results.glob(pattern))}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> Path:
+    """Results of one uninterrupted run."""
+    results = tmp_path_factory.mktemp("study") / "smoke"
+    done = run("reproduce", "--profile", "smoke", "--results", str(results))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "report: " in done.stdout and "claims decided by this run" in done.stdout
+    return results
+
+
+def test_everything_that_the_design_names_is_there(smoke):
+    for name in ("study.json", "data.json", "complexity.csv", "comparison.csv", "claims.csv", "report.html",
+                 *(f"tables/table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")),
+                 *(f"figures/figure{n}.{kind}" for n in (4, 5, 6) for kind in ("png", "svg")),
+                 *(f"notebooks/{stage.notebook}.ipynb" for stage in STAGES.values())):
+        assert (smoke / name).stat().st_size > 0, name
+    for experiment in ("s6", "m6", "l6", "s6_faithful", "s6_paper_eq", "s6_relu"):
+        folder = smoke / experiment / "seed0"
+        record = json.loads((folder / "run.json").read_text())
+        assert {"config", "config_hash", "data_fingerprint", "weights_sha256", "git", "packages", "hardware", "train",
+                "evaluate"} <= set(record)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert {"val", "val_all", "test_dev", "val_box"} <= set(metrics)
+        assert (folder / "curve.csv").is_file() and (folder / "predictions.json.gz").is_file()
+    assert not [p for p in smoke.rglob("*") if p.name.startswith(".") or p.name.endswith((".failed.ipynb", ".tmp"))]
+
+
+def test_executed_notebooks_show_pictures_and_no_machine(smoke):
+    for path in sorted((smoke / "notebooks").glob("*.ipynb")):
+        text = path.read_text()
+        assert str(REPO) not in text and f'"{Path.home()}/' not in text, path.name
+        book = json.loads(text)
+        assert all(cell["execution_count"] for cell in book["cells"] if cell["cell_type"] == "code")
+        assert not any(o["output_type"] == "error" for c in book["cells"] for o in c.get("outputs", []))
+    for name in ("01_data", "03_train", "04_evaluate", "07_figures"):
+        text = (smoke / "notebooks" / f"{name}.ipynb").read_text()
+        assert "image/jpeg" in text or "image/png" in text, name
+
+
+def test_a_second_run_does_nothing_within_five_seconds(smoke):
+    before = {p: p.stat().st_mtime_ns for p in smoke.rglob("*") if p.is_file()}
+    start = time.monotonic()
+    done = run("reproduce", "--profile", "smoke", "--results", str(smoke))
+    assert time.monotonic() - start < 5.0
+    assert done.returncode == 0 and "nothing to run" in done.stderr
+    assert {p: p.stat().st_mtime_ns for p in smoke.rglob("*") if p.is_file()} == before
+
+
+def test_tables_figures_and_report_are_rebuilt_to_the_byte_from_stored_results(smoke, tmp_path):
+    stored = tmp_path / "smoke"
+    shutil.copytree(smoke, stored, ignore=shutil.ignore_patterns("stages.json", "*.pt"))
+    made = ["comparison.csv", "claims.csv", "report.html"]
+    made += [str(p.relative_to(smoke)) for name in ("tables", "figures") for p in sorted((smoke / name).iterdir())]
+    before = {name: (stored / name).read_bytes() for name in made}
+    for name in made:
+        (stored / name).unlink()
+    start = time.monotonic()
+    for stage in ("tables", "figures", "report"):
+        done = run(stage, "--results", str(stored))
+        assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 60
+    assert {name: (stored / name).read_bytes() for name in made} == before
+
+
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(smoke, tmp_path):
+    results = tmp_path / "killed"
+    results.mkdir()
+    shutil.copy(smoke / "complexity.csv", results)  # counted already: the kills are meant for the rest
+    chance = random.Random(0)
+    arguments = ("reproduce", "--profile", "smoke", "--results", str(results))
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        process = subprocess.Popen(command(*arguments), cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=chance.uniform(4, 40))
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            process.wait(timeout=60)
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, theirs = exact_files(results), exact_files(smoke)
+    assert sorted(ours) == sorted(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_the_same_chain_runs_on_real_images(shared, tmp_path, smoke):
+    data = Path(os.path.relpath(shared / "data" / "coco-real", REPO))
+    results = tmp_path / "smoke-coco-real"
+    results.mkdir()
+    shutil.copy(smoke / "complexity.csv", results)
+    done = run("reproduce", "--profile", "smoke", "--data", str(data), "--results", str(results))
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = json.loads((results / "s6/seed0/metrics.json").read_text())
+    assert metrics["test_dev"]["status"] == "not run" and metrics["val"]["images"] > 0
+    assert json.loads((results / "study.json").read_text())["data"] == "coco-real"
+    other = run("reproduce", "--profile", "smoke", "--results", str(results))
+    assert other.returncode == 2 and "data.source: folder → synthetic" in other.stderr
+
+
+def test_a_notebook_opened_in_its_own_folder_finds_the_repository(tmp_path):
+    import papermill
+
+    book = papermill.execute_notebook(
+        str(NOTEBOOKS / "01_data.ipynb"), None, {"RESULTS": str(tmp_path / "r"), "IMAGES": 4}, kernel_name="python3",
+        cwd=str(NOTEBOOKS), progress_bar=False)
+    assert (tmp_path / "r" / "data.json").is_file()
+    assert not any(o.output_type == "error" for c in book.cells for o in c.get("outputs", []))
