@@ -141,7 +141,8 @@ def test_perfect_prediction_has_no_box_and_keypoint_loss():
     model = build_model(load_variants()["yolov5s6_pose"], 17, 0.25, seed=0)
     raw = [torch.zeros(1, 3, 128 // s, 128 // s, 57) for s in model.detect.strides]
     target = person(44, 44, 38, 94, joints=17)
-    target[0, 6:] = torch.stack((torch.linspace(30, 60, 17), torch.linspace(10, 90, 17), torch.full((17,), 2.0)), 1).flatten()
+    joints = torch.linspace(30, 60, 17), torch.linspace(10, 90, 17), torch.full((17,), 2.0)
+    target[0, 6:] = torch.stack(joints, 1).flatten()
     for maps, stride, anchors in zip(raw, model.detect.strides, model.detect.anchors_px, strict=True):
         m = match_anchors(target, anchors, stride, maps.shape[2], maps.shape[3])
         for a, r, c in zip(m.anchor, m.row, m.column, strict=True):
@@ -151,7 +152,8 @@ def test_perfect_prediction_has_no_box_and_keypoint_loss():
             maps[0, a, r, c, 2:4] = torch.logit((target[0, 4:6] / anchors[a]).sqrt() / 2)
             xy = target[0, 6:].view(17, 3)[:, :2] / stride - cell
             maps[0, a, r, c, 6:].view(17, 3)[:, :2] = (xy + 0.5) / 2
-    result = compute_loss(raw, target, model.detect, torch.full((17,), 0.05), "official", effective_gains("official", 640))
+    gains = effective_gains("official", 640)
+    result = compute_loss(raw, target, model.detect, torch.full((17,), 0.05), "official", gains)
     assert result.items["box"].item() == pytest.approx(0, abs=1e-5)
     assert result.items["kpt"].item() == pytest.approx(0, abs=1e-5)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from yolopose.data import GENERATOR_VERSION
 from yolopose.errors import StudyError
 from yolopose.results import config_hash
 
@@ -78,8 +79,11 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation. ``warmup_iterations`` and ``ema_tau`` count optimizer steps; ``gains`` per loss name are either the
-    word ``derived`` (the loss's own rule) or effective gains by term; ``keypoint_prior`` is ``none`` or ``mean_pose``."""
+    """Optimisation. ``warmup_iterations`` and ``ema_tau`` count optimizer steps.
+
+    ``gains`` per loss name are either the word ``derived`` (the loss's own rule) or effective gains by term;
+    ``keypoint_prior`` is ``none`` or ``mean_pose``; ``initialisation`` is ``scratch`` or ``person_detector``.
+    """
 
     epochs: int
     batch_size: int
@@ -312,7 +316,8 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
         raise StudyError(f"PROFILE={profile} needs DATA=<folder in COCO layout>, for example "
                          f"make reproduce PROFILE={profile} DATA=/data/coco")
     else:
-        data_dir = Path("data") / f"{chosen.data.difficulty}-{config_hash(asdict(chosen.data))[:8]}"
+        spec = [GENERATOR_VERSION, asdict(chosen.data)]
+        data_dir = Path("data") / f"{chosen.data.difficulty}-{config_hash(spec)[:8]}"
     try:
         wanted = seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds
         seed_list = tuple(int(s) for s in wanted) if wanted else chosen.seeds

@@ -24,7 +24,7 @@ from yolopose.errors import StudyError
 from yolopose.evaluate import predict_split, score_split, select_device
 from yolopose.losses import TERMS, compute_loss, effective_gains
 from yolopose.models.anchors import MIN_RECALL, best_possible_recall, fit_anchors
-from yolopose.models.yolov5 import COCO_ANCHORS_PX, YOLOPose, build_model, count_parameters
+from yolopose.models.yolov5 import COCO_ANCHORS_PX, build_model, count_parameters
 from yolopose.optim import ExponentialMovingAverage, Schedule, build_optimizer
 from yolopose.results import file_sha256, peak_memory_gib, provenance, read_json, write_csv, write_json
 
@@ -53,7 +53,7 @@ def run_gains(run: RunConfig) -> dict[str, float]:
     given = run.train.gains.get(name)
     if given == "derived":
         return effective_gains(name, run.input_size)
-    if not isinstance(given, dict) or not set(given) <= set(TERMS) or not {"box", "obj", "kpt", "kpt_conf"} <= set(given):
+    if not isinstance(given, dict) or not {"box", "obj", "kpt", "kpt_conf"} <= set(given) <= set(TERMS):
         raise StudyError(f"{where}: give the word derived, or a gain for each of box, obj, kpt, kpt_conf (and cls)")
     return {"cls": 0.0, **{k: float(v) for k, v in given.items()}}
 
@@ -78,7 +78,9 @@ def mean_pose(dataset: CocoDataset) -> np.ndarray:
 
 
 def choose_anchors(run: RunConfig, dataset: CocoDataset) -> tuple[np.ndarray, dict[str, Any]]:
-    """(4, 3, 2) anchors in px and what to record of them: ``coco`` keeps COCO's, ``auto`` fits them to the training set.
+    """(4, 3, 2) anchors in px and what to record of them.
+
+    ``coco`` keeps COCO's, ``auto`` fits them to the training set.
 
     Raises:
         StudyError: COCO's anchors are asked for and reach too few of the boxes.

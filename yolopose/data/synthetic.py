@@ -15,16 +15,18 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from yolopose.data import GENERATOR_VERSION
 from yolopose.data.synthetic_compose import DIFFICULTIES, compose
 from yolopose.errors import StudyError
 
-GENERATOR_VERSION = "2"  # raise it whenever an image or an annotation changes
 SPLITS = ("train", "val", "test_dev")
 _FOLDERS = {"train": "train2017", "val": "val2017", "test_dev": "test2017"}
 _FIRST_ID = {"train": 1, "val": 10_000_001, "test_dev": 20_000_001}
@@ -218,8 +220,14 @@ def _results(tasks: list, workers: int) -> Iterator[int]:
         return
     # Forked workers start at once and need no importable main module; macOS libraries do not survive a fork.
     method = "fork" if sys.platform.startswith("linux") else "spawn"
-    with multiprocessing.get_context(method).Pool(workers) as pool:
-        yield from pool.imap_unordered(_chunk, tasks)
+    context = multiprocessing.get_context(method)
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            for job in as_completed([pool.submit(_chunk, task) for task in tasks]):
+                yield job.result()
+    except BrokenProcessPool:
+        raise StudyError(f"{tasks[0][0]}: a process that draws images was killed, as happens when memory runs out; "
+                         "repeat the command, finished images are kept") from None
 
 
 def _assemble(partial: Path, spec: SyntheticSpec) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from yolopose.data.synthetic_labels import crowd_annotation, person_annotation
 from yolopose.data.synthetic_objects import Shape, object_shape, seat
-from yolopose.data.synthetic_people import Person, draw_person, sample_person
+from yolopose.data.synthetic_people import CALM, LIVELY, Habits, Person, draw_person, sample_person
 from yolopose.data.synthetic_raster import Light
 from yolopose.data.synthetic_scene import background, finish
 
@@ -32,6 +32,7 @@ class Difficulty:
         occluders: mean number of things in front of people.
         unlabelled: chance of small persons without keypoints; ``crowd``: of a crowd region.
         omit: how readily an annotator leaves out a joint that is hidden (0 labels all that can be placed).
+        habits: what people do and where they look.
     """
 
     aspects: tuple[float, ...]
@@ -45,21 +46,23 @@ class Difficulty:
     unlabelled: float
     crowd: float
     omit: float
+    habits: Habits
 
 
 DIFFICULTIES = {
     "near": Difficulty(
-        aspects=(0.35, 0.1, 0.3, 0.2, 0.05),
-        persons=(0.02, 0.5, 0.29, 0.14, 0.05),
-        size=(0.76, 0.26),
-        size_range=(0.35, 1.2),
+        aspects=(0.12, 0.03, 0.7, 0.1, 0.05),
+        persons=(0.02, 0.58, 0.27, 0.1, 0.03),
+        size=(0.8, 0.22),
+        size_range=(0.4, 1.2),
         group_spread=0.12,
-        cut=(0.25, 0.35),
+        cut=(0.15, 0.3),
         close_up=0.0,
-        occluders=0.35,
-        unlabelled=0.05,
+        occluders=0.25,
+        unlabelled=0.04,
         crowd=0.03,
         omit=0.0,
+        habits=CALM,
     ),
     "coco": Difficulty(
         aspects=(0.36, 0.4, 0.02, 0.11, 0.11),
@@ -73,6 +76,7 @@ DIFFICULTIES = {
         unlabelled=0.15,
         crowd=0.03,
         omit=0.7,
+        habits=LIVELY,
     ),
 }
 
@@ -155,7 +159,7 @@ def _place_people(rng, difficulty: Difficulty, height: int, width: int, elevatio
     close_up = rng.random() < difficulty.close_up
     placed: list[_Placed] = []
     for _ in range(count):
-        person = sample_person(rng, elevation)
+        person = sample_person(rng, elevation, difficulty.habits)
         best = None
         for _attempt in range(6):
             share = np.exp(group + rng.normal(0, own)) * (2.2 if close_up else 1.0)
@@ -169,7 +173,7 @@ def _place_people(rng, difficulty: Difficulty, height: int, width: int, elevatio
         placed.append(best[1])
     if rng.random() < difficulty.unlabelled:
         for _ in range(int(rng.integers(1, 3))):
-            person = sample_person(rng, elevation)
+            person = sample_person(rng, elevation, difficulty.habits)
             item = _place(rng, difficulty, person, rng.uniform(0.06, 0.13), height, width, False, placed)
             item.labelled = False
             placed.append(item)

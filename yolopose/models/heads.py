@@ -123,7 +123,7 @@ class Detect(nn.Module):
 
 
 def keypoint_branch(channels: int, outputs: int, depth: int) -> nn.Module:
-    """``depth`` × (depth-wise 3×3, point-wise 1×1), the last point-wise one a plain convolution to ``outputs`` channels.
+    """``depth`` × (depth-wise 3×3, point-wise 1×1); the last point-wise one is a plain convolution to ``outputs``.
 
     Always SiLU: the official head does not follow the model's activation (reference §1.4).
     """
