@@ -99,7 +99,7 @@ bench: $(STAMP)
 	@"$(PY)" -m yolopose.bench
 
 lab: $(STAMP)
-	@"$(PY)" -m jupyter lab notebooks
+	@"$(PY)" -m jupyterlab notebooks
 
 lint: $(STAMP)
 	@"$(PY)" -m ruff check .

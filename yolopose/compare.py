@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolopose.config import load_experiments
+from yolopose.config import config_changes, load_experiments
 from yolopose.errors import StudyError
 from yolopose.measured import MAIN_CONVENTION, PAPER_DIR, Measurement, ResultSet, difference, load_results
 from yolopose.results import read_csv, write_csv
@@ -255,23 +255,15 @@ def describe_difference(a: str | Path, b: str | Path) -> list[str]:
     for name in sorted(set(one.runs) & set(two.runs)):
         x, y = one.runs[name][0], two.runs[name][0]
         if x.record.get("config_hash") != y.record.get("config_hash"):
-            keys = [k for k in _changed(x.config, y.config) if not k.startswith("seed")]
+            keys = [k for k in config_changes(x.config, y.config) if not k.startswith("seed")]
             if keys:
                 seen.setdefault("configuration: " + "; ".join(keys), []).append(name)
         for key in ("data_fingerprint", "hardware", "packages"):
             p, q = x.record.get(key), y.record.get(key)
             if p != q:
-                text = "; ".join(_changed(p or {}, q or {})) if isinstance(p, dict) else f"{p} → {q}"
+                text = "; ".join(config_changes(p or {}, q or {})) if isinstance(p, dict) else f"{p} → {q}"
                 seen.setdefault(f"{key.replace('_', ' ')}: {text}", []).append(name)
     return lines + [f"{', '.join(names)}: {text}" for text, names in seen.items()]
-
-
-def _changed(a: Any, b: Any, prefix: str = "") -> list[str]:
-    """``key old → new`` for every leaf that differs between two JSON values."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [line for key in dict.fromkeys([*a, *b])
-                for line in _changed(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key))]
-    return [] if a == b else [f"{prefix} {a} → {b}"]
 
 
 def format_text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ that ``make status`` answers at once.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
@@ -171,6 +172,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return value
+
+
+def config_changes(before: Any, now: Any, key: str = "") -> list[str]:
+    """Dotted keys of two nested configurations whose values differ, as ``key: old → new``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = list(before) + [name for name in now if name not in before]
+        return [line for name in names
+                for line in config_changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)]
+    return [] if before == now else [f"{key}: {_short(before)} → {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else re.sub(r"\s+", " ", str(value))
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -136,12 +136,12 @@ def _own_kernel(results_dir: Path) -> Iterator[None]:
             RESULTS_VARIABLE: str(results_dir.resolve()),
             "IPYTHONDIR": folder, "JUPYTER_RUNTIME_DIR": folder, "MATPLOTLIBRC": os.devnull,
             "MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONHASHSEED": "0",
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1", "COLUMNS": str(min(shutil.get_terminal_size().columns, 120)),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "TQDM_NCOLS": str(min(shutil.get_terminal_size().columns - 1, 100)), "TQDM_NROWS": "20",
         }
         (spec / "kernel.json").write_text(json.dumps({
             "argv": [sys.executable, "-m", "yolopose.kernel", "-f", "{connection_file}", "--log-level=40"],
-            "display_name": "Python 3", "language": "python", "env": environment,
-            "metadata": {"supported_encryption": ["curve"]}}))
+            "display_name": "Python 3", "language": "python", "env": environment}))
         before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR")}
         os.environ.update(JUPYTER_PATH=folder, JUPYTER_RUNTIME_DIR=folder)
         try:

@@ -14,7 +14,7 @@ from yolopose.config import load_profiles
 MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 # Settings in which profiles differ without changing what is studied.
 NOT_RECIPE = re.compile(r"data\.(train|val|test_dev|seed|name)|"
-                        r"train\.(workers|validate_.*|batch_size|nominal_batch|amp)")
+                        r"train\.(workers|validate_.*|batch_size|nominal_batch|amp)|evaluate\.batch_size")
 _INLINE = ((re.compile(r"`([^`]+)`"), r"<code>\1</code>"), (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
            (re.compile(r"(?<![\w*])\*([^*]+)\*(?![\w*])"), r"<em>\1</em>"))
 
@@ -113,7 +113,7 @@ def recipe(settings: dict[str, Any]) -> dict[str, str]:
     sizes = settings.get("sizes") or {settings["experiment"]["input_size"]: settings["input_size"]}
     leaves = {"sizes": ", ".join(f"{k}: {v}" for k, v in sizes.items()),
               "width_factor": str(settings["width_factor"])}
-    for part in ("data", "augment", "train"):
+    for part in ("data", "augment", "train", "evaluate"):
         for key, value in settings[part].items():
             if key == "gains":
                 leaves |= {f"train.gains.{loss}": ", ".join(f"{k} {v}" for k, v in given.items())

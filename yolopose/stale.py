@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
+from yolopose.config import config_changes
 from yolopose.errors import StudyError
 from yolopose.results import read_json
 from yolopose.stages import Target, data_fingerprint
@@ -30,20 +28,6 @@ def stale_runs(target: Target) -> dict[str, list[str]]:
         if changes:
             stale[f"{run.experiment.name}/seed{run.seed}"] = changes
     return stale
-
-
-def config_changes(before: Any, now: Any, key: str = "") -> list[str]:
-    """Dotted keys of two nested configurations whose values differ, as ``key: old → new``."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = list(before) + [name for name in now if name not in before]
-        return [line for name in names
-                for line in config_changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)]
-    return [] if before == now else [f"{key}: {_short(before)} → {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else re.sub(r"\s+", " ", str(value))
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def check_not_stale(target: Target) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from yolopose.checkpoints import load_state, load_weights, save_state, save_weights, transfer_weights
-from yolopose.config import RunConfig, Study
+from yolopose.config import RunConfig, Study, config_changes
 from yolopose.data.coco import CocoDataset
 from yolopose.data.loader import TrainLoader
 from yolopose.errors import StudyError
@@ -322,18 +322,6 @@ def check_fresh(run: RunConfig, dataset: CocoDataset, run_dir: Path) -> None:
     if changes:
         raise StudyError(f"{path}: was made by another configuration ({'; '.join(changes[:5])}). Move {run_dir} away "
                          "to keep it, or delete it to train again, or write elsewhere with RESULTS=<folder>")
-
-
-def config_changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Differences of two nested configurations as ``key: old → new``."""
-    changes = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            changes += config_changes(a, b, f"{prefix}{key}.")
-        elif a != b:
-            changes.append(f"{prefix}{key}: {a} → {b}")
-    return changes
 
 
 def train_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
