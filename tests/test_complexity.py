@@ -8,13 +8,22 @@ import pytest
 import torch
 from torch import nn
 
+from tests.conftest import REPO
 from yolopose.complexity import CONVENTIONS, complexity_rows, count_macs, write_complexity
-from yolopose.config import load_study, load_variants
+from yolopose.config import load_experiments, load_study, load_variants
 from yolopose.results import read_csv
 
 CONV_ONLY_640 = {"yolov5s6_pose": 10.09, "yolov5m6_pose": 29.39, "yolov5l6_pose": 64.58}  # reference §1.9
-TABLE1 = {"yolov5s6_pose": (15.1, 22.8), "yolov5m6_pose": (41.4, 66.3), "yolov5l6_pose": (87.0, 145.6)}
-TABLE4 = {1280: 40.62, 960: 22.85, 640: 10.15, 576: 8.22, 512: 6.50, 448: 4.98, 384: 3.65}
+
+
+def printed(table: int) -> list[dict[str, str]]:
+    """This project's rows of a printed table (the rows that name an experiment)."""
+    return [row for row in read_csv(REPO / f"results/paper/table{table}.csv") if row["experiment"]]
+
+
+# variant -> (parameters in millions, GMACs at 960 px); input size -> GMACs of s6
+TABLE1 = {load_experiments()[r["experiment"]].variant: (float(r["params_m"]), float(r["gmacs"])) for r in printed(1)}
+TABLE4 = {int(r["input_size"]): float(r["gmacs"]) for r in printed(4)}
 
 
 class TwoConvolutions(nn.Module):
@@ -50,6 +59,12 @@ def at_384():
 
 def scaled(rows: dict, convention: str, size: int) -> float:
     return rows[convention]["gmacs"] * (size / 384) ** 2
+
+
+def test_the_printed_tables_are_read():
+    assert list(TABLE1) == ["yolov5s6_pose", "yolov5m6_pose", "yolov5l6_pose"]
+    assert TABLE1["yolov5l6_pose"] == (87.0, 145.6)
+    assert list(TABLE4) == [1280, 960, 640, 576, 512, 448, 384]
 
 
 @pytest.mark.parametrize("variant", TABLE1)

@@ -226,3 +226,24 @@ def test_mean_pose_prior_is_what_an_empty_head_predicts(name):
                          zip(model.detect.anchors_px, model.detect.strides, strict=True)])
     joints = decoded[:, 6:].unflatten(1, (3, 3))[..., :2]
     torch.testing.assert_close(joints - decoded[:, None, :2], pose * anchors[:, None], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("profile", "size"), [("gpu", 320), ("paper", 960)])
+def test_full_scale_profiles_take_a_step_at_true_width(profile, size, tmp_path_factory, tmp_path):
+    """What no CPU trains to the end: the profile's own recipe, width and input size on a few drawn images."""
+    from yolopose.data.synthetic import SyntheticSpec, generate
+
+    root = tmp_path_factory.mktemp("drawn") / "coco"
+    generate(root, SyntheticSpec("coco", 640, train=8, val=2, test_dev=1), workers=1, progress=False)
+    study = load_study(profile, data=root, results=tmp_path)
+    run = study.run("s6", 0)
+    short = {"epochs": 1, "batch_size": 1, "workers": 0, "validate_images": 0, "initialisation": "scratch"}
+    if profile == "paper":
+        short["anchor_threshold"] = 8.0  # a handful of drawn people need not fit COCO's anchors
+    run = replace(run, train=replace(run.train, **short))
+    assert (run.input_size, run.width_factor) == (size, 1.0)
+    dataset = load_dataset(root, {"train": 2, "val": 2, "test_dev": 1})
+    record = Trainer(run, dataset, tmp_path / "run", CPU).fit()
+    assert record["train"]["images_seen"] == len(dataset.train)
+    assert record["parameters"] == 15114860
+    assert not record["comparable"]  # not COCO 2017, whatever the profile
