@@ -8,10 +8,12 @@ RESULTS ?=
 SEEDS   ?=
 DEVICE  ?= auto
 PARAMS  ?=
-A       ?= $(or $(RESULTS),results/$(or $(PROFILE),mini))
+A       ?= $(or $(RESULTS),results/$(or $(PROFILE),mini)$(if $(DATA),-$(DATA_NAME)))
 B       ?= paper
 TESTS   ?= tests
 
+# The name that yolopose/config.py gives to results on other data: that of the folder, links followed.
+DATA_NAME = $(shell cd "$(DATA)" && basename "$$(pwd -P)")
 VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
@@ -28,7 +30,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 ## The study
 ##   reproduce    run whatever is missing, in order, and print what came out
 ##   status       what is done, running, missing or stale, and the time left
-##   compare      compare two sets of results: A=<folder> B=<folder>; default: A=results/mini B=paper
+##   compare      compare two sets of results: A=<folder> B=<folder>; default: A=<RESULTS as below> B=paper
 ##   clean        delete the results of PROFILE (never committed ones) and the tools' caches
 ##
 ## Its stages, each one notebook

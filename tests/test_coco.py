@@ -265,3 +265,9 @@ def test_real_coco_images(shared: Path) -> None:
         box = data.val.boxes_xyxy(i)
         height, width = data.val.load_image(i).shape[:2]
         assert (box >= 0).all() and (box[:, 2] <= width).all() and (box[:, 3] <= height).all()
+
+
+def test_a_test_dev_list_without_images_is_no_test_dev(folder):
+    """COCO's annotation archive brings the list; the images are 6 GB that not everybody downloads."""
+    shutil.rmtree(folder / "test2017")
+    assert load_dataset(folder).test_dev is None

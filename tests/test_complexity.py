@@ -27,14 +27,15 @@ TABLE4 = {int(r["input_size"]): float(r["gmacs"]) for r in printed(4)}
 
 
 class TwoConvolutions(nn.Module):
-    """3→4 3×3 with batch norm, then 4→2 1×1 with bias, on H×W."""
+    """3→4 3×3 with batch norm, then 4→2 1×1 with bias, on H×W, then enlarged to 2H×2W."""
 
     def __init__(self):
         super().__init__()
         self.a, self.bn, self.b = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+        self.up = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.b(self.bn(self.a(x)))
+        return self.up(self.b(self.bn(self.a(x))))
 
     def fuse(self) -> TwoConvolutions:
         self.a, self.bn = torch.nn.utils.fusion.fuse_conv_bn_eval(self.a, self.bn), nn.Identity()
@@ -46,8 +47,9 @@ def test_conventions_by_hand():
     conv = cells * (4 * 3 * 9 + 2 * 4)
     counted = count_macs(TwoConvolutions().eval(), 8)
     assert counted["conv"] * 1e9 == pytest.approx(conv)
-    assert counted["fused_bias"] * 1e9 == pytest.approx(conv + cells * (4 + 2))  # both have a bias once fused
-    assert counted["fvcore_unfused"] * 1e9 == pytest.approx(conv + cells * 4 * 2)  # fvcore: two per batch-norm element
+    upsampled = 4 * cells * 2  # fvcore counts one for each element that nearest-neighbour upsampling makes
+    assert counted["fused_bias"] * 1e9 == pytest.approx(conv + upsampled + cells * (4 + 2))  # both biased once fused
+    assert counted["fvcore_unfused"] * 1e9 == pytest.approx(conv + upsampled + cells * 4 * 2)  # two per norm element
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,32 @@ def test_file_holds_every_paper_size_and_keeps_what_is_counted(tmp_path, monkeyp
     write_complexity(study, progress=False)
     assert len(counted) == done
     assert (tmp_path / "complexity.csv").read_bytes() == first
+
+
+def test_a_kill_loses_one_count_and_k_comes_from_the_data_set(tmp_path, monkeypatch):
+    import yolopose.complexity as module
+    from yolopose.results import write_json
+
+    counted = []
+
+    def fake(variant, sizes, num_keypoints, factor):
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+        counted.append(num_keypoints)
+        key = module.complexity_key(variant, sizes[0], num_keypoints, factor)
+        return [dict(zip(module.COLUMNS, (variant.name, factor, sizes[0], 1, 1, 1, c, key), strict=True))
+                for c in CONVENTIONS]
+
+    monkeypatch.setattr(module, "complexity_rows", fake)
+    write_json(tmp_path / "data.json", {"keypoints": {"names": ["a", "b", "c"]}})
+    study = load_study("smoke", results=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        write_complexity(study, progress=False)
+    assert len(read_csv(tmp_path / "complexity.csv")) == 3 * len(CONVENTIONS)
+    counted.clear()
+    monkeypatch.setattr(module, "complexity_rows", lambda v, s, k, f: counted.append((k, f)) or [])
+    write_complexity(study, progress=False)
+    assert {(17, 1.0), (3, 0.25)} == set(counted)
 
 
 def test_key_follows_the_variant():

@@ -94,6 +94,26 @@ def test_evaluation_writes_metrics_predictions_and_server_file(trained):
     assert before == {p.name: p.read_bytes() for p in run_dir.iterdir() if p.name != "run.json"}
 
 
+def test_weights_that_run_json_does_not_describe_are_refused(trained, tmp_path):
+    import shutil
+
+    run, dataset, run_dir = trained
+    shutil.copytree(run_dir, tmp_path / "copy")
+    with open(tmp_path / "copy" / "weights.pt", "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(StudyError, match="is not the file that run.json describes"):
+        evaluate_run(run, dataset, tmp_path / "copy", CPU)
+
+
+def test_a_person_detector_is_scored_by_boxes_alone(trained):
+    from yolopose.evaluate import score_split
+
+    dataset = trained[1]
+    chosen = dataset.val.with_keypoints()
+    metrics = score_split(dataset.val, dataset.val.annotations, [], dataset.schema, chosen, keypoints=False)
+    assert list(metrics) == ["val_box"]
+
+
 def test_without_test_dev_the_chain_goes_on(trained):
     run, dataset, run_dir = trained
     metrics = evaluate_run(run, replace(dataset, test_dev=None), run_dir, CPU)

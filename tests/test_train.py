@@ -19,11 +19,13 @@ from yolopose.checkpoints import load_state, load_weights, save_state, transfer_
 from yolopose.config import RunConfig, TrainConfig, load_study, load_variants
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.errors import StudyError
+from yolopose.freshness import check_fresh
 from yolopose.models.anchors import best_possible_recall, fit_anchors
 from yolopose.models.yolov5 import build_model
 from yolopose.optim import BIAS, ExponentialMovingAverage, Schedule, build_optimizer
+from yolopose.recipe import run_gains
 from yolopose.results import read_csv, read_json
-from yolopose.train import Trainer, check_fresh, run_gains
+from yolopose.train import Trainer
 
 CPU = torch.device("cpu")
 
@@ -67,7 +69,7 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(dataset, tmp_path):
         pass
 
     def cut_after(trainer: Trainer, steps: int) -> None:
-        step, done = trainer._step, []
+        step, done = trainer.step, []
 
         def counted(*batch):
             if len(done) == steps:
@@ -75,7 +77,7 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(dataset, tmp_path):
             done.append(1)
             return step(*batch)
 
-        trainer._step = counted
+        trainer.step = counted
         with pytest.raises(Cut):
             trainer.fit()
 
@@ -105,6 +107,54 @@ def test_killed_process_resumes(dataset, tmp_path):
     subprocess.run(arguments, env=environment, check=True, stderr=subprocess.DEVNULL)
     subprocess.run([*arguments[:-1], str(tmp_path / "whole")], env=environment, check=True, stderr=subprocess.DEVNULL)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_full_disk_loses_minutes_not_the_run(dataset, tmp_path, monkeypatch):
+    """The disk fills up while a checkpoint is written; with room again the run ends as if nothing had happened."""
+    import errno
+
+    import yolopose.checkpoints as checkpoints
+
+    run, save, calls = tiny_run(), torch.save, []
+    Trainer(run, dataset, tmp_path / "whole", CPU).fit()
+
+    def full(state, file):
+        calls.append(1)
+        if len(calls) == 3:
+            file.write(b"half of a checkpoint")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    with pytest.raises(StudyError, match=r"checkpoint.pt: no space left on the disk; free some and repeat"):
+        Trainer(run, dataset, tmp_path / "full", CPU, checkpoint_seconds=0).fit()
+    assert sorted(p.name for p in (tmp_path / "full").iterdir() if p.suffix != ".json") == ["checkpoint.pt"]
+    monkeypatch.undo()
+    Trainer(run, dataset, tmp_path / "full", CPU).fit()
+    assert files(tmp_path / "full") == files(tmp_path / "whole")
+
+
+def test_scores_of_other_weights_do_not_survive_a_new_training(tmp_path):
+    from yolopose.train import clear_outputs
+
+    for name in ("metrics.json", "predictions.json.gz", "x_results.zip", ".checkpoint.pt.123", "checkpoint.pt"):
+        (tmp_path / name).write_text("x")
+    clear_outputs(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_detector_of_another_width_is_refused():
+    variants = load_variants()
+    detector = build_model(variants["yolov5s6_person"], 17, 0.25)
+    with pytest.raises(StudyError, match="person detector does not fit"):
+        transfer_weights(build_model(variants["yolov5s6_pose"], 17, 0.125), detector.state_dict())
+
+
+def test_anchors_that_reach_too_few_boxes_are_refused(dataset):
+    from yolopose.recipe import choose_anchors
+
+    with pytest.raises(StudyError, match=r"train.anchors: coco anchors match only .* set anchors: auto"):
+        choose_anchors(tiny_run(anchor_threshold=1.01), dataset)
 
 
 def test_checkpoint_of_another_configuration_is_refused(dataset, tmp_path):

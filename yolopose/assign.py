@@ -47,7 +47,6 @@ def match_anchors(targets: Tensor, anchors_px: Tensor, stride: int, height: int,
         height, width: cells of the map.
         threshold: largest ratio of sides, either way.
     """
-    num_anchors, n = len(anchors_px), len(targets)
     ratio = targets[None, :, 4:6] / anchors_px[:, None]  # (A, n, 2)
     fits = torch.maximum(ratio, 1 / ratio).amax(-1) < threshold
     anchor, target = fits.nonzero(as_tuple=True)  # anchor-major, as the official order
@@ -59,6 +58,5 @@ def match_anchors(targets: Tensor, anchors_px: Tensor, stride: int, height: int,
     neighbour, index = chosen.nonzero(as_tuple=True)
     offsets = torch.tensor(NEIGHBOURS, dtype=centre.dtype, device=centre.device)
     cell = (centre[index] - offsets[neighbour]).long()
-    assert num_anchors * n == fits.numel()
     return Matches(target[index], targets[target[index], 0].long(), anchor[index],
                    cell[:, 1].clamp(0, height - 1), cell[:, 0].clamp(0, width - 1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import errno
+import os
 import pickle
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,30 @@ import torch
 from yolopose.config import Variant
 from yolopose.errors import StudyError
 from yolopose.models.yolov5 import YOLOPose, build_model
-from yolopose.results import atomic_write
+from yolopose.results import explain_os_error
 
 FORMAT = "yolopose-weights-1"
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
     """Write tensors and plain values atomically."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    atomic_write(path, buffer.getvalue())
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    except RuntimeError as error:  # what torch's own writer makes of a full disk
+        if "writ" not in str(error):
+            raise
+        raise explain_os_error(OSError(errno.ENOSPC, str(error)), path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_state(path: Path | str) -> dict[str, Any]:
@@ -33,7 +49,8 @@ def load_state(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise StudyError(f"{path}: not found; train it first (make train)")
+        raise StudyError(f"{path}: not found; weights are not committed: delete {path.with_name('run.json')} if it "
+                         "stands there, then make train")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -90,9 +107,15 @@ def transfer_weights(model: YOLOPose, source: dict[str, torch.Tensor]) -> list[s
 
     Returns:
         The names copied.
+
+    Raises:
+        StudyError: the detector is of another width, so that not even its box branch fits.
     """
     own = model.state_dict()
     fitting = {k: v for k, v in source.items()
                if k in own and own[k].shape == v.shape and "anchor" not in k.rsplit(".", 1)[-1]}
+    if not any(re.search(r"\.m\.\d+\.bias$", name) for name in fitting):
+        raise StudyError("the person detector does not fit the model that it should initialise (other widths); "
+                         "give both the same size in yolopose/study/experiments.yaml")
     model.load_state_dict({**own, **fitting})
     return sorted(fitting)

@@ -70,5 +70,4 @@ def _scale(claim: dict[str, Any], verdict: str, results: ResultSet) -> str:
         return "official code, as read"
     if verdict == NOT_RUN:
         return ""
-    counts = claim["evidence"] in (["complexity.csv"], ["complexity.csv", "Table 1"])
-    return "true width and size" if counts else results.scale()
+    return "true width and size" if claim["kind"] == "compute" else results.scale()

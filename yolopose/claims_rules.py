@@ -4,13 +4,14 @@ A rule is data, not code. Its forms (README of ``results/paper`` gives examples)
 
 - ``compare: [quantity, operator, quantity]`` with ``margin``: the left must beat the right by more than the margin; for
   ``==`` the margin is the tolerance.
-- ``ordering: [experiments, worst first]`` with ``metric``, ``split``, ``margin`` (points): at any scale but smoke.
+- ``ordering: [experiments, worst first]`` with ``metric``, ``split``, ``margin`` and ``margin_reduced`` (points, at full
+  and at reduced scale): at any scale but smoke, where the best model reaches ``ORDERING_FLOOR``.
 - ``matches_printed: {table, metric, split, experiment}``: the verdicts of the matching rows of ``comparison.csv``.
 - ``all: [rules]``, ``fact: {holds, source}``, ``undecidable: reason``.
 
 A quantity is a number, ``printed``, ``measured``, ``complexity``, ``baseline``, ``readme`` or ``analytic``, or a
-``ratio``, ``difference``, ``sum`` or ``product`` of quantities. One seed decides only what exceeds the margin; it never
-yields *within noise*.
+``ratio``, ``difference``, ``sum`` or ``product`` of quantities. With several seeds a measured difference decides when its
+95 % interval excludes 0 and is *within noise* otherwise; one seed decides only what exceeds the margin.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from yolopose.claims_words import SYMBOLS
+from yolopose.claims_words import ORDERING_FLOOR, SYMBOLS
 from yolopose.compare import (
     NOT_COMPARABLE,
     NOT_REPRODUCED,
@@ -36,8 +37,7 @@ from yolopose.compare import (
 from yolopose.measured import MAIN_CONVENTION, PAPER_DIR, ResultSet, difference
 from yolopose.results import read_csv
 
-# Below this AP or AP50 in percent even the best model has not learned the task, and their order means nothing.
-ORDERING_FLOOR = 5.0
+UNDECIDED = "undecided: one seed, difference within the margin"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,20 @@ class _Missing(Exception):
 
 class _NotComparable(Exception):
     """A quantity that this scale does not allow to compare with the paper's; the message says why."""
+
+
+def measured_verdict(advantage: float, half: float | None, margin: float) -> str:
+    """Verdict on "the advantage is above 0", measured.
+
+    Args:
+        advantage: by how much the claimed side is ahead, in points.
+        half: half of its 95 % interval, in points; ``None`` with one seed.
+        margin: what one seed must exceed, in points; several seeds decide by the interval alone.
+    """
+    bar = margin if half is None else half
+    if abs(advantage) > bar + 1e-9:
+        return REPRODUCED if advantage > 0 else NOT_REPRODUCED
+    return NOT_COMPARABLE if half is None else WITHIN_NOISE
 
 
 class Judge:
@@ -112,26 +126,23 @@ class Judge:
         if operator not in SYMBOLS:
             raise ValueError(f"unknown operator {operator!r}")
         values = f"{a.text} {'against' if operator == '==' else SYMBOLS[operator]} {b.text}"
+        advantage = gap if operator[0] == ">" else -gap
         if operator == "==":
-            good, bad = abs(gap) <= margin + 1e-9, abs(gap) > margin + 1e-9 + (half or 0)
+            beyond = abs(gap) > margin + 1e-9 + (half or 0)
+            verdict = REPRODUCED if abs(gap) <= margin + 1e-9 else NOT_REPRODUCED if beyond else WITHIN_NOISE
+        elif a.measured or b.measured:
+            verdict = measured_verdict(advantage, half, margin)
         else:
-            advantage = gap if operator[0] == ">" else -gap
-            beyond = advantage > margin + 1e-9 or ("=" in operator and advantage >= margin - 1e-9)
-            if not (a.measured or b.measured):
-                good, bad = beyond, not beyond
-            elif half is None:  # one seed: what lies within the margin on either side is not decided
-                good, bad = beyond, not beyond and advantage <= -margin
-            else:
-                good, bad = beyond and advantage >= half, advantage + half < margin
-        if good or bad:
-            return Outcome(REPRODUCED if good else NOT_REPRODUCED, values if good else f"{values} (false)")
-        if half is None:
-            return Outcome(NOT_COMPARABLE, values,
-                           f"one seed and a difference within the margin of {margin:g}: run more seeds")
-        return Outcome(WITHIN_NOISE, values, f"95 % interval of the difference: {gap - half:+.1f} to {gap + half:+.1f}")
+            holds = advantage > margin + 1e-9 or ("=" in operator and advantage >= margin - 1e-9)
+            verdict = REPRODUCED if holds else NOT_REPRODUCED
+        reason = {
+            NOT_COMPARABLE: f"{UNDECIDED} of {margin:g}; run more seeds",
+            WITHIN_NOISE: f"95 % interval of the difference: {gap - (half or 0):+.1f} to {gap + (half or 0):+.1f}"}
+        return Outcome(verdict, f"{values} (false)" if verdict == NOT_REPRODUCED else values, reason.get(verdict, ""))
 
     def _ordering(self, rule: dict[str, Any]) -> Outcome:
-        names, split, metric, margin = rule["ordering"], rule["split"], rule["metric"], float(rule["margin"])
+        names, split, metric = rule["ordering"], rule["split"], rule["metric"]
+        margin = float(rule["margin" if self.results.full_scale else "margin_reduced"])
         found = []
         for name in names:
             value = self.results.measure(name, split, metric)
@@ -147,15 +158,14 @@ class Judge:
         verdicts, reasons = [], []
         for (one, x), (two, y) in pairwise(zip(names, found, strict=True)):
             gap, half = difference(x, y)
-            if half is None:
-                verdict = REPRODUCED if gap > margin else NOT_REPRODUCED if gap < -margin else NOT_COMPARABLE
-                reason = f"one seed: {two} − {one} = {gap:+.1f}, within the margin of {margin:g}; run more seeds"
-            else:
-                verdict = REPRODUCED if gap - half > 0 else NOT_REPRODUCED if gap + half < 0 else WITHIN_NOISE
+            verdict = measured_verdict(gap, half, margin)
+            reason = f"{two} − {one} = {gap:+.1f}"
+            if half is not None:
                 reason = f"{two} − {one}: 95 % interval {gap - half:+.1f} to {gap + half:+.1f}"
+            elif verdict == NOT_COMPARABLE:
+                reason = f"{UNDECIDED} of {margin:g} ({reason}); run more seeds"
             verdicts.append(verdict)
-            reasons.append(reason if verdict in (NOT_COMPARABLE, WITHIN_NOISE) or half is not None
-                           else f"{two} − {one} = {gap:+.1f}")
+            reasons.append(reason)
         for verdict in (NOT_REPRODUCED, NOT_COMPARABLE, WITHIN_NOISE, REPRODUCED):
             if verdict in verdicts:
                 return Outcome(verdict, values, "; ".join(reasons))

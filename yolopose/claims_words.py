@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 SYMBOLS = {"==": "equals", ">=": "≥", "<=": "≤", ">": ">", "<": "<"}
+# Below this AP or AP50 in percent even the best model has not learned the task, and their order means nothing.
+ORDERING_FLOOR = 5.0
 NAMES = {"gmacs": "GMACs", "params_m": "parameters", "gflops_single_pass": "GFLOPs of one pass"}
 
 
@@ -18,7 +20,9 @@ def describe(rule: dict[str, Any]) -> str:
         return f"{_words(left)} {SYMBOLS[operator]} {_words(right)}{margin}"
     if "ordering" in rule:
         order = " < ".join(rule["ordering"])
-        return f"{rule['metric']} on {rule['split']}: {order}{margin} (one seed) or 95 % interval (several)"
+        return (f"{rule['metric']} on {rule['split']}: {order}; one seed: margin {rule['margin']:g} at full scale, "
+                f"{rule['margin_reduced']:g} at a reduced one; several: 95 % interval; decided only where the best model "
+                f"reaches {rule['metric']} {ORDERING_FLOOR:g}, and never in the smoke profile")
     if "matches_printed" in rule:
         wanted = rule["matches_printed"]
         metrics = wanted["metric"] if isinstance(wanted["metric"], list) else [wanted["metric"]]

@@ -1,17 +1,20 @@
 """Delete what a study made: ``python -m yolopose.clean --profile mini``; what ``make clean`` calls.
 
-Uses the standard library alone, so that it works before ``make setup`` too. Committed results are never deleted, and of
-a folder elsewhere only what this project writes, so that a wrong RESULTS= costs nobody their files.
+Uses the standard library alone, so that it works before ``make setup`` too. Committed results are never deleted, results
+under work neither, and a folder outside ``results/`` is touched only where a study has left its records: a wrong
+RESULTS= costs nobody their files.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
 
 from yolopose.errors import StudyError
+from yolopose.lock import holder
 
 REPO = Path(__file__).resolve().parents[1]
 COMMITTED = ("paper", "reference", "bench")
@@ -19,6 +22,9 @@ CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis")
 STUDY_FILES = ("stages.json", "study.json", "data.json", "complexity.csv", "comparison.csv", "claims.csv",
                "report.html", ".lock", ".lock-kernel")
 STUDY_FOLDERS = ("notebooks", "tables", "figures")
+RUN_FILES = ("run.json", "checkpoint.pt", "curve.csv")
+RECORDS = {"study.json": {"profile", "experiments", "seeds"}, "stages.json": set(),
+           "*/seed[0-9]*/run.json": {"experiment", "config_hash"}}  # what a study leaves, with keys that it must have
 
 
 def results_folder(profile: str, data: str, results: str) -> Path:
@@ -45,11 +51,27 @@ def results_folder(profile: str, data: str, results: str) -> Path:
 
 
 def results_inside(folder: Path) -> list[Path]:
-    """What this project wrote in ``folder``: known files, known folders, and experiments (folders with ``seed<k>``)."""
+    """What this project wrote in ``folder``: known files, known folders, and experiments (folders with runs in them)."""
     if not folder.is_dir():
         return []
     known = [folder / name for name in (*STUDY_FILES, *STUDY_FOLDERS) if (folder / name).exists()]
-    return known + sorted(path for path in folder.iterdir() if path.is_dir() and any(path.glob("seed[0-9]*")))
+    return known + sorted(path for path in folder.iterdir() if path.is_dir()
+                          and any(any(path.glob(f"seed[0-9]*/{name}")) for name in RUN_FILES))
+
+
+def is_studys(folder: Path) -> bool:
+    """Whether ``folder`` is a study's: it lies in this repository's ``results/``, or holds a study's records."""
+    if folder.resolve().is_relative_to(REPO / "results"):
+        return True
+    return any(_has_keys(path, keys) for pattern, keys in RECORDS.items() for path in folder.glob(pattern))
+
+
+def _has_keys(path: Path, keys: set[str]) -> bool:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and keys <= set(value)
 
 
 def caches() -> list[Path]:
@@ -59,9 +81,20 @@ def caches() -> list[Path]:
 
 
 def clean(profile: str, data: str, results: str) -> None:
-    """Name and delete the selected results and the caches."""
+    """Name and delete the selected results and the caches.
+
+    Raises:
+        StudyError: the folder holds committed results, is no study's, or somebody works on it; or a file cannot be
+            deleted.
+    """
     folder = results_folder(profile, data, results)
     found = results_inside(folder)
+    if found and not is_studys(folder):
+        raise StudyError(f"RESULTS={folder}: is no folder of this study: it has no study.json, stages.json or "
+                         "<experiment>/seed<k>/run.json that a study wrote; nothing was deleted")
+    if at_work := holder(folder):
+        raise StudyError(f"{_shown(folder)}: `{at_work['command']}` is at work there (process {at_work['pid']} on "
+                         f"{at_work['host']}, since {at_work['started']}); wait for it or stop it; nothing was deleted")
     if not found:
         print(f"clean: {_shown(folder)} holds no results")
     else:

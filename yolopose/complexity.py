@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolopose.config import Study, Variant, load_variants
-from yolopose.results import config_hash, read_csv, write_csv
+from yolopose.results import config_hash, read_csv, read_json, write_csv
 
 if TYPE_CHECKING:
     from torch import nn
 
 CONVENTIONS = ("conv", "fused_bias", "fvcore_unfused")
+PAPER_KEYPOINTS = 17
 PAPER_SIZES = (1280, 960, 640, 576, 512, 448, 384)
 PAPER_VARIANTS = ("yolov5s6_pose", "yolov5m6_pose", "yolov5l6_pose")
 AT_BASE_SIZE = ("yolov5s6_pose_faithful", "yolov5s6_person", "yolov5m6_person", "yolov5l6_person")  # 960 px alone
@@ -88,31 +89,38 @@ def complexity_key(variant: Variant, size: int, num_keypoints: int, width_factor
     return config_hash([variant.__dict__, size, num_keypoints, width_factor])
 
 
-def write_complexity(study: Study, num_keypoints: int = 17, progress: bool = True) -> list[dict]:
+def write_complexity(study: Study, num_keypoints: int | None = None, progress: bool = True) -> list[dict]:
     """Write ``complexity.csv``: the paper's variants at its own sizes, and this study's own models at theirs.
 
     Counts that stand there already for the same variant, size and width are kept.
 
     Args:
         study: whose experiments' variants, sizes and width factor are counted as well.
-        num_keypoints: K of the study's data set; the paper's models always have 17.
+        num_keypoints: K of the study's data set, by default as ``data.json`` says; the paper's models have 17.
         progress: whether to show a progress bar.
     """
     from tqdm import tqdm
 
     path = Path(study.results_dir) / "complexity.csv"
+    if num_keypoints is None:
+        about = path.with_name("data.json")
+        num_keypoints = len(read_json(about)["keypoints"]["names"]) if about.exists() else PAPER_KEYPOINTS
     done: dict[str, list[dict]] = {}
     for row in read_csv(path) if path.exists() else []:
         done.setdefault(row["key"], []).append(row)
     variants = load_variants()
-    wanted = [(variants[v], size, 17, 1.0) for v in PAPER_VARIANTS for size in PAPER_SIZES]
-    wanted += [(variants[v], 960, 17, 1.0) for v in AT_BASE_SIZE]
+    wanted = [(variants[v], size, PAPER_KEYPOINTS, 1.0) for v in PAPER_VARIANTS for size in PAPER_SIZES]
+    wanted += [(variants[v], 960, PAPER_KEYPOINTS, 1.0) for v in AT_BASE_SIZE]
     for name in study.experiments:
         run = study.run(name, study.seeds[0])
         wanted.append((run.variant, run.input_size, num_keypoints, run.width_factor))
     rows: list[dict] = []
-    for variant, size, k, factor in tqdm(list(dict.fromkeys(wanted)), "GMACs", disable=not progress, unit="model"):
+    wanted = list(dict.fromkeys(wanted))
+    for variant, size, k, factor in tqdm(wanted, "GMACs", disable=not progress, unit="model"):
         key = complexity_key(variant, size, k, factor)
-        rows += done.get(key) or complexity_rows(variant, [size], k, factor)
+        counted = done.pop(key, None)
+        rows += counted or complexity_rows(variant, [size], k, factor)
+        if counted is None:  # after each model, with what stood there before: a kill loses one count
+            write_csv(path, rows + [row for kept in done.values() for row in kept], COLUMNS)
     write_csv(path, rows, COLUMNS)
     return rows

@@ -22,6 +22,16 @@ from yolopose.results import config_hash
 
 STUDY = Path(__file__).resolve().parent / "study"
 
+# Keys whose value is one of some words. A wrong word would otherwise choose another method in silence.
+WORDS = {
+    "Variant": {"family": ("yolov5",), "activation": ("silu", "relu"), "head": ("repaired", "faithful", "person"),
+                "stem": ("focus", "conv_focus")},
+    "Experiment": {"loss": ("official", "paper_eq")},
+    "DataConfig": {"source": ("synthetic", "folder"), "difficulty": ("near", "coco", None)},
+    "TrainConfig": {"optimizer": ("sgd", "adamw"), "anchors": ("coco", "auto"),
+                    "initialisation": ("scratch", "person_detector"), "keypoint_prior": ("none", "mean_pose")},
+}
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -162,7 +172,7 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """Changes whenever anything that could change the numbers changes; where data lie and the device do not."""
+        """Changes with any setting of this run; not with where data and results lie, the device or the code."""
         return config_hash(self.as_dict())
 
 
@@ -203,6 +213,9 @@ def _read(file: str) -> dict[str, Any]:
         raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(value, dict):
         raise StudyError(f"{path}: must be a mapping of names to rows")
+    for name, row in value.items():
+        if not isinstance(row, dict):
+            raise StudyError(f"{path}: {name}: must be a mapping of keys to values")
     return value
 
 
@@ -214,6 +227,10 @@ def _build(cls: type, values: Any, file: str, key: str) -> Any:
     for name in values:
         if name not in known:
             raise StudyError(f"{STUDY / file}: {key}: unknown key {name!r}; {nearest(name, known)}")
+    for name, words in WORDS.get(cls.__name__, {}).items():
+        if name in values and values[name] not in words:
+            raise StudyError(f"{STUDY / file}: {key}.{name}: {values[name]!r} is none of "
+                             f"{', '.join(str(w) for w in words if w is not None)}")
     try:
         return cls(**values)
     except TypeError as error:
@@ -249,6 +266,8 @@ def load_profiles() -> dict[str, Profile]:
         row = dict(row)
         for key, cls in parts.items():
             if key in row:
+                if not isinstance(row[key], dict):
+                    raise StudyError(f"{STUDY}/profiles.yaml: {name}.{key}: must be a mapping of keys to values")
                 part = {k: tuple(v) if isinstance(v, list) else v for k, v in row[key].items()}
                 row[key] = _build(cls, part, "profiles.yaml", f"{name}.{key}")
         row = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
@@ -335,14 +354,16 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
         data_dir = Path("data") / f"{chosen.data.difficulty}-{config_hash(spec)[:8]}"
     try:
         wanted = seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds
-        seed_list = tuple(int(s) for s in wanted) if wanted else chosen.seeds
+        seed_list = tuple(dict.fromkeys(int(s) for s in wanted)) if wanted else chosen.seeds
+        if min(seed_list) < 0:
+            raise ValueError
     except ValueError:
-        raise StudyError(f"SEEDS={seeds!r}: give integers, for example SEEDS=\"0 1 2\"") from None
-    if device != "auto" and device != "cpu" and not device.startswith("cuda"):
+        raise StudyError(f"SEEDS={seeds!r}: give integers from 0 on, for example SEEDS=\"0 1 2\"") from None
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise StudyError(f"DEVICE={device!r}: give auto, cpu, cuda or cuda:<n>")
     experiments = list(chosen.experiments)
     if chosen.train.initialisation == "person_detector":
         needed = dict.fromkeys(load_experiments()[e].detector for e in experiments)
         experiments = [d for d in needed if d] + experiments
-    results_dir = Path(results) if results else Path("results") / name
+    results_dir = Path(results).expanduser() if results else Path("results") / name
     return Study(chosen, results_dir, data_dir, tuple(dict.fromkeys(experiments)), seed_list, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ from yolopose.checkpoints import load_weights
 from yolopose.config import EvaluateConfig, RunConfig, Study
 from yolopose.data.coco import CocoDataset, CocoSplit, KeypointSchema
 from yolopose.decode import Poses, decode, non_maximum_suppression
+from yolopose.errors import StudyError
+from yolopose.freshness import check_fresh
 from yolopose.models.yolov5 import YOLOPose
-from yolopose.results import peak_memory_gib, read_json, write_json, write_json_gz
+from yolopose.results import file_sha256, peak_memory_gib, read_json, write_json, write_json_gz
 
 if TYPE_CHECKING:
     from yolopose.data.letterbox import Letterbox
@@ -29,13 +31,14 @@ def select_device(name: str = "auto") -> torch.device:
     Raises:
         StudyError: a GPU is asked for and there is none.
     """
-    from yolopose.errors import StudyError
-
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise StudyError(f"DEVICE={name}: no GPU is visible to torch here; use DEVICE=cpu or leave it out")
-    return torch.device(name)
+    device = torch.device(name)
+    if (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise StudyError(f"DEVICE={name}: there are only {torch.cuda.device_count()} GPUs here, counted from cuda:0")
+    return device
 
 
 def to_image_frame(poses: Poses, letterbox: Letterbox) -> Poses:
@@ -93,14 +96,17 @@ def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Evalu
 
 
 def score_split(split: CocoSplit, annotations: dict[str, Any], predictions: list[dict[str, Any]],
-                schema: KeypointSchema, with_keypoints: list[int]) -> dict[str, dict[str, Any]]:
-    """Keypoint metrics on the images with keypoints (``val``) and on all (``val_all``), box metrics on all."""
+                schema: KeypointSchema, with_keypoints: Sequence[int], keypoints: bool = True) -> dict[str, dict]:
+    """Keypoint metrics on the images with keypoints (``val``) and on all (``val_all``), box metrics on all.
+
+    ``keypoints`` is false for a person detector, which has box metrics alone.
+    """
     from yolopose.scoring import score_boxes, score_keypoints
 
     every = [split.image_id(i) for i in range(len(split))]
     keypoint_ids = [split.image_id(i) for i in with_keypoints]
     metrics: dict[str, dict[str, Any]] = {}
-    if not predictions or predictions[0]["keypoints"]:
+    if keypoints:
         metrics["val"] = score_keypoints(annotations, predictions, keypoint_ids, schema.sigmas)
         metrics["val_all"] = score_keypoints(annotations, predictions, every, schema.sigmas)
     metrics["val_box"] = score_boxes(annotations, predictions, every)
@@ -115,7 +121,12 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
     from yolopose.scoring import score_keypoints, write_server_file
 
     started = time.perf_counter()
+    record = read_json(run_dir / "run.json")
     model, about = load_weights(run_dir / "weights.pt")
+    if file_sha256(run_dir / "weights.pt") != record["weights_sha256"]:
+        raise StudyError(f"{run_dir / 'weights.pt'}: is not the file that run.json describes (weights_sha256 differs); "
+                         f"delete {run_dir} and train again")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32 here
     model = model.fuse().to(device, memory_format=torch.channels_last)
     workers = run.train.workers if device.type == "cuda" else 0
     name = f"{run.experiment.name} seed {run.seed}"
@@ -126,7 +137,7 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
     predictions = predict(dataset.val)
     write_json_gz(run_dir / "predictions.json.gz", predictions)
     metrics = score_split(dataset.val, dataset.val.annotations, predictions, dataset.schema,
-                          dataset.val.with_keypoints())
+                          dataset.val.with_keypoints(), about["num_keypoints"] > 0)
     if about["num_keypoints"] == 0:
         metrics["test_dev"] = {"status": "not run", "reason": "a person detector has no keypoints"}
     elif dataset.test_dev is None:
@@ -135,11 +146,12 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
         predictions = predict(dataset.test_dev)
         write_server_file(run_dir / f"person_keypoints_test-dev2017_{run.experiment.name}_results.zip", predictions)
         if dataset.test_dev_annotations is None:
-            metrics["test_dev"] = {"status": "not run", "reason": "scored by the COCO server only; its file is written"}
+            metrics["test_dev"] = {"status": "not run", "reason": "scored by the COCO server only; its file is written"
+                                   + (f" for the {len(dataset.test_dev)} images of this profile"
+                                      if run.data.test_dev else "")}
         else:
             ids = [dataset.test_dev.image_id(i) for i in range(len(dataset.test_dev))]
             metrics["test_dev"] = score_keypoints(dataset.test_dev_annotations, predictions, ids, dataset.schema.sigmas)
-    record = read_json(run_dir / "run.json")
     record["evaluate"] = {"seconds": round(time.perf_counter() - started, 1), "device": str(device),
                           "precision": "float32", "peak_memory_gib": peak_memory_gib()}
     write_json(run_dir / "run.json", record)
@@ -149,8 +161,6 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
 
 def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     """Evaluate every trained run that has no ``metrics.json`` yet; returns one summary row per run."""
-    from yolopose.train import check_fresh
-
     device = select_device(study.device)
     rows = []
     for run in study.runs():

@@ -23,7 +23,7 @@ from typing import Any
 
 from yolopose.config import nearest
 from yolopose.errors import StudyError
-from yolopose.kernel import RESULTS_VARIABLE
+from yolopose.lock import RESULTS_VARIABLE
 from yolopose.results import atomic_write, explain_os_error, read_json
 
 REPO = Path(__file__).resolve().parents[1]

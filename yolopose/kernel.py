@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 from yolopose.errors import StudyError
-from yolopose.lock import KERNEL_NAME, hold_for_this_process
+from yolopose.lock import KERNEL_NAME, RESULTS_VARIABLE, hold_for_this_process
 
-RESULTS_VARIABLE = "YOLOPOSE_KERNEL_RESULTS"
 PARENT_VARIABLE = "JPY_PARENT_PID"
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 

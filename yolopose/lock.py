@@ -3,7 +3,8 @@
 ``run.py`` holds ``<results>/.lock`` while it works, and the kernel that it starts holds ``<results>/.lock-kernel``.
 Both are locks of the operating system: they end with the process that holds them, however it ends, so that none goes
 stale. The second one matters after ``run.py`` was killed outright: its kernel lives on for a moment, and must not write
-beside the next one.
+beside the next one. A notebook that a person opened has no ``run.py`` above it: what writes results there takes both
+locks by :func:`results_in_use`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ except ImportError:  # no such locks on this system; two writers are then not ke
 
 NAME = ".lock"
 KERNEL_NAME = ".lock-kernel"
+RESULTS_VARIABLE = "YOLOPOSE_KERNEL_RESULTS"  # in a kernel of run.py: the folder whose locks are held for it
+LOOK_S = 1.0  # holder() takes the lock for an instant to see whether it is free: longer than that is somebody at work
 _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -97,10 +100,10 @@ def results_lock(results_dir: Path, command: str) -> Iterator[None]:
     """Hold ``results_dir`` for this process.
 
     Raises:
-        StudyError: another process holds it, or the folder is not writable.
+        StudyError: another process holds it, the folder is not writable, or the disk is full.
     """
     path = Path(results_dir) / NAME
-    handle = _acquire(path, wait_s=0.0)
+    handle = _acquire(path, wait_s=LOOK_S)
     if handle is None:
         other = holder(results_dir) or {}
         raise StudyError(
@@ -110,13 +113,39 @@ def results_lock(results_dir: Path, command: str) -> Iterator[None]:
         )
     note = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": time.strftime("%H:%M:%S")}
     try:
-        os.truncate(handle, 0)
-        os.write(handle, json.dumps(note).encode())
+        try:
+            os.truncate(handle, 0)
+            os.write(handle, json.dumps(note).encode())
+        except OSError as error:
+            raise explain_os_error(error, path) from error
         yield
     finally:
         _remove_if_free(path.with_name(KERNEL_NAME))
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextlib.contextmanager
+def results_in_use(results_dir: Path | str, what: str) -> Iterator[None]:
+    """Hold ``results_dir`` while results are written, unless ``run.py`` holds it for this kernel already.
+
+    Args:
+        results_dir: the folder that is written to.
+        what: what works there, for the message that others get, for example ``"train_study"``.
+
+    Raises:
+        StudyError: another process holds it, the folder is not writable, or the disk is full.
+    """
+    results_dir = Path(results_dir)
+    if os.environ.get(RESULTS_VARIABLE) == str(results_dir.resolve()):
+        yield
+        return
+    with results_lock(results_dir, what):
+        kernel = hold_for_this_process(results_dir / KERNEL_NAME)
+        try:
+            yield
+        finally:
+            os.close(kernel)
 
 
 def _remove_if_free(path: Path) -> None:

@@ -57,7 +57,7 @@ def complete_iou(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
         eps: added to heights, union and diagonal, as the official code does.
 
     Returns:
-        (m,) in (−1, 1].
+        (m,), 1 for equal boxes, below −1 for distant ones of other shape.
     """
     (px, py, pw, ph), (tx, ty, tw, th) = pred.unbind(1), target.unbind(1)
     inner_w = (torch.minimum(px + pw / 2, tx + tw / 2) - torch.maximum(px - pw / 2, tx - tw / 2)).clamp(0)

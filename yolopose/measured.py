@@ -22,7 +22,8 @@ from yolopose.results import read_csv, read_json
 PAPER_DIR = Path(__file__).resolve().parents[1] / "results" / "paper"
 REFERENCE_DIR = PAPER_DIR.parent / "reference"
 
-# The convention whose counts the paper's Table 1 prints (reference: fused model plus one operation per biased output).
+# The convention whose counts the paper's Table 1 prints: everything that fvcore counts on the fused model (convolutions
+# and nearest-neighbour upsampling) plus one operation per element of each biased output.
 MAIN_CONVENTION = "fused_bias"
 # Images of the splits on which a COCO result may be compared with the paper's; another count is another data set.
 COCO_IMAGES = {"val": (2346,), "val_all": (5000,), "test_dev": (20288,)}
@@ -120,9 +121,24 @@ class ResultSet:
 
     @property
     def full_scale(self) -> bool:
-        """Whether the profile says that its accuracies may stand beside the paper's."""
+        """Whether every run says that it has the paper's scale and data set, so that its accuracies may stand beside
+        the paper's."""
         runs = [run for runs in self.runs.values() for run in runs]
-        return bool(runs) and all(_comparable(run) for run in runs)
+        return bool(runs) and all(run.record.get("comparable") for run in runs)
+
+    @property
+    def datasets(self) -> set[str]:
+        """Names of the data sets of the runs; without a run, the name in ``data.json``."""
+        return self._about_data("dataset", "name")
+
+    @property
+    def fingerprints(self) -> set[str]:
+        """Fingerprints of the data of the runs; without a run, the one in ``data.json``."""
+        return self._about_data("data_fingerprint", "fingerprint")
+
+    def _about_data(self, of_run: str, of_report: str) -> set[str]:
+        found = [run.record.get(of_run) for runs in self.runs.values() for run in runs]
+        return {str(value) for value in found or [(self.data or {}).get(of_report)] if value is not None}
 
     def not_comparable(self, split: str) -> str | None:
         """Why accuracies of ``split`` may not be compared with the paper's; ``None`` when they may."""
@@ -192,11 +208,8 @@ class ResultSet:
         return float(row[key]) if row else None
 
     def own_gmacs(self, experiment: str) -> float | None:
-        """GMACs of the model that really ran (its own width and size), from ``run.json`` or ``complexity.csv``."""
+        """GMACs of the model that really ran (its own width and size), from ``complexity.csv``."""
         for run in self.runs.get(experiment, []):
-            gmacs = (run.record.get("complexity") or {}).get("gmacs")
-            if gmacs is not None:
-                return float(gmacs)
             variant = run.record.get("variant")
             row = self.count(str(variant), int(run.config.get("input_size", 0)), MAIN_CONVENTION,
                              float(run.config.get("width_factor", 1.0)))
@@ -213,13 +226,6 @@ class ResultSet:
             if any(config != configs[0] for config in configs[1:]):
                 messages.append(f"{name}: its seeds were made by different configurations; run it again")
         return messages
-
-
-def _comparable(run: Run) -> bool:
-    """What the run says of itself (profile at full scale and data set COCO 2017), else what its profile says."""
-    profile = run.config.get("profile")
-    nested = profile.get("comparable") if isinstance(profile, dict) else None
-    return bool(run.record.get("comparable", run.config.get("comparable", nested)))
 
 
 def load_results(folder: Path | str) -> ResultSet:
@@ -270,17 +276,27 @@ def _seed(path: Path) -> int:
 
 
 def load_reference(results: ResultSet, reference_dir: Path | None = None) -> ResultSet | None:
-    """The committed results of the same profile, or ``None`` where there are none or ``results`` is that set itself.
+    """The committed results of the same profile and data set, or ``None`` where there are none or ``results`` is that
+    set itself.
 
-    A folder named ``<profile>-<data set>`` has no reference: its data are other data.
+    Data of the same name may have another fingerprint (:func:`fingerprint_note`); of another name they have no reference.
     """
     folder = reference_dir or REFERENCE_DIR / results.profile
     if not folder.is_dir() or folder.resolve() == results.root.resolve():
         return None
-    if reference_dir is None and re.match(rf"{re.escape(results.profile)}-.", results.root.name):
-        return None
     reference = load_results(folder)
-    return reference if reference.runs else None
+    if not reference.runs or reference.profile != results.profile:
+        return None
+    return reference if results.datasets in (set(), reference.datasets) else None
+
+
+def fingerprint_note(results: ResultSet, reference: ResultSet) -> str | None:
+    """A sentence where the reference's data are not the same to the byte; ``None`` where they are or none are known."""
+    ours, theirs = results.fingerprints, reference.fingerprints
+    if not ours or ours == theirs:
+        return None
+    return (f"The committed reference was made on other data of the same name (fingerprint {', '.join(sorted(theirs))}; "
+            f"this folder {', '.join(sorted(ours))}): another generator version draws another data set.")
 
 
 def first_present(sets: Sequence[ResultSet | None], experiment: str, split: str, metric: str

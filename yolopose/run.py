@@ -24,6 +24,7 @@ from yolopose.errors import StudyError
 from yolopose.execute import ANSI, REPO, NotebookFailure, execute, parameter_defaults
 from yolopose.lock import results_lock
 from yolopose.measured import load_results
+from yolopose.results import explain_os_error
 from yolopose.stages import (
     STAGES,
     Stage,
@@ -218,6 +219,9 @@ def guarded(action: Any) -> int:
         return 0
     except StudyError as error:
         _say(f"error: {error}")
+        return 2
+    except OSError as error:  # a full disk, a folder without permission, a pipe that was closed
+        _say(f"error: {explain_os_error(error, error.filename or 'output')}")
         return 2
     except NotebookFailure as error:
         _say(f"failed: {error}" if sys.stderr.isatty() else ANSI.sub("", f"failed: {error}"))

@@ -128,7 +128,7 @@ def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dic
     study = target.study
     if stage.name == "data" and study:
         parts["configuration"] = config_hash(asdict(study.profile.data))
-        parts["data set"] = config_hash(_annotation_files(study))
+        parts["data set"] = config_hash(_data_source(study))
     elif stage.name == "complexity" and study:
         profile = study.profile
         parts["configuration"] = config_hash([
@@ -150,10 +150,11 @@ def _notebook_hash(path: Path) -> str:
     return config_hash([[c.get("cell_type"), "".join(c.get("source", ""))] for c in cells])
 
 
-def _annotation_files(study: Study) -> list[Any]:
-    """Name, size and time of the annotation files of a given folder (reading COCO's own would take seconds)."""
+def _data_source(study: Study) -> list[Any]:
+    """Of a drawn set its folder's name, which has the hash of the generator's version and the specification; of a given
+    folder name, size and time of the annotation files (reading COCO's own would take seconds)."""
     if study.profile.data.source != "folder":
-        return []
+        return [study.data_dir.name]
     files = sorted((study.data_dir / "annotations").glob("*.json"))
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
@@ -210,7 +211,7 @@ def expected_outputs(stage: Stage, target: Target) -> list[str]:
         wanted += {
             "data": ["data.json"],
             "complexity": ["complexity.csv"],
-            "tables": [f"tables/table{n}.{kind}" for n in (1, 2, 4) for kind in ("csv", "md", "tex")],
+            "tables": [f"tables/table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")],
             "figures": [f"figures/figure{n}.{kind}" for n in (4, 5, 6) for kind in ("png", "svg")],
             "report": ["comparison.csv", "claims.csv", "report.html"],
         }[stage.name]

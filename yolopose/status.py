@@ -19,7 +19,7 @@ from yolopose.measured import REFERENCE_DIR
 from yolopose.results import read_json
 from yolopose.run import add_target_arguments, guarded
 from yolopose.stages import STAGES, Target, data_name, read_records, resolve_target, why_not_done
-from yolopose.stale import stale_runs
+from yolopose.stale import remedy, stale_runs
 from yolopose.summary import duration
 
 
@@ -35,12 +35,15 @@ class RunState:
 
 
 def run_states(target: Target) -> list[RunState]:
-    """The state of every run of the study, in the order in which they are made."""
+    """The state of every run of the study, in the order in which they are made, then stale ones outside it."""
     study = target.study
     assert study is not None
     stale, busy = stale_runs(target), holder(target.results_dir) is not None
     pace = _pace(target)
-    return [_run_state(target, run, stale, busy, pace) for run in study.runs()]
+    states = [_run_state(target, run, stale, busy, pace) for run in study.runs()]
+    listed = {state.name for state in states}
+    return states + [RunState(name, "stale", "; ".join(changes[:3]), None)
+                     for name, changes in stale.items() if name not in listed]
 
 
 def _run_state(target: Target, run: RunConfig, stale: dict[str, list[str]], busy: bool, pace: float | None) -> RunState:
@@ -142,7 +145,7 @@ def report(target: Target) -> str:
     states = run_states(target)
     lines += ["", "runs", _columns([[s.name, s.state, s.detail] for s in states]), ""]
     if any(s.state == "stale" for s in states):
-        lines.append(f"stale runs stop the study; make clean RESULTS={root} deletes the folder, RESULTS= names another")
+        lines.append(f"stale runs stop the study: {remedy(target, stale_runs(target))}")
     elif all(row[1] == "done" for row in rows):
         lines.append("nothing to do")
     else:

@@ -12,93 +12,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from yolopose.checkpoints import load_state, load_weights, save_state, save_weights, transfer_weights
-from yolopose.config import RunConfig, Study, config_changes
+from yolopose.config import RunConfig, Study
 from yolopose.data.coco import CocoDataset
 from yolopose.data.loader import TrainLoader
 from yolopose.errors import StudyError
 from yolopose.evaluate import predict_split, score_split, select_device
-from yolopose.losses import TERMS, compute_loss, effective_gains
-from yolopose.models.anchors import MIN_RECALL, best_possible_recall, fit_anchors
-from yolopose.models.yolov5 import COCO_ANCHORS_PX, build_model, count_parameters
+from yolopose.freshness import check_fresh
+from yolopose.losses import TERMS, compute_loss
+from yolopose.models.yolov5 import build_model, count_parameters
 from yolopose.optim import ExponentialMovingAverage, Schedule, build_optimizer
+from yolopose.recipe import autocast_dtype, choose_anchors, mean_pose, run_gains
 from yolopose.results import file_sha256, peak_memory_gib, provenance, read_json, write_csv, write_json
 
 CURVE = ["epoch", "images", *(f"loss_{t}" for t in TERMS), "loss", "lr", "val_AP", "val_AP50", "val_box_AP50"]
 CHECKPOINT_SECONDS = 90.0
-
-
-def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype:
-    """bfloat16 where the hardware computes it, else float32."""
-    if not amp:
-        return torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
-
-
-def run_gains(run: RunConfig) -> dict[str, float]:
-    """Effective gains of a run: the profile's, or the loss's own rule where that says ``derived``.
-
-    Raises:
-        StudyError: the profile has no gains for this loss, or not for all of its terms.
-    """
-    name = run.experiment.loss
-    where = f"yolopose/study/profiles.yaml: {run.profile}.train.gains.{name}"
-    given = run.train.gains.get(name)
-    if given == "derived":
-        return effective_gains(name, run.input_size)
-    if not isinstance(given, dict) or not {"box", "obj", "kpt", "kpt_conf"} <= set(given) <= set(TERMS):
-        raise StudyError(f"{where}: give the word derived, or a gain for each of box, obj, kpt, kpt_conf (and cls)")
-    return {"cls": 0.0, **{k: float(v) for k, v in given.items()}}
-
-
-def training_boxes_px(dataset: CocoDataset, input_size: int) -> np.ndarray:
-    """(n, 2) widths and heights of all training persons at the network's input size, in px."""
-    store = dataset.train.store
-    gain = np.repeat(input_size / store.sizes.max(1), np.diff(store.offsets))
-    return (store.boxes[:, 2:] - store.boxes[:, :2]) * gain[:, None]
-
-
-def mean_pose(dataset: CocoDataset) -> np.ndarray:
-    """(K, 2) mean position of each labelled joint of the training persons: offset from the box centre over box size.
-
-    A joint that is labelled nowhere stays at the centre.
-    """
-    store = dataset.train.store
-    centre, size = (store.boxes[:, 2:] + store.boxes[:, :2]) / 2, store.boxes[:, 2:] - store.boxes[:, :2]
-    relative = (store.persons[..., :2] - centre[:, None]) / size[:, None]
-    labelled = (store.persons[..., 2:] > 0).astype(np.float32)
-    return (relative * labelled).sum(0) / np.maximum(labelled.sum(0), 1)
-
-
-def choose_anchors(run: RunConfig, dataset: CocoDataset) -> tuple[np.ndarray, dict[str, Any]]:
-    """(4, 3, 2) anchors in px and what to record of them.
-
-    ``coco`` keeps COCO's, ``auto`` fits them to the training set.
-
-    Raises:
-        StudyError: COCO's anchors are asked for and reach too few of the boxes.
-    """
-    boxes = training_boxes_px(dataset, run.input_size)
-    coco = np.asarray(COCO_ANCHORS_PX, np.float32)
-    record = {"coco_recall": round(best_possible_recall(boxes, coco, run.train.anchor_threshold), 4)}
-    anchors = coco
-    if run.train.anchors == "auto":
-        try:
-            anchors = fit_anchors(boxes)
-        except ValueError as error:
-            raise StudyError(f"training set {dataset.name}: {error}; give more training images") from error
-    elif record["coco_recall"] < MIN_RECALL:
-        raise StudyError(f"yolopose/study/profiles.yaml: {run.profile}.train.anchors: COCO's anchors match only "
-                         f"{record['coco_recall']:.1%} of the boxes at {run.input_size} px; set anchors: auto")
-    record["recall"] = round(best_possible_recall(boxes, anchors, run.train.anchor_threshold), 4)
-    return anchors, {"source": run.train.anchors, **record, "px": anchors.round(2).tolist()}
 
 
 @dataclass
@@ -182,7 +113,7 @@ class Trainer:
             asked = time.perf_counter()
             images, targets = next(batches)
             p.wait_seconds += time.perf_counter() - asked
-            losses += self._step(images, targets)
+            losses += self.step(images, targets)
             p.batch, p.iteration, p.images = p.batch + 1, p.iteration + 1, p.images + len(images)
             bar.update()
             if p.iteration % 10 == 0:
@@ -190,14 +121,13 @@ class Trainer:
                 self._write_progress(bar)
             now = time.perf_counter()
             if now - saved > self.checkpoint_seconds and p.batch < len(self.loader):
+                self._check_finite(losses)
                 p.seconds, started, saved = p.seconds + now - started, now, now
                 p.sums = losses.tolist()
                 self._save()
         batches.close()
+        self._check_finite(losses)
         means = [v / p.batch for v in losses.tolist()]
-        if not math.isfinite(means[-1]):
-            raise StudyError(f"{self.run_dir}: the loss became {means[-1]} in epoch {p.epoch + 1}; lower train.lr of "
-                             f"profile {self.run.profile!r}, delete this folder and repeat")
         row = {"epoch": p.epoch + 1, "images": p.images}
         row |= {k: round(v, 6) for k, v in zip([c for c in CURVE if c.startswith("loss")], means, strict=True)}
         row["lr"] = round(self.schedule.factor(p.iteration) * self.cfg.lr, 8)
@@ -208,7 +138,13 @@ class Trainer:
         write_csv(self.run_dir / "curve.csv", [{k: r.get(k) for k in CURVE} for r in p.curve], CURVE)
         self._save()
 
-    def _step(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _check_finite(self, losses: Tensor) -> None:
+        """Before anything is saved: a state that is not finite must not replace the last good checkpoint."""
+        if not math.isfinite(losses[-1].item()):
+            raise StudyError(f"{self.run_dir}: the loss became {losses[-1].item()} in epoch {self.progress.epoch + 1}; "
+                             f"lower train.lr of profile {self.run.profile!r}, delete this folder and repeat")
+
+    def step(self, images: Tensor, targets: Tensor) -> Tensor:
         """Forward, backward and, where accumulation is complete, an optimizer step; returns the weighted terms."""
         p = self.progress
         self.schedule.apply(self.optimizer, p.iteration)
@@ -240,9 +176,10 @@ class Trainer:
         subset = self.dataset.val.subset(chosen)
         model = copy.deepcopy(self.average.model).fuse()
         predictions = predict_split(model, subset, self.run.input_size, self.run.evaluate, self.device, 0)
-        metrics = score_split(subset, self.dataset.val.annotations, predictions, self.schema, range(len(subset)))
+        metrics = score_split(subset, self.dataset.val.annotations, predictions, self.schema, range(len(subset)),
+                              self.model.detect.num_keypoints > 0)
         row = {"val_box_AP50": round(metrics["val_box"]["AP50"], 5)}
-        if "val" in metrics and self.model.detect.num_keypoints:
+        if "val" in metrics:
             row |= {"val_AP": round(metrics["val"]["AP"], 5), "val_AP50": round(metrics["val"]["AP50"], 5)}
         return row
 
@@ -304,24 +241,11 @@ class Trainer:
         return record
 
 
-def check_fresh(run: RunConfig, dataset: CocoDataset, run_dir: Path) -> None:
-    """Refuse to mix results of different configurations or data.
-
-    Raises:
-        StudyError: ``run_dir`` holds a finished run that this configuration or data set would not have made.
-    """
-    path = Path(run_dir) / "run.json"
-    if not path.exists():
-        return
-    record = read_json(path)
-    changes = []
-    if record.get("config_hash") != run.hash:
-        changes = config_changes(record.get("config", {}), run.as_dict()) or ["config_hash"]
-    if record.get("data_fingerprint") != dataset.fingerprint:
-        changes.append(f"data fingerprint {record.get('data_fingerprint')} → {dataset.fingerprint}")
-    if changes:
-        raise StudyError(f"{path}: was made by another configuration ({'; '.join(changes[:5])}). Move {run_dir} away "
-                         "to keep it, or delete it to train again, or write elsewhere with RESULTS=<folder>")
+def clear_outputs(run_dir: Path) -> None:
+    """Remove what a new training must not inherit: scores of other weights, torn temporary files."""
+    for pattern in ("metrics.json", "predictions.json.gz", "*_results.zip", ".*.pt.*"):
+        for path in run_dir.glob(pattern):
+            path.unlink()
 
 
 def train_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
@@ -332,7 +256,10 @@ def train_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     rows = []
     for run in study.runs():
         run_dir = study.run_dir(run.experiment.name, run.seed)
-        if not (run_dir / "run.json").exists():
+        if (run_dir / "run.json").exists():
+            (run_dir / "checkpoint.pt").unlink(missing_ok=True)  # of a run that was killed while it tidied up
+        else:
+            clear_outputs(run_dir)
             detector = None
             if run.train.initialisation == "person_detector" and run.experiment.detector:
                 detector = study.run_dir(run.experiment.detector, run.seed) / "weights.pt"

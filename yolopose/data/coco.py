@@ -145,7 +145,8 @@ def load_dataset(root: Path | str, limits: Mapping[str, int | None] | None = Non
                      "both files must list the same `keypoints` in the same order")
     test_dev, server = None, None
     schema = next((split.schema for split in splits.values() if split is not None), None)
-    if schema is not None and (root / "annotations" / "image_info_test-dev2017.json").exists():
+    listed = root / "annotations" / "image_info_test-dev2017.json"
+    if schema is not None and listed.exists() and (root / "test2017").is_dir():  # the list often comes without them
         test_dev = _load_test_dev(root, schema, limits.get("test_dev"), problems, digest)
         server_file = root / "server" / "person_keypoints_test-dev2017.json"
         if test_dev is not None and (root / "dataset.json").exists() and server_file.exists():
