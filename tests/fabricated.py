@@ -13,7 +13,7 @@ from yolopose.results import write_csv, write_json
 # GMACs at 960 px as the reference counts them: conv, fused_bias, fvcore_unfused; and fused parameters in millions.
 COUNTS = {
     "yolov5s6_pose": (22.71, 22.80, 22.89, 15.08654), "yolov5m6_pose": (66.13, 66.29, 66.45, 41.382396),
-    "yolov5l6_pose": (145.29, 145.55, 145.80, 87.000044), "yolov5s6_person": (18.72, 18.78, 18.86, 12.349288),
+    "yolov5l6_pose": (145.2948, 145.5546, 145.8015, 87.000044), "yolov5s6_person": (18.72, 18.78, 18.86, 12.349288),
     "yolov5m6_person": (57.66, 57.76, 57.90, 35.433624), "yolov5l6_person": (130.69, 130.89, 131.10, 76.610952),
 }
 SIZES = (1280, 960, 640, 576, 512, 448, 384)
@@ -42,12 +42,13 @@ def run(root: Path, experiment: str, seed: int, ap50: float, profile: str = "min
     """One finished run with AP50 in percent; ``test_dev`` is its AP50 there, ``None`` where it was not run."""
     folder = root / experiment / f"seed{seed}"
     known = load_experiments()[experiment]
-    config = load_study("mini").run(experiment, seed).as_dict() | {"profile": profile, "comparable": comparable}
+    config = load_study("mini").run(experiment, seed).as_dict() | {"profile": profile}
     if comparable:
         config |= {"input_size": known.input_size, "width_factor": 1.0}
     write_json(folder / "run.json", {
         "experiment": experiment, "profile": profile, "seed": seed, "variant": known.variant, "config": config,
-        "config_hash": f"{experiment}-{seed}", "data_fingerprint": "fingerprint",
+        "config_hash": f"{experiment}-{seed}", "comparable": comparable, "dataset": "made-up",
+        "data_fingerprint": "fingerprint",
         "git": {"commit": "c0ffee", "dirty": False}, "packages": {"torch": "2.13.0"},
         "hardware": {"cpu": "a <CPU> & more", "cores": 2, "memory_gib": 8.0},
         "train": {"seconds": 120.0, "images_seen": 36000, "peak_memory_gib": 1.5},

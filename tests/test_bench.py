@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from yolopose import bench
+from yolopose import bench, bench_subjects
 from yolopose.bench_subjects import _keep_candidates, jittered
 from yolopose.errors import StudyError
 
@@ -27,9 +29,35 @@ def test_machines_are_named_by_kind(about: dict, name: str) -> None:
 
 def test_row_by_hand() -> None:
     assert bench.rates("loader", "case", 10, [0.1, 0.2, 0.4], "why") == {
-        "subject": "loader", "case": "case", "value": 50.0, "unit": "images/s", "runs": 3,
+        "subject": "loader", "case": "case", "value": 50.0, "unit": "images/s", "runs": 3, "goal": "", "met": "",
         "note": "min 25, max 100; why"}
     assert bench.row("a", "b", [1.23456], "s")["note"] == ""
+
+
+@pytest.mark.parametrize(("values", "goal", "met"), [
+    ([9.0, 11.0, 9.99], "< 10", "yes"), ([10.0], "< 10", "no"), ([100.0], ">= 100", "yes"), ([99.99], ">= 100", "no"),
+    ([5.0], "", ""),
+])
+def test_a_goal_is_held_against_the_median(values: list[float], goal: str, met: str) -> None:
+    row = bench.row("a", "b", values, "%", goal=goal)
+    assert (row["goal"], row["met"]) == (goal, met)
+
+
+def test_goals_are_printed_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [bench.row("training", "waiting", [3.0], "%", goal="< 10"), bench.row("drawing", "near", [80.0], "images/s",
+                                                                                 goal=">= 100"),
+            bench.row("startup", "x", [1.0], "s")]
+    done = subprocess.CompletedProcess([], 0, stdout=json.dumps(rows), stderr="")
+    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(bench, "provenance", lambda: {
+        "hardware": {"cpu": "c", "cores": 2, "memory_gib": 8, "accelerator": None}, "packages": {},
+        "git": {"commit": "c0ffee", "dirty": False}})
+    path = bench.run_bench(tmp_path, ("startup",))
+    said = capsys.readouterr().out.splitlines()[-3:]
+    assert said[0].strip() == "goal met: training, waiting: 3 %, wanted < 10 %"
+    assert said[1].strip() == "goal MISSED: drawing, near: 80 images/s, wanted >= 100 images/s"
+    assert [r["met"] for r in csv.DictReader(path.open())] == ["", "yes", "no", ""]
 
 
 def test_table_of_one_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +81,17 @@ def test_candidates_are_as_many_as_said() -> None:
     _keep_candidates(raw, 50)
     passing = sum(((r[..., 4].sigmoid() * r[..., 5].sigmoid()) > 0.001).sum().item() for r in raw)
     assert passing == 50
+
+
+def test_drawing_counts_every_image_of_every_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("yolopose.data.synthetic.generate", lambda root, spec, workers, progress: asked.append(
+        (root, spec.difficulty, spec.image_size, spec.train + spec.val + spec.test_dev, workers)))
+    monkeypatch.setattr(bench_subjects, "seconds_of",
+                        lambda work, runs, warmup: [(work(), 4.0)[1] for _ in range(runs)])
+    (row,) = bench_subjects.drawing_rows()
+    assert {one[1:] for one in asked} == {("near", 320, 600, 2)} and len({one[0] for one in asked}) == len(asked) == 3
+    assert (row["value"], row["goal"], row["met"]) == (150.0, ">= 100", "yes")
 
 
 def test_jittered_detections() -> None:

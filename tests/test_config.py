@@ -117,3 +117,46 @@ def test_mistakes_in_the_study_files_name_file_and_key(monkeypatch, tmp_path, fi
     with pytest.raises(StudyError) as caught:
         load_study("smoke")
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(("file", "old", "new", "message"), [
+    ("variants.yaml", "head: repaired", "head: repared", r"variants.yaml: .*\.head: 'repared' is none of repaired"),
+    ("experiments.yaml", "loss: official", "loss: oks", r"experiments.yaml: .*\.loss: 'oks' is none of official"),
+    ("profiles.yaml", "anchors: auto", "anchors: atuo", r"profiles.yaml: .*train\.anchors: 'atuo' is none of coco, auto"),
+    ("profiles.yaml", "keypoint_prior: mean_pose", "keypoint_prior: meanpose", r"train\.keypoint_prior: 'meanpose'"),
+    ("profiles.yaml", "initialisation: person_detector", "initialisation: detector", r"train\.initialisation"),
+    ("profiles.yaml", "optimizer: adamw", "optimizer: adam", r"train\.optimizer: 'adam' is none of sgd, adamw"),
+])
+def test_a_wrong_word_never_chooses_another_method_in_silence(tmp_path, monkeypatch, file, old, new, message):
+    from yolopose import config
+
+    for source in config.STUDY.glob("*.yaml"):
+        text = source.read_text()
+        (tmp_path / source.name).write_text(text.replace(old, new, 1) if source.name == file else text)
+    loaders = (config.load_variants, config.load_experiments, config.load_profiles)
+    monkeypatch.setattr(config, "STUDY", tmp_path)
+    for loader in loaders:
+        loader.cache_clear()
+    try:
+        with pytest.raises(StudyError, match=message):
+            config.load_profiles()
+    finally:
+        monkeypatch.undo()
+        for loader in loaders:
+            loader.cache_clear()
+
+
+@pytest.mark.parametrize("seeds", ["-1", "0 -2", "x", "1.5"])
+def test_seeds_are_integers_from_zero_on(seeds):
+    with pytest.raises(StudyError, match="SEEDS="):
+        load_study("mini", seeds=seeds)
+
+
+def test_a_seed_given_twice_counts_once():
+    assert load_study("mini", seeds="0 1 0").seeds == (0, 1)
+
+
+@pytest.mark.parametrize("device", ["cudax", "cuda:", "gpu", "cuda:x"])
+def test_a_device_is_auto_cpu_or_cuda(device):
+    with pytest.raises(StudyError, match="DEVICE="):
+        load_study("mini", device=device)

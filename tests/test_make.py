@@ -13,6 +13,7 @@ import pytest
 
 from yolopose import clean
 from yolopose.errors import StudyError
+from yolopose.lock import results_lock
 
 REPO = Path(__file__).resolve().parents[1]
 MAKEFILE = (REPO / "Makefile").read_text()
@@ -111,18 +112,77 @@ def test_clean_refuses_what_is_committed_or_no_results(arguments):
     assert sorted(p for p in (REPO / "results").rglob("*")) == before
 
 
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
 def test_clean_deletes_results_and_leaves_other_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(clean, "caches", list)
     folder = tmp_path / "mine"
-    for name in ("s6/seed0/run.json", "tables/table1.csv", "notebooks/01_data.ipynb", "report.html", "photos/me.jpg"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("x")
+    put(folder, "s6/seed0/run.json", "m6/seed0/checkpoint.pt", "tables/table1.csv", "notebooks/01_data.ipynb",
+        "report.html", "photos/me.jpg", "plants/seed1/sunflower.jpg")
+    (folder / "s6/seed0/run.json").write_text('{"experiment": "s6", "config_hash": "aa"}')
     clean.clean("smoke", "", str(folder))
-    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == ["photos/me.jpg"]
+    assert files(folder) == ["photos/me.jpg", "plants/seed1/sunflower.jpg"]
     said = capsys.readouterr().out
-    assert all(word in said for word in ("s6", "tables", "report.html", "photos"))
+    assert all(word in said for word in ("s6", "m6", "tables", "report.html", "stays", "photos"))
     clean.clean("smoke", "", str(folder))
     assert "holds no results" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("theirs", [{}, {"study.json": '{"name": "of another program"}'}, {"stages.json": "[1]"},
+                                    {"s6/seed0/run.json": '{"id": 3}'}])
+def test_clean_touches_no_folder_of_others(tmp_path, theirs):
+    """A thesis, say: its tables, figures and notebooks have the names of a study's, and are not a study's."""
+    put(tmp_path, "tables/mine.csv", "figures/mine.png", "notebooks/mine.ipynb", "report.html", *theirs)
+    for name, text in theirs.items():
+        (tmp_path / name).write_text(text)
+    before = files(tmp_path)
+    with pytest.raises(StudyError, match="is no folder of this study.*nothing was deleted"):
+        clean.clean("smoke", "", str(tmp_path))
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name, text", [("study.json", '{"profile": "smoke", "experiments": [], "seeds": [0]}'),
+                                        ("stages.json", '{"data": {"seconds": 1.0}}')])
+def test_clean_knows_a_study_that_has_no_run_yet(tmp_path, monkeypatch, name, text):
+    monkeypatch.setattr(clean, "caches", list)
+    put(tmp_path / "mine", "data.json", name)
+    (tmp_path / "mine" / name).write_text(text)
+    clean.clean("smoke", "", str(tmp_path / "mine"))
+    assert not (tmp_path / "mine").exists()
+
+
+def test_clean_refuses_while_somebody_works_there(tmp_path):
+    put(tmp_path, "data.json", "stages.json")
+    (tmp_path / "stages.json").write_text("{}")
+    with results_lock(tmp_path, "make train"), pytest.raises(StudyError, match="`make train` is at work there"):
+        clean.clean("smoke", "", str(tmp_path))
+    assert files(tmp_path) == ["data.json", "stages.json"]
+
+
+def test_clean_needs_the_standard_library_alone():
+    script = ("import sys\nsys.path.insert(0, '.')\nimport yolopose.clean\n"
+              "sys.exit(str({'yaml', 'numpy', 'torch'} & set(sys.modules) or '') or 0)")
+    done = subprocess.run([sys.executable, "-S", "-I", "-c", script], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("variables, a", [
+    ([], "results/mini"), (["PROFILE=smoke"], "results/smoke"), (["RESULTS=r", "PROFILE=smoke"], "r"),
+    (["PROFILE=smoke", "DATA={data}"], "results/smoke-my coco"), (["DATA={data}/"], "results/mini-my coco"),
+    (["PROFILE=smoke", "DATA={data}", "A=x"], "x"),
+])
+def test_compare_takes_the_results_that_reproduce_would_write(tmp_path, variables, a):
+    (tmp_path / "my coco").mkdir()
+    done = make("-n", "compare", *(v.format(data=tmp_path / "my coco") for v in variables))
+    assert f'-m yolopose.compare "{a}" "paper"' in done.stdout, done.stdout + done.stderr
 
 
 def test_clean_names_its_folder_as_the_study_does():

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from yolopose.errors import StudyError
 from yolopose.execute import parameter_defaults
 from yolopose.stages import NOTEBOOKS, STAGES
 
@@ -54,6 +55,17 @@ def test_nothing_is_defined_in_a_notebook(path):
     prose = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"]
     assert len(prose) >= 4 and sum(map(len, prose)) > 600, "a notebook explains what it does"
     assert any("enter_repository()" in source for source in code(path))
+
+
+@pytest.mark.parametrize("name", ["01_data", "03_train", "04_evaluate"])
+def test_an_unknown_experiment_is_refused_before_anything_is_made(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(REPO)
+    for heavy in ("yolopose.data.prepare.prepare_data", "yolopose.train.train_study"):
+        monkeypatch.setattr(heavy, lambda *_: pytest.fail("work began before the parameters were checked"))
+    path = NOTEBOOKS / f"{name}.ipynb"
+    values = parameter_defaults(path) | {"EXPERIMENT": "s7", "RESULTS": str(tmp_path)}
+    with pytest.raises(StudyError, match="experiment 's7' does not exist"):
+        exec(code(path)[1], values)
 
 
 def committed_texts() -> list[Path]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from yolopose.claims import DECIDERS, load_claims
-from yolopose.compare import METRICS, TABLES, number, paper_numbers, printed_rows
+from yolopose.claims_words import ORDERING_FLOOR
+from yolopose.compare import METRICS, TABLES, VERDICTS, number, paper_numbers, printed_rows
 from yolopose.config import load_experiments, load_profiles
 from yolopose.errors import StudyError
 from yolopose.measured import PAPER_DIR
@@ -161,6 +162,22 @@ def test_a_malformed_claims_file_is_named(tmp_path: Path, change, message: str) 
         load_claims(tmp_path)
 
 
+def test_orderings_state_their_margins_and_texts_agree_with_the_rules() -> None:
+    for claim in load_claims():
+        rule, text = claim["rule"], claim["tolerance"]
+        if "ordering" in rule:
+            assert rule["margin_reduced"] == 3.0
+            assert f"one seed: {rule['margin']:g} point" in text and "3 at a reduced one" in text
+        if "'measured'" in str(rule.get("compare", rule.get("all", ""))) and "==" not in str(rule):
+            assert text.startswith("one seed: ") and "several: 95 % interval" in text, claim["id"]
+    head = (PAPER_DIR / "claims.yaml").read_text(encoding="utf-8").partition("- id:")[0]
+    readme = (PAPER_DIR / "README.md").read_text(encoding="utf-8")
+    for text in (head, readme):
+        assert f"{ORDERING_FLOOR:g} points of the metric" in text and "ORDERING_FLOOR" in text
+        assert "undecided: one seed, difference within the margin" in text
+    assert all(f"*{verdict}*" in readme for verdict in VERDICTS)
+
+
 def test_deviations_are_numbered_and_their_tables_are_true() -> None:
     text = (PAPER_DIR / "deviations.md").read_text(encoding="utf-8")
     numbers = [int(n) for n in re.findall(r"^\*\*D(\d+) · ", text, re.MULTILINE)]
@@ -176,7 +193,7 @@ def test_deviations_are_numbered_and_their_tables_are_true() -> None:
 
 
 def test_importing_compare_is_light() -> None:
-    code = ("import sys, yolopose.compare, yolopose.claims, yolopose.tables, yolopose.figures, yolopose.report; "
+    code = ("import sys, yolopose.compare_sets, yolopose.claims, yolopose.tables, yolopose.figures, yolopose.report; "
             "print([m for m in ('torch', 'pandas', 'matplotlib', 'cv2', 'jinja2', 'numpy') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

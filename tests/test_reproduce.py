@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from yolopose.complexity import CONVENTIONS
+from yolopose.measured import MAIN_CONVENTION
+from yolopose.results import read_csv
 from yolopose.stages import NOTEBOOKS, STAGES
 
 REPO = Path(__file__).resolve().parents[1]
@@ -73,6 +76,20 @@ def test_executed_notebooks_show_pictures_and_no_machine(smoke):
     for name in ("01_data", "03_train", "04_evaluate", "07_figures"):
         text = (smoke / "notebooks" / f"{name}.ipynb").read_text()
         assert "image/jpeg" in text or "image/png" in text, name
+
+
+def test_parameters_and_gmacs_are_the_papers(smoke):
+    """The counts really made by this run, against the printed ones: Tables 1 and 2 to the digit, Table 4 to 0.5 %."""
+    counts = [row for row in read_csv(smoke / "comparison.csv")
+              if row["experiment"] and row["metric"] in ("params_m", "gmacs")]
+    assert {(row["table"], row["experiment"]) for row in counts} >= {
+        *((table, name) for table in ("1", "2") for name in ("s6", "m6", "l6")), ("4", "s6"),
+        *(("4", f"s6_r{size}") for size in (1280, 640, 576, 512, 448, 384))}
+    assert [(row["id"], row["measured"]) for row in counts if row["verdict"] != "reproduced"] == []
+    ours = [row for row in read_csv(smoke / "tables" / "table4.csv") if row["experiment"]]
+    assert len(ours) == 7
+    assert max(abs(float(row[f"residual_percent_{MAIN_CONVENTION}"])) for row in ours) <= 0.5
+    assert all(row[f"residual_percent_{convention}"] for row in ours for convention in CONVENTIONS)
 
 
 def test_a_second_run_does_nothing_within_five_seconds(smoke):

@@ -5,6 +5,7 @@ The notebooks here are stand-ins (``fake_notebooks.py``); the real ones are run 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, install, notebo
 from yolopose import run, stages, status
 from yolopose.errors import StudyError
 from yolopose.execute import check_parameters, parameter_defaults
-from yolopose.lock import holder, results_lock
+from yolopose.lock import RESULTS_VARIABLE, holder, results_in_use, results_lock
 from yolopose.stages import resolve_target
 
 REPO = Path(__file__).resolve().parents[1]
@@ -211,6 +212,79 @@ def test_other_data_make_results_stale(books, results, executed, capsys):
     assert "data set: f00d → beef" in capsys.readouterr().err
 
 
+def test_a_new_generator_draws_the_data_again(books, results, executed, monkeypatch):
+    assert command("reproduce", results=results) == 0
+    executed.clear()
+    monkeypatch.setattr("yolopose.config.GENERATOR_VERSION", "the next one")
+    assert command("reproduce", results=results) == 0
+    assert executed == ["01_data"]
+
+
+def test_models_are_counted_again_for_another_number_of_keypoints(books, results, executed):
+    code = CODE["01_data"].replace('"f00d"', '"f00d", "keypoints": {"names": [1, 2]}')
+    notebook(books, "01_data", PARAMETERS, HEAD, code)
+    assert command("complexity", results=results) == 0
+    assert command("data", results=results) == 0
+    assert stages.why_not_done(stages.STAGES["complexity"], resolve_target("", "", str(results), "", "auto"), {}) \
+        == "configuration changed"
+
+
+def stored_run(results: Path, name: str, **changes: Any) -> None:
+    """A run.json beside those of the study: that of ``s6/seed0`` with ``changes`` to its configuration."""
+    record = json.loads((results / "s6/seed0/run.json").read_text())
+    record["config"] |= changes
+    record["config_hash"] = "of the time"
+    (results / name).mkdir(parents=True)
+    (results / name / "run.json").write_text(json.dumps(record))
+
+
+def test_runs_outside_the_seeds_and_experiments_asked_for_count_too(books, results, executed, capsys):
+    command("reproduce", results=results)
+    stored_run(results, "s6/seed1", seed=1, width_factor=0.75)
+    stored_run(results, "s6_r640/seed0")
+    stored_run(results, "s7/seed0")
+    executed.clear()
+    capsys.readouterr()
+    assert command("reproduce", results=results) == 2 and executed == []
+    said = capsys.readouterr().err
+    assert "s6/seed1: width_factor: 0.75 → 0.25" in said and "s6_r640/seed0: experiment.name: s6 → s6_r640" in said
+    assert "s7/seed0: s7 is no experiment of yolopose/study/experiments.yaml" in said
+    assert "No run was touched. Undo the difference, give another RESULTS=" in said and "DATA=" not in said
+    status.main(["--profile", "smoke", "--results", str(results)])
+    text = capsys.readouterr().out
+    assert all(f"{name}  " in text for name in ("s6/seed1", "s7/seed0")) and "stale runs stop the study: undo" in text
+
+
+def test_runs_of_other_seeds_and_the_same_configuration_hold(books, results, executed):
+    assert command("reproduce", "--seeds", "0 1", results=results) == 0
+    assert command("reproduce", results=results) == 0
+
+
+def test_forgotten_data_are_named_in_the_remedy(books, results, executed, tmp_path, capsys):
+    (tmp_path / "my-coco" / "annotations").mkdir(parents=True)
+    assert command("reproduce", "--data", str(tmp_path / "my-coco"), results=results) == 0
+    capsys.readouterr()
+    assert command("reproduce", results=results) == 2
+    words = "give the same DATA= as before (a folder named my-coco)"
+    assert words in capsys.readouterr().err
+    assert status.main(["--results", str(results)]) == 0
+    assert words in capsys.readouterr().out
+
+
+def test_a_full_disk_is_one_message_wherever_it_is_met(books, results, executed, monkeypatch, capsys):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(results / "somewhere"))
+
+    assert run.guarded(full) == 2
+    assert capsys.readouterr().err == (f"error: {results}/somewhere: no space left on the disk; free some and repeat "
+                                       "the command, which then goes on\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("yolopose.lock.os.write", full)
+        with pytest.raises(StudyError, match="no space left on the disk"), results_lock(results, "x"):
+            pytest.fail("the lock was taken without its note")
+    assert holder(results) is None and not any(results.glob(".lock*"))
+
+
 def test_a_stage_that_leaves_out_a_file_is_not_done(books, results, executed, capsys):
     notebook(books, "02_complexity", PARAMETERS, "pass")
     assert command("complexity", results=results) == 1
@@ -241,6 +315,32 @@ def test_the_lock_of_a_killed_process_is_taken_over(results):
     assert (results / ".lock").exists() and holder(results) is None
     with results_lock(results, "make reproduce"):
         pass
+
+
+def test_a_look_at_the_lock_does_not_stop_a_command(results):
+    """``make status`` holds the lock for an instant; a command that starts just then waits for it."""
+    script = (f"import time\nfrom yolopose.lock import _acquire\nfrom pathlib import Path\n"
+              f"handle = _acquire(Path({str(results / '.lock')!r}), 0.0)\nprint('held', flush=True)\ntime.sleep(0.4)")
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPO)
+    assert process.stdout.readline() == "held\n"
+    with results_lock(results, "make reproduce"):
+        assert holder(results)["command"] == "make reproduce"
+    process.communicate()
+
+
+def test_a_notebook_opened_by_hand_holds_its_results_unless_the_runner_does(results, monkeypatch):
+    monkeypatch.delenv(RESULTS_VARIABLE, raising=False)
+    with results_in_use(results, "train_study"):
+        assert holder(results)["command"] == "train_study"
+        with pytest.raises(StudyError, match="`train_study` is at work there"), results_lock(results, "make train"):
+            pass
+    assert holder(results) is None and not any(results.glob(".lock*"))
+    monkeypatch.setenv(RESULTS_VARIABLE, str(results.resolve()))
+    with results_lock(results, "make train"), results_in_use(results, "train_study"):
+        assert holder(results)["command"] == "make train"
+    other = results.with_name("other")
+    with results_in_use(other, "train_study"):  # the runner's kernel, but another folder
+        assert holder(other)["command"] == "train_study"
 
 
 # --- status ----------------------------------------------------------------------------------------------------------

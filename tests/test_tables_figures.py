@@ -10,17 +10,19 @@ import pytest
 
 from tests import fabricated
 from yolopose import report
+from yolopose.claims import load_claims
+from yolopose.compare import same_digits
 from yolopose.errors import StudyError
 from yolopose.figures import SPECS, measured_points, paper_points, write_figures
 from yolopose.figures_labels import line_samples, place_labels
-from yolopose.measured import load_reference, load_results
+from yolopose.measured import fingerprint_note, load_reference, load_results
 from yolopose.report import readme_claims_table, write_report
 from yolopose.report_html import markdown_to_html, number_text, statistics_rows
 from yolopose.results import read_csv, write_json
-from yolopose.tables import build_tables, write_tables
+from yolopose.tables import FUSED_BIAS_NOTE, build_tables, conventions_note, write_tables
 from yolopose.tables_format import Column, Table, groups, latex_escape, to_csv, to_html, to_latex, to_markdown
 
-MINI = {"s6": 50.0, "m6": 54.0, "l6": 58.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
+MINI = {"s6": 50.0, "m6": 58.0, "l6": 66.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
 NOWHERE = Path("no-reference")
 
 
@@ -56,6 +58,27 @@ def test_table_4_shows_all_conventions_with_residuals(mini: Path) -> None:
     text = (mini / "tables" / "table4.md").read_text()
     assert "No single convention gives all of Table 4's GMACs to the printed digit." in text
     assert "convolutions alone 0 of 7" in text
+    assert FUSED_BIAS_NOTE in text and FUSED_BIAS_NOTE in (mini / "tables" / "table1.md").read_text()
+
+
+def test_the_note_on_upsampling_is_true() -> None:
+    """One operation per output of the three upsamplings: 768, 512 and 256 channels at strides 32, 16 and 8."""
+    upsampling = sum(channels * (960 // stride) ** 2 for channels, stride in ((768, 32), (512, 16), (256, 8))) / 1e9
+    without = fabricated.COUNTS["yolov5l6_pose"][1] - upsampling
+    assert f"{without:.3f}" == "145.548" and "145.548" in FUSED_BIAS_NOTE
+    assert not same_digits(without, "145.6") and same_digits(without, "145.5")
+
+
+def test_one_convention_with_all_digits_takes_the_sentence_back() -> None:
+    def row(printed: float, conv: float) -> dict[str, float]:
+        found = {"conv": conv, "fused_bias": printed + 0.1, "fvcore_unfused": printed + 0.2}
+        return {"gmacs_printed": printed} | {f"gmacs_{k}": v for k, v in found.items()} | {
+            f"residual_percent_{k}": 100 * (v / printed - 1) for k, v in found.items()}
+
+    note = conventions_note([row(10.0, 10.001), row(5.0, 4.999)])
+    assert note == ("To the printed digit: convolutions alone 2 of 2; fvcore, fused + biases 0 of 2; "
+                    "fvcore, unfused 0 of 2; largest residual 4.00 %.")
+    assert conventions_note([row(10.0, 10.001), row(5.0, 4.9)]).startswith("No single convention")
 
 
 def test_missing_rows_are_not_run_or_from_the_reference(tmp_path: Path) -> None:
@@ -70,9 +93,30 @@ def test_missing_rows_are_not_run_or_from_the_reference(tmp_path: Path) -> None:
     assert load_reference(load_results(reference), reference) is None  # a set is not its own reference
 
 
-def test_another_data_set_has_no_reference(tmp_path: Path) -> None:
-    folder = fabricated.study(tmp_path / "mini-coco", {"s6": 50.0})
-    assert load_reference(load_results(folder)) is None
+def test_a_reference_has_the_same_profile_and_data_set(tmp_path: Path) -> None:
+    """The runs say what they are; the names of the folders do not matter."""
+    reference = fabricated.study(tmp_path / "reference", {"s6": 40.0})
+    same = fabricated.study(tmp_path / "mini-again", {"s6": 50.0})
+    assert load_reference(load_results(same), reference).root == reference
+    for name, record in (("profile", {"profile": "gpu"}), ("data", {"dataset": "coco-real"})):
+        other = fabricated.study(tmp_path / name / "mini", {"s6": 50.0}, **record)
+        assert load_reference(load_results(other), reference) is None
+    untrained = tmp_path / "untrained" / "mini"
+    fabricated.complexity(untrained)
+    assert load_reference(load_results(untrained), reference) is not None
+    write_json(untrained / "data.json", {"name": "coco-real", "fingerprint": "other"})
+    assert load_reference(load_results(untrained), reference) is None
+
+
+def test_a_reference_on_other_data_of_the_same_name_says_so(tmp_path: Path) -> None:
+    reference = fabricated.study(tmp_path / "reference", {"s6": 40.0, "m6": 44.0}, data_fingerprint="older")
+    own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
+    assert fingerprint_note(load_results(own), load_results(own)) is None
+    note = fingerprint_note(load_results(own), load_results(reference))
+    assert "(older, not fingerprint)" in note
+    write_tables(own, reference)
+    assert note in (own / "tables" / "table1.md").read_text()
+    assert note in write_report(own, reference).read_text()
 
 
 def test_tables_without_any_run(tmp_path: Path) -> None:
@@ -136,7 +180,7 @@ def test_paper_points_are_the_tables(mini: Path) -> None:
 def test_measured_points_stand_at_their_own_gmacs(mini: Path) -> None:
     points = {p.label: p for p in measured_points(SPECS[1], load_results(mini))}
     assert points["m6"].gmacs == pytest.approx(66.29 * (128 / 960) ** 2 / 4, abs=1e-5)
-    assert points["m6"].accuracy == 54.0
+    assert points["m6"].accuracy == pytest.approx(58.0)
     assert measured_points(SPECS[1], load_results(mini))[0].gmacs < 1
 
 
@@ -157,6 +201,23 @@ def test_figures_without_runs_show_the_paper_alone(tmp_path: Path, capsys: pytes
     names = {p.name for p in write_figures(tmp_path / "mini", NOWHERE)}
     assert "figure5.png" in names and "learning_curves.png" not in names
     assert "learning_curves: left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("comparable", [False, True])
+def test_points_of_the_reference_are_named_in_the_title(tmp_path: Path, comparable: bool) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from yolopose.figures import draw
+
+    results = load_results(fabricated.study(tmp_path / "r", {"s6": 87.0}, comparable=comparable, images=2346))
+    for from_reference in (False, True):
+        figure = draw(SPECS[1], results, from_reference=from_reference)
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        plt.close(figure)
+        assert "easured" in titles[-1] and ("(committed reference)" in titles[-1]) == from_reference
 
 
 @pytest.mark.parametrize("scale", ["reduced", "full", "none"])
@@ -229,7 +290,8 @@ def test_report_is_one_self_contained_page(mini: Path) -> None:
     assert sum(a.startswith("data:") for a in page.addresses) == 4
     assert "a &lt;CPU&gt; &amp; more" in text and "<CPU>" not in text and "synthetic &lt;near&gt;" in text
     for wanted in ("not comparable at this scale", "Table 5", "No single convention gives all of Table 4", "2.7",
-                   "AP 1.0 and AP50 5.0", "D39", "train.optimizer", "reduced scale"):
+                   "AP 1.0 and AP50 5.0", "D39", "train.optimizer", "reduced scale",
+                   f"{len(load_claims())} claims, {len(load_claims()) - 1} of the paper and 1 of this study (C42)"):
         assert wanted in text, wanted
     before = text
     assert write_report(mini, NOWHERE).read_text() == before
@@ -240,7 +302,7 @@ def test_report_beside_a_reference(tmp_path: Path) -> None:
     fabricated.study(tmp_path / "reference", {"s6": [52.0, 53.0]})
     fabricated.run(tmp_path / "reference", "s6", 0, 52.0, hardware={"cpu": "another <cpu>"})
     text = write_report(own, tmp_path / "reference").read_text()
-    assert "cpu a &lt;CPU&gt; &amp; more → another &lt;cpu&gt;" in text
+    assert "cpu: a &lt;CPU&gt; &amp; more → another &lt;cpu&gt;" in text
     assert "+2.00 to +2.00" in text and "difference = reference − this run" in text
 
 
@@ -254,7 +316,8 @@ def test_report_without_runs_figures_or_data(tmp_path: Path) -> None:
 def test_report_at_full_scale(tmp_path: Path) -> None:
     folder = fabricated.study(tmp_path / "paper", {"s6": 87.6}, profile="paper", comparable=True, images=2346)
     text = write_report(folder, NOWHERE).read_text()
-    assert "These runs are at a reduced scale" not in text and "test-dev was not scored" in text
+    assert "These runs are at a reduced scale" not in text
+    assert "test-dev was not scored: the data set has no test-dev images." in text
 
 
 def test_unusable_results_are_refused(tmp_path: Path) -> None:

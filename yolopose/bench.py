@@ -1,13 +1,14 @@
 """``make bench``: measure this machine and write ``results/bench/<machine>.csv``.
 
 Every subject runs in a process of its own, so that its peak memory is its own. Values are medians over repeated runs;
-the note has the least and the largest.
+the note has the least and the largest. Rows that the study set a goal for say whether it was met.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import operator
 import re
 import shutil
 import subprocess
@@ -22,8 +23,8 @@ from yolopose.errors import StudyError
 from yolopose.results import hardware, peak_memory_gib, provenance, write_csv
 
 REPO = Path(__file__).resolve().parents[1]
-COLUMNS = ["subject", "case", "value", "unit", "runs", "note"]
-SUBJECTS = ("loader", "training", "inference", "coco_evaluation", "startup")
+COLUMNS = ["subject", "case", "value", "unit", "runs", "goal", "met", "note"]
+SUBJECTS = ("drawing", "loader", "training", "inference", "coco_evaluation", "startup")
 
 
 def seconds_of(work: Callable[[], Any], runs: int, warmup: int = 1) -> list[float]:
@@ -38,16 +39,32 @@ def seconds_of(work: Callable[[], Any], runs: int, warmup: int = 1) -> list[floa
     return taken
 
 
-def row(subject: str, case: str, values: list[float], unit: str, note: str = "") -> dict[str, Any]:
-    """One line of the table: the median of ``values`` to four digits, their number, and their range in the note."""
+def row(subject: str, case: str, values: list[float], unit: str, note: str = "", goal: str = "") -> dict[str, Any]:
+    """One line of the table: the median of ``values`` to four digits, their number, and their range in the note.
+
+    ``goal`` is empty or a bound in the row's unit, such as ``< 10`` or ``>= 100``, that the median is held against.
+    """
     spread = f"min {min(values):.4g}, max {max(values):.4g}" if len(values) > 1 else ""
     return {"subject": subject, "case": case, "value": float(f"{median(values):.4g}"), "unit": unit,
-            "runs": len(values), "note": "; ".join(part for part in (spread, note) if part)}
+            "runs": len(values), "goal": goal, "met": met(median(values), goal),
+            "note": "; ".join(part for part in (spread, note) if part)}
 
 
-def rates(subject: str, case: str, count: int, seconds: list[float], note: str = "") -> dict[str, Any]:
+def met(value: float, goal: str) -> str:
+    """``yes`` or ``no``; empty where there is no goal.
+
+    >>> met(9.9, "< 10"), met(10.0, "< 10"), met(100.0, ">= 100"), met(1.0, "")
+    ('yes', 'no', 'yes', '')
+    """
+    if not goal:
+        return ""
+    relation, bound = goal.split()
+    return "yes" if {"<": operator.lt, ">=": operator.ge}[relation](value, float(bound)) else "no"
+
+
+def rates(subject: str, case: str, count: int, seconds: list[float], note: str = "", goal: str = "") -> dict[str, Any]:
     """A row of images a second, ``count`` images being done in each of ``seconds``."""
-    return row(subject, case, [count / s for s in seconds], "images/s", note)
+    return row(subject, case, [count / s for s in seconds], "images/s", note, goal)
 
 
 def machine_name(about: dict[str, Any]) -> str:
@@ -76,7 +93,8 @@ def measure(subject: str) -> list[dict[str, Any]]:
 
     rows = startup_rows() if subject == "startup" else getattr(bench_subjects, f"{subject}_rows")()
     if rows and subject != "startup":
-        rows.append(row(subject, "peak memory of the process", [peak_memory_gib()], "GiB"))
+        rows.append(row(subject, "peak memory of the process", [peak_memory_gib()], "GiB",
+                        goal="< 1" if subject == "coco_evaluation" else ""))
     return rows
 
 
@@ -93,8 +111,9 @@ def run_bench(out: Path, subjects: tuple[str, ...] = SUBJECTS) -> Path:
     machine = about["hardware"]
     accelerator = f", {machine['accelerator']}" if machine["accelerator"] else ""
     rows = [{"subject": "machine", "case": f"{machine['cpu']}{accelerator}", "value": machine["cores"], "unit": "cores",
-             "runs": 1, "note": f"{machine['memory_gib']} GiB, torch {about['packages'].get('torch')}, "
-                                f"commit {about['git']['commit']}{' and changes' if about['git']['dirty'] else ''}"}]
+             "runs": 1, "goal": "", "met": "",
+             "note": f"{machine['memory_gib']} GiB, torch {about['packages'].get('torch')}, "
+                     f"commit {about['git']['commit']}{' and changes' if about['git']['dirty'] else ''}"}]
     for subject in subjects:
         print(f"bench: {subject} …", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "yolopose.bench", "--subject", subject]
@@ -110,6 +129,10 @@ def run_bench(out: Path, subjects: tuple[str, ...] = SUBJECTS) -> Path:
         rows += found
     path = out / f"{machine_name(hardware())}.csv"
     write_csv(path, rows, COLUMNS)
+    for one in rows:
+        if one["goal"]:
+            print(f"  goal {'met' if one['met'] == 'yes' else 'MISSED'}: {one['subject']}, {one['case']}: "
+                  f"{one['value']:g} {one['unit']}, wanted {one['goal']} {one['unit']}")
     print(f"wrote {path}")
     return path
 

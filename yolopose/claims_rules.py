@@ -4,14 +4,14 @@ A rule is data, not code. Its forms (README of ``results/paper`` gives examples)
 
 - ``compare: [quantity, operator, quantity]`` with ``margin``: the left must beat the right by more than the margin; for
   ``==`` the margin is the tolerance.
-- ``ordering: [experiments, worst first]`` with ``metric``, ``split``, ``margin`` and ``margin_reduced`` (points, at full
-  and at reduced scale): at any scale but smoke, where the best model reaches ``ORDERING_FLOOR``.
+- ``ordering: [experiments, worst first]`` with ``metric``, ``split``, ``margin`` and ``margin_reduced`` (points, at
+  full and at reduced scale): at any scale but smoke, where the best model reaches ``ORDERING_FLOOR``.
 - ``matches_printed: {table, metric, split, experiment}``: the verdicts of the matching rows of ``comparison.csv``.
 - ``all: [rules]``, ``fact: {holds, source}``, ``undecidable: reason``.
 
 A quantity is a number, ``printed``, ``measured``, ``complexity``, ``baseline``, ``readme`` or ``analytic``, or a
-``ratio``, ``difference``, ``sum`` or ``product`` of quantities. With several seeds a measured difference decides when its
-95 % interval excludes 0 and is *within noise* otherwise; one seed decides only what exceeds the margin.
+``ratio``, ``difference``, ``sum`` or ``product`` of quantities. With several seeds a measured difference decides when
+its 95 % interval excludes 0 and is *within noise* otherwise; one seed decides only what exceeds the margin.
 """
 
 from __future__ import annotations

@@ -17,12 +17,14 @@ def describe(rule: dict[str, Any]) -> str:
         left, operator, right = rule["compare"]
         if operator == "==":
             margin = margin.replace("margin", "tolerance")
+        elif _measured(left) or _measured(right):
+            margin = f"; one seed: margin {rule.get('margin', 0):g}; several: 95 % interval"
         return f"{_words(left)} {SYMBOLS[operator]} {_words(right)}{margin}"
     if "ordering" in rule:
         order = " < ".join(rule["ordering"])
         return (f"{rule['metric']} on {rule['split']}: {order}; one seed: margin {rule['margin']:g} at full scale, "
-                f"{rule['margin_reduced']:g} at a reduced one; several: 95 % interval; decided only where the best model "
-                f"reaches {rule['metric']} {ORDERING_FLOOR:g}, and never in the smoke profile")
+                f"{rule['margin_reduced']:g} at a reduced one; several: 95 % interval; decided only where the best "
+                f"model reaches {rule['metric']} {ORDERING_FLOOR:g}, and never in the smoke profile")
     if "matches_printed" in rule:
         wanted = rule["matches_printed"]
         metrics = wanted["metric"] if isinstance(wanted["metric"], list) else [wanted["metric"]]
@@ -35,6 +37,12 @@ def describe(rule: dict[str, Any]) -> str:
     if "fact" in rule:
         return f"read in {rule['fact']['source'].partition(':')[0]}"
     return "no rule: " + rule["undecidable"].partition(";")[0]
+
+
+def _measured(quantity: Any) -> bool:
+    """Whether a quantity is measured or made of one that is."""
+    return isinstance(quantity, dict) and ("measured" in quantity or any(
+        _measured(part) for parts in quantity.values() if isinstance(parts, list) for part in parts))
 
 
 def _words(quantity: Any) -> str:

@@ -1,8 +1,8 @@
 """Delete what a study made: ``python -m yolopose.clean --profile mini``; what ``make clean`` calls.
 
-Uses the standard library alone, so that it works before ``make setup`` too. Committed results are never deleted, results
-under work neither, and a folder outside ``results/`` is touched only where a study has left its records: a wrong
-RESULTS= costs nobody their files.
+Uses the standard library alone, so that it works before ``make setup`` too. Committed results are never deleted, nor
+results that somebody works on, and a folder outside ``results/`` is touched only where a study has left its records: a
+wrong RESULTS= costs nobody their files.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def results_folder(profile: str, data: str, results: str) -> Path:
 
 
 def results_inside(folder: Path) -> list[Path]:
-    """What this project wrote in ``folder``: known files, known folders, and experiments (folders with runs in them)."""
+    """What this project wrote in ``folder``: known files and folders, and experiments (folders with runs in them)."""
     if not folder.is_dir():
         return []
     known = [folder / name for name in (*STUDY_FILES, *STUDY_FOLDERS) if (folder / name).exists()]
@@ -103,7 +103,8 @@ def clean(profile: str, data: str, results: str) -> None:
         if not any(folder.iterdir()):
             folder.rmdir()
         else:
-            print(f"clean: {_shown(folder)} stays: it holds other files, such as {next(folder.iterdir()).name}")
+            other = min(path.name for path in folder.iterdir())
+            print(f"clean: {_shown(folder)} stays: it holds other files, such as {other}")
     if old := caches():
         print(f"clean: deleting caches: {', '.join(dict.fromkeys(path.name for path in old))}", flush=True)
         _delete(old)

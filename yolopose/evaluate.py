@@ -18,6 +18,7 @@ from yolopose.data.coco import CocoDataset, CocoSplit, KeypointSchema
 from yolopose.decode import Poses, decode, non_maximum_suppression
 from yolopose.errors import StudyError
 from yolopose.freshness import check_fresh
+from yolopose.lock import results_in_use
 from yolopose.models.yolov5 import YOLOPose
 from yolopose.results import file_sha256, peak_memory_gib, read_json, write_json, write_json_gz
 
@@ -167,7 +168,8 @@ def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
         run_dir = study.run_dir(run.experiment.name, run.seed)
         check_fresh(run, dataset, run_dir)
         if not (run_dir / "metrics.json").exists():
-            evaluate_run(run, dataset, run_dir, device)
+            with results_in_use(study.results_dir, "evaluate_study"):
+                evaluate_run(run, dataset, run_dir, device)
         metrics = read_json(run_dir / "metrics.json")
         row = {"experiment": run.experiment.name, "seed": run.seed}
         for split in ("val", "val_all", "test_dev"):

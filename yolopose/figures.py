@@ -146,8 +146,11 @@ def _log_x(axes: Axes, points: list[Point], of: str = "", note: str = "") -> Non
     axes.set_xlabel(f"GMACs {of}(log scale)" + (f"\n{note}" if note else ""))
 
 
-def draw(spec: Spec, results: ResultSet | None, paper_dir: Path = PAPER_DIR) -> Figure:
-    """Draw one of Figures 4 to 6: the paper's points and, where there are any, measured ones."""
+def draw(spec: Spec, results: ResultSet | None, paper_dir: Path = PAPER_DIR, from_reference: bool = False) -> Figure:
+    """Draw one of Figures 4 to 6: the paper's points and, where there are any, measured ones.
+
+    ``from_reference`` says that ``results`` is the committed reference; the panel's title then says so.
+    """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
@@ -158,12 +161,14 @@ def draw(spec: Spec, results: ResultSet | None, paper_dir: Path = PAPER_DIR) -> 
     figure, panels = plt.subplots(1, 2 if own else 1, figsize=(10.4 if own else 6.6, 4.5), squeeze=False,
                                   width_ratios=(3, 2) if own else None, layout="constrained")
     left = panels[0][0]
-    everything = printed + ([Point(p.method, p.gmacs, p.accuracy, f"{p.label} here", True, p.error) for p in measured]
+    mark = "ref" if from_reference else "here"
+    everything = printed + ([Point(p.method, p.gmacs, p.accuracy, f"{p.label} {mark}", True, p.error) for p in measured]
                             if shared else [])
     _scatter(left, everything)
     _log_x(left, everything, note=f"not drawn, a number is not printed: {', '.join(left_out)}" if left_out else "")
     left.set_ylabel(f"{spec.metric} (%)")
-    left.set_title("As printed in the paper" + (", and measured (open circles)" if shared else ""), loc="left")
+    title = "As printed in the paper" + (", and measured (open circles)" if shared else "")
+    left.set_title(title + ("\n(committed reference)" if shared and from_reference else ""), loc="left")
     handles = [Line2D([], [], color=colour, marker=marker, linestyle="", markersize=6.5, label=method)
                for method, (colour, marker) in STYLES.items() if any(p.method == method for p in printed)]
     if any(p.hollow for p in printed):
@@ -175,7 +180,8 @@ def draw(spec: Spec, results: ResultSet | None, paper_dir: Path = PAPER_DIR) -> 
         right = panels[0][1]
         _scatter(right, measured, connect=None)
         _log_x(right, measured, "of the models that ran ")
-        right.set_title(f"Measured: {results.scale()}", loc="left")
+        whose = " (committed reference)\n" if from_reference else ": "
+        right.set_title(f"Measured{whose}{results.scale()}", loc="left")
         right.set_ylabel(f"{spec.metric} (%), not comparable with the left")
     figure.suptitle(f"Figure {spec.number}. {spec.title}", x=0.01, ha="left", fontsize=11)
     connected = [sorted((p for p in everything if p.method == method and not p.hollow), key=lambda p: p.gmacs)
@@ -278,8 +284,8 @@ def write_figures(results_dir: Path | str, reference_dir: Path | None = None, pa
     written: list[Path] = []
     with plt.rc_context(OPTIONS):
         for spec in SPECS:
-            source = results if measured_points(spec, results) else reference
-            figure = draw(spec, source, paper_dir)
+            from_reference = reference is not None and not measured_points(spec, results)
+            figure = draw(spec, reference if from_reference else results, paper_dir, from_reference)
             written += save(figure, results.root / "figures" / f"figure{spec.number}")
             plt.close(figure)
         curves = draw_curves(results)

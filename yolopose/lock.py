@@ -165,3 +165,23 @@ def hold_for_this_process(path: Path, wait_s: float = 15.0) -> int:
     if handle is None:
         raise StudyError(f"{path}: the kernel of an earlier run is still at work; end it and repeat the command")
     return handle
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path, what: str, wait_s: float = 3600.0) -> Iterator[None]:
+    """Hold the lock file ``path``, after whoever holds it now; ``what`` says, should it take longer, what is awaited.
+
+    Raises:
+        StudyError: it was not free within ``wait_s``.
+    """
+    handle = _acquire(path, 1.0)
+    if handle is None:
+        print(f"waiting for another process: {what}", flush=True)
+        handle = _acquire(path, wait_s)
+    if handle is None:
+        raise StudyError(f"{path}: another process has held it for over {wait_s:.0f} s: {what}; end it and repeat")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -110,8 +109,11 @@ class ResultSet:
     complexity: list[dict[str, str]] = field(default_factory=list)
     data: dict[str, Any] | None = None
 
+    def _all_runs(self) -> list[Run]:
+        return [run for runs in self.runs.values() for run in runs]
+
     def _any_run(self) -> Run | None:
-        return next((run for runs in self.runs.values() for run in runs), None)
+        return next(iter(self._all_runs()), None)
 
     @property
     def profile(self) -> str:
@@ -121,10 +123,8 @@ class ResultSet:
 
     @property
     def full_scale(self) -> bool:
-        """Whether every run says that it has the paper's scale and data set, so that its accuracies may stand beside
-        the paper's."""
-        runs = [run for runs in self.runs.values() for run in runs]
-        return bool(runs) and all(run.record.get("comparable") for run in runs)
+        """Whether every run says that it has the paper's scale and data set: may its accuracies stand beside those?"""
+        return bool(self.runs) and all(run.record.get("comparable") for run in self._all_runs())
 
     @property
     def datasets(self) -> set[str]:
@@ -137,7 +137,7 @@ class ResultSet:
         return self._about_data("data_fingerprint", "fingerprint")
 
     def _about_data(self, of_run: str, of_report: str) -> set[str]:
-        found = [run.record.get(of_run) for runs in self.runs.values() for run in runs]
+        found = [run.record.get(of_run) for run in self._all_runs()]
         return {str(value) for value in found or [(self.data or {}).get(of_report)] if value is not None}
 
     def not_comparable(self, split: str) -> str | None:
@@ -148,8 +148,8 @@ class ResultSet:
         if not self.full_scale:
             return f"reduced scale ({self.scale()})"
         base = next((name for name in COCO_IMAGES if split == name or split.startswith(name + "_int")), split)
-        counts = {m["images"] for runs in self.runs.values() for r in runs
-                  if isinstance(m := r.metrics.get(split), dict) and "images" in m}
+        parts = [run.metrics.get(split) for run in self._all_runs()]
+        counts = {part["images"] for part in parts if isinstance(part, dict) and "images" in part}
         if wrong := counts - set(COCO_IMAGES.get(base, counts)):
             return f"not COCO: {split} has {', '.join(map(str, sorted(wrong)))} images"
         return None
@@ -276,10 +276,9 @@ def _seed(path: Path) -> int:
 
 
 def load_reference(results: ResultSet, reference_dir: Path | None = None) -> ResultSet | None:
-    """The committed results of the same profile and data set, or ``None`` where there are none or ``results`` is that
-    set itself.
+    """The committed results of the same profile and data set; ``None`` where there are none or ``results`` is that set.
 
-    Data of the same name may have another fingerprint (:func:`fingerprint_note`); of another name they have no reference.
+    Data of the same name may have another fingerprint, which :func:`fingerprint_note` then says.
     """
     folder = reference_dir or REFERENCE_DIR / results.profile
     if not folder.is_dir() or folder.resolve() == results.root.resolve():
@@ -291,18 +290,10 @@ def load_reference(results: ResultSet, reference_dir: Path | None = None) -> Res
 
 
 def fingerprint_note(results: ResultSet, reference: ResultSet) -> str | None:
-    """A sentence where the reference's data are not the same to the byte; ``None`` where they are or none are known."""
+    """A sentence where the reference's data have another fingerprint; ``None`` where they do not."""
     ours, theirs = results.fingerprints, reference.fingerprints
     if not ours or ours == theirs:
         return None
-    return (f"The committed reference was made on other data of the same name (fingerprint {', '.join(sorted(theirs))}; "
-            f"this folder {', '.join(sorted(ours))}): another generator version draws another data set.")
-
-
-def first_present(sets: Sequence[ResultSet | None], experiment: str, split: str, metric: str
-                  ) -> tuple[Measurement | None, ResultSet | None]:
-    """The first set that has the quantity, with the quantity; a run's own result goes before the reference's."""
-    for candidate in sets:
-        if candidate is not None and (value := candidate.measure(experiment, split, metric)) is not None:
-            return value, candidate
-    return None, None
+    return (f"The data of the committed reference have the same name and another "
+            f"fingerprint ({', '.join(sorted(theirs))}, not {', '.join(sorted(ours))}): another generator version "
+            "is another data set.")

@@ -19,14 +19,13 @@ from yolopose.compare import (
     REPRODUCED,
     VERDICTS,
     WITHIN_NOISE,
-    compare_sets,
     compare_with_paper,
     decide_claims,
-    describe_difference,
 )
+from yolopose.compare_sets import compare_sets, describe_difference
 from yolopose.config import load_experiments, load_profiles
 from yolopose.errors import StudyError
-from yolopose.measured import PAPER_DIR, ResultSet, Run, load_reference, load_results
+from yolopose.measured import PAPER_DIR, ResultSet, Run, fingerprint_note, load_reference, load_results
 from yolopose.report_html import data_uri, markdown_to_html, profile_differences, statistics_rows
 from yolopose.results import atomic_write
 from yolopose.tables import build_tables
@@ -51,7 +50,8 @@ HEADLINE = (
     ("C42", "decoupled heads learn better than the released ones"),
 )
 FIGURES = (
-    ("figure4", "AP against GMACs of low-complexity models on val: s6 at seven input sizes, EfficientHRNet at four."),
+    ("figure4", "AP against GMACs on val: s6 at seven input sizes, EfficientHRNet's four models. The paper calls these "
+                "models of less than 30 GMACs; s6 at 1280 px costs 40.62."),
     ("figure5", "AP50 against GMACs on val. Labels of other methods name backbone and input size in px."),
     ("figure6", "AP50 against GMACs on test-dev. Labels of other methods name backbone and input size in px."),
     ("learning_curves", "Loss terms as they enter the total, and accuracy of the averaged weights while training."),
@@ -144,13 +144,17 @@ def limits(results: ResultSet, reference: ResultSet | None) -> list[str]:
         found.append("Experiments with one seed have no spread: only differences beyond a rule's margin decide, and "
                      "nothing is called within noise.")
     if results.runs and not any(results.measure(e, "test_dev", "AP") for e in results.runs):
-        found.append("test-dev was not scored: COCO's server does that, and its file is written.")
+        poses = [e for e in results.runs if results.measure(e, "val", "AP")]
+        reasons = dict.fromkeys(results.why_missing(e, "test_dev") for e in poses)
+        found.append(f"test-dev was not scored: {'; '.join(reasons) or 'no run has keypoints'}.")
     found += ["The paper reports one run per row and no spread; a printed difference of a few tenths decides little.",
               "The official checkpoints were not at hand; what they would score here is not known.",
               "The losses of Table 3, the resolutions of Table 4 beyond GMACs, quantization (Table 5), test-time "
               "augmentation, ONNX and Figures 1 to 3 are later work."]
     if reference is not None:
         found.append(f"Cells marked (ref) come from the committed reference ({reference.scale()}), not from this run.")
+        if note := fingerprint_note(results, reference):
+            found.append(note)
     return found
 
 
@@ -181,6 +185,7 @@ def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Pa
     return {
         "results": results, "scale": results.scale(), "profile": profile, "badges": BADGES, "verdicts": VERDICTS,
         "quantities": {"params_m": "parameters, M", "gmacs": "GMACs"},
+        "own_claims": [c["id"] for c in claims if c["where"].startswith("this study")],
         "counts": {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS},
         "headline": headline(results, claims), "failed": [c for c in claims if c["verdict"] == NOT_REPRODUCED],
         "runs": run_rows(results),
@@ -190,7 +195,8 @@ def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Pa
         "figures": [f for f in figures if f[2]], "missing_figures": [f[1] for f in figures if not f[2]],
         "statistics": statistics_rows(results.data), "data": results.data, "comparison": comparison,
         "comparison_counts": {v: sum(row["verdict"] == v for row in comparison) for v in VERDICTS},
-        "reference": reference, "reference_rows": reference_rows(results, reference),
+        "reference": reference, "fingerprint_note": fingerprint_note(results, reference) if reference else None,
+        "reference_rows": reference_rows(results, reference),
         "reference_changes": describe_difference(results.root, reference.root) if reference and results.runs else [],
         "differences": recipe_differences(results),
         "deviations": Markup(markdown_to_html(deviations.partition("\n")[2])),

@@ -11,7 +11,6 @@ from typing import Any
 
 from yolopose.config import load_profiles
 
-MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 # Settings in which profiles differ without changing what is studied.
 NOT_RECIPE = re.compile(r"data\.(train|val|test_dev|seed|name)|"
                         r"train\.(workers|validate_.*|batch_size|nominal_batch|amp)|evaluate\.batch_size")
@@ -20,10 +19,10 @@ _INLINE = ((re.compile(r"`([^`]+)`"), r"<code>\1</code>"), (re.compile(r"\*\*([^
 
 
 def data_uri(path: Path) -> str | None:
-    """A file as a ``data:`` address, or ``None`` where it does not exist."""
+    """An SVG file as a ``data:`` address, or ``None`` where it does not exist."""
     if not path.is_file():
         return None
-    return f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def inline(text: str) -> str:

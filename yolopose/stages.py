@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from yolopose.complexity import PAPER_KEYPOINTS
 from yolopose.config import Profile, Study, load_experiments, load_profiles, load_study, load_variants
 from yolopose.errors import StudyError
 from yolopose.execute import REPO
@@ -133,7 +134,7 @@ def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dic
         profile = study.profile
         parts["configuration"] = config_hash([
             {k: asdict(v) for k, v in load_variants().items()}, {k: asdict(v) for k, v in load_experiments().items()},
-            profile.sizes, profile.width_factor, profile.experiments])
+            profile.sizes, profile.width_factor, profile.experiments, _number_of_keypoints(target)])
     elif stage.name in ("train", "evaluate") and study:
         parts["configuration"] = config_hash({f"{r.experiment.name}/{r.seed}": r.hash for r in study.runs()})
         parts["data set"] = data_fingerprint(target)
@@ -163,6 +164,13 @@ def data_fingerprint(target: Target) -> str:
     """Fingerprint of the data set, as ``data.json`` has it; empty before the data stage has run."""
     path = target.results_dir / "data.json"
     return str(read_json(path).get("fingerprint", "")) if path.is_file() else ""
+
+
+def _number_of_keypoints(target: Target) -> int:
+    """K of the data set, as ``data.json`` has it; the paper's before the data stage has run."""
+    path = target.results_dir / "data.json"
+    about = read_json(path) if path.is_file() else {}
+    return len(about.get("keypoints", {}).get("names", ())) or PAPER_KEYPOINTS
 
 
 def _trained_weights(study: Study) -> dict[str, Any]:

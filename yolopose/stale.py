@@ -16,8 +16,8 @@ def stale_runs(target: Target) -> dict[str, list[str]]:
     """Finished runs whose stored configuration or data differ from today's, with what changed, for example
     ``{"s6/seed0": ["train.epochs: 3 → 5"]}``.
 
-    Every ``<experiment>/seed<k>/run.json`` on the disk counts, whichever seeds and experiments are asked for: tables and
-    figures read them all.
+    Every ``<experiment>/seed<k>/run.json`` on the disk counts, whichever seeds and experiments are asked for: tables
+    and figures read them all.
     """
     study, stale = target.study, {}
     if study is None:

@@ -86,7 +86,7 @@ def summary(results_dir: Path) -> str:
     if not results.full_scale:
         lines.append("  (a reduced scale: orderings can be compared with the paper, these numbers cannot)")
     if told := verdict_lines(results_dir):
-        lines += ["", "the paper's claims and numbers:", *told]
+        lines += ["", "claims and printed numbers:", *told]
     records = read_records(results_dir)
     if records:
         parts = [f"{name} {duration(records[name].get('seconds', 0))}" for name in STAGES if name in records]

@@ -6,6 +6,7 @@ committed reference of the same profile (marked "(ref)"). Accuracies are in perc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from yolopose.measured import (
     PAPER_DIR,
     Measurement,
     ResultSet,
-    first_present,
+    fingerprint_note,
     load_reference,
     load_results,
 )
@@ -25,7 +26,12 @@ from yolopose.tables_format import DASH, REFERENCE_MARK, Column, Table, to_csv, 
 
 ACCURACIES = ("AP", "AP50", "AP75", "APL", "AR")
 CONVENTIONS = ("conv", "fused_bias", "fvcore_unfused")
-CONVENTION_TITLES = {"conv": "convolutions alone", "fused_bias": "fused + biases", "fvcore_unfused": "fvcore, unfused"}
+CONVENTION_TITLES = {"conv": "convolutions alone", "fused_bias": "fvcore, fused + biases",
+                     "fvcore_unfused": "fvcore, unfused"}
+FUSED_BIAS_NOTE = (
+    "fused_bias = everything fvcore counts on the fused model (convolutions and nearest-neighbour upsampling) plus one "
+    "operation per element of each biased output. Without the upsampling l6 at 960 px is 145.548, which would round to "
+    "145.5; printed: 145.6.")
 TABLE4_SENTENCE = "No single convention gives all of Table 4's GMACs to the printed digit."
 # Experiments of this study that stand below the paper's rows: table -> (experiment, what the loss column says).
 EXTRA = {1: (("s6_faithful", ""),), 2: (("s6_faithful", ""),), 3: (("s6_paper_eq", "OKS, equations as printed"),)}
@@ -66,11 +72,13 @@ class Builder:
             notes.append("± = standard deviation over seeds.")
         if self.used_reference:
             notes.append(f"(ref) = not in this run; from the committed reference ({self.reference.scale()}).")
+            if note := fingerprint_note(self.results, self.reference):
+                notes.append(note)
         return notes
 
     def _accuracy(self, experiment: str, split: str, metric: str, data: dict[str, Any]) -> str:
         """Display string of a measured accuracy; its numbers go into ``data``."""
-        value, source = first_present((self.results, self.reference), experiment, split, metric)
+        value, source = _first_present((self.results, self.reference), experiment, split, metric)
         if value is None:
             return "not run"
         referred = source is self.reference
@@ -149,6 +157,7 @@ class Builder:
             columns += [Column(f"{key}_printed", "paper", title), Column(f"{key}_here", "here", title)]
         notes = ["† = multi-scale testing; the paper multiplies GMACs by 2 for flip testing and 5.25 for multi-scale.",
                  f"Params and GMACs here: fused model at the paper's width and size, convention {MAIN_CONVENTION}.",
+                 FUSED_BIAS_NOTE,
                  "RTMO: numbers of its own paper, which prints no GMACs."]
         return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs], notes)
 
@@ -182,7 +191,8 @@ class Builder:
                         Column(f"residual_{convention}", "residual %", CONVENTION_TITLES[convention])]
         columns += _pairs("AP", "AP50")
         return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs],
-                     [conventions_note([d for _, d in pairs]), "GMACs are counted at the paper's width and sizes."])
+                     [conventions_note([d for _, d in pairs]), "GMACs are counted at the paper's width and sizes.",
+                      FUSED_BIAS_NOTE])
 
     def _quantization(self, table: int) -> Table:
         pairs = [self._row(row, ("AP", "AP50")) for row in printed_rows(table, self.paper_dir)]
@@ -192,19 +202,28 @@ class Builder:
         return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs], notes)
 
 
+def _first_present(sets: Sequence[ResultSet | None], experiment: str, split: str, metric: str
+                  ) -> tuple[Measurement | None, ResultSet | None]:
+    """The first set that has the quantity, with the quantity; a run's own result goes before the reference's."""
+    for candidate in sets:
+        if candidate is not None and (value := candidate.measure(experiment, split, metric)) is not None:
+            return value, candidate
+    return None, None
+
+
 def conventions_note(rows: list[dict[str, Any]]) -> str:
     """The sentence on Table 4's GMACs, with how many rows each convention gives to the printed digit."""
-    counts, largest = [], 0.0
+    counts, exact, largest = [], False, 0.0
     for convention in CONVENTIONS:
         found = [row for row in rows if row.get(f"gmacs_{convention}") is not None]
         if not found:
             return TABLE4_SENTENCE
         hits = sum(same_digits(row[f"gmacs_{convention}"], f"{row['gmacs_printed']:.2f}") for row in found)
         counts.append(f"{CONVENTION_TITLES[convention]} {hits} of {len(found)}")
+        exact |= hits == len(found)
         largest = max(largest, *(abs(row[f"residual_percent_{convention}"]) for row in found))
-    exact = any(count.split(" ")[-3] == count.split(" ")[-1] for count in counts)
     return (("" if exact else f"{TABLE4_SENTENCE} ")
-            + f"To the printed digit: {', '.join(counts)}; largest residual {largest:.2f} %.")
+            + f"To the printed digit: {'; '.join(counts)}; largest residual {largest:.2f} %.")
 
 
 def _pairs(*metrics: str) -> list[Column]:

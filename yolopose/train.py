@@ -22,6 +22,7 @@ from yolopose.data.loader import TrainLoader
 from yolopose.errors import StudyError
 from yolopose.evaluate import predict_split, score_split, select_device
 from yolopose.freshness import check_fresh
+from yolopose.lock import results_in_use
 from yolopose.losses import TERMS, compute_loss
 from yolopose.models.yolov5 import build_model, count_parameters
 from yolopose.optim import ExponentialMovingAverage, Schedule, build_optimizer
@@ -253,20 +254,23 @@ def train_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     device = select_device(study.device)
     for run in study.runs():  # before any work: a stale result at the end must not cost what comes before it
         check_fresh(run, dataset, study.run_dir(run.experiment.name, run.seed))
-    rows = []
-    for run in study.runs():
-        run_dir = study.run_dir(run.experiment.name, run.seed)
-        if (run_dir / "run.json").exists():
-            (run_dir / "checkpoint.pt").unlink(missing_ok=True)  # of a run that was killed while it tidied up
-        else:
-            clear_outputs(run_dir)
-            detector = None
-            if run.train.initialisation == "person_detector" and run.experiment.detector:
-                detector = study.run_dir(run.experiment.detector, run.seed) / "weights.pt"
-            Trainer(run, dataset, run_dir, device, detector).fit()
-        record = read_json(run_dir / "run.json")
-        t = record["train"]
-        rows.append({"experiment": run.experiment.name, "seed": run.seed, "parameters": record["parameters"],
-                     "images": t["images_seen"], "minutes": round(t["seconds"] / 60, 1), "precision": t["precision"],
-                     "waiting for data": t["waiting_for_data"]})
-    return rows
+    with results_in_use(study.results_dir, "train_study"):
+        return [train_run(study, run, dataset, device) for run in study.runs()]
+
+
+def train_run(study: Study, run: RunConfig, dataset: CocoDataset, device: torch.device) -> dict[str, Any]:
+    """Train one run of a study unless it is done; returns its summary row."""
+    run_dir = study.run_dir(run.experiment.name, run.seed)
+    if (run_dir / "run.json").exists():
+        (run_dir / "checkpoint.pt").unlink(missing_ok=True)  # of a run that was killed while it tidied up
+    else:
+        clear_outputs(run_dir)
+        detector = None
+        if run.train.initialisation == "person_detector" and run.experiment.detector:
+            detector = study.run_dir(run.experiment.detector, run.seed) / "weights.pt"
+        Trainer(run, dataset, run_dir, device, detector).fit()
+    record = read_json(run_dir / "run.json")
+    train = record["train"]
+    return {"experiment": run.experiment.name, "seed": run.seed, "parameters": record["parameters"],
+            "images": train["images_seen"], "minutes": round(train["seconds"] / 60, 1), "precision": train["precision"],
+            "waiting for data": train["waiting_for_data"]}

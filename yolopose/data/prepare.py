@@ -8,6 +8,7 @@ from typing import Any
 
 from yolopose.config import STUDY, Study
 from yolopose.data.coco import CocoDataset, load_dataset
+from yolopose.lock import one_at_a_time
 from yolopose.results import read_json, write_json
 
 COCO_STATISTICS = STUDY / "coco_val_statistics.json"
@@ -26,7 +27,8 @@ def prepare_data(study: Study) -> CocoDataset:
     from yolopose.data.synthetic import SyntheticSpec, generate
 
     spec = SyntheticSpec(data.difficulty, data.image_size, data.train, data.val, data.test_dev, data.seed)
-    generate(study.data_dir, spec, workers=available_cores())
+    with one_at_a_time(study.data_dir.with_name(f".{study.data_dir.name}.lock"), f"it draws {study.data_dir}"):
+        generate(study.data_dir, spec, workers=available_cores())
     return load_dataset(study.data_dir, limits, name=f"synthetic-{data.difficulty}")
 
 
