@@ -122,7 +122,7 @@ def test_mistakes_in_the_study_files_name_file_and_key(monkeypatch, tmp_path, fi
 @pytest.mark.parametrize(("file", "old", "new", "message"), [
     ("variants.yaml", "head: repaired", "head: repared", r"variants.yaml: .*\.head: 'repared' is none of repaired"),
     ("experiments.yaml", "loss: official", "loss: oks", r"experiments.yaml: .*\.loss: 'oks' is none of official"),
-    ("profiles.yaml", "anchors: auto", "anchors: atuo", r"profiles.yaml: .*train\.anchors: 'atuo' is none of coco, auto"),
+    ("profiles.yaml", "anchors: auto", "anchors: atuo", r"train\.anchors: 'atuo' is none of coco, auto"),
     ("profiles.yaml", "keypoint_prior: mean_pose", "keypoint_prior: meanpose", r"train\.keypoint_prior: 'meanpose'"),
     ("profiles.yaml", "initialisation: person_detector", "initialisation: detector", r"train\.initialisation"),
     ("profiles.yaml", "optimizer: adamw", "optimizer: adam", r"train\.optimizer: 'adam' is none of sgd, adamw"),
