@@ -120,7 +120,8 @@ def training_rows() -> list[dict[str, Any]]:
 def _training_case(run: RunConfig, data: CocoDataset, folder: Path, device: Any, dtype: Any) -> list[dict[str, Any]]:
     import torch
 
-    from yolopose.train import Trainer, autocast_dtype
+    from yolopose.recipe import autocast_dtype
+    from yolopose.train import Trainer
 
     trainer = Trainer(run, data, folder, device)
     trainer.dtype = dtype

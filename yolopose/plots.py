@@ -40,7 +40,7 @@ def _tidy(axis: Axes, title: str, xlabel: str, ylabel: str = "") -> None:
 def anchors(dataset: CocoDataset, run: RunConfig) -> Figure:
     """Sizes of the training persons at the network's input size, with COCO's anchors and those that the run uses."""
     from yolopose.models.yolov5 import COCO_ANCHORS_PX
-    from yolopose.train import choose_anchors, training_boxes_px
+    from yolopose.recipe import choose_anchors, training_boxes_px
 
     boxes = training_boxes_px(dataset, run.input_size)
     used, record = choose_anchors(run, dataset)
