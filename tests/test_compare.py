@@ -331,3 +331,20 @@ def test_quantized_splits_have_room(mini: Path) -> None:
     rows = {r["id"]: r for r in compare_with_paper(mini)}
     assert rows["table5.row3.AP50"]["measured"] == 44.0
     assert rows["table5.row4.AP50"]["verdict"] == NOT_RUN
+
+
+def test_an_undefined_accuracy_is_not_called_not_run(mini: Path) -> None:
+    """COCO's evaluator gives −1 where nobody is of that size: at 128 px no person is large."""
+    from yolopose.tables import UNDEFINED, write_tables
+
+    path = mini / "s6" / "seed0" / "metrics.json"
+    metrics = read_json(path)
+    metrics["val"]["APL"] = -1.0
+    write_json(path, metrics)
+    wanted = ("s6", "APL", "val")
+    rows = [r for r in compare_with_paper(mini) if (r["experiment"], r["metric"], r["split"]) == wanted]
+    assert {r["verdict"] for r in rows} == {NOT_COMPARABLE} and "undefined" in rows[0]["note"]
+    write_tables(mini)
+    table = (mini / "tables" / "table1.md").read_text()
+    line = next(line for line in table.splitlines() if "YOLOv5s6-pose" in line)
+    assert UNDEFINED in line and "96 × 96 px" in table

@@ -99,6 +99,11 @@ def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
         parameter_defaults(path)
 
 
+def _heed_interrupts() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, and children inherit it; the tested command must not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopping_ends_the_kernel_and_the_command_can_be_repeated(books, results, number):
     notebook(books, "01_data", PARAMETERS, HEAD + "import os, time\nput('kernel.pid', str(os.getpid()))",
@@ -106,7 +111,8 @@ def test_stopping_ends_the_kernel_and_the_command_can_be_repeated(books, results
     script = ("import sys\nfrom pathlib import Path\nfrom yolopose import stages\n"
               f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.run import main\n"
               f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO)
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO,
+                               preexec_fn=_heed_interrupts)
     deadline = time.monotonic() + 60
     while not (results / "kernel.pid").exists():
         assert time.monotonic() < deadline and process.poll() is None

@@ -6,6 +6,8 @@ import dataclasses
 import errno
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -406,3 +408,19 @@ def test_coco_difficulty_resembles_coco():
     assert ours["sqrt_area"]["q50"] == pytest.approx(coco["sqrt_area"]["q50"], rel=0.3)
     assert ours["persons_per_image"]["mean"] == pytest.approx(coco["persons_per_image"]["mean"], rel=0.3)
     assert abs(ours["overlap"]["iou_0.1"] - coco["overlap"]["iou_0.1"]) < 0.12
+
+
+@pytest.mark.parametrize("work", [
+    "generate(root / 'new', SyntheticSpec('near', 64, 40, 4, 4), workers=2, progress=False)",
+    "next(TrainLoader(load_dataset(root / 'old').train, run, load_dataset(root / 'old').schema, 1).batches(0))",
+])
+def test_workers_start_after_opencv_has_used_threads(tmp_path, work):
+    """A forked worker that touches OpenCV's thread pool waits for threads that only its parent has."""
+    generate(tmp_path / "old", SyntheticSpec("near", 64, 40, 4, 4), workers=1, progress=False)
+    script = ("import sys, cv2, numpy as np; from pathlib import Path; root = Path(sys.argv[1])\n"
+              "from yolopose.config import load_study; from yolopose.data.coco import load_dataset\n"
+              "from yolopose.data.loader import TrainLoader\n"
+              "from yolopose.data.synthetic import SyntheticSpec, generate\n"
+              "run = load_study('smoke').run('s6', 0)\n"
+              "cv2.setNumThreads(2); cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 2)\n" + work)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=60)

@@ -292,7 +292,8 @@ def test_full_scale_profiles_take_a_step_at_true_width(profile, size, tmp_path_f
         short["anchor_threshold"] = 8.0  # a handful of drawn people need not fit COCO's anchors
     run = replace(run, train=replace(run.train, **short))
     assert (run.input_size, run.width_factor) == (size, 1.0)
-    dataset = load_dataset(root, {"train": 2, "val": 2, "test_dev": 1})
+    few = 2 if profile == "paper" else 8  # anchors are fitted where the profile says so, which takes some boxes
+    dataset = load_dataset(root, {"train": few, "val": 2, "test_dev": 1})
     record = Trainer(run, dataset, tmp_path / "run", CPU).fit()
     assert record["train"]["images_seen"] == len(dataset.train)
     assert record["parameters"] == 15114860

@@ -114,7 +114,7 @@ def transfer_weights(model: YOLOPose, source: dict[str, torch.Tensor]) -> list[s
     own = model.state_dict()
     fitting = {k: v for k, v in source.items()
                if k in own and own[k].shape == v.shape and "anchor" not in k.rsplit(".", 1)[-1]}
-    if not any(re.search(r"\.m\.\d+\.bias$", name) for name in fitting):
+    if not any(re.search(r"\.m\.\d+\.weight$", name) for name in fitting):
         raise StudyError("the person detector does not fit the model that it should initialise (other widths); "
                          "give both the same size in yolopose/study/experiments.yaml")
     model.load_state_dict({**own, **fitting})

@@ -113,6 +113,8 @@ def _compare_count(results: ResultSet, record: dict[str, Any]) -> dict[str, Any]
 
 def _compare_accuracy(results: ResultSet, record: dict[str, Any]) -> dict[str, Any]:
     measured = results.measure(record["experiment"], record["split"], record["metric"])
+    if results.undefined(record["experiment"], record["split"], record["metric"]):
+        return {"verdict": NOT_COMPARABLE, "note": "undefined: no person of this data set is of that size"}
     if measured is None:
         return {"verdict": NOT_RUN, "note": results.why_missing(record["experiment"], record["split"])}
     row: dict[str, Any] = {"measured": round(measured.mean, 2), "seeds": len(measured.by_seed),

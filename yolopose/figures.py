@@ -31,6 +31,7 @@ STYLES = {
 }
 LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+WIDE = 50  # a panel of losses that spans more than this factor gets a logarithmic axis
 OPTIONS = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.labelsize": 9,
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": GREY, "ytick.color": GREY, "text.color": INK,
@@ -234,7 +235,11 @@ def draw_curves(results: ResultSet) -> Figure | None:
                           linestyle=DASHES[index % len(DASHES)], linewidth=1.4, markersize=3,
                           marker="o" if len(x) < 12 else None, label=experiment if seed == min(seeds) else None)
         axes.set_title(title, loc="left", fontweight="normal")
-        axes.set_ylim(bottom=0)
+        drawn = [v for line in axes.lines for v in line.get_ydata() if v > 0]
+        if key.startswith("loss") and drawn and max(drawn) > WIDE * min(drawn):
+            axes.set_yscale("log")  # losses of another kind would flatten the others to a line
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
         axes.set_xlabel("images seen")
         axes.xaxis.set_major_formatter(lambda v, _: f"{v / 1000:g} k" if v else "0")

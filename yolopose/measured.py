@@ -180,6 +180,11 @@ class ResultSet:
                 values[run.seed] = 100.0 * float(value)
         return Measurement(values) if values else None
 
+    def undefined(self, experiment: str, split: str, metric: str) -> bool:
+        """Whether the experiment was scored and there was nothing to score (−1): nobody is of that size."""
+        values = [(run.metrics.get(split) or {}).get(metric) for run in self.runs.get(experiment, [])]
+        return bool(values) and all(isinstance(v, (int, float)) and v < 0 for v in values)
+
     def why_missing(self, experiment: str, split: str) -> str:
         """The reason why :meth:`measure` found nothing."""
         runs = self.runs.get(experiment)

@@ -35,6 +35,7 @@ FUSED_BIAS_NOTE = (
 TABLE4_SENTENCE = "No single convention gives all of Table 4's GMACs to the printed digit."
 # Experiments of this study that stand below the paper's rows: table -> (experiment, what the loss column says).
 EXTRA = {1: (("s6_faithful", ""),), 2: (("s6_faithful", ""),), 3: (("s6_paper_eq", "OKS, equations as printed"),)}
+UNDEFINED = "undefined"
 CAPTIONS = {
     1: "Comparison with bottom-up methods on COCO val2017.",
     2: "Comparison with bottom-up methods on COCO test-dev2017.",
@@ -49,11 +50,11 @@ class Builder:
 
     def __init__(self, results: ResultSet, reference: ResultSet | None, paper_dir: Path = PAPER_DIR) -> None:
         self.results, self.reference, self.paper_dir = results, reference, paper_dir
-        self.used_reference = False
+        self.used_reference = self.has_undefined = False
 
     def build(self, table: int) -> Table:
         """Table 1 to 5."""
-        self.used_reference = False
+        self.used_reference = self.has_undefined = False
         makers = {1: self._methods, 2: self._methods, 3: self._losses, 4: self._resolutions, 5: self._quantization}
         made = makers[table](table)
         made.notes[:0] = self._notes("test_dev" if table == 2 else "val")
@@ -68,6 +69,8 @@ class Builder:
                 "; these accuracies are not comparable with the printed ones." if reason else "."))
         else:
             notes.append("here = nothing trained yet in this folder.")
+        if self.has_undefined:
+            notes.append(f"{UNDEFINED} = no person of this data set is that large (COCO: more than 96 × 96 px).")
         if any(len(runs) > 1 for runs in self.results.runs.values()):
             notes.append("± = standard deviation over seeds.")
         if self.used_reference:
@@ -80,7 +83,9 @@ class Builder:
         """Display string of a measured accuracy; its numbers go into ``data``."""
         value, source = _first_present((self.results, self.reference), experiment, split, metric)
         if value is None:
-            return "not run"
+            undefined = self.results.undefined(experiment, split, metric)
+            self.has_undefined |= undefined
+            return UNDEFINED if undefined else "not run"
         referred = source is self.reference
         self.used_reference |= referred
         data |= {f"{metric}_measured": round(value.mean, 2), f"{metric}_spread": _rounded(value),

@@ -144,7 +144,8 @@ def to_html(table: Table) -> str:
         cells = []
         for c in columns:
             text = row.get(c.key, "")
-            classes = " ".join(name for name, on in (("left", not c.numeric), ("muted", text in ("not run", DASH)),
+            muted = text in ("not run", "undefined", DASH)
+            classes = " ".join(name for name, on in (("left", not c.numeric), ("muted", muted),
                                                      ("here", c.title == "here")) if on)
             opening = f'<td class="{classes}">' if classes else "<td>"
             value, _, spread = html.escape(text.removesuffix(REFERENCE_MARK)).partition(" ± ")

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from yolopose.config import RunConfig
+from yolopose.data import before_forking
 from yolopose.data.augment import augment, encode_targets, epoch_order, sample_generator
 from yolopose.data.coco import CocoSplit
 from yolopose.data.letterbox import Letterbox, letterbox
@@ -179,6 +180,8 @@ class EvalLoader:
 
 def _data_loader(data: _Batches, workers: int) -> tuple[DataLoader, _Keys]:
     keys = _Keys()
+    if workers:
+        before_forking()
     options = {"persistent_workers": True, "prefetch_factor": 3, "worker_init_fn": _start_worker} if workers else {}
     loader = DataLoader(data, batch_size=None, sampler=keys, num_workers=workers, collate_fn=_as_is,
                         pin_memory=torch.cuda.is_available(), **options)
@@ -190,10 +193,7 @@ def _as_is(batch: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    """One thread for each worker; Ctrl-C is the main process's to handle; inherited objects are never collected."""
-    import cv2
-
-    cv2.setNumThreads(0)
+    """Ctrl-C is the main process's to handle; inherited objects are never collected."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolopose.data import GENERATOR_VERSION
+from yolopose.data import GENERATOR_VERSION, before_forking
 from yolopose.data.synthetic_compose import DIFFICULTIES, compose
 from yolopose.errors import StudyError
 
@@ -191,7 +191,6 @@ def _chunk_path(partial: Path, split: str, start: int) -> Path:
 def _chunk(task: tuple[Path, SyntheticSpec, str, int]) -> int:
     """Write the images of one chunk, then its annotations, which mark it as done; returns the number of images."""
     partial, spec, split, start = task
-    cv2.setNumThreads(1)
     images, annotations = [], []
     stop = min(start + _CHUNK, getattr(spec, split))
     for number in range(start, stop):
@@ -215,6 +214,7 @@ def _work(partial: Path, spec: SyntheticSpec, jobs: list[tuple[str, int]], worke
 
 
 def _results(tasks: list, workers: int) -> Iterator[int]:
+    before_forking()
     if workers <= 1:
         yield from map(_chunk, tasks)
         return
