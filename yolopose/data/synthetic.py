@@ -30,7 +30,7 @@ from yolopose.errors import StudyError
 SPLITS = ("train", "val", "test_dev")
 _FOLDERS = {"train": "train2017", "val": "val2017", "test_dev": "test2017"}
 _FIRST_ID = {"train": 1, "val": 10_000_001, "test_dev": 20_000_001}
-_CHUNK = 64
+_CHUNK = 16
 
 CATEGORY = {
     "supercategory": "person",

@@ -23,7 +23,7 @@ def noise(rng: np.random.Generator, height: int, width: int, octaves=((4, 1.0), 
 def _gradient(height: int, width: int, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     t = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     column = (1 - t) * np.asarray(top, np.float32) + t * np.asarray(bottom, np.float32)
-    return np.broadcast_to(column[:, None], (height, width, 3)).copy()
+    return np.repeat(column[:, None], width, axis=1)
 
 
 def background(rng: np.random.Generator, height: int, width: int, horizon: float) -> np.ndarray:
