@@ -121,7 +121,8 @@ def test_interrupted_generation_goes_on_where_it_was(small, tmp_path, monkeypatc
     later = []
     monkeypatch.setattr(synthetic, "_chunk", lambda task: (later.append(task[2:]), real(task))[1])
     generate(target, spec, workers=1, progress=False)
-    assert calls == [("train", 0)] and ("train", 0) not in later and len(later) == 3
+    assert calls == [("train", 0)] and ("train", 0) not in later
+    assert len(later) == len(synthetic._jobs(spec)) - 1 > 0
     assert hashes(target) == hashes(root)
     assert not (tmp_path / "resumed.partial").exists()
 
