@@ -12,24 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_notebooks import CODE, HEAD, PARAMETERS, install, notebook
+from tests.fake_notebooks import CODE, HEAD, PARAMETERS, notebook
 from yolopose import execute, stages
 from yolopose.errors import StudyError
 from yolopose.execute import Console, NotebookFailure, check_parameters, parameter_defaults
 
 REPO = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def books(monkeypatch, tmp_path) -> Path:
-    """A folder of stand-in notebooks, used instead of the real ones."""
-    return install(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def results(tmp_path) -> Path:
-    """A results folder that does not exist yet."""
-    return tmp_path / "smoke"
 
 
 def test_executed_notebook_has_the_same_bytes_each_time_and_no_machine_in_it(tmp_path, capfd):

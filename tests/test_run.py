@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, install, notebook
+from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, notebook
 from yolopose import run, stages, status
 from yolopose.errors import StudyError
 from yolopose.execute import check_parameters, parameter_defaults
@@ -24,18 +24,6 @@ from yolopose.lock import RESULTS_VARIABLE, holder, results_in_use, results_lock
 from yolopose.stages import resolve_target
 
 REPO = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def books(monkeypatch, tmp_path) -> Path:
-    """A folder of stand-in notebooks, used instead of the real ones."""
-    return install(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def results(tmp_path) -> Path:
-    """A results folder that does not exist yet."""
-    return tmp_path / "smoke"
 
 
 @pytest.fixture

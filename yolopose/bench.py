@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from yolopose.errors import StudyError
+from yolopose.errors import StudyError, exit_status
 from yolopose.results import hardware, peak_memory_gib, provenance, write_csv
 
 REPO = Path(__file__).resolve().parents[1]
@@ -143,15 +143,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of the table")
     parser.add_argument("--subject", choices=SUBJECTS, help="measure this alone and print its rows as JSON")
     options = parser.parse_args()
-    try:
-        if options.subject:
-            print(json.dumps(measure(options.subject)))
-        else:
-            run_bench(options.out)
-    except StudyError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.subject:
+        return exit_status(lambda: print(json.dumps(measure(options.subject))), "bench")
+    return exit_status(lambda: run_bench(options.out), "bench")
 
 
 if __name__ == "__main__":

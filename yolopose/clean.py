@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from yolopose.errors import StudyError
+from yolopose.errors import StudyError, exit_status
 from yolopose.lock import holder
 
 REPO = Path(__file__).resolve().parents[1]
@@ -131,12 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("profile", "data", "results"):
         parser.add_argument(f"--{name}", default="")
     o = parser.parse_args(arguments)
-    try:
-        clean(o.profile, o.data, o.results)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: clean(o.profile, o.data, o.results))
 
 
 if __name__ == "__main__":

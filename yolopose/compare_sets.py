@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from yolopose.compare import NOT_COMPARABLE, UNITS, paper_numbers
 from yolopose.config import config_changes, load_experiments
-from yolopose.errors import StudyError
+from yolopose.errors import StudyError, exit_status
 from yolopose.measured import PAPER_DIR, Measurement, ResultSet, difference, load_results
 from yolopose.results import write_csv
 
@@ -142,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("b", help="a results folder or the word paper")
     parser.add_argument("--out", type=Path, help="also write the comparison to this CSV file")
     arguments = parser.parse_args(argv)
-    try:
+
+    def action() -> None:
         rows = compare_sets(arguments.a, arguments.b)
         print(f"a = {arguments.a}\nb = {arguments.b}\n")
         print(format_text(rows, SET_COLUMNS))
@@ -151,7 +151,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.out:
             write_csv(arguments.out, rows, SET_COLUMNS)
             print(f"\nwritten: {arguments.out}")
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(action)

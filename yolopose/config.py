@@ -147,7 +147,6 @@ class Profile:
     seeds: tuple[int, ...] = (0,)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    note: str = ""
 
 
 @dataclass(frozen=True)

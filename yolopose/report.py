@@ -24,7 +24,7 @@ from yolopose.compare import (
 )
 from yolopose.compare_sets import compare_sets, describe_difference
 from yolopose.config import load_experiments, load_profiles
-from yolopose.errors import StudyError
+from yolopose.errors import StudyError, exit_status
 from yolopose.measured import PAPER_DIR, ResultSet, Run, fingerprint_note, load_reference, load_results
 from yolopose.report_html import data_uri, markdown_to_html, profile_differences, statistics_rows
 from yolopose.results import atomic_write
@@ -261,16 +261,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("results", type=Path, help="a results folder")
     parser.add_argument("--readme", type=Path, help="refresh this file's table of claims instead")
     arguments = parser.parse_args(argv)
-    try:
+
+    def action() -> None:
         if arguments.readme:
             refresh_readme(arguments.readme, arguments.results)
             print(f"refreshed: {arguments.readme}")
         else:
             print(f"written: {write_report(arguments.results)}")
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(action)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from yolopose.compare import number, printed_rows, same_digits
+from yolopose.complexity import CONVENTIONS
 from yolopose.config import load_experiments
 from yolopose.measured import (
     MAIN_CONVENTION,
@@ -25,7 +26,6 @@ from yolopose.results import atomic_write, read_csv
 from yolopose.tables_format import DASH, REFERENCE_MARK, Column, Table, to_csv, to_latex, to_markdown
 
 ACCURACIES = ("AP", "AP50", "AP75", "APL", "AR")
-CONVENTIONS = ("conv", "fused_bias", "fvcore_unfused")
 CONVENTION_TITLES = {"conv": "convolutions alone", "fused_bias": "fvcore, fused + biases",
                      "fvcore_unfused": "fvcore, unfused"}
 FUSED_BIAS_NOTE = (
