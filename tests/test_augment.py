@@ -130,7 +130,8 @@ def test_labels_out_of_view_by_hand() -> None:
     keypoints = np.zeros((5, 3, 3), np.float32)
     keypoints[0] = [[15, 20, 2], [20, 20, 1], [45, 60, 2]]  # x -5: left; x 0: in view; y 60: on the far edge, out
     keypoints[2] = [[5, 5, 2]] * 3
-    placed, joints = place_labels(tile, boxes, keypoints)
+    placed, joints, kept = place_labels(tile, boxes, keypoints)
+    assert kept.tolist() == [True, False, True, False, True]
     np.testing.assert_allclose(placed, [[0, 10, 30, 50], [0, 0, 3, 59], [10, 10, 12.9, 60]], rtol=1e-6)
     assert joints[0].tolist() == [[0, 0, 0], [0, 20, 1], [0, 0, 0]]
     assert not joints[1].any(), "a person whose joints are all gone stays as a box"

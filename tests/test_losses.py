@@ -90,20 +90,20 @@ def test_official_pools_joints_and_paper_eq_averages_persons():
     pred = torch.zeros(2, 2, 3)
     pred[..., :2] = 0.5  # decodes to 0.5 cells = 4 px at stride 8: exact
     pred[0, :, :2] = 500  # far away: similarity 0
-    cell, area = torch.zeros(2, 2), torch.full((2,), 100.0)
-    official = keypoint_terms(pred, target, cell, 8, area, sigmas, "official")
+    cell, box = torch.zeros(2, 2), torch.full((2, 2), 10.0)
+    official = keypoint_terms(pred, target, cell, 8, box, sigmas, "official")
     assert official["kpt"].mean().item() == pytest.approx(2 / 3)
-    printed = keypoint_terms(pred, target, cell, 8, area, sigmas, "paper_eq")
+    printed = keypoint_terms(pred, target, cell, 8, box, sigmas, "paper_eq")
     assert printed["kpt"].mean().item() == pytest.approx(1 / 2)
     assert official["kpt_conf"].tolist() == pytest.approx([math.log(2)] * 2)  # mean over joints
     assert printed["kpt_conf"].tolist() == pytest.approx([2 * math.log(2)] * 2)  # Eq. 4: sum over joints
 
 
 def test_paper_eq_exponent_is_half_the_official():
-    sigmas, area = torch.tensor([0.1]), torch.tensor([50.0])
+    sigmas, box = torch.tensor([0.1]), torch.full((1, 2), 50.0**0.5)
     pred, target = torch.tensor([[[0.75, 0.5, 0.0]]]), torch.tensor([[[4.0, 4, 2]]])  # 0.5 cells off
-    official = keypoint_terms(pred, target, torch.zeros(1, 2), 8, area, sigmas, "official")["kpt"].item()
-    printed = keypoint_terms(pred, target, torch.zeros(1, 2), 8, area, sigmas, "paper_eq")["kpt"].item()
+    official = keypoint_terms(pred, target, torch.zeros(1, 2), 8, box, sigmas, "official")["kpt"].item()
+    printed = keypoint_terms(pred, target, torch.zeros(1, 2), 8, box, sigmas, "paper_eq")["kpt"].item()
     assert math.log(1 - official) == pytest.approx(2 * math.log(1 - printed), rel=1e-4)
 
 

@@ -87,7 +87,8 @@ def _loader_case(data: CocoDataset, size: int, config: AugmentConfig, images: in
         "decode": lambda s: [store.load_image(t.index, t.reduce) for t in s.tiles],
         "warp": lambda s: render(s.tiles, decoded, size),
         "labels": lambda s: encode_targets(*(np.concatenate(p) for p in zip(*(
-            place_labels(t, store.boxes_xyxy(t.index), store.keypoints(t.index)) for t in s.tiles), strict=True)), 0),
+            place_labels(t, store.boxes_xyxy(t.index), store.keypoints(t.index))[:2] for t in s.tiles), strict=True)),
+            0),
         "colour": lambda s: jitter_colour(s.image.copy(), gains),
         "collate": lambda s: to_planes(s.image, plane),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,32 @@ from yolopose.errors import StudyError
 from yolopose.results import config_hash
 
 STUDY = Path(__file__).resolve().parent / "study"
+ABLATIONS = "ablations"  # folder of the ablations inside a results folder
 
 # Keys whose value is one of some words. A wrong word would otherwise choose another method in silence.
 WORDS = {
-    "Variant": {"family": ("yolov5",), "activation": ("silu", "relu"), "head": ("repaired", "faithful", "person"),
-                "stem": ("focus", "conv_focus")},
-    "Experiment": {"loss": ("official", "paper_eq")},
+    "Variant": {"family": ("yolov5",), "activation": ("silu", "relu"), "stem": ("focus", "conv_focus"),
+                "head": ("repaired", "faithful", "mixed_layout", "misplaced_priors", "person")},
+    "Experiment": {"loss": ("official", "paper_eq", "l1", "l1_scaled", "oks_factor8", "oks_segment", "oks_person",
+                            "oks_annealed"),
+                   "initialisation": (None, "scratch", "person_detector")},
     "DataConfig": {"source": ("synthetic", "folder"), "difficulty": ("near", "coco", None)},
     "TrainConfig": {"optimizer": ("sgd", "adamw"), "anchors": ("coco", "auto"),
                     "initialisation": ("scratch", "person_detector"), "keypoint_prior": ("none", "mean_pose")},
 }
 
 
+# A setting that came after results had been published is left out of the hash while it has its default, so that those
+# results stay what they were: fresh.
+LATER = {"later": True}
+
+
 @dataclass(frozen=True)
 class Variant:
     """A model: ``depth`` and ``width`` multiply nominal repeats and channels.
 
-    ``head`` is repaired, faithful or person; ``stem`` is focus, or conv_focus as in the official ``ti_lite`` models.
+    ``head`` is repaired, faithful, one of faithful's two defects alone (mixed_layout, misplaced_priors) or person;
+    ``stem`` is focus, or conv_focus as in the official ``ti_lite`` models.
     """
 
     name: str
@@ -53,7 +62,7 @@ class Variant:
 @dataclass(frozen=True)
 class Experiment:
     """A variant trained and evaluated one way; ``input_size`` in px is the paper's, ``detector`` names the experiment
-    whose weights initialise this one where the profile asks for it."""
+    whose weights initialise this one where the profile, or ``initialisation`` in its place, asks for it."""
 
     name: str
     variant: str
@@ -61,6 +70,7 @@ class Experiment:
     loss: str
     title: str
     detector: str | None = None
+    initialisation: str | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,15 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class Ablations:
+    """The set of ``make ablations``: its experiments, its seeds, and the keys of ``train`` that it changes."""
+
+    experiments: tuple[str, ...]
+    seeds: tuple[int, ...]
+    train: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Profile:
     """The scale at which the study runs; ``sizes`` maps the paper's input sizes to this profile's, in px."""
 
@@ -147,6 +166,7 @@ class Profile:
     seeds: tuple[int, ...] = (0,)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    ablations: Ablations | None = None
 
 
 @dataclass(frozen=True)
@@ -167,12 +187,20 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types; what the hash is taken of and ``run.json`` records."""
-        return _plain(asdict(self))
+        return {f.name: _settings(getattr(self, f.name)) for f in fields(self)}
 
     @property
     def hash(self) -> str:
         """Changes with any setting of this run; not with where data and results lie, the device or the code."""
         return config_hash(self.as_dict())
+
+
+def _settings(value: Any) -> Any:
+    """A configuration as plain JSON types, without later settings at their default."""
+    if not is_dataclass(value):
+        return _plain(value)
+    return {f.name: _settings(getattr(value, f.name)) for f in fields(value)
+            if not (f.metadata.get("later") and getattr(value, f.name) == f.default)}
 
 
 def _plain(value: Any) -> Any:
@@ -259,7 +287,8 @@ def load_experiments() -> dict[str, Experiment]:
 @lru_cache
 def load_profiles() -> dict[str, Profile]:
     """All profiles by name."""
-    parts = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig, "evaluate": EvaluateConfig}
+    parts = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig, "evaluate": EvaluateConfig,
+             "ablations": Ablations}
     profiles = {}
     for name, row in _read("profiles.yaml").items():
         row = dict(row)
@@ -271,12 +300,20 @@ def load_profiles() -> dict[str, Profile]:
                 row[key] = _build(cls, part, "profiles.yaml", f"{name}.{key}")
         row = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         profile = _build(Profile, {"name": name, **row}, "profiles.yaml", name)
-        for experiment in profile.experiments:
-            if experiment not in load_experiments():
-                raise StudyError(f"{STUDY}/profiles.yaml: {name}.experiments: unknown experiment {experiment!r}; "
-                                 f"{nearest(experiment, load_experiments())}")
+        _check_experiments(profile.experiments, f"{name}.experiments")
+        if profile.ablations:
+            _check_experiments(profile.ablations.experiments, f"{name}.ablations.experiments")
+            _build(TrainConfig, {**asdict(profile.train), **profile.ablations.train}, "profiles.yaml",
+                   f"{name}.ablations.train")
         profiles[name] = profile
     return profiles
+
+
+def _check_experiments(names: Iterable[str], key: str) -> None:
+    for name in names:
+        if name not in load_experiments():
+            raise StudyError(f"{STUDY}/profiles.yaml: {key}: unknown experiment {name!r}; "
+                             f"{nearest(name, load_experiments())}")
 
 
 @dataclass(frozen=True)
@@ -303,8 +340,12 @@ class Study:
         if row.input_size not in profile.sizes:
             raise StudyError(f"{STUDY}/profiles.yaml: {profile.name}.sizes: has no size for the paper's "
                              f"{row.input_size} px, which {experiment!r} needs; add one")
+        # Gains of losses that came later would change the hash of runs that do not use them.
+        gains = {k: v for k, v in profile.train.gains.items() if k in ("official", "paper_eq", row.loss)}
+        train = replace(profile.train, gains=gains,
+                        initialisation=row.initialisation or profile.train.initialisation)
         return RunConfig(row, load_variants()[row.variant], profile.name, profile.comparable, seed,
-                         profile.sizes[row.input_size], profile.width_factor, profile.data, profile.train,
+                         profile.sizes[row.input_size], profile.width_factor, profile.data, train,
                          profile.augment, profile.evaluate)
 
     def run_dir(self, experiment: str, seed: int) -> Path:
@@ -317,7 +358,7 @@ class Study:
 
 
 def load_study(profile: str = "mini", data: str | Path | None = None, results: str | Path | None = None,
-               seeds: str | Iterable[int] | None = None, device: str = "auto") -> Study:
+               seeds: str | Iterable[int] | None = None, device: str = "auto", ablations: bool = False) -> Study:
     """Bind a profile to data, results, seeds and device.
 
     Args:
@@ -326,16 +367,23 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
         results: where results go; default ``results/<profile>`` or ``results/<profile>-<folder name>``.
         seeds: ``"0 1 2"`` or integers; default the profile's.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
+        ablations: the profile's set of ablations in place of its main study; its results go into the folder
+            ``ablations`` of the main study's.
 
     Raises:
-        StudyError: an unknown profile, a ``data`` that is no folder, or seeds that are no integers.
+        StudyError: an unknown profile, one without ablations where they are asked for, a ``data`` that is no folder, or
+            seeds that are no integers.
     """
-    from dataclasses import replace
-
     profiles = load_profiles()
     if profile not in profiles:
         raise StudyError(f"PROFILE={profile!r} does not exist; {nearest(profile, profiles)}")
     chosen, name = profiles[profile], profile
+    if ablations:
+        if chosen.ablations is None:
+            raise StudyError(f"PROFILE={profile} has no ablations in yolopose/study/profiles.yaml; "
+                             f"{nearest('mini', [p.name for p in profiles.values() if p.ablations])}")
+        chosen = replace(chosen, experiments=chosen.ablations.experiments, seeds=chosen.ablations.seeds,
+                         train=replace(chosen.train, **chosen.ablations.train))
     if data:
         data_dir = Path(data).expanduser()
         if not data_dir.is_dir():
@@ -361,8 +409,11 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise StudyError(f"DEVICE={device!r}: give auto, cpu, cuda or cuda:<n>")
     experiments = list(chosen.experiments)
-    if chosen.train.initialisation == "person_detector":
-        needed = dict.fromkeys(load_experiments()[e].detector for e in experiments)
-        experiments = [d for d in needed if d] + experiments
+    rows = [load_experiments()[e] for e in experiments]
+    needed = dict.fromkeys(row.detector for row in rows if row.detector and (
+        row.initialisation or chosen.train.initialisation) == "person_detector")
+    experiments = [*needed, *experiments]
     results_dir = Path(results).expanduser() if results else Path("results") / name
+    if ablations:
+        results_dir = results_dir / ABLATIONS
     return Study(chosen, results_dir, data_dir, tuple(dict.fromkeys(experiments)), seed_list, device)

@@ -1,6 +1,7 @@
-"""The training losses as pure functions of tensors: CIoU, objectness, OKS and keypoint confidence.
+"""The training losses as pure functions of tensors: CIoU, objectness, keypoints and their confidence.
 
-Two named losses share them (paper §3.3–3.4, reference §4; the differences are listed in results/paper/deviations.md):
+All losses share boxes and objectness and differ in the keypoint term (paper §3.3–3.4 and §4.3, reference §4; the
+differences are listed in results/paper/deviations.md):
 
 * ``official``: as the released code computes. Means within a scale, summed over scales; OKS pooled over all visible
   joints of a scale with exponent −d²/(4σ²·box area); effective gains that depend on the image size.
@@ -8,6 +9,12 @@ Two named losses share them (paper §3.3–3.4, reference §4; the differences a
   −d²/(2s²k²), k = 2σ, s² the box area; keypoint confidence summed over the joints; a class term; printed gains. Eq. 5's
   sums over anchors and locations are means within a scale as in the official loss, and objectness, which Eq. 5 leaves
   out and without which nothing is detected, is the official one.
+* ``oks_factor8``, ``oks_segment``, ``oks_person``: ``official`` with one change: the exponent of COCO's OKS (8 for 4),
+  the segment's area for the box's, the mean over each person's joints for the pooled one.
+* ``oks_annealed``: ``official`` with sigmas that start :data:`WIDEST` times as wide and shrink to COCO's, a remedy of
+  this study for the gradient that vanishes far from the joint.
+* ``l1``: |dx| + |dy| in cells, pooled over the visible joints; ``l1_scaled``: the same over the diagonal of the
+  person's box in cells, DEKR's normalisation (Geng et al. 2021).
 """
 
 from __future__ import annotations
@@ -22,7 +29,26 @@ from torch import Tensor
 from yolopose.assign import match_anchors
 from yolopose.models.heads import BOX_CHANNELS, Detect
 
-LOSSES = ("official", "paper_eq")
+
+@dataclass(frozen=True)
+class KeypointLoss:
+    """How the error of the joints is measured: the exponent's ``factor`` of OKS (``None``: L1), which area or scale
+    divides it, whether joints are averaged by person first, and whether the sigmas are annealed."""
+
+    factor: float | None = 4.0
+    segment: bool = False
+    per_person: bool = False
+    annealed: bool = False
+    scaled: bool = False
+
+
+LOSSES = {
+    "official": KeypointLoss(), "paper_eq": KeypointLoss(8.0, per_person=True), "l1": KeypointLoss(None),
+    "l1_scaled": KeypointLoss(None, scaled=True), "oks_factor8": KeypointLoss(8.0),
+    "oks_segment": KeypointLoss(segment=True), "oks_person": KeypointLoss(per_person=True),
+    "oks_annealed": KeypointLoss(annealed=True),
+}
+WIDEST, ANNEALED_UNTIL = 4.0, 0.5  # times the sigmas at the start; share of the training at which they are COCO's
 TERMS = ("box", "obj", "cls", "kpt", "kpt_conf")
 SCALE_BALANCE = (4.0, 1.0, 0.25, 0.06)  # objectness weight of P3 to P6
 NOMINAL = {"box": 0.05, "obj": 1.0, "cls": 0.5, "kpt": 0.10}  # the official hyper-parameters
@@ -32,18 +58,18 @@ PRINTED = {"box": 0.05, "cls": 0.5, "kpt": 0.1, "kpt_conf": 0.5}  # Eq. 5
 def effective_gains(loss: str, input_size: int, scales: int = 4) -> dict[str, float]:
     """The gains that really multiply the terms for square inputs of ``input_size`` px (reference §4.1).
 
-    ``official``: box·3/L, objectness·(size/640)²·3/L, keypoints unscaled, and keypoint confidence with the class gain
-    0.5·(1/80)·3/L; the class term is never computed for one class. ``paper_eq``: Eq. 5's λ, with the official
-    objectness gain.
+    ``paper_eq`` has Eq. 5's λ, with the official objectness gain. Every other loss has the official gains: box·3/L,
+    objectness·(size/640)²·3/L, keypoints unscaled, and keypoint confidence with the class gain 0.5·(1/80)·3/L; the
+    class term is never computed for one class.
     """
+    if loss not in LOSSES:
+        raise ValueError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
     share = 3 / scales
     objectness = NOMINAL["obj"] * (input_size / 640) ** 2 * share
-    if loss == "official":
-        return {"box": NOMINAL["box"] * share, "obj": objectness, "cls": 0.0, "kpt": NOMINAL["kpt"],
-                "kpt_conf": NOMINAL["cls"] / 80 * share}
     if loss == "paper_eq":
         return {**PRINTED, "obj": objectness}
-    raise ValueError(f"loss {loss!r} is not one of {LOSSES}")
+    return {"box": NOMINAL["box"] * share, "obj": objectness, "cls": 0.0, "kpt": NOMINAL["kpt"],
+            "kpt_conf": NOMINAL["cls"] / 80 * share}
 
 
 def complete_iou(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
@@ -108,23 +134,27 @@ def last_write(values: Tensor, index: Tensor, size: int) -> Tensor:
 
 
 def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Tensor, loss: str,
-                 gains: dict[str, float], threshold: float = 4.0) -> LossTerms:
+                 gains: dict[str, float], threshold: float = 4.0, progress: float = 1.0) -> LossTerms:
     """The loss of one batch.
 
     Args:
         raw: per scale (B, A, H, W, 6 + 3K) head outputs.
-        targets: (n, 6 + 3K): image index, class, cx, cy, w, h in input px, K × (x px, y px, visibility 0/1/2).
+        targets: (n, 6 + 3K): image index, class, cx, cy, w, h in input px, K × (x px, y px, visibility 0/1/2). A loss
+            on the segment's area needs one more column: that area as a share of the box's.
         detect: the head, for anchors and strides.
         sigmas: (K,); unused where K = 0.
-        loss: ``official`` or ``paper_eq``.
+        loss: a name of :data:`LOSSES`.
         gains: effective gain of each of :data:`TERMS`.
         threshold: anchor matching ratio.
+        progress: share of the training that is done, in [0, 1].
 
     Returns:
         The total, finite for every input: a scale without matches or visible joints adds nothing.
     """
     if loss not in LOSSES:
-        raise ValueError(f"loss {loss!r} is not one of {LOSSES}")
+        raise ValueError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
+    kind, joints_end = LOSSES[loss], 6 + 3 * detect.num_keypoints
+    sigmas = sigmas * sigma_widening(progress) if kind.annealed else sigmas
     device, batch = raw[0].device, raw[0].shape[0]
     zero = torch.zeros((), device=device)
     sums = dict.fromkeys(TERMS, zero)
@@ -145,8 +175,9 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
             terms = {"box": 1 - ciou}
             if detect.num_keypoints:
                 pred_kpt = rows[:, BOX_CHANNELS:].unflatten(1, (-1, 3))
-                true_kpt = truth[:, 6:].unflatten(1, (-1, 3))
-                terms.update(keypoint_terms(pred_kpt, true_kpt, m.cell, stride, true_box[:, 2:].prod(1), sigmas, loss))
+                true_kpt = truth[:, 6:joints_end].unflatten(1, (-1, 3))
+                size = true_box[:, 2:] * truth[:, joints_end, None].sqrt() if kind.segment else true_box[:, 2:]
+                terms.update(keypoint_terms(pred_kpt, true_kpt, m.cell, stride, size, sigmas, loss))
             if loss == "paper_eq":
                 terms["cls"] = F.softplus(-rows[:, 5])  # binary cross-entropy with target 1
             for name, values in terms.items():
@@ -156,25 +187,38 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
     return LossTerms(sum(items.values()) * batch, {k: v.detach() for k, v in items.items()})
 
 
-def keypoint_terms(pred: Tensor, target: Tensor, cell: Tensor, stride: int, area: Tensor, sigmas: Tensor,
+def sigma_widening(progress: float) -> float:
+    """By what the annealed loss multiplies the sigmas: WIDEST at the start, falling geometrically to 1 at the share
+    ANNEALED_UNTIL of the training."""
+    return WIDEST ** max(0.0, 1 - progress / ANNEALED_UNTIL)
+
+
+def keypoint_terms(pred: Tensor, target: Tensor, cell: Tensor, stride: int, size: Tensor, sigmas: Tensor,
                    loss: str) -> dict[str, Tensor]:
-    """OKS and confidence terms of the matched rows of one scale, to be averaged over their first axis.
+    """Keypoint and confidence terms of the matched rows of one scale, to be averaged over their first axis.
 
     Args:
         pred: (m, K, 3) raw x, y (linear) and confidence logit.
         target: (m, K, 3) x, y in input px and visibility.
         cell: (m, 2) column and row.
         stride: px per cell.
-        area: (m,) box area in cells².
+        size: (m, 2) width and height of the box in cells; their product is OKS's area.
         sigmas: (K,).
-        loss: ``official`` or ``paper_eq``.
+        loss: a name of :data:`LOSSES`.
     """
+    kind = LOSSES[loss]
     visible = (target[..., 2] > 0).float()
-    distance = (pred[..., :2] * 2 - 0.5) - (target[..., :2] / stride - cell[:, None])
+    offset = (pred[..., :2] * 2 - 0.5) - (target[..., :2] / stride - cell[:, None])
     bce = F.binary_cross_entropy_with_logits(pred[..., 2], visible, reduction="none")
-    if loss == "official":
-        error = (1 - keypoint_similarity(distance.square().sum(-1), area, sigmas, 4.0)) * visible
-        pooled = error.sum() / visible.sum().clamp(min=1)  # the released code gives NaN where nothing is visible
-        return {"kpt": pooled[None], "kpt_conf": bce.mean(1)}
-    error = (1 - keypoint_similarity(distance.square().sum(-1), area, sigmas, 8.0)) * visible
-    return {"kpt": error.sum(1) / visible.sum(1).clamp(min=1), "kpt_conf": bce.sum(1)}
+    if kind.factor is None:
+        error = offset.abs().sum(-1)
+        if kind.scaled:
+            error = error / size.square().sum(1, keepdim=True).sqrt()
+    else:
+        error = 1 - keypoint_similarity(offset.square().sum(-1), size.prod(1), sigmas, kind.factor)
+    error = error * visible
+    if kind.per_person:
+        mean = error.sum(1) / visible.sum(1).clamp(min=1)
+    else:
+        mean = (error.sum() / visible.sum().clamp(min=1))[None]  # the released code gives NaN where nothing is visible
+    return {"kpt": mean, "kpt_conf": bce.sum(1) if loss == "paper_eq" else bce.mean(1)}

@@ -26,16 +26,17 @@ def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype:
 
 
 def run_gains(run: RunConfig) -> dict[str, float]:
-    """Effective gains of a run: the profile's, or the loss's own rule where that says ``derived``.
+    """Effective gains of a run: the profile's, or the loss's own rule where that says ``derived``. A loss that the
+    profile does not name has the gains of the official one.
 
     Raises:
         StudyError: the profile has no gains for this loss, or not for all of its terms.
     """
-    name = run.experiment.loss
+    name = run.experiment.loss if run.experiment.loss in run.train.gains else "official"
     where = f"yolopose/study/profiles.yaml: {run.profile}.train.gains.{name}"
     given = run.train.gains.get(name)
     if given == "derived":
-        return effective_gains(name, run.input_size)
+        return effective_gains(run.experiment.loss, run.input_size)
     if not isinstance(given, dict) or not {"box", "obj", "kpt", "kpt_conf"} <= set(given) <= set(TERMS):
         raise StudyError(f"{where}: give the word derived, or a gain for each of box, obj, kpt, kpt_conf (and cls)")
     return {"cls": 0.0, **{k: float(v) for k, v in given.items()}}

@@ -154,7 +154,7 @@ class Trainer:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             raw = self.model(x)
         loss = compute_loss(raw, targets, self.model.detect, self.sigmas, self.run.experiment.loss, self.gains,
-                            self.cfg.anchor_threshold)
+                            self.cfg.anchor_threshold, p.iteration / (self.cfg.epochs * len(self.loader)))
         loss.total.backward()
         if p.iteration - p.last_step >= self.schedule.accumulate(p.iteration):
             if self.cfg.clip_norm:

@@ -27,6 +27,7 @@ class Sample:
         keypoints: (n, K, 3) float32 x, y, v; x = y = 0 where v = 0.
         tiles: where its images came from, before the flip.
         flipped: whether the sample was mirrored.
+        area_shares: (n,) float32, each person's segment area as a share of the box's, before any clipping.
     """
 
     image: np.ndarray
@@ -34,6 +35,7 @@ class Sample:
     keypoints: np.ndarray
     tiles: list[Tile]
     flipped: bool
+    area_shares: np.ndarray
 
 
 def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generator:
@@ -74,7 +76,8 @@ def augment(split: CocoSplit | SampleStore, index: int, size: int, config: Augme
         tiles = plan_single(index, store.sizes[index], size, zoom, shift)
     image = render(tiles, store, size)
     placed = [place_labels(tile, store.boxes_xyxy(tile.index), store.keypoints(tile.index)) for tile in tiles]
-    boxes, keypoints = (np.concatenate(parts) for parts in zip(*placed, strict=True))
+    boxes, keypoints, kept = (np.concatenate(parts) for parts in zip(*placed, strict=True))
+    shares = np.concatenate([store.area_shares(tile.index) for tile in tiles])[kept]
     if any(config.hsv):
         image = jitter_colour(image, gains)
     if flipped:
@@ -82,7 +85,7 @@ def augment(split: CocoSplit | SampleStore, index: int, size: int, config: Augme
 
         image = cv2.flip(image, 1)
         boxes, keypoints = flip_labels(boxes, keypoints, size, flip_indices)
-    return Sample(image, boxes, keypoints, tiles, flipped)
+    return Sample(image, boxes, keypoints, tiles, flipped, shares)
 
 
 def jitter_colour(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
@@ -108,17 +111,22 @@ def flip_labels(boxes: np.ndarray, keypoints: np.ndarray, width: float,
     return boxes, keypoints
 
 
-def encode_targets(boxes: np.ndarray, keypoints: np.ndarray, image_index: int) -> np.ndarray:
+def encode_targets(boxes: np.ndarray, keypoints: np.ndarray, image_index: int,
+                   area_shares: np.ndarray | None = None) -> np.ndarray:
     """Target rows of one image of a batch.
 
     Returns:
-        (n, 6 + 3K) float32: image index, class 0, cx, cy, w, h, then K × (x, y, v), all in px of the network input.
+        (n, 6 + 3K) float32: image index, class 0, cx, cy, w, h, then K × (x, y, v), all in px of the network input;
+        with ``area_shares`` these follow as one more column.
     """
-    rows = np.zeros((len(boxes), 6 + 3 * keypoints.shape[1]), np.float32)
+    joints_end = 6 + 3 * keypoints.shape[1]
+    rows = np.zeros((len(boxes), joints_end + (area_shares is not None)), np.float32)
     rows[:, 0] = image_index
     rows[:, 2:4] = (boxes[:, :2] + boxes[:, 2:]) / 2
     rows[:, 4:6] = boxes[:, 2:] - boxes[:, :2]
-    rows[:, 6:] = keypoints.reshape(len(boxes), 3 * keypoints.shape[1])
+    rows[:, 6:joints_end] = keypoints.reshape(len(boxes), 3 * keypoints.shape[1])
+    if area_shares is not None:
+        rows[:, joints_end] = area_shares
     return rows
 
 

@@ -191,7 +191,9 @@ def _load_split(root: Path, split: str, limit: int | None, problems: Problems, d
               "images_with_keypoints": int((counts[rows] > 0).sum()),
               "persons": int((in_split & ~found.crowd).sum()), "crowd_regions": int((in_split & found.crowd).sum()),
               "persons_with_keypoints": int(counts[rows].sum())}
-    every = _store(root / f"{split}2017", images, found.boxes[labelled], found.keypoints[labelled], counts)
+    boxes = found.boxes[labelled]
+    shares = (found.areas[labelled] / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1)).astype(np.float32)
+    every = _store(root / f"{split}2017", images, boxes, found.keypoints[labelled], counts, shares)
     chosen = [images[i] for i in rows]
     sizes = check_image_files(root / f"{split}2017", chosen, problems)
     _digest_images(digest, chosen, sizes)
@@ -214,7 +216,7 @@ def _load_test_dev(root: Path, schema: KeypointSchema, limit: int | None, proble
     images = sorted(({k: row[k] for k in IMAGE_KEYS} for row in data["images"]), key=lambda row: row["id"])[:limit]
     _digest_images(digest, images, check_image_files(root / "test2017", images, problems))
     store = _store(root / "test2017", images, np.zeros((0, 4), np.float32), np.zeros((0, len(schema), 3), np.float32),
-                   np.zeros(len(images), np.int64))
+                   np.zeros(len(images), np.int64), np.zeros(0, np.float32))
     return CocoSplit("test-dev", store, images, schema, None, {"images": len(images)})
 
 
@@ -229,11 +231,11 @@ def _load_server_annotations(path: Path, test_dev: CocoSplit, problems: Problems
 
 
 def _store(folder: Path, images: list[dict[str, Any]], boxes: np.ndarray, keypoints: np.ndarray,
-           counts: np.ndarray) -> SampleStore:
+           counts: np.ndarray, shares: np.ndarray) -> SampleStore:
     names = np.asarray([row["file_name"].encode() for row in images], np.bytes_)
     sizes = np.asarray([(row["width"], row["height"]) for row in images], np.int32).reshape(-1, 2)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return SampleStore(str(folder), names, sizes, boxes, keypoints, offsets)
+    return SampleStore(str(folder), names, sizes, boxes, keypoints, offsets, shares)
 
 
 def _digest_images(digest: Any, images: list[dict[str, Any]], sizes: list[int]) -> None:

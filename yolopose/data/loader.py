@@ -58,6 +58,7 @@ class TrainBatches(_Batches):
         self.config = run.augment
         self.seed = run.seed
         self.flip_indices = flip_indices
+        self.with_area = run.experiment.loss == "oks_segment"
         self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -78,7 +79,8 @@ class TrainBatches(_Batches):
             sample = augment(self.store, int(order[position]), self.size, self.config, self.flip_indices,
                              sample_generator(self.seed, epoch, position))
             to_planes(sample.image, images[slot])
-            rows.append(encode_targets(sample.boxes_xyxy, sample.keypoints, slot))
+            rows.append(encode_targets(sample.boxes_xyxy, sample.keypoints, slot,
+                                       sample.area_shares if self.with_area else None))
         return images, torch.from_numpy(np.concatenate(rows))
 
 
@@ -146,7 +148,8 @@ class TrainLoader:
         """Yield batches ``start_batch`` … of ``epoch``; skipped ones cost nothing.
 
         Yields:
-            images (B, 3, S, S) uint8 RGB and targets (n, 6 + 3K) float32 in px of the network input.
+            images (B, 3, S, S) uint8 RGB and targets (n, 6 + 3K) float32 in px of the network input, with the segments'
+            share of the box as one more column where the run's loss needs it.
 
         Raises:
             StudyError: an image cannot be read or a worker died.

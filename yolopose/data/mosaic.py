@@ -100,7 +100,7 @@ def render(tiles: list[Tile], store: SampleStore, size: int) -> np.ndarray:
     return image
 
 
-def place_labels(tile: Tile, boxes: np.ndarray, keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def place_labels(tile: Tile, boxes: np.ndarray, keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Carry one image's labels into the output.
 
     Boxes are clipped to the tile's window and dropped where 2 px or less remain of a side, 10 % or less of the area, or
@@ -113,7 +113,7 @@ def place_labels(tile: Tile, boxes: np.ndarray, keypoints: np.ndarray) -> tuple[
         keypoints: (n, K, 3) float32, x and y in px of the image.
 
     Returns:
-        The kept (m, 4) and (m, K, 3) float32 in px of the output.
+        The kept (m, 4) and (m, K, 3) float32 in px of the output, and which were kept, (n,) bool.
     """
     x0, y0, x1, y1 = tile.window
     placed = boxes * np.float32(tile.scale) + np.float32(tile.offset * 2)
@@ -128,4 +128,4 @@ def place_labels(tile: Tile, boxes: np.ndarray, keypoints: np.ndarray) -> tuple[
     joints[:, :, :2] = joints[:, :, :2] * np.float32(tile.scale) + np.float32(tile.offset)
     x, y, v = joints[:, :, 0], joints[:, :, 1], joints[:, :, 2]
     joints[~((v > 0) & (x >= x0) & (x < x1) & (y >= y0) & (y < y1))] = 0
-    return clipped[keep], joints
+    return clipped[keep], joints, keep

@@ -17,7 +17,8 @@ class SampleStore:
     """Images and labels of N images as flat arrays, without a Python object per image.
 
     Worker processes share it by forking; Python objects would be copied page by page as their reference counts change.
-    ``boxes`` (M, 4) and ``persons`` (M, K, 3) hold image ``i``'s labels in rows ``offsets[i]`` to ``offsets[i + 1]``.
+    ``boxes`` (M, 4), ``persons`` (M, K, 3) and ``shares`` (M,), the segment's area over the box's, hold image ``i``'s
+    labels in rows ``offsets[i]`` to ``offsets[i + 1]``.
     """
 
     image_dir: str
@@ -26,6 +27,7 @@ class SampleStore:
     boxes: np.ndarray
     persons: np.ndarray
     offsets: np.ndarray
+    shares: np.ndarray
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -75,6 +77,10 @@ class SampleStore:
         """(n, K, 3) float32 x px, y px, v in {0, 1, 2}; x = y = 0 where v = 0."""
         return self.persons[self.offsets[i]:self.offsets[i + 1]]
 
+    def area_shares(self, i: int) -> np.ndarray:
+        """(n,) float32, each person's segment area as a share of the box's."""
+        return self.shares[self.offsets[i]:self.offsets[i + 1]]
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> SampleStore:
         """The same images in another selection or order."""
         indices = np.asarray(indices, np.int64)
@@ -82,7 +88,7 @@ class SampleStore:
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         rows = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], counts)
         return SampleStore(self.image_dir, self.file_names[indices], self.sizes[indices], self.boxes[rows],
-                           self.persons[rows], offsets)
+                           self.persons[rows], offsets, self.shares[rows])
 
 
 def _flags(reduce: int) -> int:

@@ -60,6 +60,7 @@ class Annotations:
     boxes: np.ndarray  # (M, 4) float32 x1, y1, x2, y2 in px, clipped to the image
     keypoints: np.ndarray  # (M, K, 3) float32 x, y, v; x = y = 0 where v = 0
     crowd: np.ndarray  # (M,) bool
+    areas: np.ndarray  # (M,) float64 segment area in px²
 
     @property
     def labelled(self) -> np.ndarray:
@@ -178,7 +179,8 @@ def annotation_arrays(path: Path, data: dict[str, Any], category: dict[str, Any]
                      "restore the file")
         return None
     found = Annotations(ids, image_row, np.zeros((len(rows), 4), np.float32), keypoints.reshape(-1, count, 3),
-                        np.asarray([bool(r.get("iscrowd", 0)) for r in rows], bool))
+                        np.asarray([bool(r.get("iscrowd", 0)) for r in rows], bool),
+                        np.asarray([r["area"] for r in rows], np.float64))
     _check_keypoints(path, rows, found, problems)
     _check_boxes(path, data, found, bbox, problems)
     return found if len(problems.messages) == before else None
@@ -194,9 +196,8 @@ def _check_keypoints(path: Path, rows: list[dict[str, Any]], found: Annotations,
     stored = np.asarray([r.get("num_keypoints", n) for r, n in zip(rows, counted, strict=True)])
     problems.add(path, "annotations[].num_keypoints: disagrees with the visibility flags in annotations",
                  "it is the number of joints whose flag is 1 or 2", found.ids[(stored != counted) & ~bad])
-    area = np.asarray([r["area"] for r in rows], np.float64)
     problems.add(path, "annotations[].area: not a positive number in annotations",
-                 "OKS divides by it; give the person's area in px", found.ids[found.labelled & ~(area > 0)])
+                 "OKS divides by it; give the person's area in px", found.ids[found.labelled & ~(found.areas > 0)])
     for row, n in zip(rows, counted, strict=True):
         row.setdefault("num_keypoints", int(n))
         row.setdefault("iscrowd", 0)

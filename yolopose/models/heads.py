@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from yolopose.models.layers import Conv
 
 BOX_CHANNELS = 6  # tx, ty, tw, th, objectness, class
-LAYOUTS = ("repaired", "faithful", "person")
+LAYOUTS = ("repaired", "faithful", "mixed_layout", "misplaced_priors", "person")
 
 
 class Detect(nn.Module):
@@ -23,7 +23,9 @@ class Detect(nn.Module):
       then takes its first joints from the box branch, and the other anchors their boxes from the keypoint branch;
     * ``person``: no keypoint branch, K = 0.
 
-    All three hold the same tensors under the same names (for ``person`` without ``m_kpt``).
+    ``faithful`` has a second defect: the priors of objectness and class are written where the repaired layout would
+    have them (reference §1.6). ``mixed_layout`` has the first defect alone, ``misplaced_priors`` the second alone.
+    All hold the same tensors under the same names (for ``person`` without ``m_kpt``).
 
     Args:
         channels: input channels of each scale.
@@ -40,6 +42,7 @@ class Detect(nn.Module):
         if layout not in LAYOUTS:
             raise ValueError(f"head layout {layout!r} is not one of {LAYOUTS}")
         self.layout = layout
+        self.mixed = layout in ("faithful", "mixed_layout")
         self.strides = tuple(strides)
         self.num_keypoints = 0 if layout == "person" else num_keypoints
         self.num_anchors = anchors_px.shape[1]
@@ -64,16 +67,21 @@ class Detect(nn.Module):
         return self.anchor_grid.view(len(self.strides), self.num_anchors, 2)
 
     def initialise_priors(self) -> None:
-        """Bias the box branch, viewed as A×6, towards 8 objects in a 640 px image and class probability 0.98.
+        """Bias objectness towards 8 objects in a 640 px image and the class towards probability 0.98.
 
-        With the ``faithful`` layout these rows are not where the predictions take objectness from (reference §1.6);
-        that is the released code's behaviour and part of what the layouts' comparison measures.
+        Misplaced, all three anchors' priors go to anchor 0, six outputs apart (reference §1.6): the second pair lands
+        on y and confidence of joint 1, the third on those of joint 3 (left eye and left ear of a person), and the other
+        anchors get none. That is what the released code does; what it costs, the comparison of the heads measures.
         """
-        with torch.no_grad():
-            for conv, stride in zip(self.m, self.strides, strict=True):
-                bias = conv.bias.view(self.num_anchors, BOX_CHANNELS)
-                bias[:, 4] += math.log(8 / (640 / stride) ** 2)
-                bias[:, 5] += math.log(0.6 / (1 - 0.99))
+        misplaced = self.layout in ("faithful", "misplaced_priors")
+        for scale, stride in enumerate(self.strides):
+            priors = (math.log(8 / (640 / stride) ** 2), math.log(0.6 / (1 - 0.99)))
+            for anchor in range(self.num_anchors):
+                for channel, prior in zip((4, 5), priors, strict=True):
+                    conv, row = self._source_of(scale, *((0, BOX_CHANNELS * anchor + channel) if misplaced
+                                                         else (anchor, channel)))
+                    with torch.no_grad():
+                        conv.bias[row] += prior
 
     def add_mean_pose(self, mean_pose: Tensor) -> None:
         """Make an untrained head predict the mean pose scaled to each anchor: biases shifted, weights of x and y zero.
@@ -96,13 +104,13 @@ class Detect(nn.Module):
 
     def _source_of(self, scale: int, anchor: int, output: int) -> tuple[nn.Conv2d, int]:
         """The convolution and its row that make one output of one anchor in this layout."""
-        kpt = self.m_kpt[scale][-1] if isinstance(self.m_kpt[scale], nn.Sequential) else self.m_kpt[scale]
         box = self.m[scale]
-        if self.layout == "faithful":
+        if not self.mixed and output < BOX_CHANNELS:
+            return box, anchor * BOX_CHANNELS + output
+        kpt = self.m_kpt[scale][-1] if isinstance(self.m_kpt[scale], nn.Sequential) else self.m_kpt[scale]
+        if self.mixed:
             row = anchor * self.num_outputs + output
             return (box, row) if row < len(box.bias) else (kpt, row - len(box.bias))
-        if output < BOX_CHANNELS:
-            return box, anchor * BOX_CHANNELS + output
         return kpt, anchor * 3 * self.num_keypoints + output - BOX_CHANNELS
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
@@ -113,7 +121,7 @@ class Detect(nn.Module):
             box = self.m[scale](x)
             if self.layout == "person":
                 y = box.view(b, self.num_anchors, BOX_CHANNELS, h, w)
-            elif self.layout == "faithful":
+            elif self.mixed:
                 y = torch.cat((box, self.m_kpt[scale](x)), 1).view(b, self.num_anchors, self.num_outputs, h, w)
             else:
                 per_anchor = (b, self.num_anchors, -1, h, w)
