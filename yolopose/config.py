@@ -100,7 +100,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation. ``warmup_iterations`` and ``ema_tau`` count optimizer steps.
+    """Optimisation. ``warmup_iterations`` and ``ema_tau`` count optimizer steps; ``epoch_images`` ends an epoch early.
 
     ``gains`` per loss name are either the word ``derived`` (the loss's own rule) or effective gains by term;
     ``keypoint_prior`` is ``none`` or ``mean_pose``; ``initialisation`` is ``scratch`` or ``person_detector``.
@@ -130,25 +130,29 @@ class TrainConfig:
     validate_images: int = 500
     validate_every: int = 1
     workers: int = 1
+    epoch_images: int | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Paper's testing (reference §6): score threshold, NMS IoU, detections kept per image."""
+    """Paper's testing (reference §6): score threshold, NMS IoU, detections kept per image; with or without test-dev."""
 
     confidence: float = 0.001
     nms_iou: float = 0.65
     max_detections: int = 300
     batch_size: int = 32
+    test_dev: bool = field(default=True, metadata=LATER)
 
 
 @dataclass(frozen=True)
 class Ablations:
-    """The set of ``make ablations``: its experiments, its seeds, and the keys of ``train`` that it changes."""
+    """The set of ``make ablations``: its experiments, its seeds, and the keys of ``train`` and ``evaluate`` that it
+    changes."""
 
     experiments: tuple[str, ...]
     seeds: tuple[int, ...]
     train: dict[str, Any] = field(default_factory=dict)
+    evaluate: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -303,8 +307,9 @@ def load_profiles() -> dict[str, Profile]:
         _check_experiments(profile.experiments, f"{name}.experiments")
         if profile.ablations:
             _check_experiments(profile.ablations.experiments, f"{name}.ablations.experiments")
-            _build(TrainConfig, {**asdict(profile.train), **profile.ablations.train}, "profiles.yaml",
-                   f"{name}.ablations.train")
+            for key, cls in (("train", TrainConfig), ("evaluate", EvaluateConfig)):
+                changed = {**asdict(getattr(profile, key)), **getattr(profile.ablations, key)}
+                _build(cls, changed, "profiles.yaml", f"{name}.ablations.{key}")
         profiles[name] = profile
     return profiles
 
@@ -383,7 +388,8 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
             raise StudyError(f"PROFILE={profile} has no ablations in yolopose/study/profiles.yaml; "
                              f"{nearest('mini', [p.name for p in profiles.values() if p.ablations])}")
         chosen = replace(chosen, experiments=chosen.ablations.experiments, seeds=chosen.ablations.seeds,
-                         train=replace(chosen.train, **chosen.ablations.train))
+                         train=replace(chosen.train, **chosen.ablations.train),
+                         evaluate=replace(chosen.evaluate, **chosen.ablations.evaluate))
     if data:
         data_dir = Path(data).expanduser()
         if not data_dir.is_dir():

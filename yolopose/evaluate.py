@@ -141,6 +141,8 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
                           dataset.val.with_keypoints(), about["num_keypoints"] > 0)
     if about["num_keypoints"] == 0:
         metrics["test_dev"] = {"status": "not run", "reason": "a person detector has no keypoints"}
+    elif not run.evaluate.test_dev:
+        metrics["test_dev"] = {"status": "not run", "reason": "ablations are scored on val alone"}
     elif dataset.test_dev is None:
         metrics["test_dev"] = {"status": "not run", "reason": "the data set has no test-dev images"}
     else:

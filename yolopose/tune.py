@@ -88,8 +88,9 @@ def tune(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
             if record is None or record["config_hash"] != run.hash or record["data_fingerprint"] != parts.fingerprint:
                 record = Trainer(run, parts, folder, device).fit()
             last = read_csv(folder / "curve.csv")[-1]
-            rows.append({"loss": loss, "multiple": multiple, "kpt_gain": record["train"]["gains"]["kpt"], "AP": float(last["val_AP"]),
-                         "AP50": float(last["val_AP50"]), "box_AP50": float(last["val_box_AP50"])})
+            rows.append({"loss": loss, "multiple": multiple, "kpt_gain": record["train"]["gains"]["kpt"],
+                         "AP": float(last["val_AP"]), "AP50": float(last["val_AP50"]),
+                         "box_AP50": float(last["val_box_AP50"])})
     best = {loss: max((r for r in rows if r["loss"] == loss), key=lambda r: r["AP"]) for loss in MULTIPLES}
     plain = {row["loss"]: row for row in rows if row["multiple"] == 1}
     write_json(study.results_dir / "tuning.json", {

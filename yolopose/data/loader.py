@@ -54,7 +54,8 @@ class TrainBatches(_Batches):
     def __init__(self, store: SampleStore, run: RunConfig, flip_indices: np.ndarray):
         self.store = store
         self.size = run.input_size
-        self.batch_size = min(run.train.batch_size, len(store))
+        self.epoch_images = min(run.train.epoch_images or len(store), len(store))
+        self.batch_size = min(run.train.batch_size, self.epoch_images)
         self.config = run.augment
         self.seed = run.seed
         self.flip_indices = flip_indices
@@ -62,7 +63,7 @@ class TrainBatches(_Batches):
         self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        return len(self.store) // self.batch_size
+        return self.epoch_images // self.batch_size
 
     def order(self, epoch: int) -> np.ndarray:
         """The permutation of ``epoch``, kept until another epoch is asked for."""
