@@ -18,17 +18,18 @@ VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
 OPTIONS  = --profile "$(PROFILE)" --data "$(DATA)" --results "$(RESULTS)" --seeds "$(SEEDS)" --device "$(DEVICE)"
-STAGES  := data complexity train evaluate tables figures report
+STAGES  := data complexity train evaluate export tables figures report
 
 unexport PYTHONDONTWRITEBYTECODE # compiled modules start twice as fast
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce $(STAGES) compare status bench lab test lint lock readme clean
+.PHONY: help setup reproduce ablations tune $(STAGES) compare status bench lab test lint lock readme clean
 
 ## The study
 ##   reproduce    run whatever is missing, in order, and print what came out
+##   ablations    train the whole set of ablations with several seeds (a night on two cores), then redraw
 ##   status       what is done, running, missing or stale, and the time left
 ##   compare      compare two sets of results: A=<folder> B=<folder>; default: A=<RESULTS as below> B=paper
 ##   clean        delete the results of PROFILE (never committed ones) and the tools' caches
@@ -38,6 +39,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 ##   complexity   02  parameters and GMACs of every model at the paper's sizes
 ##   train        03  train the runs that are missing; a killed run goes on where it was
 ##   evaluate     04  score val and test-dev
+##   export       05  ONNX and quantized models, checked and timed
 ##   tables       06  the paper's tables, printed and measured side by side
 ##   figures      07  the paper's figures
 ##   report       08  comparison, claims and report.html
@@ -46,6 +48,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 ##   setup        make .venv from the locked requirements (every other target does so when needed)
 ##   lab          open the notebooks in JupyterLab
 ##   bench        measure this machine: results/bench/<machine>.csv
+##   tune         find the keypoint gains of the losses of Table 3 on held-out training images
 ##   test         lint and run the tests (TESTS=tests/test_run.py for some of them)
 ##   lint         ruff alone
 ##   readme       refresh the README's table of claims from results/reference/mini
@@ -88,7 +91,7 @@ $(STAMP): env/requirements.txt env/uv.txt pyproject.toml
 setup: $(STAMP)
 	@echo "setup: $(VENV) is up to date"
 
-reproduce $(STAGES): $(STAMP)
+reproduce ablations $(STAGES): $(STAMP)
 	@"$(PY)" -m yolopose.run $@ $(OPTIONS) $(foreach p,$(PARAMS),--set '$(p)')
 
 status: $(STAMP)
@@ -96,6 +99,9 @@ status: $(STAMP)
 
 compare: $(STAMP)
 	@"$(PY)" -m yolopose.compare "$(A)" "$(B)"
+
+tune: $(STAMP)
+	@"$(PY)" -m yolopose.tune $(OPTIONS)
 
 bench: $(STAMP)
 	@"$(PY)" -m yolopose.bench

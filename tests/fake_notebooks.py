@@ -9,7 +9,7 @@ import pytest
 
 from yolopose import stages
 
-PARAMETERS = 'PROFILE = "smoke"\nDATA = ""\nRESULTS = ""\nSEEDS = ""\nDEVICE = "auto"'
+PARAMETERS = 'PROFILE = "smoke"\nDATA = ""\nRESULTS = ""\nSEEDS = ""\nDEVICE = "auto"\nABLATIONS = False'
 STORED = 'PROFILE = "smoke"\nRESULTS = ""'
 HEAD = """
 import json
@@ -21,11 +21,13 @@ def put(name, text="x"):
 """
 STUDY = """
 from yolopose.config import load_study
-study = load_study(PROFILE, DATA, RESULTS, SEEDS, DEVICE)
+study = load_study(PROFILE, DATA, RESULTS, SEEDS, DEVICE, ABLATIONS)
+root = study.results_dir
 """
 CODE = {
     "01_data": STUDY + 'put("data.json", json.dumps({"fingerprint": "f00d"}))',
-    "02_complexity": 'put("complexity.csv", "variant,input_size,params_m,gmacs,convention\\n")',
+    "02_complexity": 'put("complexity.csv", "variant,input_size,params_m,gmacs,convention\\n")\n'
+                     'put("architecture.json", "{}")\nput("loss_shape.json", "{}")',
     "03_train": STUDY + """
 for run in study.runs():
     folder = f"{run.experiment.name}/seed{run.seed}"
@@ -39,9 +41,12 @@ for run in study.runs():
     folder = f"{run.experiment.name}/seed{run.seed}"
     put(folder + "/predictions.json.gz")
     put(folder + "/metrics.json", json.dumps({"val": {"AP": 0.25, "AP50": 0.5, "images": 2}}))
+for name in ("ablations",) if ABLATIONS else ("scenes", "runtime"):
+    put(name + ".json", "{}")
 """,
+    "05_export_quantize": 'put("export.json", "{}")\nput("quantization.json", "{}")',
     "06_tables": 'for n in range(1, 6):\n    for kind in ("csv", "md", "tex"):\n        put(f"tables/table{n}.{kind}")',
-    "07_figures": 'for n in (4, 5, 6):\n    for kind in ("png", "svg"):\n        put(f"figures/figure{n}.{kind}")',
+    "07_figures": 'for n in range(1, 7):\n    for kind in ("png", "svg"):\n        put(f"figures/figure{n}.{kind}")',
     "08_report": 'put("comparison.csv", "id,experiment,verdict\\na,s6,reproduced\\n")\n'
                  'put("claims.csv", "id,decided_by,verdict\\nc,run,not run\\n")\nput("report.html")',
 }

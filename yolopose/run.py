@@ -1,6 +1,7 @@
 """Run the study: ``python -m yolopose.run reproduce`` or one of its stages; what ``make`` calls.
 
-``reproduce`` runs, in order, the stages that do not hold (see :mod:`yolopose.stages`); naming a stage runs that stage,
+``reproduce`` runs, in order, the stages that do not hold (see :mod:`yolopose.stages`); ``ablations`` does so for the
+profile's set of ablations, which has a folder of its own inside the main results. Naming a stage runs that stage,
 and before it those that it needs and that do not hold. Each stage is one notebook, executed by
 :mod:`yolopose.execute`. A command that was stopped, in whatever way, goes on where it was when it is repeated.
 
@@ -85,8 +86,12 @@ def open_results(profile: str, results: str = "") -> Path:
 
 
 def stage_parameters(stage: Stage, target: Target, extra: dict[str, str], device: str) -> dict[str, Any]:
-    """The values for the stage's parameter cell: where and at which scale, and those of ``extra`` that it has."""
-    values = {"PROFILE": target.profile, "RESULTS": _for_notebook(target.results_dir), "DEVICE": device}
+    """The values for the stage's parameter cell: where and at which scale, and those of ``extra`` that it has.
+
+    A notebook finds the folder of the ablations from that of the main results, as :func:`load_study` does."""
+    main = target.results_dir.parent if target.ablations else target.results_dir
+    values = {"PROFILE": target.profile, "RESULTS": _for_notebook(main), "DEVICE": device,
+              "ABLATIONS": target.ablations}
     if study := target.study:
         given = study.profile.data.source == "folder"
         values |= {"DATA": _for_notebook(study.data_dir) if given else "", "SEEDS": " ".join(map(str, study.seeds))}
@@ -122,7 +127,7 @@ def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, 
     Raises:
         StudyError, NotebookFailure: as :func:`yolopose.execute.execute`; the latter also when an output is missing.
     """
-    if stage.name in ("train", "evaluate"):
+    if stage.name in ("train", "evaluate", "export"):
         check_not_stale(target)
     _say(f"{label}{stage.name}: notebooks/{stage.source.name} → {target.results_dir}")
     start = time.monotonic()
@@ -161,27 +166,50 @@ def run_one(stage: Stage, target: Target, extra: dict[str, str], device: str) ->
 
 def reproduce(target: Target, extra: dict[str, str], device: str) -> None:
     """Run every stage that does not hold, in order, and print what came out."""
-    _check_extra(extra, list(STAGES.values()))
-    if all(why_not_done(stage, target, _mine(stage, extra)) is None for stage in STAGES.values()):
-        _say(f"{target.results_dir}: everything is done, nothing to run")
-    else:
-        check_not_stale(target)
-        with results_lock(target.results_dir, "make reproduce"):
-            record_study(target)
-            for i, stage in enumerate(STAGES.values(), 1):
-                label = f"[{i}/{len(STAGES)}] "
-                if (reason := why_not_done(stage, target, _mine(stage, extra))) is None:
-                    _say(f"{label}{stage.name}: holds")
-                else:
-                    if reason != "not run yet":
-                        _say(f"{label}{stage.name}: {reason}")
-                    run_stage(stage, target, extra, device, label)
+    _check_extra(extra, list(target.stages.values()))
+    _run_missing(target, extra, device)
     print(summary(target.results_dir), flush=True)
+
+
+def ablate(target: Target, main: Target, extra: dict[str, str], device: str) -> None:
+    """Run what is missing of the ablations, after saying how long it takes; then redraw the tables, figures and report
+    of the main results, which show them, where these exist."""
+    from yolopose.status import run_states, time_left
+
+    _check_extra(extra, list(target.stages.values()))
+    states = run_states(target)
+    _say(f"{target.results_dir}: {len(states)} runs ({len(target.study.experiments)} experiments × "
+         f"{len(target.study.seeds)} seeds); left: {time_left(states)}")
+    _run_missing(target, extra, device)
+    print(summary(target.results_dir), flush=True)
+    if any(main.results_dir.glob("*/seed*/metrics.json")):
+        with results_lock(main.results_dir, "make ablations"):
+            for stage in (stage for stage in STAGES.values() if stage.stored_only):
+                run_stage(stage, main, {}, device)
+
+
+def _run_missing(target: Target, extra: dict[str, str], device: str) -> None:
+    """Run the stages of ``target`` that do not hold."""
+    stages = list(target.stages.values())
+    if all(why_not_done(stage, target, _mine(stage, extra)) is None for stage in stages):
+        _say(f"{target.results_dir}: everything is done, nothing to run")
+        return
+    check_not_stale(target)
+    with results_lock(target.results_dir, "make ablations" if target.ablations else "make reproduce"):
+        record_study(target)
+        for i, stage in enumerate(stages, 1):
+            label = f"[{i}/{len(stages)}] "
+            if (reason := why_not_done(stage, target, _mine(stage, extra))) is None:
+                _say(f"{label}{stage.name}: holds")
+            else:
+                if reason != "not run yet":
+                    _say(f"{label}{stage.name}: {reason}")
+                run_stage(stage, target, extra, device, label)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m yolopose.run", description=__doc__.split("\n")[0])
-    parser.add_argument("stage", choices=["reproduce", *STAGES])
+    parser.add_argument("stage", choices=["reproduce", "ablations", *STAGES])
     add_target_arguments(parser)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
     return parser
@@ -244,7 +272,10 @@ def main(arguments: list[str] | None = None) -> int:
         stage = STAGES.get(options.stage)
         target = resolve_target(options.profile, options.data, options.results, options.seeds, options.device,
                                 stored_only=stage is not None and stage.stored_only)
-        if stage is None:
+        if options.stage == "ablations":
+            ablate(resolve_target(options.profile, options.data, options.results, options.seeds, options.device,
+                                  ablations=True), target, extra, options.device)
+        elif stage is None:
             reproduce(target, extra, options.device)
         else:
             run_one(stage, target, extra, options.device)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolopose.complexity import PAPER_KEYPOINTS
-from yolopose.config import Profile, Study, load_experiments, load_profiles, load_study, load_variants
+from yolopose.config import ABLATIONS, Profile, Study, load_experiments, load_profiles, load_study, load_variants
 from yolopose.errors import StudyError
 from yolopose.execute import REPO
 from yolopose.measured import PAPER_DIR, REFERENCE_DIR
@@ -49,10 +49,12 @@ STAGES = {stage.name: stage for stage in (
     Stage("complexity", "02_complexity", piecewise=True),
     Stage("train", "03_train", ("data",), piecewise=True),
     Stage("evaluate", "04_evaluate", ("data", "train"), piecewise=True),
+    Stage("export", "05_export_quantize", ("data", "train", "evaluate"), piecewise=True),
     Stage("tables", "06_tables", stored_only=True),
     Stage("figures", "07_figures", stored_only=True),
     Stage("report", "08_report", stored_only=True),
 )}
+ABLATION_STAGES = ("data", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,25 @@ class Target:
         resolved = self.results_dir.resolve()
         return any(resolved.is_relative_to(REPO / "results" / name) for name in ("reference", "paper", "bench"))
 
+    @property
+    def ablations(self) -> bool:
+        """Whether this is a profile's set of ablations, in the folder ``ablations`` of its main results."""
+        return self.study is not None and self.study.ablations
 
-def resolve_target(profile: str, data: str, results: str, seeds: str, device: str, stored_only: bool = False) -> Target:
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """The stages that are run here, in order."""
+        return {name: stage for name, stage in STAGES.items() if not self.ablations or name in ABLATION_STAGES}
+
+    @property
+    def reference(self) -> Path:
+        """Where the committed results of the same kind are."""
+        folder = REFERENCE_DIR / self.profile
+        return folder / ABLATIONS if self.ablations else folder
+
+
+def resolve_target(profile: str, data: str, results: str, seeds: str, device: str, stored_only: bool = False,
+                   ablations: bool = False) -> Target:
     """Turn the command line's words into a target; an empty word means the default.
 
     Without ``profile`` it is what the ``results`` folder holds or is named after, else ``mini``.
@@ -87,7 +106,7 @@ def resolve_target(profile: str, data: str, results: str, seeds: str, device: st
         if not Path(results).is_dir():
             raise StudyError(f"RESULTS={results}: no such folder; make reproduce writes results/<profile>")
         return Target(Path(results), name)
-    study = load_study(name, data, results, seeds, device)
+    study = load_study(name, data, results, seeds, device, ablations)
     return Target(study.results_dir, name, study)
 
 
@@ -135,10 +154,10 @@ def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dic
         parts["configuration"] = config_hash([
             {k: asdict(v) for k, v in load_variants().items()}, {k: asdict(v) for k, v in load_experiments().items()},
             profile.sizes, profile.width_factor, profile.experiments, _number_of_keypoints(target)])
-    elif stage.name in ("train", "evaluate") and study:
+    elif stage.name in ("train", "evaluate", "export") and study:
         parts["configuration"] = config_hash({f"{r.experiment.name}/{r.seed}": r.hash for r in study.runs()})
         parts["data set"] = data_fingerprint(target)
-        if stage.name == "evaluate":
+        if stage.name != "train":
             parts["weights"] = config_hash(_trained_weights(study))
     elif stage.stored_only:
         parts |= {_name(path, target): file_sha256(path) for path in _files_read(stage, target)}
@@ -187,11 +206,12 @@ def _files_read(stage: Stage, target: Target) -> list[Path]:
     """Results and code that the tables, figures and report are made of; all small."""
     root, found = target.results_dir, []
     for folder in {root.resolve(), (REFERENCE_DIR / target.profile).resolve()}:
-        found += [path for name in ("run.json", "metrics.json", "curve.csv") for path in folder.glob(f"*/seed*/{name}")]
-        found += [folder / "complexity.csv", folder / "data.json"]
+        found += [path for name in ("*.json", "curve.csv") for path in folder.glob(f"*/seed*/{name}")]
+        found += [folder / "complexity.csv", *folder.glob(f"{ABLATIONS}/{ABLATIONS}.json"), *folder.glob("scenes/*")]
+        found += [path for path in folder.glob("*.json") if path.name not in (RECORDS, STUDY_RECORD)]
     found += [path for path in PAPER_DIR.glob("*") if path.is_file()]
-    found += [path for word in ("measured", "compare", "claims", "tables", "figures", "report")
-              for path in (REPO / "yolopose").glob(f"{word}*") if path.is_file()]
+    words = ("measured", "compare", "claims", "tables", "tta_audit", "figures", "report", "ablations")
+    found += [path for word in words for path in (REPO / "yolopose").glob(f"{word}*") if path.is_file()]
     if stage.name == "report":
         found += [path for word in ("tables", "figures") for path in (root / word).resolve().glob("*")]
     return sorted(path for path in found if path.is_file())
@@ -215,12 +235,14 @@ def expected_outputs(stage: Stage, target: Target) -> list[str]:
         wanted += [f"{folder}/{name}" for folder in folders for name in ("run.json", "curve.csv")]
     elif stage.name == "evaluate":
         wanted += [f"{folder}/{name}" for folder in folders for name in ("metrics.json", "predictions.json.gz")]
+        wanted += [f"{ABLATIONS}.json"] if target.ablations else ["scenes.json", "runtime.json"]
     else:
         wanted += {
             "data": ["data.json"],
-            "complexity": ["complexity.csv"],
+            "complexity": ["complexity.csv", "architecture.json", "loss_shape.json"],
+            "export": ["export.json", "quantization.json"],
             "tables": [f"tables/table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")],
-            "figures": [f"figures/figure{n}.{kind}" for n in (4, 5, 6) for kind in ("png", "svg")],
+            "figures": [f"figures/figure{n}.{kind}" for n in range(1, 7) for kind in ("png", "svg")],
             "report": ["comparison.csv", "claims.csv", "report.html"],
         }[stage.name]
     return wanted

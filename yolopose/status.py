@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolopose.config import RunConfig
+from yolopose.config import ABLATIONS, RunConfig
 from yolopose.errors import StudyError
 from yolopose.lock import holder
-from yolopose.measured import REFERENCE_DIR
 from yolopose.results import read_json
 from yolopose.run import add_target_arguments, guarded
-from yolopose.stages import STAGES, Target, data_name, read_records, resolve_target, why_not_done
+from yolopose.stages import Target, data_name, read_records, resolve_target, why_not_done
 from yolopose.stale import remedy, stale_runs
 from yolopose.summary import duration
 
@@ -60,7 +59,7 @@ def _run_state(target: Target, run: RunConfig, stale: dict[str, list[str]], busy
         if not (folder / "metrics.json").is_file():
             return RunState(name, "trained", ", ".join([*parts, "not scored yet"]), 0.0)
         return RunState(name, "done", ", ".join([_accuracy(read_json(folder / "metrics.json")), *parts]), 0.0)
-    expected = _reference_seconds(target.profile, run.experiment.name)
+    expected = _reference_seconds(target, run.experiment.name)
     left = expected * (pace or 1.0) if expected else None
     progress = _progress(folder)
     if progress:
@@ -88,10 +87,10 @@ def _progress(folder: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _reference_seconds(profile: str, experiment: str) -> float | None:
+def _reference_seconds(target: Target, experiment: str) -> float | None:
     """Training seconds of the experiment in the committed reference of the profile."""
     found = []
-    for path in (REFERENCE_DIR / profile / experiment).glob("seed*/run.json"):
+    for path in (target.reference / experiment).glob("seed*/run.json"):
         seconds = read_json(path).get("train", {}).get("seconds")
         if seconds:
             found.append(float(seconds))
@@ -103,7 +102,7 @@ def _pace(target: Target) -> float | None:
     ratios = []
     for run in target.study.runs() if target.study else []:
         path = target.results_dir / run.experiment.name / f"seed{run.seed}" / "run.json"
-        expected = _reference_seconds(target.profile, run.experiment.name)
+        expected = _reference_seconds(target, run.experiment.name)
         spent = read_json(path).get("train", {}).get("seconds") if path.is_file() else None
         if expected and spent:
             ratios.append(float(spent) / expected)
@@ -133,7 +132,7 @@ def report(target: Target) -> str:
         lines.append(f"at work: {at_work['command']} (process {at_work['pid']} on {at_work['host']}, "
                      f"since {at_work['started']})")
     records, rows = read_records(root), []
-    for stage in STAGES.values():
+    for stage in target.stages.values():
         reason = why_not_done(stage, target, {})
         if reason is None:
             seconds = records.get(stage.name, {}).get("seconds")
@@ -163,7 +162,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yolopose.status", description=__doc__.split("\n")[0])
     add_target_arguments(parser)
     o = parser.parse_args(arguments)
-    return guarded(lambda: print(report(resolve_target(o.profile, o.data, o.results, o.seeds, o.device))))
+
+    def action() -> None:
+        main_study = resolve_target(o.profile, o.data, o.results, o.seeds, o.device)
+        print(report(main_study))
+        if (main_study.results_dir / ABLATIONS).is_dir():
+            print("\n" + report(resolve_target(o.profile, o.data, o.results, o.seeds, o.device, ablations=True)))
+
+    return guarded(action)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from yolopose.errors import StudyError
 from yolopose.results import provenance, read_csv, read_json, write_json
 from yolopose.run import add_target_arguments, guarded
 
-# Gains to try, as multiples of the profile's keypoint gain of the official loss. The middle ones were guessed from the size
-# of the gradients; a range whose best gain was its lowest (l1_scaled from 0.3 to 10) was moved down by one.
+# Gains to try, as multiples of the profile's keypoint gain of the official loss. The middle ones were guessed from the
+# size of the gradients; a range whose best gain was its lowest (l1_scaled from 0.3 to 10) was moved down by one.
 MULTIPLES = {"official": (0.1, 0.3, 1.0, 3.0), "l1": (0.03, 0.1, 0.3, 1.0), "l1_scaled": (0.1, 0.3, 1.0, 3.0)}
 EXPERIMENTS = {"official": "s6", "l1": "s6_l1", "l1_scaled": "s6_l1_scaled"}
 HELD_OUT = 500
