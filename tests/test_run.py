@@ -107,7 +107,7 @@ def test_more_seeds_train_and_everything_after_follows(books, results, executed)
     command("reproduce", results=results)
     executed.clear()
     assert command("reproduce", "--seeds", "0 1", results=results) == 0
-    assert executed == ["03_train", "04_evaluate", "06_tables", "07_figures", "08_report"]
+    assert executed == ["03_train", "04_evaluate", "05_export_quantize", "06_tables", "07_figures", "08_report"]
     assert json.loads((results / "study.json").read_text())["seeds"] == [0, 1]
     assert (results / "s6/seed1/metrics.json").is_file()
 
@@ -363,6 +363,6 @@ def test_status_tells_done_running_missing_and_stale(books, results, executed, c
 def test_status_of_nothing_yet(tmp_path, capsys):
     assert status.main(["--profile", "smoke", "--results", str(tmp_path / "none")]) == 0
     text = capsys.readouterr().out
-    assert "missing" in text and "unknown: 9 runs" in text
+    assert "missing" in text and "unknown: 10 runs" in text
     assert status.main(["--profile", "smok"]) == 2
     assert "did you mean 'smoke'" in capsys.readouterr().err
