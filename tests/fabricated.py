@@ -38,7 +38,7 @@ def metrics(ap50: float, images: int) -> dict[str, float]:
 
 
 def run(root: Path, experiment: str, seed: int, ap50: float, profile: str = "mini", comparable: bool = False,
-        images: int = 1000, test_dev: float | None = None, **record: Any) -> Path:
+        images: int = 1000, test_dev: float | None = None, epochs: tuple[int, ...] = (1, 2, 3), **record: Any) -> Path:
     """One finished run with AP50 in percent; ``test_dev`` is its AP50 there, ``None`` where it was not run."""
     folder = root / experiment / f"seed{seed}"
     known = load_experiments()[experiment]
@@ -51,7 +51,7 @@ def run(root: Path, experiment: str, seed: int, ap50: float, profile: str = "min
         "data_fingerprint": "fingerprint",
         "git": {"commit": "c0ffee", "dirty": False}, "packages": {"torch": "2.13.0"},
         "hardware": {"cpu": "a <CPU> & more", "cores": 2, "memory_gib": 8.0},
-        "train": {"seconds": 120.0, "images_seen": 36000, "peak_memory_gib": 1.5},
+        "train": {"seconds": 120.0, "images_seen": 12000 * epochs[-1], "peak_memory_gib": 1.5},
         "evaluate": {"seconds": 20.0}} | record)
     server = ({"status": "not run", "reason": "the data set has no test-dev images"} if test_dev is None
               else metrics(test_dev, 500))
@@ -60,8 +60,8 @@ def run(root: Path, experiment: str, seed: int, ap50: float, profile: str = "min
     write_csv(folder / "curve.csv", [
         {"epoch": i, "images": 12000 * i, "loss_box": 0.1 / i, "loss_obj": 0.2 / i, "loss_kpt": 0.3 / i,
          "loss_kpt_conf": 0.01 / i, "val_AP": ap50 / 200 * (1 - math.exp(-i)),
-         "val_AP50": ap50 / 100 * (1 - math.exp(-i))}
-        for i in (1, 2, 3)])
+         "val_AP50": ap50 / 100 * (1 - math.exp(-i)), "val_box_AP50": 0.8 * (1 - math.exp(-i))}
+        for i in epochs])
     return folder
 
 
@@ -73,3 +73,35 @@ def study(root: Path, scores: Mapping[str, float | list[float]], **options: Any)
         for seed, value in enumerate(values if isinstance(values, list) else [values]):
             run(root, experiment, seed, value, **options)
     return root
+
+
+def ablations(root: Path, scores: Mapping[str, list[float]], joints: bool = True, half_width: float = 0.01,
+              **options: Any) -> Path:
+    """The ablations of a main folder: one epoch, ``joints.json`` and the paired bootstrap of all pairs, whose interval
+    over images is the true difference of AP ± ``half_width``. Returns their folder."""
+    folder = root / "ablations"
+    for experiment, values in scores.items():
+        for seed, value in enumerate(values):
+            made = run(folder, experiment, seed, value, epochs=(1,), **options)
+            if joints:
+                write_joints(made, 0.3 if "faithful" in experiment or "mixed" in experiment else 0.01)
+    pairs: dict[str, dict[str, Any]] = {}
+    names = list(scores)
+    for i, a in enumerate(names):
+        for b in names[i + 1:]:
+            gap = (sum(scores[b]) / len(scores[b]) - sum(scores[a]) / len(scores[a])) / 200
+            part = {"difference": gap, "low": gap - half_width, "high": gap + half_width}
+            pairs.setdefault(a, {})[b] = {"seeds": list(range(len(scores[a]))), "inputs": {},
+                                          "pose": {"AP": part, "AP50": part}, "box": {"AP": part, "AP50": part}}
+    write_json(folder / "ablations.json", {"version": 1, "pairs": pairs})
+    return folder
+
+
+def write_joints(folder: Path, far_outside: float) -> None:
+    """``joints.json`` of one run: left eye and ear are ``far_outside`` and half so often, the other joints 0.015."""
+    def joint(visible: int, rate: float) -> dict[str, Any]:
+        return {"visible": visible, "error_mean": rate + 0.05, "far_outside": rate, "found": 1 - rate}
+
+    write_json(folder / "joints.json", {"joints": {
+        "nose": joint(300, 0.02), "left_eye": joint(200, far_outside), "left_ear": joint(150, far_outside / 2),
+        "right_eye": joint(200, 0.01), "right_ear": joint(200, 0.02), "left_hip": joint(100, 0.0)}})

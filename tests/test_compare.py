@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests import fabricated
 from yolopose.claims import CLAIM_COLUMNS, decide
-from yolopose.claims_rules import UNDECIDED, Judge, Value, _combine, measured_verdict
+from yolopose.claims_quantities import Value, combine
+from yolopose.claims_rules import UNDECIDED, Judge, Outcome, measured_verdict
 from yolopose.claims_words import ORDERING_FLOOR, describe
 from yolopose.compare import (
     NOT_COMPARABLE,
@@ -28,8 +29,9 @@ from yolopose.compare import (
     write_comparison,
 )
 from yolopose.errors import StudyError
-from yolopose.measured import Measurement, ResultSet, difference, load_results, t975
+from yolopose.measured import ResultSet, load_results
 from yolopose.results import read_csv, read_json, write_json
+from yolopose.spread import Measurement, difference, t975
 
 # AP is half of AP50 (fabricated.metrics): steps of 8 points of AP50 are 4 of AP, beyond the reduced margin of 3.
 MINI = {"s6": 50.0, "m6": 58.0, "l6": 66.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
@@ -150,13 +152,16 @@ def test_orderings_hold_at_reduced_scale_and_name_it(mini: Path) -> None:
     found = verdicts(mini)
     assert found["C16"]["verdict"] == found["C17"]["verdict"] == REPRODUCED
     assert found["C16"]["scale"] == "mini: width × 0.5, 128 px, 1 seed"
-    assert found["C42"]["verdict"] == REPRODUCED
+    assert found["C42"]["verdict"] == NOT_RUN and "make ablations" in found["C42"]["reason"]
     assert found["C03"]["verdict"] == found["C12"]["verdict"] == NOT_COMPARABLE
     assert found["C18"]["verdict"] == NOT_COMPARABLE  # all at 49.0 on test-dev: within the margin
     assert found["C18"]["reason"].startswith("undecided: one seed, difference within the margin of 3 (m6 − s6 = +0.0)")
     assert [found[f"C{i}"]["scale"] for i in (20, 21, 22, 23, 24)] == ["true width and size"] * 5
     assert found["C24"]["verdict"] == NOT_REPRODUCED  # 22.80 / 18.78 = 1.21
-    assert found["C29"]["verdict"] == NOT_RUN and "s6_r384" in found["C29"]["reason"]
+    assert found["C29"]["verdict"] == NOT_RUN and "make ablations" in found["C29"]["reason"]
+    fabricated.ablations(mini, {"s6_faithful": [20.0, 21.0, 22.0], "s6": [50.0, 51.0, 51.5]})
+    assert verdicts(mini)["C42"]["verdict"] == REPRODUCED
+    assert verdicts(mini)["C42"]["scale"] == "mini: width × 0.5, 128 px, 3 seeds"
 
 
 def test_one_seed_never_yields_within_noise(tmp_path: Path) -> None:
@@ -272,9 +277,138 @@ def test_a_malformed_rule_names_the_claim(tmp_path: Path, mini: Path) -> None:
 
 def test_half_widths_propagate() -> None:
     a, b = Value(10.0, "10", 3.0, True), Value(5.0, "5", 4.0, True)
-    assert _combine("difference", [a, b]).half == pytest.approx(5.0)
-    assert _combine("ratio", [a, b]).half == pytest.approx(2 * math.hypot(0.3, 0.8))
-    assert _combine("sum", [a, Value(1.0, "1", None, True)]).half is None
+    assert combine("difference", [a, b]).half == pytest.approx(5.0)
+    assert combine("ratio", [a, b]).half == pytest.approx(2 * math.hypot(0.3, 0.8))
+    assert combine("sum", [a, Value(1.0, "1", None, True)]).half is None
+
+
+# --- the ablations' set, the paired bootstrap and stored values -------------------------------------------------------
+
+LOSSES = {"s6_l1": [30.0, 31.0, 32.0], "s6_l1_scaled": [34.0, 35.2, 36.0], "s6": [40.0, 41.0, 42.4]}
+TABLE3 = ("{ordering: [s6_l1, s6_l1_scaled, s6], metric: AP, split: val, margin: 0.5, margin_reduced: 3.0, "
+          "set: ablations, bootstrap: true}")
+
+
+def outcome(folder: Path, rule: str) -> Outcome:
+    return Judge(load_results(folder)).decide(yaml.safe_load(rule))
+
+
+@pytest.mark.parametrize(("scores", "half_width", "expected"), [
+    (LOSSES, 0.01, REPRODUCED),  # steps of 2 and 3 points; over images ± 1
+    (LOSSES, 0.025, WITHIN_NOISE),  # over seeds both steps stand; over images the first does not
+    (LOSSES | {"s6_l1_scaled": [29.0, 31.0, 38.0]}, 0.001, WITHIN_NOISE),  # over images it stands, over seeds not
+    (LOSSES | {"s6": [30.0, 31.0, 32.0]}, 0.01, NOT_REPRODUCED),  # the last step is −2
+])
+def test_an_ordering_needs_both_intervals(mini: Path, scores: dict, half_width: float, expected: str) -> None:
+    fabricated.ablations(mini, scores, half_width=half_width)
+    found = outcome(mini, TABLE3)
+    assert found.verdict == expected and found.scale.endswith("3 seeds")
+    assert found.reason.count("over seeds") == found.reason.count("over images") == 2
+
+
+def test_without_bootstrap_the_seeds_alone_decide(mini: Path) -> None:
+    fabricated.ablations(mini, LOSSES, half_width=0.025)
+    assert outcome(mini, TABLE3.replace(", bootstrap: true", "")).verdict == REPRODUCED
+
+
+@pytest.mark.parametrize(("gap", "half_width", "expected"), [
+    (8.0, 0.01, REPRODUCED), (8.0, 0.05, NOT_COMPARABLE), (4.0, 0.001, NOT_COMPARABLE), (-8.0, 0.01, NOT_REPRODUCED)])
+def test_one_seed_needs_margin_and_bootstrap(mini: Path, gap: float, half_width: float, expected: str) -> None:
+    """AP is half of AP50: 4 points are beyond the reduced margin of 3, 2 are not."""
+    fabricated.ablations(mini, {"s6_faithful": [40.0], "s6": [40.0 + gap]}, half_width=half_width)
+    rule = TABLE3.replace("s6_l1, s6_l1_scaled, s6", "s6_faithful, s6")
+    assert outcome(mini, rule).verdict == expected
+
+
+def test_a_reduced_scale_may_have_fewer_experiments(mini: Path, tmp_path: Path) -> None:
+    rule = ("{ordering: [s6_r384, s6_r640, s6], reduced: [s6_r640, s6], metric: AP, split: val, margin: 0.5, "
+            "margin_reduced: 3.0, set: ablations}")
+    scores = {"s6_r640": [20.0, 21.0], "s6": [40.0, 41.1]}
+    fabricated.ablations(mini, scores)
+    found = outcome(mini, rule)
+    assert found.verdict == REPRODUCED and "s6_r384" not in found.values
+    full = fabricated.study(tmp_path / "paper", {"s6": 80.0}, profile="paper", comparable=True, images=2346)
+    fabricated.ablations(full, scores, profile="paper", comparable=True, images=2346)
+    assert outcome(full, rule).verdict == NOT_RUN
+    assert "at a reduced scale s6_r640 < s6" in describe(yaml.safe_load(rule))
+
+
+def test_what_the_ablations_lack_is_not_run(mini: Path) -> None:
+    found = outcome(mini, TABLE3)
+    assert (found.verdict, found.scale) == (NOT_RUN, "") and "make ablations runs them" in found.reason
+    folder = fabricated.ablations(mini, LOSSES)
+    pairs = read_json(folder / "ablations.json")
+    fabricated.run(folder, "s6_l1", 3, 33.0)
+    fabricated.run(folder, "s6_l1_scaled", 3, 37.0)
+    assert "of other seeds" in outcome(mini, TABLE3).reason
+    del pairs["pairs"]["s6_l1_scaled"]
+    write_json(folder / "ablations.json", pairs | {"pairs": {}})
+    assert "no paired bootstrap of s6_l1_scaled against s6_l1" in outcome(mini, TABLE3).reason
+    quantity = "{compare: [{measured: AP, experiment: s6_dw1, split: val, set: ablations}, '>', 1]}"
+    assert "s6_dw1 was not run" in outcome(mini, quantity).reason
+    with pytest.raises(ValueError, match="known: ablations"):
+        outcome(mini, "{compare: [1, '<', 2], set: elsewhere}")
+    with pytest.raises(ValueError, match="of val, not of test_dev"):
+        outcome(mini, TABLE3.replace("split: val", "split: test_dev").replace(", set: ablations", "").replace(
+            "s6_l1, s6_l1_scaled, s6", "s6, m6"))
+
+
+def test_a_number_of_the_ablations_alone_is_compared_and_named(mini: Path) -> None:
+    fabricated.ablations(mini, LOSSES)
+    row = next(r for r in compare_with_paper(mini) if r["id"] == "table3.row1.AP50")
+    assert (row["measured"], row["seeds"], row["verdict"]) == (31.0, 3, NOT_COMPARABLE)
+    assert row["note"].startswith("from make ablations, 12,000 images: reduced scale")
+
+
+@pytest.mark.parametrize(("rule", "expected", "said"), [
+    ("{compare: [{stored: runtime.json, key: slope.ms}, '<=', 0.5]}", REPRODUCED, "0.5 ≤ 0.5"),
+    ("{compare: [{stored: runtime.json, key: slope.ms, half: slope.half}, '<', 1]}", REPRODUCED, "0.5 ± 0.2 < 1"),
+    ("{compare: [{stored: runtime.json, key: slope.ms, half: slope.half}, '<', 0.6]}", WITHIN_NOISE, ""),
+    ("{compare: [{stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}, '<', .7]}", WITHIN_NOISE, ""),
+    ("{compare: [{stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}, '<', 0.9]}", REPRODUCED, ""),
+    ("{compare: [{stored: runtime.json, key: sizes.1}, '==', 4]}", REPRODUCED, ""),
+    ("{compare: [{stored: runtime.json, key: standalone}, '==', 1]}", REPRODUCED, ""),
+    ("{compare: [{stored: s6/tta.json, key: gain}, '>', 0]}", NOT_REPRODUCED, "-1"),
+    ("{compare: [{stored: s6/tta.json, key: gain, percent: true}, '==', -100]}", REPRODUCED, ""),
+    ("{interval: {stored: runtime.json, key: gain, percent: true}}", REPRODUCED, "+2, 95 % interval +1 to +3"),
+    ("{interval: {stored: runtime.json, key: loss}}", NOT_REPRODUCED, ""),
+    ("{interval: {stored: runtime.json, key: nothing}}", WITHIN_NOISE, "-0.1 to +0.3"),
+    ("{interval: {stored: runtime.json, key: slope}}", NOT_RUN, "has no slope.difference"),
+    ("{compare: [{stored: runtime.json, key: slope.none}, '<', 1]}", NOT_RUN, "runtime.json has no slope.none"),
+    ("{compare: [{stored: runtime.json, key: name}, '<', 1]}", NOT_RUN, "not a number"),
+    ("{compare: [{stored: export.json, key: size}, '<', 1]}", NOT_RUN, "export.json does not exist"),
+    ("{compare: [{stored: m6/tta.json, key: gain}, '<', 1]}", NOT_RUN, "the joints are mirrored"),
+    ("{compare: [{stored: ablations.json, key: pairs.s6_l1.s6.seeds.2, set: ablations}, '==', 2]}", REPRODUCED, ""),
+])
+def test_stored_values_by_hand(mini: Path, rule: str, expected: str, said: str) -> None:
+    write_json(mini / "runtime.json", {"slope": {"ms": 0.5, "half": 0.2, "low": 0.4, "high": 0.8}, "sizes": [3, 4],
+                                       "standalone": True, "name": "s6",
+                                       "gain": {"difference": 0.02, "low": 0.01, "high": 0.03},
+                                       "loss": {"difference": -0.2, "low": -0.3, "high": -0.1},
+                                       "nothing": {"difference": 0.1, "low": -0.1, "high": 0.3}})
+    fabricated.ablations(mini, LOSSES)
+    write_json(mini / "s6" / "seed0" / "tta.json", {"gain": -1.0})
+    write_json(mini / "m6" / "seed0" / "tta.json", {"status": "not run", "reason": "the joints are mirrored"})
+    found = outcome(mini, rule)
+    assert found.verdict == expected and said in found.values + found.reason
+    assert "runtime.json" in describe(yaml.safe_load(rule)) or "runtime.json" not in rule
+
+
+def test_stored_values_of_smoke_decide_nothing(tmp_path: Path) -> None:
+    folder = fabricated.study(tmp_path / "smoke", {"s6": 50.0}, profile="smoke")
+    write_json(folder / "runtime.json", {"ms": 1.0})
+    assert outcome(folder, "{compare: [{stored: runtime.json, key: ms}, '<', 2]}").verdict == NOT_COMPARABLE
+    with pytest.raises(ValueError, match="half, or low and high"):
+        outcome(folder, "{compare: [{stored: runtime.json, key: ms, low: ms}, '<', 2]}")
+
+
+def test_rules_of_the_ablations_in_words() -> None:
+    text = describe(yaml.safe_load(TABLE3))
+    assert "over seeds and paired bootstrap over images, both" in text and text.endswith("measured by make ablations")
+    interval = describe(yaml.safe_load("{interval: {stored: s6/tta.json, key: gains.multiscale.AP, percent: true}}"))
+    assert interval == "the 95 % interval of gains.multiscale.AP of s6/tta.json lies above 0"
+    stored = describe(yaml.safe_load("{compare: [{stored: s6/tta.json, key: gain, half: spread}, '>', 0]}"))
+    assert stored.startswith("gain of s6/tta.json > 0; one seed")
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

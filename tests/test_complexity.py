@@ -9,8 +9,19 @@ import torch
 from torch import nn
 
 from tests.conftest import REPO
-from yolopose.complexity import CONVENTIONS, complexity_rows, count_macs, write_complexity
+from yolopose.complexity import (
+    CONVENTIONS,
+    DECODER_LADDER,
+    complexity_rows,
+    count_gmacs,
+    count_macs,
+    decoder_depth_rows,
+    resolution_rows,
+    write_complexity,
+)
 from yolopose.config import load_experiments, load_study, load_variants
+from yolopose.errors import StudyError
+from yolopose.models.yolov5 import build_model
 from yolopose.results import read_csv
 
 CONV_ONLY_640 = {"yolov5s6_pose": 10.09, "yolov5m6_pose": 29.39, "yolov5l6_pose": 64.58}  # reference §1.9
@@ -46,10 +57,10 @@ def test_conventions_by_hand():
     cells = 8 * 8
     conv = cells * (4 * 3 * 9 + 2 * 4)
     counted = count_macs(TwoConvolutions().eval(), 8)
-    assert counted["conv"] * 1e9 == pytest.approx(conv)
+    assert counted["conv"] == conv
     upsampled = 4 * cells * 2  # fvcore counts one for each element that nearest-neighbour upsampling makes
-    assert counted["fused_bias"] * 1e9 == pytest.approx(conv + upsampled + cells * (4 + 2))  # both biased once fused
-    assert counted["fvcore_unfused"] * 1e9 == pytest.approx(conv + upsampled + cells * 4 * 2)  # two per norm element
+    assert counted["fused_bias"] == conv + upsampled + cells * (4 + 2)  # both biased once fused
+    assert counted["fvcore_unfused"] == conv + upsampled + cells * 4 * 2  # two per norm element
 
 
 @pytest.fixture(scope="module")
@@ -88,63 +99,156 @@ def test_no_single_convention_gives_all_of_table4_but_all_stay_close(at_384):
         assert abs(scaled(rows, "fused_bias", size) / printed - 1) < 0.005
 
 
-def test_counts_scale_with_the_area():
-    variant = load_variants()["yolov5s6_pose"]
-    rows = complexity_rows(variant, [128, 256], 17, 0.25)
-    for small, large in zip(rows[:3], rows[3:], strict=True):
-        assert large["gmacs"] == pytest.approx(4 * small["gmacs"], rel=1e-3)
+@pytest.mark.parametrize("variant", ["yolov5s6_pose", "yolov5s6_pose_faithful", "yolov5s6_person"])
+def test_scaled_counts_equal_those_at_the_size_itself(variant):
+    model = build_model(load_variants()[variant], 17, 0.25, seed=0).eval()
+    scaled_up = count_gmacs(model, [192, 320])
+    for size in (192, 320):
+        assert scaled_up[size] == {c: macs / 1e9 for c, macs in count_macs(model, size).items()}
+
+
+class WithAConstantPart(TwoConvolutions):
+    """Has a branch whose map does not grow with the input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.b(torch.zeros(1, 4, 1, 1))
+
+
+def test_counts_that_do_not_follow_the_area_are_refused():
+    with pytest.raises(ValueError, match="not proportional"):
+        count_gmacs(WithAConstantPart().eval(), [128])
+    with pytest.raises(ValueError, match=r"\[100\] are no multiples of 64"):
+        count_gmacs(TwoConvolutions().eval(), [128, 100])
+
+
+@pytest.fixture(scope="module")
+def ladder():
+    rows = [row for variant in DECODER_LADDER for row in complexity_rows(load_variants()[variant], [960], 17)]
+    return decoder_depth_rows(rows)
+
+
+def test_decoder_ladder_within_half_a_percent_of_the_readme(ladder):
+    assert [row["printed"] for row in ladder] == [19.4, 20.1, 20.8, 21.5, 22.2, 22.8]
+    for row in ladder:
+        for convention in ("fused_bias", "fvcore_unfused"):
+            assert abs(row[f"{convention}_residual"]) < 0.5
+            assert row[f"{convention}_residual"] == pytest.approx(100 * (row[convention] / row["printed"] - 1))
+    hits = {c: sum(row[f"{c}_digits"] for row in ladder) for c in CONVENTIONS}
+    assert hits == {"conv": 0, "fused_bias": 1, "fvcore_unfused": 5}
+    # reference §7: convolutions alone
+    assert [round(row["conv"], 2) for row in ladder] == [19.24, 19.94, 20.63, 21.32, 22.02, 22.71]
+
+
+def test_one_more_stage_of_the_decoder_by_hand(ladder):
+    """A depth-wise 3×3 and a point-wise convolution on every scale's C channels."""
+    macs = sum((960 // stride) ** 2 * c * (9 + c) for stride, c in ((8, 128), (16, 256), (32, 384), (64, 512)))
+    for a, b in zip(ladder, ladder[1:], strict=False):
+        assert (b["conv"] - a["conv"]) * 1e9 == pytest.approx(macs, abs=2e3)  # the rows have six decimals
+
+
+def test_table4_within_half_a_percent_and_which_digits(at_384):
+    rows = [{**row, "input_size": size, "gmacs": row["gmacs"] * (size / 384) ** 2}
+            for size in TABLE4 for row in at_384["yolov5s6_pose"].values()]
+    found = resolution_rows(rows)
+    assert [row["input_size"] for row in found] == list(TABLE4)
+    assert all(abs(row["fused_bias_residual"]) < 0.5 for row in found)
+    assert {c: sum(row[f"{c}_digits"] for row in found) for c in CONVENTIONS} == {
+        "conv": 0, "fused_bias": 1, "fvcore_unfused": 0}
+
+
+@pytest.mark.parametrize("below", [0.005, 0.0], ids=["rounded", "cut off"])
+def test_no_count_proportional_to_the_area_gives_table4(below):
+    units = [((printed - below) / (size / 64) ** 2, (printed - below + 0.01) / (size / 64) ** 2)
+             for size, printed in TABLE4.items()]
+    assert max(low for low, _ in units) > min(high for _, high in units)
+
+
+def test_decoder_ladder_without_counts_and_with_a_contradiction(tmp_path):
+    row = decoder_depth_rows([])[0]
+    assert row["printed"] == 19.4 and row["conv"] is None and row["conv_residual"] is None
+    (tmp_path / "decoder_depth.csv").write_text("depth,gmacs\n3,20.8\n3,20.9\n")
+    with pytest.raises(StudyError, match="depth 3 are both 20.8 and 20.9"):
+        decoder_depth_rows([], tmp_path)
+
+
+def test_decoder_depth_csv_says_what_the_readme_rows_say():
+    rows = read_csv(REPO / "results/paper/decoder_depth.csv")
+    readme = [r for r in read_csv(REPO / "results/paper/readme_checkpoints.csv") if r["group"] == "decoder"]
+    keys = ("input_size", "gmacs", "AP", "AP50", "checkpoint")
+    assert [[r[k] for k in keys] for r in rows] == [[r[k] for k in keys] for r in readme]
+    assert all(f"s6 {r['depth']} depth-wise" in other["model"] and f"lr {r['lr']}" in other["note"]
+               for r, other in zip(rows, readme, strict=True))
+    for row in rows:
+        if row["experiment"]:
+            variant = load_variants()[load_experiments()[row["experiment"]].variant]
+            assert variant.decoder_depth == int(row["depth"]) and variant.name == DECODER_LADDER[int(row["depth"]) - 1]
+
+
+def stand_in(calls: list, stop_after: int | None = None):
+    """A counter that takes no time and notes (variant, sizes, keypoints, width factor)."""
+    import yolopose.complexity as module
+
+    def rows(variant, sizes, num_keypoints, factor):
+        if len(calls) == stop_after:
+            raise KeyboardInterrupt
+        calls.append((variant.name, tuple(sizes), num_keypoints, factor))
+        return [dict(zip(module.COLUMNS, (variant.name, factor, size, 1, 1, 1, c,
+                                          module.complexity_key(variant, size, num_keypoints, factor)), strict=True))
+                for size in sizes for c in CONVENTIONS]
+
+    return rows
 
 
 def test_file_holds_every_paper_size_and_keeps_what_is_counted(tmp_path, monkeypatch):
-    import yolopose.complexity as module
-
-    counted = []
-
-    def fake(variant, sizes, num_keypoints, factor):
-        counted.append((variant.name, sizes[0], factor))
-        key = module.complexity_key(variant, sizes[0], num_keypoints, factor)
-        return [dict(zip(module.COLUMNS, (variant.name, factor, sizes[0], 1, 1, 1, c, key), strict=True))
-                for c in CONVENTIONS]
-
-    monkeypatch.setattr(module, "complexity_rows", fake)
+    calls: list = []
+    monkeypatch.setattr("yolopose.complexity.complexity_rows", stand_in(calls))
     study = load_study("smoke", results=tmp_path)
     write_complexity(study, progress=False)
     first = (tmp_path / "complexity.csv").read_bytes()
     rows = read_csv(tmp_path / "complexity.csv")
-    for variant in TABLE1:
-        sizes = {int(r["input_size"]) for r in rows if r["variant"] == variant and float(r["width_factor"]) == 1}
-        assert sizes == set(TABLE4)
-    assert ("yolov5s6_person", 128, 0.25) in counted
-    done = len(counted)
+    at_true_width = {v: {int(r["input_size"]) for r in rows if r["variant"] == v and float(r["width_factor"]) == 1}
+                     for v in load_variants()}
+    assert all(at_true_width[variant] == set(TABLE4) for variant in TABLE1)
+    assert all(at_true_width[variant] == {960} for variant in DECODER_LADDER[:-1])
+    assert ("yolov5s6_person", (128,), 17, 0.25) in calls
+    assert len({r["key"] for r in rows}) * len(CONVENTIONS) == len(rows)
+    done = len(calls)
     write_complexity(study, progress=False)
-    assert len(counted) == done
+    assert len(calls) == done
     assert (tmp_path / "complexity.csv").read_bytes() == first
 
 
-def test_a_kill_loses_one_count_and_k_comes_from_the_data_set(tmp_path, monkeypatch):
-    import yolopose.complexity as module
+def test_only_what_is_missing_is_counted_and_stale_rows_go(tmp_path, monkeypatch):
+    calls: list = []
+    monkeypatch.setattr("yolopose.complexity.complexity_rows", stand_in(calls))
+    study = load_study("smoke", results=tmp_path)
+    write_complexity(study, progress=False)
+    path = tmp_path / "complexity.csv"
+    whole = path.read_text()
+    rows = read_csv(path)
+    gone = next(r["key"] for r in rows if r["variant"] == "yolov5m6_pose" and r["input_size"] == "512")
+    path.write_text(whole.replace(gone, "0" * 16))
+    calls.clear()
+    write_complexity(study, progress=False)
+    assert calls == [("yolov5m6_pose", (512,), 17, 1.0)]
+    assert path.read_text() == whole
+
+
+def test_a_kill_loses_one_model_and_k_comes_from_the_data_set(tmp_path, monkeypatch):
     from yolopose.results import write_json
 
-    counted = []
-
-    def fake(variant, sizes, num_keypoints, factor):
-        if len(counted) == 3:
-            raise KeyboardInterrupt
-        counted.append(num_keypoints)
-        key = module.complexity_key(variant, sizes[0], num_keypoints, factor)
-        return [dict(zip(module.COLUMNS, (variant.name, factor, sizes[0], 1, 1, 1, c, key), strict=True))
-                for c in CONVENTIONS]
-
-    monkeypatch.setattr(module, "complexity_rows", fake)
+    calls: list = []
+    monkeypatch.setattr("yolopose.complexity.complexity_rows", stand_in(calls, stop_after=2))
     write_json(tmp_path / "data.json", {"keypoints": {"names": ["a", "b", "c"]}})
     study = load_study("smoke", results=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         write_complexity(study, progress=False)
-    assert len(read_csv(tmp_path / "complexity.csv")) == 3 * len(CONVENTIONS)
-    counted.clear()
-    monkeypatch.setattr(module, "complexity_rows", lambda v, s, k, f: counted.append((k, f)) or [])
+    assert len(read_csv(tmp_path / "complexity.csv")) == 2 * len(TABLE4) * len(CONVENTIONS)
+    again: list = []
+    monkeypatch.setattr("yolopose.complexity.complexity_rows", stand_in(again))
     write_complexity(study, progress=False)
-    assert {(17, 1.0), (3, 0.25)} == set(counted)
+    assert not {name for name, *_ in again[:1]} & {name for name, *_ in calls}
+    assert {(k, factor) for *_, k, factor in again} == {(17, 1.0), (3, 0.25)}
 
 
 def test_key_follows_the_variant():

@@ -18,7 +18,7 @@ from yolopose.figures_labels import line_samples, place_labels
 from yolopose.measured import fingerprint_note, load_reference, load_results
 from yolopose.report import readme_claims_table, write_report
 from yolopose.report_html import markdown_to_html, number_text, statistics_rows
-from yolopose.results import read_csv, write_json
+from yolopose.results import read_csv, read_json, write_json
 from yolopose.tables import FUSED_BIAS_NOTE, build_tables, conventions_note, write_tables
 from yolopose.tables_format import Column, Table, groups, latex_escape, to_csv, to_html, to_latex, to_markdown
 
@@ -117,6 +117,36 @@ def test_a_reference_on_other_data_of_the_same_name_says_so(tmp_path: Path) -> N
     write_tables(own, reference)
     assert note in (own / "tables" / "table1.md").read_text()
     assert note in write_report(own, reference).read_text()
+
+
+def test_tables_3_and_4_show_the_ablations_in_their_own_column(tmp_path: Path) -> None:
+    own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
+    fabricated.ablations(own, {"s6": [40.0, 41.0, 42.0], "s6_l1": [30.0, 32.0, 31.0]})
+    reference = fabricated.study(tmp_path / "reference", {"s6": 48.0, "s6_l1": 46.0})
+    fabricated.ablations(reference, {"s6": [42.0, 43.0], "s6_r640": [20.0, 21.0]})
+    write_tables(own, reference)
+    rows = {r["experiment"]: r for r in read_csv(own / "tables" / "table3.csv")}
+    found = [rows["s6_l1"][key] for key in ("AP50_measured", "measured_from", "AP50_ablations", "AP50_ablations_spread",
+                                            "ablations_seeds", "ablations_from")]
+    assert found == ["46.0", "reference", "31.0", "1.0", "3", "run"]
+    assert rows["s6"]["AP50_measured"] == "50.0" and rows["s6"]["AP50_ablations"] == "41.0"
+    text = (own / "tables" / "table3.md").read_text()
+    assert "AP50 ablations" in text and "31.0 ± 1.0 |" in text and "46.0 (ref)" in text
+    assert "ablations = mini: width × 0.5, 128 px, 3 seeds, 12,000 images each" in text
+    assert "commit c0ffee" in text
+    assert "20.5 ± 0.7 (ref)" in (own / "tables" / "table4.md").read_text()
+
+
+def test_table_5_compares_drops(tmp_path: Path) -> None:
+    own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
+    folder = fabricated.run(own, "s6_relu", 0, 48.0)
+    metrics = read_json(folder / "metrics.json")
+    write_json(folder / "metrics.json", metrics | {"val_int8": fabricated.metrics(40.0, 1000)})
+    write_tables(own, NOWHERE)
+    rows = {r["split"]: r for r in read_csv(own / "tables" / "table5.csv")}
+    assert (rows["val_int8"]["AP_change_printed"], rows["val_int8"]["AP_change_measured"]) == ("-6.3", "-4.0")
+    assert rows["val_int16"]["AP_change_measured"] == "" and rows["val"].get("AP_change_printed", "") == ""
+    assert "| −6.3 | −4.0 |" in (own / "tables" / "table5.md").read_text()
 
 
 def test_tables_without_any_run(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from yolopose.measured import PAPER_DIR, ResultSet
 CLAIM_COLUMNS = ["id", "claim", "where", "kind", "decided_by", "evidence", "rule", "tolerance", "values", "verdict",
                  "scale", "reason"]
 KEYS = {"id", "text", "where", "kind", "evidence", "rule", "tolerance", "decided_by"}
-DECIDERS = ("paper", "official code", "run", "later issue")
+DECIDERS = ("paper", "official code", "run", "nothing at hand")
 
 
 def load_claims(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
@@ -58,7 +58,8 @@ def decide(results: ResultSet, paper_dir: Path = PAPER_DIR) -> list[dict[str, An
             "id": claim["id"], "claim": claim["text"], "where": claim["where"], "kind": claim["kind"],
             "decided_by": claim["decided_by"], "evidence": "; ".join(claim["evidence"]),
             "rule": describe(claim["rule"]), "tolerance": claim["tolerance"], "values": outcome.values,
-            "verdict": outcome.verdict, "scale": _scale(claim, outcome.verdict, results), "reason": outcome.reason})
+            "verdict": outcome.verdict, "scale": outcome.scale or _scale(claim, outcome.verdict, results),
+            "reason": outcome.reason})
     return rows
 
 

@@ -12,6 +12,8 @@ NAMES = {"gmacs": "GMACs", "params_m": "parameters", "gflops_single_pass": "GFLO
 
 def describe(rule: dict[str, Any]) -> str:
     """One rule of ``claims.yaml`` as a sentence."""
+    if "set" in rule:
+        return f"{describe({k: v for k, v in rule.items() if k != 'set'})}; measured by make {rule['set']}"
     margin = f", margin {rule['margin']:g}" if rule.get("margin") else ""
     if "compare" in rule:
         left, operator, right = rule["compare"]
@@ -22,9 +24,14 @@ def describe(rule: dict[str, Any]) -> str:
         return f"{_words(left)} {SYMBOLS[operator]} {_words(right)}{margin}"
     if "ordering" in rule:
         order = " < ".join(rule["ordering"])
+        if "reduced" in rule:
+            order += f" (at a reduced scale {' < '.join(rule['reduced'])})"
+        images = " over seeds and paired bootstrap over images, both" if rule.get("bootstrap") else ""
         return (f"{rule['metric']} on {rule['split']}: {order}; one seed: margin {rule['margin']:g} at full scale, "
-                f"{rule['margin_reduced']:g} at a reduced one; several: 95 % interval; decided only where the best "
-                f"model reaches {rule['metric']} {ORDERING_FLOOR:g}, and never in the smoke profile")
+                f"{rule['margin_reduced']:g} at a reduced one; several: 95 % interval{images}; decided only where the "
+                f"best model reaches {rule['metric']} {ORDERING_FLOOR:g}, and never in the smoke profile")
+    if "interval" in rule:
+        return f"the 95 % interval of {_words(rule['interval'])} lies above 0"
     if "matches_printed" in rule:
         wanted = rule["matches_printed"]
         metrics = wanted["metric"] if isinstance(wanted["metric"], list) else [wanted["metric"]]
@@ -40,8 +47,8 @@ def describe(rule: dict[str, Any]) -> str:
 
 
 def _measured(quantity: Any) -> bool:
-    """Whether a quantity is measured or made of one that is."""
-    return isinstance(quantity, dict) and ("measured" in quantity or any(
+    """Whether a quantity is measured, with an interval, or made of one that is."""
+    return isinstance(quantity, dict) and ("measured" in quantity or bool({"half", "low"} & set(quantity)) or any(
         _measured(part) for parts in quantity.values() if isinstance(parts, list) for part in parts))
 
 
@@ -52,6 +59,11 @@ def _words(quantity: Any) -> str:
     for operation, symbol in (("ratio", " / "), ("difference", " − "), ("sum", " + "), ("product", " × ")):
         if operation in q:
             return "(" + symbol.join(_words(part) for part in q[operation]) + ")"
+    if "stored" in q:
+        where = f" of the {q['set']}" if "set" in q else ""
+        return f"{q['key']} of {q['stored']}{where}"
+    if "set" in q:
+        return f"{_words({k: v for k, v in q.items() if k != 'set'})} of the {q['set']}"
     kind, metric = next(iter(q.items()))
     q.pop(kind)
     metric = NAMES.get(metric, metric)

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from yolopose.measured import MAIN_CONVENTION, PAPER_DIR, Measurement, ResultSet, load_results
+from yolopose.measured import MAIN_CONVENTION, PAPER_DIR, ResultSet, load_results
 from yolopose.results import read_csv, write_csv
+from yolopose.spread import Measurement
 
 REPRODUCED, NOT_REPRODUCED, WITHIN_NOISE = "reproduced", "not reproduced", "within noise"
 NOT_COMPARABLE, NOT_RUN = "not comparable at this scale", "not run"
@@ -112,18 +113,22 @@ def _compare_count(results: ResultSet, record: dict[str, Any]) -> dict[str, Any]
 
 
 def _compare_accuracy(results: ResultSet, record: dict[str, Any]) -> dict[str, Any]:
-    measured = results.measure(record["experiment"], record["split"], record["metric"])
-    if results.undefined(record["experiment"], record["split"], record["metric"]):
+    wanted = (record["experiment"], record["split"], record["metric"])
+    measured, source, note = results.measure(*wanted), results, ""
+    if results.undefined(*wanted):
         return {"verdict": NOT_COMPARABLE, "note": "undefined: no person of this data set is of that size"}
+    if measured is None and results.ablations and (measured := results.ablations.measure(*wanted)):
+        source = results.ablations
+        note = f"from make ablations, {source.images_seen(record['experiment'])}"
     if measured is None:
         return {"verdict": NOT_RUN, "note": results.why_missing(record["experiment"], record["split"])}
     row: dict[str, Any] = {"measured": round(measured.mean, 2), "seeds": len(measured.by_seed),
                            "spread": None if measured.spread is None else round(measured.spread, 2)}
-    if reason := results.not_comparable(record["split"]):
-        return row | {"verdict": NOT_COMPARABLE, "note": reason}
+    if reason := source.not_comparable(record["split"]):
+        return row | {"verdict": NOT_COMPARABLE, "note": f"{note}: {reason}" if note else reason}
     gap = measured.mean - record["printed"]
     return row | {"difference": round(gap, 2), "tolerance": f"{AP_TOLERANCE:g} points",
-                  "verdict": accuracy_verdict(gap, measured), "note": ""}
+                  "verdict": accuracy_verdict(gap, measured), "note": note}
 
 
 def accuracy_verdict(gap: float, measured: Measurement, tolerance: float = AP_TOLERANCE) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 from yolopose.compare import NOT_COMPARABLE, UNITS, paper_numbers
 from yolopose.config import config_changes, load_experiments
 from yolopose.errors import StudyError, exit_status
-from yolopose.measured import PAPER_DIR, Measurement, ResultSet, difference, load_results
+from yolopose.measured import PAPER_DIR, ResultSet, load_results
 from yolopose.results import write_csv
+from yolopose.spread import Measurement, difference
 
 SET_COLUMNS = ["experiment", "split", "metric", "unit", "a", "a_spread", "a_seeds", "b", "b_spread", "b_seeds",
                "difference", "interval_low", "interval_high", "note"]

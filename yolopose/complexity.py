@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates by fvcore, in three named conventions (paper Tables 1, 2 and 4).
+"""Parameters and multiply-accumulates by fvcore, in three named conventions (paper Tables 1, 2 and 4, decoder depth).
 
 A GMAC is 1e9 multiply-accumulates. Conventions:
 
@@ -7,7 +7,9 @@ A GMAC is 1e9 multiply-accumulates. Conventions:
   operation per element of each biased output;
 * ``fvcore_unfused``: all that fvcore counts on the unfused model in eval mode (batch norms too).
 
-No single one gives all the numbers that the paper prints; the tables show each printed number beside all three.
+No single one gives all the numbers that the paper and its README print; the tables show each printed number beside all
+three. Every map's area is the input's divided by a power of four, so that each count is proportional to the input's
+area: a model is counted at two small sizes, which checks that, and its count at any other size follows exactly.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolopose.config import Study, Variant, load_variants
+from yolopose.errors import StudyError
+from yolopose.measured import PAPER_DIR
 from yolopose.results import config_hash, read_csv, read_json, write_csv
 
 if TYPE_CHECKING:
@@ -28,12 +33,16 @@ CONVENTIONS = ("conv", "fused_bias", "fvcore_unfused")
 PAPER_KEYPOINTS = 17
 PAPER_SIZES = (1280, 960, 640, 576, 512, 448, 384)
 PAPER_VARIANTS = ("yolov5s6_pose", "yolov5m6_pose", "yolov5l6_pose")
-AT_BASE_SIZE = ("yolov5s6_pose_faithful", "yolov5s6_person", "yolov5m6_person", "yolov5l6_person")  # 960 px alone
+DECODER_LADDER = (*(f"yolov5s6_pose_dw{depth}" for depth in range(1, 6)), "yolov5s6_pose")  # by depth, 1 to 6
+AT_BASE_SIZE = ("yolov5s6_pose_faithful", "yolov5s6_person", "yolov5m6_person", "yolov5l6_person",
+                *DECODER_LADDER[:-1])  # 960 px alone
+BASE_SIZE = 960
+UNIT = 64  # px: the largest stride, of which every input size is a multiple
 COLUMNS = ["variant", "width_factor", "input_size", "params_m", "params_unfused_m", "gmacs", "convention", "key"]
 
 
-def count_macs(model: nn.Module, input_size: int, fused_model: nn.Module | None = None) -> dict[str, float]:
-    """GMACs of one square image of ``input_size`` px in every convention.
+def count_macs(model: nn.Module, input_size: int, fused_model: nn.Module | None = None) -> dict[str, int]:
+    """Multiply-accumulates of one square image of ``input_size`` px in every convention, counted at that size.
 
     Args:
         model: unfused, in eval mode.
@@ -63,11 +72,34 @@ def count_macs(model: nn.Module, input_size: int, fused_model: nn.Module | None 
         by_operator = fused.by_operator()
         unfused = FlopCountAnalysis(model, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         total = unfused.total()
-    return {"conv": by_operator["conv"] / 1e9, "fused_bias": sum(by_operator.values()) / 1e9,
-            "fvcore_unfused": total / 1e9}
+    return {"conv": round(by_operator["conv"]), "fused_bias": round(sum(by_operator.values())),
+            "fvcore_unfused": round(total)}
 
 
-def complexity_rows(variant: Variant, sizes: list[int], num_keypoints: int, width_factor: float = 1.0) -> list[dict]:
+def count_gmacs(model: nn.Module, sizes: Sequence[int], fused_model: nn.Module | None = None
+                ) -> dict[int, dict[str, float]]:
+    """GMACs of one square image of each size in every convention: size -> convention -> GMACs, exact.
+
+    Args:
+        model: unfused, in eval mode, whose maps are all proportional to the input.
+        sizes: px, multiples of 64.
+        fused_model: its fused copy, made here if not given.
+
+    Raises:
+        ValueError: a size is no multiple of 64, or the counts at 64 and 128 px show that the model's are not
+            proportional to the area.
+    """
+    fused_model = fused_model or copy.deepcopy(model).fuse()
+    unit, twice = count_macs(model, UNIT, fused_model), count_macs(model, 2 * UNIT, fused_model)
+    if any(twice[c] != 4 * unit[c] for c in CONVENTIONS):
+        raise ValueError(f"counts are not proportional to the input's area: {unit} at {UNIT} px, {twice} at twice that")
+    if uneven := [size for size in sizes if size % UNIT]:
+        raise ValueError(f"input sizes {uneven} are no multiples of {UNIT} px")
+    return {size: {c: unit[c] * (size // UNIT) ** 2 / 1e9 for c in CONVENTIONS} for size in sizes}
+
+
+def complexity_rows(variant: Variant, sizes: Sequence[int], num_keypoints: int, width_factor: float = 1.0
+                    ) -> list[dict]:
     """Rows of ``complexity.csv`` for one variant: each size in each convention, with parameters in millions."""
     from yolopose.models.yolov5 import build_model, count_parameters
 
@@ -75,13 +107,10 @@ def complexity_rows(variant: Variant, sizes: list[int], num_keypoints: int, widt
     fused = copy.deepcopy(model).fuse()
     parameters = {"params_m": round(count_parameters(fused) / 1e6, 6),
                   "params_unfused_m": round(count_parameters(model) / 1e6, 6)}
-    rows = []
-    for size in sizes:
-        for convention, gmacs in count_macs(model, size, fused).items():
-            rows.append({"variant": variant.name, "width_factor": width_factor, "input_size": size, **parameters,
-                         "gmacs": round(gmacs, 6), "convention": convention,
-                         "key": complexity_key(variant, size, num_keypoints, width_factor)})
-    return rows
+    return [{"variant": variant.name, "width_factor": width_factor, "input_size": size, **parameters,
+             "gmacs": round(gmacs, 6), "convention": convention,
+             "key": complexity_key(variant, size, num_keypoints, width_factor)}
+            for size, counted in count_gmacs(model, sizes, fused).items() for convention, gmacs in counted.items()]
 
 
 def complexity_key(variant: Variant, size: int, num_keypoints: int, width_factor: float) -> str:
@@ -108,19 +137,91 @@ def write_complexity(study: Study, num_keypoints: int | None = None, progress: b
     done: dict[str, list[dict]] = {}
     for row in read_csv(path) if path.exists() else []:
         done.setdefault(row["key"], []).append(row)
+    models = _wanted(study, num_keypoints)
+    rows: dict[str, list[dict]] = {}
+    for (variant, k, factor), sizes in tqdm(models.items(), "GMACs", disable=not progress, unit="model"):
+        keys = {complexity_key(variant, size, k, factor): size for size in sizes}
+        counted = {key: done.pop(key) for key in keys if key in done}
+        for row in complexity_rows(variant, missing, k, factor) if (
+                missing := [size for key, size in keys.items() if key not in counted]) else []:
+            counted.setdefault(row["key"], []).append(row)
+        rows |= {key: counted.get(key, []) for key in keys}
+        if missing:  # after each model, with what stood there before: a kill loses one count
+            write_csv(path, [row for part in (*rows.values(), *done.values()) for row in part], COLUMNS)
+    flat = [row for part in rows.values() for row in part]
+    write_csv(path, flat, COLUMNS)
+    return flat
+
+
+def _wanted(study: Study, num_keypoints: int) -> dict[tuple[Variant, int, float], list[int]]:
+    """(variant, keypoints, width factor) -> input sizes in px of all that ``complexity.csv`` is to hold."""
     variants = load_variants()
-    wanted = [(variants[v], size, PAPER_KEYPOINTS, 1.0) for v in PAPER_VARIANTS for size in PAPER_SIZES]
-    wanted += [(variants[v], 960, PAPER_KEYPOINTS, 1.0) for v in AT_BASE_SIZE]
+    wanted = [(variants[v], PAPER_KEYPOINTS, 1.0, size) for v in PAPER_VARIANTS for size in PAPER_SIZES]
+    wanted += [(variants[v], PAPER_KEYPOINTS, 1.0, BASE_SIZE) for v in AT_BASE_SIZE]
     for name in study.experiments:
         run = study.run(name, study.seeds[0])
-        wanted.append((run.variant, run.input_size, num_keypoints, run.width_factor))
-    rows: list[dict] = []
-    wanted = list(dict.fromkeys(wanted))
-    for variant, size, k, factor in tqdm(wanted, "GMACs", disable=not progress, unit="model"):
-        key = complexity_key(variant, size, k, factor)
-        counted = done.pop(key, None)
-        rows += counted or complexity_rows(variant, [size], k, factor)
-        if counted is None:  # after each model, with what stood there before: a kill loses one count
-            write_csv(path, rows + [row for kept in done.values() for row in kept], COLUMNS)
-    write_csv(path, rows, COLUMNS)
-    return rows
+        wanted.append((run.variant, num_keypoints, run.width_factor, run.input_size))
+    models: dict[tuple[Variant, int, float], list[int]] = {}
+    for *model, size in dict.fromkeys(wanted):
+        models.setdefault(tuple(model), []).append(size)
+    return models
+
+
+def decoder_depth_rows(rows: Sequence[dict[str, Any]], paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+    """The decoder ladder: GMACs that the official README prints for one to six depth-wise convolutions, and ours.
+
+    Args:
+        rows: of ``complexity.csv``, read or as :func:`write_complexity` returns them.
+        paper_dir: folder of ``decoder_depth.csv``.
+
+    Returns:
+        One row a depth: ``depth`` and what :func:`residuals` gives.
+
+    Raises:
+        StudyError: ``decoder_depth.csv`` is missing or prints two numbers for one depth.
+    """
+    printed: dict[int, str] = {}
+    for row in read_csv(Path(paper_dir) / "decoder_depth.csv"):
+        depth = int(row["depth"])
+        if printed.setdefault(depth, row["gmacs"]) != row["gmacs"]:
+            raise StudyError(f"{Path(paper_dir) / 'decoder_depth.csv'}: gmacs of depth {depth} are both "
+                             f"{printed[depth]} and {row['gmacs']}; restore the file")
+    return [{"depth": depth, **residuals(text, rows, DECODER_LADDER[depth - 1], BASE_SIZE)}
+            for depth, text in sorted(printed.items())]
+
+
+def resolution_rows(rows: Sequence[dict[str, Any]], paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+    """Table 4's GMACs of the small model by input size, and ours: ``input_size`` and what :func:`residuals` gives.
+
+    No count that is proportional to the area gives all its digits, rounded or cut off: 40.62 at 1280 px is at least
+    0.10153 GMACs for each 64 × 64 px, and 3.65 at 384 px less than 0.10153 (cut off: 40.62 is less than 0.10158, and
+    4.98 at 448 px at least 0.10163).
+
+    Args:
+        rows: of ``complexity.csv``.
+        paper_dir: folder of ``table4.csv``.
+    """
+    printed = [row for row in read_csv(Path(paper_dir) / "table4.csv") if row["experiment"]]
+    return [{"input_size": int(row["input_size"]),
+             **residuals(row["gmacs"], rows, PAPER_VARIANTS[0], int(row["input_size"]))} for row in printed]
+
+
+def residuals(printed: str, rows: Sequence[dict[str, Any]], variant: str, input_size: int) -> dict[str, Any]:
+    """A printed number of GMACs beside all counts of a model at true width.
+
+    Returns:
+        ``printed``, and for each convention its GMACs, the residual against the printed number in percent
+        (``<convention>_residual``) and whether it gives the printed digits (``<convention>_digits``); ``None`` where
+        ``rows`` has no count.
+    """
+    counts = {row["convention"]: float(row["gmacs"]) for row in rows
+              if row["variant"] == variant and int(float(row["input_size"])) == input_size
+              and float(row["width_factor"]) == 1}
+    decimals = len(printed.partition(".")[2])
+    line: dict[str, Any] = {"printed": float(printed)}
+    for convention in CONVENTIONS:
+        gmacs = counts.get(convention)
+        known = gmacs is not None
+        line |= {convention: gmacs, f"{convention}_residual": 100 * (gmacs / float(printed) - 1) if known else None,
+                 f"{convention}_digits": f"{gmacs:.{decimals}f}" == printed if known else None}
+    return line

@@ -16,7 +16,7 @@ from yolopose.compare import number, printed_rows
 from yolopose.config import load_experiments
 from yolopose.figures_labels import line_samples, place_labels
 from yolopose.measured import PAPER_DIR, ResultSet, load_reference, load_results
-from yolopose.results import atomic_write, read_csv
+from yolopose.results import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,6 @@ STYLES = {
 }
 LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-WIDE = 50  # a panel of losses that spans more than this factor gets a logarithmic axis
 OPTIONS = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.labelsize": 9,
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": GREY, "ytick.color": GREY, "text.color": INK,
@@ -194,69 +193,6 @@ def draw(spec: Spec, results: ResultSet | None, paper_dir: Path = PAPER_DIR, fro
     return figure
 
 
-CURVE_PANELS = (("loss_box", "box loss"), ("loss_obj", "objectness loss"), ("loss_kpt", "keypoint loss"),
-                ("loss_kpt_conf", "keypoint confidence loss"), ("val_AP", "AP on val (%)"),
-                ("val_AP50", "AP50 on val (%)"))
-
-
-def read_curves(results: ResultSet) -> dict[str, dict[int, list[dict[str, str]]]]:
-    """``curve.csv`` of every run that has one: experiment -> seed -> rows. Unfinished runs count too."""
-    curves: dict[str, dict[int, list[dict[str, str]]]] = {}
-    for path in sorted(results.root.glob("*/seed*/curve.csv")):
-        rows = read_csv(path)
-        digits = path.parent.name.removeprefix("seed")
-        if rows and "images" in rows[0] and digits.isdigit():
-            curves.setdefault(path.parent.parent.name, {})[int(digits)] = rows
-    order = list(load_experiments())
-    return dict(sorted(curves.items(), key=lambda item: (order.index(item[0]) if item[0] in order else 99, item[0])))
-
-
-def draw_curves(results: ResultSet) -> Figure | None:
-    """Loss terms and validation accuracy against images seen, one line a run; ``None`` without a curve.
-
-    A quantity that no curve holds gets no panel.
-    """
-    import matplotlib.pyplot as plt
-
-    curves = read_curves(results)
-    panels = [(key, title) for key, title in CURVE_PANELS if any(
-        _series(rows, key)[0] for seeds in curves.values() for rows in seeds.values())]
-    if not panels:
-        return None
-    height = (len(panels) + 2) // 3
-    figure, grid = plt.subplots(height, 3, figsize=(10.4, 0.9 + 2.5 * height), squeeze=False, layout="constrained")
-    flat = [axes for line in grid for axes in line]
-    for axes, (key, title) in zip(flat, panels, strict=False):
-        for index, (experiment, seeds) in enumerate(curves.items()):
-            for seed, rows in seeds.items():
-                x, y = _series(rows, key)
-                percent = 100 if key.startswith("val") else 1
-                axes.plot(x, [v * percent for v in y], color=LINES[index % len(LINES)],
-                          linestyle=DASHES[index % len(DASHES)], linewidth=1.4, markersize=3,
-                          marker="o" if len(x) < 12 else None, label=experiment if seed == min(seeds) else None)
-        axes.set_title(title, loc="left", fontweight="normal")
-        drawn = [v for line in axes.lines for v in line.get_ydata() if v > 0]
-        if key.startswith("loss") and drawn and max(drawn) > WIDE * min(drawn):
-            axes.set_yscale("log")  # losses of another kind would flatten the others to a line
-        else:
-            axes.set_ylim(bottom=0)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("images seen")
-        axes.xaxis.set_major_formatter(lambda v, _: f"{v / 1000:g} k" if v else "0")
-    for axes in flat[len(panels):]:
-        axes.remove()
-    handles, labels = flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), fontsize=8.5, handlelength=3)
-    figure.suptitle(f"Learning curves ({results.scale()}). Losses of different kinds share no scale; accuracies do.",
-                    x=0.01, ha="left", fontsize=10)
-    return figure
-
-
-def _series(rows: list[dict[str, str]], key: str) -> tuple[list[float], list[float]]:
-    pairs = [(float(row["images"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
-    return [x for x, _ in pairs], [y for _, y in pairs]
-
-
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG and SVG without dates, atomically."""
     written = []
@@ -271,10 +207,11 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 def write_figures(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR
                   ) -> list[Path]:
-    """Write Figures 4 to 6 and the learning curves into ``figures/`` of a results folder and return their paths.
+    """Write Figures 1 to 6, the learning curves and this study's own figures into ``figures/`` of a results folder and
+    return their paths.
 
-    Figures whose measured points are missing show the reference's, or the paper's alone; the learning curves are left
-    out, with a message, where no run has a curve. Figures 1 to 3 belong to a later issue.
+    Figures whose measured part is missing show the reference's, or the paper's alone; where there is neither they are
+    left out, with a message.
 
     Raises:
         StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
@@ -284,19 +221,48 @@ def write_figures(results_dir: Path | str, reference_dir: Path | None = None, pa
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    from yolopose.figures_ablations import write_ablation_figures
+    from yolopose.figures_analysis import write_analysis_figures
+    from yolopose.figures_curves import draw_curves
+    from yolopose.figures_scenes import draw_architecture, draw_crowd, draw_outside
+
     results = load_results(results_dir)
     reference = load_reference(results, reference_dir)
+    folder = results.root / "figures"
     written: list[Path] = []
     with plt.rc_context(OPTIONS):
+        for number, draw_one, source in ((1, draw_crowd, "scenes"), (2, draw_architecture, "architecture"),
+                                         (3, draw_outside, "scenes")):
+            figure = draw_one(results.root)
+            if figure is None and reference is not None:
+                figure = draw_one(reference.root, **({} if number == 2 else {"from_reference": True}))
+            written += _keep(figure, folder / f"figure{number}", f"{results.root} has no {source}.json")
         for spec in SPECS:
             from_reference = reference is not None and not measured_points(spec, results)
             figure = draw(spec, reference if from_reference else results, paper_dir, from_reference)
-            written += save(figure, results.root / "figures" / f"figure{spec.number}")
-            plt.close(figure)
-        curves = draw_curves(results)
-        if curves is None:
-            print(f"learning_curves: left out, no run in {results.root} has a curve.csv")
-        else:
-            written += save(curves, results.root / "figures" / "learning_curves")
-            plt.close(curves)
+            written += _keep(figure, folder / f"figure{spec.number}")
+        written += _keep(draw_curves(results), folder / "learning_curves", f"no run in {results.root} has a curve.csv")
+        written += _keep(_quantization(results, reference), folder / "quantization",
+                         f"{results.root} has no quantization.json")
+    return written + write_analysis_figures(results_dir) + write_ablation_figures(results_dir, reference_dir)
+
+
+def _quantization(results: ResultSet, reference: ResultSet | None) -> Figure | None:
+    """The curve behind Table 5, of these results or of the reference."""
+    from yolopose.figures_quantize import draw_curve
+    from yolopose.quantize import load_quantization
+
+    stored = load_quantization(results.root) or (reference and load_quantization(reference.root))
+    return draw_curve(stored) if stored else None
+
+
+def _keep(figure: Figure | None, stem: Path, why_not: str = "") -> list[Path]:
+    """Write and close a figure, or say why there is none."""
+    import matplotlib.pyplot as plt
+
+    if figure is None:
+        print(f"{stem.name}: left out, {why_not}")
+        return []
+    written = save(figure, stem)
+    plt.close(figure)
     return written

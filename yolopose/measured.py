@@ -6,17 +6,16 @@ Accuracies are handed out in percent, as the paper prints them, although ``metri
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from yolopose.config import load_experiments
+from yolopose.config import ABLATIONS, load_experiments
 from yolopose.errors import StudyError
 from yolopose.results import read_csv, read_json
+from yolopose.spread import Measurement
 
 PAPER_DIR = Path(__file__).resolve().parents[1] / "results" / "paper"
 REFERENCE_DIR = PAPER_DIR.parent / "reference"
@@ -27,66 +26,11 @@ MAIN_CONVENTION = "fused_bias"
 # Images of the splits on which a COCO result may be compared with the paper's; another count is another data set.
 COCO_IMAGES = {"val": (2346,), "val_all": (5000,), "test_dev": (20288,)}
 
-# 97.5 % quantiles of Student's t for 1 … 30 degrees of freedom.
-_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-         2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
-
-
-def t975(freedom: float) -> float:
-    """97.5 % quantile of Student's t; the degrees of freedom are rounded down (a wider interval), at least 1."""
-    index = max(1, int(freedom))
-    return _T975[index - 1] if index <= len(_T975) else 1.96
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One quantity over seeds, in percent for accuracies. ``by_seed`` maps a seed to its value."""
-
-    by_seed: dict[int, float]
-
-    @property
-    def values(self) -> list[float]:
-        return list(self.by_seed.values())
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation over seeds; ``None`` with one seed."""
-        return statistics.stdev(self.values) if len(self.by_seed) > 1 else None
-
-    @property
-    def half_width(self) -> float | None:
-        """Half of the 95 % interval of the mean over seeds; ``None`` with one seed, which has no interval."""
-        n = len(self.by_seed)
-        return t975(n - 1) * statistics.stdev(self.values) / math.sqrt(n) if n > 1 else None
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1f}" + ("" if self.spread is None else f" ± {self.spread:.1f}")
-
-
-def difference(a: Measurement, b: Measurement) -> tuple[float, float | None]:
-    """Mean of ``b − a`` and half of its 95 % interval (paired by seed where both have the same seeds, else Welch's).
-
-    The half-width is ``None`` when either side has one seed.
-    """
-    mean = b.mean - a.mean
-    if len(a.by_seed) < 2 or len(b.by_seed) < 2:
-        return mean, None
-    if set(a.by_seed) == set(b.by_seed):
-        return mean, Measurement({s: b.by_seed[s] - a.by_seed[s] for s in a.by_seed}).half_width
-    va, vb = statistics.variance(a.values) / len(a.values), statistics.variance(b.values) / len(b.values)
-    if va + vb == 0:
-        return mean, 0.0
-    freedom = (va + vb) ** 2 / (va**2 / (len(a.values) - 1) + vb**2 / (len(b.values) - 1))
-    return mean, t975(freedom) * math.sqrt(va + vb)
-
 
 @dataclass(frozen=True)
 class Run:
-    """One finished training and evaluation: ``record`` is ``run.json``, ``metrics`` is ``metrics.json``."""
+    """One finished training and evaluation: ``record`` is ``run.json``, ``metrics`` is ``metrics.json`` with the splits
+    of ``quantized.json`` (``val_int8`` and so on) where its model was quantized."""
 
     experiment: str
     seed: int
@@ -171,6 +115,17 @@ class ResultSet:
                      else f"{seeds[0]} to {seeds[-1]} seeds")
         return f"{self.profile}: " + ", ".join(parts)
 
+    def images_seen(self, experiment: str | None = None) -> str:
+        """Training images of the runs of one experiment, or of all, in words: ``15,680 images``; empty if unknown."""
+        runs = self._all_runs() if experiment is None else self.runs.get(experiment, [])
+        seen = sorted({int(n) for run in runs if (n := (run.record.get("train") or {}).get("images_seen"))})
+        return "" if not seen else " to ".join(f"{n:,}" for n in dict.fromkeys((seen[0], seen[-1]))) + " images"
+
+    def commits(self) -> str:
+        """The commits that made the runs, seven digits each."""
+        found = [str((run.record.get("git") or {}).get("commit") or "")[:7] for run in self._all_runs()]
+        return ", ".join(dict.fromkeys(c for c in found if c))
+
     def measure(self, experiment: str, split: str, metric: str) -> Measurement | None:
         """An accuracy in percent over the seeds that have it; ``None`` where it is missing or undefined (−1)."""
         values = {}
@@ -190,7 +145,7 @@ class ResultSet:
         runs = self.runs.get(experiment)
         if not runs:
             if experiment not in load_experiments():
-                return f"experiment {experiment} belongs to a later issue"
+                return f"there is no experiment {experiment}"
             return f"experiment {experiment} was not run"
         part = runs[0].metrics.get(split)
         if isinstance(part, dict) and part.get("reason"):
@@ -221,6 +176,17 @@ class ResultSet:
             if row:
                 return float(row["gmacs"])
         return None
+
+    @cached_property
+    def ablations(self) -> ResultSet | None:
+        """The set of ``make ablations`` kept in this folder, with this set's counts; ``None`` where nothing was run."""
+        folder = self.root / ABLATIONS
+        if not any(folder.glob("*/seed*/run.json")):
+            return None
+        found = load_results(folder)
+        found.complexity = found.complexity or self.complexity
+        found.data = found.data or self.data
+        return found if found.runs else None
 
     @cached_property
     def mixed(self) -> list[str]:
@@ -254,11 +220,12 @@ def load_results(folder: Path | str) -> ResultSet:
             found.unfinished.append(f"{path.parent.name}/{path.name}: no {' and no '.join(missing)}")
             continue
         record, metrics = read_json(path / "run.json"), read_json(path / "metrics.json")
-        for name, value in (("run.json", record), ("metrics.json", metrics)):
+        quantized = read_json(path / "quantized.json") if (path / "quantized.json").is_file() else {}
+        for name, value in (("run.json", record), ("metrics.json", metrics), ("quantized.json", quantized)):
             if not isinstance(value, dict):
                 raise StudyError(f"{path / name}: must be a JSON object; delete {path} and repeat the run")
         found.runs.setdefault(path.parent.name, []).append(
-            Run(path.parent.name, _seed(path), path, record, metrics))
+            Run(path.parent.name, _seed(path), path, record, metrics | quantized))
     order = list(load_experiments())
     found.runs = dict(sorted(found.runs.items(), key=lambda kv: (order.index(kv[0]) if kv[0] in order else 999, kv[0])))
     table = root / "complexity.csv"
@@ -269,7 +236,7 @@ def load_results(folder: Path | str) -> ResultSet:
             raise StudyError(f"{table}: lacks column {', '.join(sorted(lacking))}; make complexity writes it")
     if (root / "data.json").is_file():
         found.data = read_json(root / "data.json")
-    if not found.runs and not found.complexity and not found.unfinished:
+    if not found.runs and not found.complexity and not found.unfinished and found.ablations is None:
         raise StudyError(f"{root}: holds no results (no <experiment>/seed<k>/run.json and no complexity.csv); "
                          "run make reproduce first")
     return found

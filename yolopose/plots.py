@@ -71,10 +71,11 @@ def anchors(dataset: CocoDataset, run: RunConfig) -> Figure:
 
 
 def training_curves(results_dir: Path | str) -> Figure:
-    """The learning curves of all runs in a results folder, unfinished ones too (see ``figures.draw_curves``)."""
+    """The learning curves of all runs in a results folder, unfinished ones too (see ``figures_curves.draw_curves``)."""
     import matplotlib.pyplot as plt
 
-    from yolopose.figures import OPTIONS, draw_curves
+    from yolopose.figures import OPTIONS
+    from yolopose.figures_curves import draw_curves
     from yolopose.measured import load_results
 
     with plt.rc_context(OPTIONS | {"savefig.dpi": "figure"}):
@@ -125,12 +126,17 @@ class Table:
         self.numeric = [all(NUMBER.fullmatch(line[i]) for line in self.cells) for i in range(len(self.columns))]
 
     def __repr__(self) -> str:
+        if not self.cells:
+            return "(nothing to show)"
         lines = [self.columns, *self.cells]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         return "\n".join("  ".join(text.rjust(w) if right else text.ljust(w) for text, w, right
                                    in zip(line, widths, self.numeric, strict=True)).rstrip() for line in lines)
 
     def _repr_html_(self) -> str:
+        if not self.cells:
+            return "<p>(nothing to show)</p>"
+
         def line(tag: str, texts: Sequence[str]) -> str:
             sides = ("right" if right else "left" for right in self.numeric)
             return "<tr>" + "".join(f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'

@@ -38,14 +38,14 @@ def score_keypoints(annotations: dict[str, Any], predictions: list[dict[str, Any
         ``KEYPOINT_METRICS`` as fractions, -1 where undefined (no such person), and ``images``, their number. Without
         any prediction AP is 0.
     """
-    evaluation, count = _evaluate("keypoints", annotations, predictions, image_ids, sigmas)
+    evaluation, count = run_cocoeval("keypoints", annotations, predictions, image_ids, sigmas)
     return {**dict(zip(KEYPOINT_METRICS, map(float, evaluation.stats), strict=True)), "images": count}
 
 
 def score_boxes(annotations: dict[str, Any], predictions: list[dict[str, Any]],
                 image_ids: Iterable[int]) -> dict[str, float]:
     """``BOX_METRICS`` of the boxes (``bbox`` x, y, w, h in px) of all persons, crowds ignored, and ``images``."""
-    evaluation, count = _evaluate("bbox", annotations, predictions, image_ids, None)
+    evaluation, count = run_cocoeval("bbox", annotations, predictions, image_ids, None)
     return {**dict(zip(BOX_METRICS, map(float, evaluation.stats[:3]), strict=True)), "images": count}
 
 
@@ -56,13 +56,22 @@ def precision_recall(annotations: dict[str, Any], predictions: list[dict[str, An
     Returns:
         recalls (101,) and precision (T = 10, 101) for OKS thresholds 0.50, 0.55, …, 0.95; -1 where undefined.
     """
-    evaluation, _ = _evaluate("keypoints", annotations, predictions, image_ids, sigmas)
+    evaluation, _ = run_cocoeval("keypoints", annotations, predictions, image_ids, sigmas)
     return np.asarray(evaluation.params.recThrs), evaluation.eval["precision"][:, :, 0, 0, 0]
 
 
-def _evaluate(kind: str, annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
-              sigmas: np.ndarray | None) -> tuple[COCOeval, int]:
-    """Run pycocotools on ``image_ids`` without its printing; the caller's dictionaries stay as they are."""
+def run_cocoeval(kind: str, annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
+                 sigmas: np.ndarray | None) -> tuple[COCOeval, int]:
+    """Run pycocotools on ``image_ids`` without its printing; the caller's dictionaries stay as they are.
+
+    Args:
+        kind: ``keypoints`` or ``bbox``.
+        annotations, predictions, image_ids: as for :func:`score_keypoints`.
+        sigmas: (K,) for keypoints, ``None`` for boxes.
+
+    Returns:
+        The evaluation after ``accumulate`` and ``summarize``, and the number of images.
+    """
     ids = sorted(set(image_ids))
     wanted = set(ids)
     with contextlib.redirect_stdout(io.StringIO()):

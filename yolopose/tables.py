@@ -1,7 +1,9 @@
 """Tables 1 to 5 of the paper, printed and measured side by side, from stored results.
 
 Nothing is trained here: the input is a results folder, ``results/paper/`` and, for rows that a run did not make, the
-committed reference of the same profile (marked "(ref)"). Accuracies are in percent, GMACs in 1e9 multiply-accumulates.
+committed reference of the same profile (marked "(ref)"). Tables 3 and 4 have the ablations in a column of their own:
+their schedule is another, so that no column mixes two budgets. Accuracies are in percent, GMACs in 1e9
+multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from yolopose.config import load_experiments
 from yolopose.measured import (
     MAIN_CONVENTION,
     PAPER_DIR,
-    Measurement,
     ResultSet,
     fingerprint_note,
     load_reference,
     load_results,
 )
 from yolopose.results import atomic_write, read_csv
+from yolopose.spread import Measurement
 from yolopose.tables_format import DASH, REFERENCE_MARK, Column, Table, to_csv, to_latex, to_markdown
 
 ACCURACIES = ("AP", "AP50", "AP75", "APL", "AR")
@@ -35,6 +37,7 @@ FUSED_BIAS_NOTE = (
 TABLE4_SENTENCE = "No single convention gives all of Table 4's GMACs to the printed digit."
 # Experiments of this study that stand below the paper's rows: table -> (experiment, what the loss column says).
 EXTRA = {1: (("s6_faithful", ""),), 2: (("s6_faithful", ""),), 3: (("s6_paper_eq", "OKS, equations as printed"),)}
+WITH_ABLATIONS = ("3", "4")  # tables whose experiments make ablations trains, on a schedule of its own
 UNDEFINED = "undefined"
 CAPTIONS = {
     1: "Comparison with bottom-up methods on COCO val2017.",
@@ -51,10 +54,12 @@ class Builder:
     def __init__(self, results: ResultSet, reference: ResultSet | None, paper_dir: Path = PAPER_DIR) -> None:
         self.results, self.reference, self.paper_dir = results, reference, paper_dir
         self.used_reference = self.has_undefined = False
+        self.used_ablations: ResultSet | None = None
 
     def build(self, table: int) -> Table:
         """Table 1 to 5."""
         self.used_reference = self.has_undefined = False
+        self.used_ablations = None
         makers = {1: self._methods, 2: self._methods, 3: self._losses, 4: self._resolutions, 5: self._quantization}
         made = makers[table](table)
         made.notes[:0] = self._notes("test_dev" if table == 2 else "val")
@@ -71,10 +76,15 @@ class Builder:
             notes.append("here = nothing trained yet in this folder.")
         if self.has_undefined:
             notes.append(f"{UNDEFINED} = no person of this data set is that large (COCO: more than 96 × 96 px).")
-        if any(len(runs) > 1 for runs in self.results.runs.values()):
+        if found := self.used_ablations:
+            notes.append(f"ablations = {found.scale()}, {found.images_seen()} each: the set of make ablations, on its "
+                         "own schedule and not that of the column here.")
+        if self.used_ablations or any(len(runs) > 1 for runs in self.results.runs.values()):
             notes.append("± = standard deviation over seeds.")
         if self.used_reference:
-            notes.append(f"(ref) = not in this run; from the committed reference ({self.reference.scale()}).")
+            commits = self.reference.commits()
+            notes.append(f"(ref) = not in this run; from the committed reference ({self.reference.scale()}"
+                         + (f"; commit {commits}" if commits else "") + ").")
             if note := fingerprint_note(self.results, self.reference):
                 notes.append(note)
         return notes
@@ -91,6 +101,20 @@ class Builder:
         data |= {f"{metric}_measured": round(value.mean, 2), f"{metric}_spread": _rounded(value),
                  "seeds": len(value.by_seed), "measured_from": "reference" if referred else "run",
                  "scale": source.scale(), "comparable": "no" if source.not_comparable(split) else "yes"}
+        return f"{value}{REFERENCE_MARK if referred else ''}"
+
+    def _ablation(self, experiment: str, split: str, metric: str, data: dict[str, Any]) -> str:
+        """The same accuracy in the set of ``make ablations``, as display string; its numbers go into ``data``."""
+        sets = [found and found.ablations for found in (self.results, self.reference)]
+        value, source = _first_present(sets, experiment, split, metric)
+        data |= {f"{metric}_ablations": value and round(value.mean, 2),
+                 f"{metric}_ablations_spread": value and _rounded(value)}
+        if value is None:
+            return DASH
+        referred = source is sets[1]
+        self.used_reference |= referred
+        self.used_ablations = self.used_ablations if referred and self.used_ablations else source
+        data |= {"ablations_seeds": len(value.by_seed), "ablations_from": "reference" if referred else "run"}
         return f"{value}{REFERENCE_MARK if referred else ''}"
 
     def _count(self, experiment: str, key: str, data: dict[str, Any]) -> str:
@@ -121,6 +145,9 @@ class Builder:
             show[f"{key}_here"] = "" if not ours else (
                 self._count(printed["experiment"], key, data) if key in counts
                 else self._accuracy(printed["experiment"], printed["split"], key, data))
+            if key in metrics and printed["table"] in WITH_ABLATIONS:
+                show[f"{key}_ablations"] = "" if not ours else self._ablation(printed["experiment"], printed["split"],
+                                                                              key, data)
         data |= {key: data.get(key) for key in ("seeds", "measured_from", "scale", "comparable")}
         data["note"] = printed.get("note")
         dagger = " †" if printed.get("test") == "multi-scale" else ""
@@ -171,8 +198,7 @@ class Builder:
         pairs += [self._extra_row(name, "val", ("AP", "AP50"), (), table, loss) for name, loss in EXTRA[table]]
         columns = [Column("method", "Method", numeric=False), Column("loss", "Loss", numeric=False),
                    Column("input_size", "Input"), *_pairs("AP", "AP50")]
-        notes = ["The two L1 losses are trained by a later issue of this study."]
-        return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs], notes)
+        return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs])
 
     def _resolutions(self, table: int) -> Table:
         pairs = []
@@ -200,10 +226,20 @@ class Builder:
                       FUSED_BIAS_NOTE])
 
     def _quantization(self, table: int) -> Table:
+        """Table 5 with the drops from 32 bits: those can be compared at any scale, absolute AP cannot."""
         pairs = [self._row(row, ("AP", "AP50")) for row in printed_rows(table, self.paper_dir)]
+        (_, full), *rest = pairs
+        for show, data in rest:
+            for side in ("printed", "measured"):
+                value, base = data[f"AP_{side}"], full[f"AP_{side}"]
+                same = side == "printed" or data["measured_from"] == full["measured_from"]
+                gap = value - base if value is not None and base is not None and same else None
+                data[f"AP_change_{side}"] = None if gap is None else round(gap, 2)
+                show[f"change_{side}"] = "" if gap is None else f"{gap:+.1f}".replace("-", "−")
         columns = [Column("method", "Method", numeric=False), Column("bits", "Bits", numeric=False),
-                   Column("input_size", "Input"), *_pairs("AP", "AP50")]
-        notes = ["The quantized models are made by a later issue of this study."]
+                   Column("input_size", "Input"), *_pairs("AP", "AP50"),
+                   Column("change_printed", "paper", "AP − 32 bits"), Column("change_measured", "here", "AP − 32 bits")]
+        notes = ["Drops from 32 bits can be compared at a reduced scale; absolute AP cannot."]
         return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs], notes)
 
 
@@ -232,7 +268,7 @@ def conventions_note(rows: list[dict[str, Any]]) -> str:
 
 
 def _pairs(*metrics: str) -> list[Column]:
-    sides = (("printed", "paper"), ("here", "here"))
+    sides = (("printed", "paper"), ("here", "here"), ("ablations", "ablations"))
     return [Column(f"{metric}_{side}", title, metric) for metric in metrics for side, title in sides]
 
 
@@ -260,7 +296,7 @@ def write_tables(results_dir: Path | str, reference_dir: Path | None = None, pap
     written = []
     for table in build_tables(results, load_reference(results, reference_dir), paper_dir):
         for suffix, render in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
-            path = results.root / "tables" / f"table{table.number}.{suffix}"
+            path = results.root / "tables" / f"{table.stem}.{suffix}"
             atomic_write(path, render(table))
             written.append(path)
     return written

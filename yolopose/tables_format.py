@@ -31,7 +31,8 @@ class Column:
 class Table:
     """A finished table. ``rows`` holds display strings by column key; ``data`` holds the values for the CSV form.
 
-    A row's key ``_kind`` is ``ours``, ``other`` or ``study`` (not in the paper) and decides its emphasis.
+    A row's key ``_kind`` is ``ours``, ``other`` or ``study`` (not in the paper) and decides its emphasis. ``number`` is
+    one of the paper's, or 0 for a table of this study, which then has a ``name``.
     """
 
     number: int
@@ -40,6 +41,17 @@ class Table:
     rows: list[dict[str, str]]
     data: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    name: str = ""
+
+    @property
+    def heading(self) -> str:
+        """``Table 3``, or what a table of this study is about: ``Ablation: heads``."""
+        return f"Table {self.number}" if self.number else f"Ablation: {self.name}"
+
+    @property
+    def stem(self) -> str:
+        """Name of its files without suffix."""
+        return f"table{self.number}" if self.number else f"ablation_{self.name}"
 
     @property
     def shown(self) -> list[Column]:
@@ -79,7 +91,7 @@ def to_markdown(table: Table) -> str:
     body = [line([("**%s**" if row.get("_kind") == "ours" and c.key == "method" else "%s") % row.get(c.key, "")
                   for c in columns]) for row in table.rows]
     rule = "| " + " | ".join("---:" if c.numeric else "---" for c in columns) + " |"
-    return "\n".join([f"**Table {table.number}.** {table.caption}", "", line(titles), rule, *body, "",
+    return "\n".join([f"**{table.heading}.** {table.caption}", "", line(titles), rule, *body, "",
                       *(f"- {note}" for note in table.notes)]) + "\n"
 
 
@@ -118,7 +130,7 @@ def to_latex(table: Table) -> str:
     notes = " ".join(latex_escape(note) for note in table.notes)
     caption = f"{latex_escape(table.caption)} {notes}".rstrip()
     lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{caption}}}",
-              rf"\label{{tab:yolopose-{table.number}}}", r"\end{table*}"]
+              rf"\label{{tab:yolopose-{table.number or table.name}}}", r"\end{table*}"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,331 @@
+"""The ablations: rows and verdicts by hand, the stored bootstrap, tables, figures and sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import fabricated
+from tests.test_bootstrap import scene
+from tests.test_scoring import SIGMA
+from yolopose import bootstrap
+from yolopose.ablations import (
+    BETTER,
+    GROUPS,
+    ONE_SEED,
+    OPEN,
+    WORSE,
+    ablation_rows,
+    joint_rates,
+    pairs_of,
+    write_ablations,
+)
+from yolopose.ablations_tables import build_ablation, write_ablation_tables
+from yolopose.ablations_text import heads_finding, holds_from, losses_by_budget, losses_finding
+from yolopose.bootstrap import paired_bootstrap_seeds
+from yolopose.config import load_experiments
+from yolopose.errors import StudyError
+from yolopose.figures_ablations import draw_differences, draw_heads, draw_losses, write_ablation_figures
+from yolopose.measured import ResultSet, load_results
+from yolopose.results import read_csv, read_json, write_json_gz
+from yolopose.stored import paired_interval
+
+NOWHERE = Path("no-reference")
+SCORES = {"s6_l1": [30.0, 31.0, 32.0], "s6_l1_scaled": [34.0, 35.5, 36.0], "s6": [40.0, 41.0, 43.0],
+          "s6_faithful": [10.0, 12.0, 11.0], "s6_mixed_layout": [14.0, 15.0, 13.0],
+          "s6_misplaced_priors": [39.0, 42.0, 42.0], "s6_dw1": [36.0, 37.0, 38.0], "s6_relu": [38.0, 39.0, 41.2],
+          "s6_r640": [20.0, 21.0, 22.0]}
+
+
+@pytest.fixture
+def mini(tmp_path: Path) -> Path:
+    root = fabricated.study(tmp_path / "mini", {"s6": 50.0, "s6_faithful": 20.0, "s6_l1": 44.0, "s6_l1_scaled": 47.0})
+    fabricated.ablations(root, SCORES)
+    return root
+
+
+def row(root: Path, group: str, experiment: str):
+    return next(r for r in ablation_rows(group, load_results(root).ablations) if r.experiment == experiment)
+
+
+# --- groups and rows -------------------------------------------------------------------------------------------------
+
+def test_groups_name_experiments_that_exist() -> None:
+    for group in GROUPS.values():
+        assert set(group.rows) <= set(load_experiments())
+        assert {baseline for baseline in group.rows.values() if baseline} <= set(group.rows)
+        assert all(group.rows[baseline] is None for baseline in group.rows.values() if baseline)
+
+
+def test_the_ablations_are_a_set_of_their_own(mini: Path) -> None:
+    results = load_results(mini)
+    assert set(results.ablations.runs) == set(SCORES) and "s6_dw1" not in results.runs
+    assert results.ablations.complexity == results.complexity
+    assert (results.ablations.images_seen(), results.images_seen("s6")) == ("12,000 images", "36,000 images")
+    assert results.ablations.scale().endswith("3 seeds") and results.commits() == "c0ffee"
+    assert load_results(mini / "ablations").ablations is None
+
+
+def test_a_folder_with_ablations_alone_is_a_results_folder(tmp_path: Path) -> None:
+    fabricated.ablations(tmp_path / "mini", {"s6": [40.0, 41.0], "s6_relu": [39.0, 38.0]})
+    results = load_results(tmp_path / "mini")
+    assert not results.runs and set(results.ablations.runs) == {"s6", "s6_relu"}
+    assert write_ablation_tables(tmp_path / "mini", NOWHERE)
+
+
+def test_a_row_by_hand(mini: Path) -> None:
+    found = row(mini, "losses", "s6_l1")
+    gap, half = found.over_seeds("AP")  # AP is half of AP50: −5, −5, −5.5
+    assert gap == pytest.approx(-31 / 6) and half == pytest.approx(4.303 * 0.288675 / 3**0.5, rel=1e-4)
+    images = found.over_images("AP")
+    assert (images.low, images.high) == pytest.approx((gap - 1, gap + 1)) and images.seeds == (0, 1, 2)
+    record = found.record()
+    assert (record["AP"], record["AP_sd"], record["AP50"], record["seeds"]) == (15.5, 0.5, 31.0, "0 1 2")
+    assert (record["AP_seeds_low"], record["AP_seeds_high"]) == (-5.88, -4.45)
+    assert (record["AP_images_low"], record["AP_images_high"]) == (-6.17, -4.17)
+    assert (record["box_AP"], record["images_seen"], record["measured_from"]) == (50.0, 12000, "run")
+    assert row(mini, "losses", "s6").over_seeds("AP") is None and row(mini, "losses", "s6").verdict() == ""
+
+
+@pytest.mark.parametrize(("scores", "half_width", "expected"), [
+    ([44.0, 45.0, 47.0], 0.01, BETTER),  # +2 in AP in each seed; over images +1 to +3
+    ([44.0, 45.0, 47.0], 0.03, OPEN),  # over images −1 to +5
+    ([36.0, 37.0, 39.0], 0.01, WORSE),
+    ([40.0, 46.0, 49.0], 0.01, OPEN),  # 0, 2.5, 3: over seeds −2.2 to +5.8
+])
+def test_both_kinds_of_chance_must_exclude_zero(tmp_path: Path, scores: list[float], half_width: float, expected: str
+                                                ) -> None:
+    fabricated.ablations(tmp_path, {"s6": [40.0, 41.0, 43.0], "s6_relu": scores}, half_width=half_width)
+    assert row(tmp_path, "activation", "s6_relu").verdict() == expected
+
+
+def test_one_seed_decides_nothing(tmp_path: Path) -> None:
+    fabricated.ablations(tmp_path, {"s6": [40.0], "s6_relu": [20.0]})
+    assert row(tmp_path, "activation", "s6_relu").verdict() == ONE_SEED
+
+
+def test_an_interval_turns_round_with_its_pair(mini: Path) -> None:
+    ablations = load_results(mini).ablations
+    forth, back = paired_interval(ablations, "s6_l1", "s6", "AP"), paired_interval(ablations, "s6", "s6_l1", "AP")
+    assert (forth.difference, forth.low, forth.high) == pytest.approx((-back.difference, -back.high, -back.low))
+    assert paired_interval(ablations, "s6_l1", "s6_nowhere", "AP") is None
+    assert paired_interval(load_results(mini), "s6_l1", "s6", "AP") is None  # the main set has no such file
+
+
+def test_joint_rates_by_hand(mini: Path) -> None:
+    rates = joint_rates(load_results(mini).ablations, "s6_faithful", "far_outside")
+    assert {name: value.mean for name, value in rates.items()} == pytest.approx(
+        {"left eye": 30.0, "left ear": 15.0, "right eye and ear": 1.5, "other joints": 1.5})
+    path = mini / "ablations" / "s6" / "seed0" / "joints.json"
+    path.unlink()
+    assert set(joint_rates(load_results(mini).ablations, "s6", "far_outside")["left eye"].by_seed) == {1, 2}
+
+
+# --- the stored bootstrap --------------------------------------------------------------------------------------------
+
+class Val:
+    """The part of a split that the bootstrap needs."""
+
+    def __init__(self, annotations: dict[str, Any]) -> None:
+        self.annotations = annotations
+
+    def image_ids(self, indices: list[int] | None = None) -> list[int]:
+        ids = [image["id"] for image in self.annotations["images"]]
+        return ids if indices is None else [ids[i] for i in indices]
+
+    def with_keypoints(self) -> list[int]:
+        labelled = {a["image_id"] for a in self.annotations["annotations"] if a["num_keypoints"] and not a["iscrowd"]}
+        return [i for i, image in enumerate(self.image_ids()) if image in labelled]
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Three experiments with two seeds and stored predictions on a small scene."""
+    monkeypatch.setattr("yolopose.ablations.RESAMPLES", 60)
+    annotations, detections = scene(2, images=25)
+    rng = np.random.default_rng(0)
+    predictions = {}
+    for name, drop in (("s6", 0.0), ("s6_faithful", 0.5), ("s6_l1", 0.2)):
+        for seed in (0, 1):
+            fabricated.run(tmp_path, name, seed, 40.0)
+            kept = [d for d in detections if rng.random() >= drop]
+            write_json_gz(tmp_path / name / f"seed{seed}" / "predictions.json.gz", kept)
+            predictions[name, seed] = kept
+    dataset = SimpleNamespace(val=Val(annotations), fingerprint="fingerprint", schema=SimpleNamespace(sigmas=SIGMA))
+    return SimpleNamespace(root=tmp_path, dataset=dataset, predictions=predictions,
+                           study=SimpleNamespace(results_dir=tmp_path))
+
+
+def test_the_stored_bootstrap_is_the_one_of_the_library(trained: SimpleNamespace) -> None:
+    rows = write_ablations(trained.study, trained.dataset)
+    value = read_json(trained.root / "ablations.json")
+    assert set(value["pairs"]) == {"s6", "s6_l1"}
+    val = trained.dataset.val
+    sets = [[trained.predictions[name, seed] for seed in (0, 1)] for name in ("s6", "s6_faithful")]
+    expected = paired_bootstrap_seeds(val.annotations, *sets, val.image_ids(val.with_keypoints()), SIGMA, 60)
+    boxes = paired_bootstrap_seeds(val.annotations, *sets, val.image_ids(), None, 60)
+    pair = value["pairs"]["s6"]["s6_faithful"]
+    assert pair["pose"] == expected and pair["box"] == boxes and pair["seeds"] == [0, 1]
+    assert set(value["pairs"]["s6_l1"]["s6"]) == {"seeds", "inputs", "pose"}  # boxes are asked for in the heads alone
+    assert value["far_outside"] == {}
+    for seed in (0, 1):
+        fabricated.write_joints(trained.root / "s6_faithful" / f"seed{seed}", 0.3)
+    write_ablations(trained.study, trained.dataset)
+    far = read_json(trained.root / "ablations.json")["far_outside"]
+    assert far == {"s6_faithful": pytest.approx({"left": (200 * 0.3 + 150 * 0.15) / 350, "right": 0.015})}
+    found = next(r for r in rows if r["group"] == "heads" and r["experiment"] == "s6_faithful")
+    assert found["AP_images_low"] == pytest.approx(100 * expected["AP"]["low"], abs=0.005)
+
+
+def test_only_what_changed_is_made_again(trained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_ablations(trained.study, trained.dataset)
+    path = trained.root / "ablations.json"
+    before, stamp = read_json(path), path.stat().st_mtime_ns
+    matched = []
+    real = bootstrap.match_images
+    monkeypatch.setattr(bootstrap, "match_images", lambda *a, **k: matched.append(1) or real(*a, **k))
+    write_ablations(trained.study, trained.dataset)
+    assert not matched and path.stat().st_mtime_ns == stamp
+    write_json_gz(trained.root / "s6_l1" / "seed1" / "predictions.json.gz", trained.predictions["s6", 1])
+    write_ablations(trained.study, trained.dataset)
+    after = read_json(path)
+    assert len(matched) == 4  # both seeds of s6_l1 and s6, poses only
+    assert after["pairs"]["s6"] == before["pairs"]["s6"] and after["pairs"]["s6_l1"] != before["pairs"]["s6_l1"]
+
+
+def test_pairs_are_of_common_seeds(trained: SimpleNamespace) -> None:
+    fabricated.run(trained.root, "s6_relu", 1, 40.0)
+    write_json_gz(trained.root / "s6_relu" / "seed1" / "predictions.json.gz", trained.predictions["s6", 0])
+    fabricated.run(trained.root, "s6_dw1", 5, 40.0)
+    write_json_gz(trained.root / "s6_dw1" / "seed5" / "predictions.json.gz", [])
+    write_ablations(trained.study, trained.dataset)
+    pairs = read_json(trained.root / "ablations.json")["pairs"]
+    assert pairs["s6"]["s6_relu"]["seeds"] == [1]
+    assert "s6_dw1" not in pairs and "s6_dw1" not in pairs["s6"]
+    assert ("s6_dw1", "s6", ("pose",)) in set(pairs_of(load_results(trained.root)))
+
+
+def test_other_data_and_missing_predictions_are_refused(trained: SimpleNamespace) -> None:
+    (trained.root / "s6" / "seed0" / "predictions.json.gz").unlink()
+    with pytest.raises(StudyError, match=r"seed0.predictions.json.gz: not found; delete .*metrics.json"):
+        write_ablations(trained.study, trained.dataset)
+    trained.dataset.fingerprint = "other"
+    with pytest.raises(StudyError, match="data_fingerprint fingerprint is not the data set's"):
+        write_ablations(trained.study, trained.dataset)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+def test_tables_have_printed_numbers_and_intervals(mini: Path) -> None:
+    paths = {path.name for path in write_ablation_tables(mini, NOWHERE)}
+    groups = {*GROUPS, "joints"} - {"initialisation"}  # of which nothing but baselines was run
+    assert paths == {f"ablation_{name}.{kind}" for name in groups for kind in ("csv", "md")}
+    rows = {r["experiment"]: r for r in read_csv(mini / "tables" / "ablation_losses.csv")}
+    assert (rows["s6_l1"]["AP_printed"], rows["s6_l1"]["AP"], rows["s6_l1"]["verdict"]) == ("58.9", "15.5", WORSE)
+    assert rows["s6"]["measured_from"] == "run" and "s6_oks_person" not in rows
+    text = (mini / "tables" / "ablation_losses.md").read_text()
+    assert text.startswith("**Ablation: losses.**") and "−5.9 to −4.4" in text and "not comparable with printed" in text
+    depth = {r["experiment"]: r for r in read_csv(mini / "tables" / "ablation_depth.csv")}
+    assert (depth["s6"]["gmacs_printed"], depth["s6"]["gmacs_fused_bias"]) == ("22.8", "22.8")
+    assert depth["s6_dw4"]["AP_printed"] == "61.8" and depth["s6_dw4"]["measured_from"] == ""
+    relu = {r["experiment"]: r for r in read_csv(mini / "tables" / "ablation_activation.csv")}
+    assert (relu["s6"]["AP_printed"], relu["s6_relu"]["AP_printed"]) == ("63.8", "61.9")
+    sizes = {r["experiment"]: r for r in read_csv(mini / "tables" / "ablation_resolution.csv")}
+    assert (sizes["s6_r640"]["input_size_here"], sizes["s6_r576"]["AP"]) == ("64", "")
+    joints = {r["experiment"]: r for r in read_csv(mini / "tables" / "ablation_joints.csv")}
+    assert joints["s6_faithful"]["left_eye_far_outside"] == "30.0"
+
+
+def test_tables_are_the_same_bytes_every_time(mini: Path) -> None:
+    before = {path: path.read_bytes() for path in write_ablation_tables(mini, NOWHERE)}
+    assert before == {path: path.read_bytes() for path in write_ablation_tables(mini, NOWHERE)}
+
+
+def test_rows_that_this_run_lacks_come_from_the_reference_and_say_so(tmp_path: Path) -> None:
+    own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
+    fabricated.ablations(own, {"s6": [40.0, 41.0], "s6_l1": [30.0, 32.0]})
+    reference = fabricated.study(tmp_path / "reference", {"s6": 48.0})
+    fabricated.ablations(reference, {"s6": [42.0, 43.0, 44.0], "s6_l1_scaled": [38.0, 38.5, 39.0]})
+    write_ablation_tables(own, reference)
+    rows = {r["experiment"]: r for r in read_csv(own / "tables" / "ablation_losses.csv")}
+    assert [rows[n]["measured_from"] for n in ("s6", "s6_l1", "s6_l1_scaled")] == ["run", "run", "reference"]
+    assert rows["s6_l1_scaled"]["AP_difference"] == "-2.25"  # against the reference's own s6, never this run's
+    text = (own / "tables" / "ablation_losses.md").read_text()
+    assert "scale-normalised L1 (ref)" in text and "(ref) = not in this run" in text and "c0ffee" in text
+    alone = fabricated.study(tmp_path / "alone", {"s6": 50.0})
+    write_ablation_tables(alone, reference)
+    assert {r["measured_from"] for r in read_csv(alone / "tables" / "ablation_losses.csv")} == {"reference", ""}
+
+
+def test_no_ablations_no_tables(tmp_path: Path) -> None:
+    own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
+    assert write_ablation_tables(own, NOWHERE) == [] and write_ablation_figures(own, NOWHERE) == []
+    assert build_ablation("heads", load_results(own)).notes[0].startswith("Nothing trained yet")
+
+
+# --- sentences -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("budgets", "expected"), [
+    ([(10, (1.0, 2.0, 3.0)), (20, (2.0, 3.0, 4.0))], 10),
+    ([(10, (3.0, 2.0, 1.0)), (20, (1.0, 2.0, 3.0)), (30, (2.0, 3.0, 4.0))], 20),
+    ([(10, (1.0, 2.0, 3.0)), (20, (1.0, 3.0, 2.0))], None),
+    ([(10, (1.0, 1.0, 2.0))], None), ([], None)])
+def test_from_which_budget_on_the_order_is_the_papers(budgets: list, expected: int | None) -> None:
+    assert holds_from(budgets) == expected
+
+
+def test_losses_by_budget_are_means_over_seeds(mini: Path) -> None:
+    fabricated.run(mini, "s6", 1, 54.0)
+    budgets = losses_by_budget(load_results(mini))
+    assert [images for images, _ in budgets] == [12000, 24000, 36000]
+    share = 1 - np.exp(-1)
+    assert budgets[0][1] == pytest.approx((22 * share, 23.5 * share, 26 * share))
+
+
+def test_findings_quote_the_numbers(mini: Path) -> None:
+    results = load_results(mini)
+    text = losses_finding(results)
+    assert "15.5 ± 0.5 with L1" in text and "OKS in its place changes it by +3.1 points" in text
+    assert "the order is the paper's from 12,000 images on" in text
+    heads = heads_finding(results)
+    assert "−15.2 points (95 %: " in heads and "left eye 30.0 ± 0.0 % against 1.0 ± 0.0 %" in heads
+    assert "From a person detector" not in heads  # was not run here
+    assert losses_finding(ResultSet(mini / "nothing")) == heads_finding(ResultSet(mini / "nothing")) == ""
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+def test_figures_are_written_and_repeatable(mini: Path) -> None:
+    paths = write_ablation_figures(mini, NOWHERE)
+    assert {p.name for p in paths} == {f"ablation_{stem}.{kind}" for stem in ("losses", "heads", "differences")
+                                       for kind in ("png", "svg")}
+    before = {p: p.read_bytes() for p in paths}
+    write_ablation_figures(mini, NOWHERE)
+    assert before == {p: p.read_bytes() for p in paths}
+
+
+def test_figures_show_what_was_measured(mini: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    results = load_results(mini)
+    losses, heads, others = draw_losses(results), draw_heads(results), draw_differences(results)
+    labels = [text.get_text() for text in losses.axes[1].get_yticklabels()]
+    assert labels == ["s6, L1", "s6, scale-normalised L1"]
+    assert [axes.get_title(loc="left") for axes in others.axes] == [
+        GROUPS[name].title for name in ("depth", "activation", "resolution")]
+    bars = [patch.get_height() for patch in heads.axes[2].patches]
+    assert sorted(bars)[-2:] == pytest.approx([30.0, 30.0]) and len(bars) == 16  # 4 heads, 4 kinds of joints
+    for figure in (losses, heads, others):
+        plt.close(figure)
+
+
+def test_curves_alone_are_drawn_too(tmp_path: Path) -> None:
+    own = fabricated.study(tmp_path / "mini", {"s6": 50.0, "s6_l1": 44.0, "s6_faithful": 20.0})
+    assert {p.stem for p in write_ablation_figures(own, NOWHERE)} == {"ablation_losses", "ablation_heads"}

@@ -1,0 +1,175 @@
+"""The paired bootstrap: its accumulation against pycocotools itself, its intervals against cases done by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.test_scoring import SIGMA, found, truth
+from yolopose.bootstrap import (
+    Resampled,
+    average_precision,
+    difference_interval,
+    draw_images,
+    match_images,
+    paired_bootstrap,
+    paired_bootstrap_seeds,
+    resample,
+)
+from yolopose.data.schema import KeypointSchema
+from yolopose.errors import StudyError
+from yolopose.scoring import score_boxes, score_keypoints
+
+
+def scene(seed: int, images: int = 12) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Random one-joint people, some unlabelled or crowds, with detections near them and elsewhere; scores tie often."""
+    rng = np.random.default_rng(seed)
+    people, detections = [], []
+    for image in range(1, images + 1):
+        for _ in range(rng.integers(0, 5)):
+            x, y = rng.uniform(100, 900, 2)
+            labelled = rng.random() < 0.8
+            crowd = int(not labelled and rng.random() < 0.5)
+            people.append({"at": (x, y, 2 * labelled), "image": image, "iscrowd": crowd})
+            if rng.random() < 0.8:
+                dx, dy = rng.normal(0, 5, 2)
+                detections.append(found(x + dx, y + dy, round(float(rng.random()), 1), image))
+        for _ in range(rng.integers(0, 3)):
+            detections.append(found(*rng.uniform(100, 900, 2), round(float(rng.random()), 1), image))
+    return truth(*people, images=images), detections
+
+
+def repeated(annotations: dict[str, Any], detections: list[dict[str, Any]], counts: list[int]
+             ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The data set in which each image really stands as often as drawn, under new ids in the same order."""
+    images, people, dets = [], [], []
+    for image, times in zip(annotations["images"], counts, strict=True):
+        for _ in range(times):
+            new = len(images) + 1
+            images.append({"id": new})
+            people += [a | {"image_id": new, "id": len(people) + 1 + i} for i, a in enumerate(
+                a for a in annotations["annotations"] if a["image_id"] == image["id"])]
+            dets += [d | {"image_id": new} for d in detections if d["image_id"] == image["id"]]
+    return annotations | {"images": images, "annotations": people}, dets
+
+
+def test_every_image_once_is_pycocotools_on_cocos_own_example(shared: Path) -> None:
+    folder = shared / "oracles" / "coco-val2014-fakekeypoints100"
+    annotations = json.loads((folder / "person_keypoints_val2014_100.json").read_text())
+    results = json.loads((folder / "person_keypoints_val2014_fakekeypoints100_results.json").read_text())
+    category = next(c for c in annotations["categories"] if c.get("keypoints"))
+    ids, sigmas = [i["id"] for i in annotations["images"]], KeypointSchema.from_category(category).sigmas
+    scores = score_keypoints(annotations, results, ids, sigmas)
+    matches = match_images(annotations, results, ids, sigmas)
+    assert matches.ignored.any()  # crowds and persons without keypoints take part
+    found = average_precision(matches, np.ones((1, len(ids)), int))[0]
+    assert found.mean() == pytest.approx(scores["AP"], abs=1e-12)
+    assert (found[0], found[5]) == pytest.approx((scores["AP50"], scores["AP75"]), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_image_once_is_pycocotools(seed: int) -> None:
+    annotations, detections = scene(seed)
+    ids = [i["id"] for i in annotations["images"]]
+    ones = np.ones((1, len(ids)), int)
+    for sigmas, scores in ((SIGMA, score_keypoints(annotations, detections, ids, SIGMA)),
+                           (None, score_boxes(annotations, detections, ids))):
+        found = average_precision(match_images(annotations, detections, ids, sigmas), ones)[0]
+        assert found.mean() == pytest.approx(scores["AP"], abs=1e-12)
+        assert found[0] == pytest.approx(scores["AP50"], abs=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.lists(st.integers(0, 3), min_size=6, max_size=6))
+def test_counts_are_as_if_the_images_were_there_as_often(seed: int, counts: list[int]) -> None:
+    annotations, detections = scene(seed, images=6)
+    # Scores are made distinct: among equal ones, the order between copies of an image has no meaning
+    detections = [d | {"score": d["score"] / 2 + 1e-4 * i} for i, d in enumerate(detections)]
+    value = average_precision(match_images(annotations, detections, range(1, 7), SIGMA), np.array([counts]))[0].mean()
+    copies, copied = repeated(annotations, detections, counts)
+    expected = score_keypoints(copies, copied, range(1, sum(counts) + 1), SIGMA)["AP"] if sum(counts) else -1
+    assert (-1 if np.isnan(value) else value) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_resample_by_hand() -> None:
+    """Image 1: person found at 0.9; image 2: false alarm at 0.95, person missed."""
+    annotations = truth({"at": (200, 200, 2)}, {"at": (200, 200, 2), "image": 2}, images=2)
+    detections = [found(200, 200, 0.9), found(600, 600, 0.95, image=2)]
+    matches = match_images(annotations, detections, [1, 2], SIGMA)
+    once, never, thrice = average_precision(matches, np.array([[1, 1], [0, 2], [3, 1]]))
+    # recall 1/2 at precision 1/2: recalls 0.00 … 0.50 are reached, 51 of 101
+    assert once == pytest.approx([51 / 101 * 0.5] * 10)
+    assert never == pytest.approx([0] * 10)
+    # recall 3/4 at precision 3/4 after the false alarm, which stands first: 76 of 101
+    assert thrice == pytest.approx([76 / 101 * 0.75] * 10)
+
+
+def test_equal_predictions_differ_by_nothing_and_a_better_set_wins() -> None:
+    annotations, detections = scene(3, images=30)
+    same = paired_bootstrap(annotations, detections, detections, range(1, 31), SIGMA, resamples=50)
+    assert same == {metric: {"difference": 0, "low": 0, "high": 0} for metric in ("AP", "AP50")}
+    perfect = [{k: a[k] for k in ("image_id", "category_id", "keypoints", "bbox")} | {"score": 1.0}
+               for a in annotations["annotations"] if a["num_keypoints"] and not a["iscrowd"]]
+    better = paired_bootstrap(annotations, detections, perfect, range(1, 31), SIGMA, resamples=200)["AP"]
+    worse = paired_bootstrap(annotations, perfect, detections, range(1, 31), SIGMA, resamples=200)["AP"]
+    assert 0 < better["low"] < better["difference"] < better["high"]
+    assert worse == pytest.approx({"difference": -better["difference"], "low": -better["high"],
+                                   "high": -better["low"]})
+    assert better == paired_bootstrap(annotations, detections, perfect, range(1, 31), SIGMA, resamples=200)["AP"]
+
+
+def test_pairing_removes_the_difficulty_of_the_images() -> None:
+    """The same people missed on half of the images by both, one more missed by a: paired, the interval is narrow."""
+    annotations = truth(*({"at": (200, 200, 2), "image": i} for i in range(1, 41)), images=40)
+    b = [found(200, 200, 0.9, i) for i in range(1, 21)]
+    a = b[:-1]
+    gap = paired_bootstrap(annotations, a, b, range(1, 41), SIGMA)["AP50"]
+    matches = match_images(annotations, b, range(1, 41), SIGMA)
+    alone = resample(matches, draw_images(40, 1000, 0)).values["AP50"]
+    assert gap["difference"] == pytest.approx(1 / 40, abs=0.01) and gap["low"] == 0
+    assert gap["high"] - gap["low"] < 0.4 * np.subtract(*np.percentile(alone, (97.5, 2.5)))
+
+
+def test_several_seeds_are_averaged_inside_each_resample() -> None:
+    annotations, one = scene(5, images=20)
+    two = [d | {"score": 1 - d["score"]} for d in one]
+    three = [d for d in one if d["score"] > 0.5]
+    ids, draws = range(1, 21), draw_images(20, 100, 7)
+    runs = [resample(match_images(annotations, p, ids, SIGMA), draws) for p in (one, two, three)]
+    gap = paired_bootstrap_seeds(annotations, [one, two], [two, three], ids, SIGMA, 100, seed=7)["AP"]
+    by_hand = (runs[2].values["AP"] - runs[0].values["AP"]) / 2
+    assert gap["difference"] == pytest.approx((runs[2].point["AP"] - runs[0].point["AP"]) / 2)
+    assert (gap["low"], gap["high"]) == pytest.approx(tuple(np.percentile(by_hand, (2.5, 97.5))))
+
+
+def test_drawing_seeds_too_widens_the_interval() -> None:
+    def run(value: float) -> Resampled:
+        return Resampled(dict.fromkeys(("AP", "AP50"), value), dict.fromkeys(("AP", "AP50"), np.full(400, value)))
+
+    a, b = [run(0.1), run(0.1), run(0.1)], [run(0.2), run(0.3), run(0.4)]
+    fixed = difference_interval(a, b)["AP"]
+    assert fixed == pytest.approx({"difference": 0.2, "low": 0.2, "high": 0.2})
+    drawn = difference_interval(a, b, resample_seeds=True)["AP"]
+    assert (drawn["low"], drawn["high"]) == pytest.approx((0.1, 0.3)) and drawn["difference"] == pytest.approx(0.2)
+
+
+def test_resamples_without_a_person_say_nothing() -> None:
+    annotations = truth({"at": (200, 200, 2)}, images=3)
+    gap = paired_bootstrap(annotations, [], [found(200, 200, 0.9)], [1, 2, 3], SIGMA, resamples=200)
+    assert gap["AP"] == pytest.approx({"difference": 1.0, "low": 1.0, "high": 1.0})
+
+
+def test_what_cannot_be_resampled_is_refused() -> None:
+    annotations, detections = scene(1)
+    with pytest.raises(StudyError, match="same seeds on both sides"):
+        paired_bootstrap_seeds(annotations, [detections], [detections] * 2, [1, 2], SIGMA)
+    with pytest.raises(StudyError, match="at least one"):
+        paired_bootstrap(annotations, detections, detections, [1, 2], SIGMA, resamples=0)
+    with pytest.raises(StudyError, match="AP is not defined"):
+        paired_bootstrap(truth(images=1), [], [], [1], SIGMA)

@@ -1,0 +1,154 @@
+"""Grouping joints without identity, and what counts as a joint given to another person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolopose.data.schema import KeypointSchema
+from yolopose.errors import StudyError
+from yolopose.grouping import Limbs, assign_groups, fit_limbs, group_joints
+from yolopose.matching import match_people
+from yolopose.mistaken import grouping_report, nearer_to_another, overlaps
+
+# A chain of four joints with limbs of 10, 20 and 10 px.
+SKELETON = ((0, 1), (1, 2), (2, 3))
+FIGURE = np.array([[0, 0], [0, 10], [0, 30], [0, 40]], float)
+SCHEMA = KeypointSchema(("a", "b", "c", "d"), np.full(4, 0.05), np.arange(4), SKELETON)
+LIMBS = Limbs(SKELETON, np.array([0.75, 1.5, 0.75]), slack=2.0)
+
+
+def crowd(*shifts: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points, kinds and owners of shifted figures."""
+    points = np.concatenate([FIGURE + shift for shift in shifts])
+    return points, np.tile(np.arange(4), len(shifts)), np.repeat(np.arange(len(shifts)), 4)
+
+
+def test_limb_lengths_are_shares_of_the_persons_mean_limb():
+    people = np.concatenate([np.tile(FIGURE, (2, 1, 1)), np.full((2, 4, 1), 2)], 2)
+    people[1, :, :2] *= 7  # another scale
+    limbs = fit_limbs(people, SKELETON)
+    np.testing.assert_allclose(limbs.lengths, [0.75, 1.5, 0.75])  # of the mean 40 / 3 px
+    assert limbs.slack == pytest.approx(1.0)  # every limb of a person implies the same scale
+
+
+def test_limbs_need_labels_and_a_skeleton():
+    hidden = np.zeros((3, 4, 3))
+    with pytest.raises(StudyError, match="no skeleton, or no training person .* add `skeleton`"):
+        fit_limbs(hidden, SKELETON)
+    with pytest.raises(StudyError, match="skeleton"):
+        fit_limbs(np.ones((3, 4, 3)), ())
+
+
+def test_people_apart_are_put_together_right():
+    points, kinds, owners = crowd((0, 0), (100, 0), (0, 200))
+    order = np.random.default_rng(0).permutation(len(points))
+    groups = group_joints(points[order], kinds[order], LIMBS)
+    assert (assign_groups(groups, owners[order]) == owners[order]).all()
+    assert groups.max() == 2
+
+
+def test_the_nearest_joint_wins_even_where_it_is_anothers():
+    """The second person's joint b lies nearer to the first one's a than the first one's own b does."""
+    points, kinds, owners = crowd((0, 0), (12, 0))
+    points[1], points[5] = (4, 10), (1, 10)
+    given_to = assign_groups(group_joints(points, kinds, LIMBS), owners)
+    assert given_to[1] == 1 and given_to[5] == 0
+    assert (given_to[[0, 4]] == [0, 1]).all()
+
+
+def test_a_limb_too_long_for_its_group_is_refused():
+    points, kinds, _ = crowd((0, 0))
+    points[3] = (0, 500)
+    assert group_joints(points, kinds, LIMBS).tolist() == [0, 0, 0, 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 5), st.floats(0.1, 50))
+def test_groups_hold_no_joint_twice_and_do_not_depend_on_scale(seed: int, people: int, scale: float):
+    rng = np.random.default_rng(seed)
+    points, kinds = rng.uniform(0, 100, (4 * people, 2)), np.tile(np.arange(4), people)
+    groups = group_joints(points, kinds, LIMBS)
+    assert len({(g, k) for g, k in zip(groups.tolist(), kinds.tolist(), strict=True)}) == len(points)
+    np.testing.assert_array_equal(groups, group_joints(points * scale, kinds, LIMBS))
+
+
+def test_groups_and_people_are_paired_once_each():
+    groups, owners = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 0])
+    # group 0 is person 0's (2 joints); group 1 is person 1's; group 2, also of person 0, is nobody's
+    assert assign_groups(groups, owners).tolist() == [0, 0, 0, 1, 1, -1]
+    assert assign_groups(np.empty(0, int), np.empty(0, int)).tolist() == []
+
+
+def test_nearer_to_another_person_by_hand():
+    truth = np.array([[[0, 0, 2], [10, 0, 1]], [[4, 0, 2], [0, 0, 0]]], float)
+    wrong, other = nearer_to_another(np.array([[[3.0, 0], [10, 0]]]), truth, np.array([0]))
+    assert wrong.tolist() == [[True, False]]
+    assert other.tolist() == [[1.0, np.inf]]  # nobody else shows the second joint
+    wrong, other = nearer_to_another(np.array([[[3.0, 0], [9, 0]]]), truth, np.array([1]))
+    assert wrong.tolist() == [[False, False]] and other[0, 1] == np.inf  # its own person does not show it
+
+
+def test_overlaps():
+    boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [50, 50, 60, 60.0]])
+    np.testing.assert_allclose(overlaps(boxes), [1 / 3, 1 / 3, 0])
+    assert overlaps(boxes[:1]).tolist() == [0]
+
+
+def annotations(*shifts: tuple[float, float]) -> dict[str, Any]:
+    rows = []
+    for n, (x, y) in enumerate(shifts, 1):
+        joints = np.concatenate([FIGURE + (x, y), np.full((4, 1), 2)], 1)
+        rows.append({"id": n, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 800.0,
+                     "bbox": [x - 10, y, 20, 40], "keypoints": joints.ravel().tolist()})
+    return {"annotations": rows}
+
+
+def predictions(truth: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"image_id": 1, "category_id": 1, "score": 0.9, "bbox": a["bbox"],
+             "keypoints": [v if i % 3 < 2 else 0.9 for i, v in enumerate(a["keypoints"])]}
+            for a in truth["annotations"]]
+
+
+def test_a_perfect_model_takes_no_joint_and_a_wrong_one_does():
+    truth = annotations((0, 0), (15, 0))
+    found = predictions(truth)
+    report = grouping_report(truth, match_people(truth, found, 4, [1]), LIMBS, SCHEMA)
+    for part in ("truth_grouped", "truth_lost", "predicted_grouped", "ours_nearer", "ours_taken", "ours_mixed",
+                 "grouped_taken"):
+        assert (report[part]["joints"], report[part]["wrong"]) == (8, 0), part
+    assert report["ours_taken"]["by_people"][0]["joints"] == 8
+    assert [row["joints"] for row in report["ours_taken"]["by_overlap"]] == [0, 0, 8, 0]  # IoU 1/7
+
+    found[0]["keypoints"][9:11] = [15, 40]  # the first person's last joint at the second one's
+    report = grouping_report(truth, match_people(truth, found, 4, [1]), LIMBS, SCHEMA)
+    assert report["ours_taken"]["wrong"] == report["ours_nearer"]["wrong"] == 1
+    assert report["ours_taken"]["rate"] == 1 / 8 and report["ours_mixed"]["wrong"] == 1
+
+
+def test_a_pose_that_is_wholly_anothers_is_taken_but_not_mixed():
+    truth = annotations((0, 0), (15, 0))
+    found = predictions(truth)[:1]
+    found[0]["keypoints"] = predictions(truth)[1]["keypoints"]  # the first person's box, the second one's pose
+    report = grouping_report(truth, match_people(truth, found, 4, [1]), LIMBS, SCHEMA)
+    assert (report["ours_taken"]["wrong"], report["ours_mixed"]["wrong"]) == (4, 0)
+
+
+def test_nearer_is_not_yet_taken():
+    truth = annotations((0, 0), (15, 0))
+    found = predictions(truth)
+    found[0]["keypoints"][9:11] = [9, 46]  # 10.8 px from its own joint and 8.5 from the other's: found at neither
+    report = grouping_report(truth, match_people(truth, found, 4, [1]), LIMBS, SCHEMA)
+    assert (report["ours_nearer"]["wrong"], report["ours_taken"]["wrong"]) == (1, 0)
+
+
+def test_images_with_one_person_have_nothing_to_mistake():
+    truth = annotations((0, 0))
+    report = grouping_report(truth, match_people(truth, predictions(truth), 4, [1]), LIMBS, SCHEMA)
+    assert report["ours_taken"] == report["truth_grouped"]
+    assert (report["ours_taken"]["joints"], report["ours_taken"]["rate"]) == (0, None)
+    assert report["grouped_minus_mixed"]["difference"] is None

@@ -1,0 +1,514 @@
+"""Post-training quantization: layers, scales, sensitivities, files, the study's record, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.coco_folder import make_folder
+from yolopose import quantize, quantize_speed
+from yolopose.checkpoints import save_weights
+from yolopose.config import Study, load_study, load_variants
+from yolopose.data.coco import CocoDataset, load_dataset
+from yolopose.errors import StudyError
+from yolopose.export import MAP_NAMES, export_network
+from yolopose.figures_quantize import draw_curve
+from yolopose.measured import load_results
+from yolopose.models.yolov5 import build_model
+from yolopose.onnx_network import OnnxNetwork, open_session
+from yolopose.quantize import load_quantization, quantize_study, share_recovered, summary
+from yolopose.quantize_layers import (
+    OPSET,
+    Scheme,
+    calibrate,
+    list_layers,
+    power_of_two_scale,
+    prepare_graph,
+    quantize_graph,
+    wide_tensors,
+)
+from yolopose.quantize_run import SPLITS, choose_images
+from yolopose.quantize_sensitivity import choose_layers, prediction_distance, round_one_layer
+from yolopose.quantize_speed import compare_speed, interleaved_times
+from yolopose.results import file_sha256, read_json, write_json
+
+# --- a graph small enough to follow by hand --------------------------------------------------------------------------
+# images (1, 3, 4, 4) -> a: 1×1, ReLU -> b: 3×3 depth-wise, SiLU ┐
+#                              └─────────── pool ────────────────┴ concat -> c: 1×1 -> out
+
+LAYERS = ("a", "b", "c")
+
+
+def tensor(name: str, values: np.ndarray) -> TensorProto:
+    return numpy_helper.from_array(np.asarray(values, np.float32), name)
+
+
+def small_graph() -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["images", "a.weight", "a.bias"], ["a_conv"], "a", kernel_shape=[1, 1]),
+        helper.make_node("Relu", ["a_conv"], ["a_out"], "a_relu"),
+        helper.make_node("Conv", ["a_out", "b.weight", "b.bias"], ["b_conv"], "b", kernel_shape=[3, 3],
+                         pads=[1, 1, 1, 1], group=2),
+        helper.make_node("Sigmoid", ["b_conv"], ["b_sigmoid"], "b_sigmoid"),
+        helper.make_node("Mul", ["b_conv", "b_sigmoid"], ["b_out"], "b_mul"),
+        helper.make_node("MaxPool", ["a_out"], ["pooled"], "pool", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Concat", ["b_out", "pooled"], ["joined"], "concat", axis=1),
+        helper.make_node("Conv", ["joined", "c.weight", "c.bias"], ["out"], "c", kernel_shape=[1, 1])]
+    weights = [tensor("a.weight", rng.normal(size=(2, 3, 1, 1))), tensor("a.bias", rng.normal(size=2)),
+               tensor("b.weight", rng.normal(size=(2, 1, 3, 3))), tensor("b.bias", rng.normal(size=2)),
+               tensor("c.weight", rng.normal(size=(5, 4, 1, 1))), tensor("c.bias", rng.normal(size=5))]
+    graph = helper.make_graph(nodes, "small", [helper.make_tensor_value_info("images", 1, [1, 3, 4, 4])],
+                              [helper.make_tensor_value_info("out", 1, [1, 5, 4, 4])], weights)
+    return onnx.shape_inference.infer_shapes(helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10))
+
+
+@pytest.fixture(scope="module")
+def graph() -> onnx.ModelProto:
+    return small_graph()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    """(8, 3, 4, 4) pixels in [0, 1], multiples of 1/255."""
+    return (np.random.default_rng(1).integers(0, 256, (8, 3, 4, 4)) / 255).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def ranges(graph, pictures) -> Any:
+    return calibrate(graph, iter(pictures))
+
+
+def stored(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+def output(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+    return open_session(model.SerializeToString(), 1).run(None, {"images": image[None]})[0]
+
+
+def test_layers_are_convolutions_with_their_activation(graph):
+    layers = list_layers(graph)
+    assert [layer.name for layer in layers] == list(LAYERS)
+    assert [layer.outputs for layer in layers] == [("a_conv", "a_out"), ("b_conv", "b_sigmoid", "b_out"), ("out",)]
+    assert [layer.macs for layer in layers] == [3 * 2 * 16, 9 * 2 * 16, 4 * 5 * 16]
+
+
+def test_layers_need_a_size_and_a_convolution(graph):
+    open_size = onnx.ModelProto()
+    open_size.CopyFrom(graph)
+    del open_size.graph.value_info[:]
+    with pytest.raises(StudyError, match="a: the graph does not say how large its output is"):
+        list_layers(open_size)
+    none = helper.make_model(helper.make_graph([helper.make_node("Relu", ["images"], ["out"])], "none", [], []))
+    with pytest.raises(StudyError, match="no convolution"):
+        list_layers(none)
+
+
+@pytest.mark.parametrize(("wide", "expected"), [
+    ((), set()),
+    (("a",), {"a_conv", "a_out", "pooled", "joined"}),
+    (("b",), {"b_conv", "b_sigmoid", "b_out", "joined"}),
+    (("c",), {"out"}),
+])
+def test_what_is_no_convolution_passes_on_the_widest_precision(graph, wide, expected):
+    assert wide_tensors(graph, list_layers(graph), wide) == (expected, {"images"})
+
+
+def test_ranges_are_the_smallest_and_largest_values(graph, pictures, ranges):
+    assert float(ranges["images"].range_value[1].max()) == pictures.max()
+    weight, bias = stored(graph)["a.weight"][..., 0, 0], stored(graph)["a.bias"]
+    values = np.einsum("oc,nchw->nohw", weight, pictures) + bias[:, None, None]
+    low, high = (float(np.min(v)) for v in ranges["a_out"].range_value)
+    assert (low, high) == (pytest.approx(max(values.min(), 0)), pytest.approx(values.max(), rel=1e-5))
+
+
+def test_eight_bits(graph, ranges, pictures):
+    layers = list_layers(graph)
+    values = stored(quantize_graph(graph, ranges, layers))
+    assert values["images_scale"] == np.float32(1 / 255) and values["images_zero_point"] == 0
+    for name in LAYERS:
+        weight, scale = stored(graph)[f"{name}.weight"], values[f"{name}.weight_scale"]
+        assert values[f"{name}.weight_quantized"].dtype == np.int8 and values[f"{name}.weight_zero_point"] == 0
+        assert scale == pytest.approx(np.abs(weight).max() / 127, rel=1e-2)  # onnxruntime divides by 127.5
+        np.testing.assert_allclose(values[f"{name}.weight_quantized"] * scale, weight, atol=0.51 * scale)
+    assert values["out_zero_point"].dtype == np.uint8
+    error = np.abs(output(quantize_graph(graph, ranges, layers), pictures[0]) - output(graph, pictures[0])).max()
+    assert 1e-4 < error < 0.2
+
+
+def test_sixteen_bits_are_two_hundred_times_as_near(graph, ranges, pictures):
+    layers = list_layers(graph)
+    wide = quantize_graph(graph, ranges, layers, wide=LAYERS)
+    values = stored(wide)
+    assert values["a.weight_quantized"].dtype == np.int16 and values["out_zero_point"].dtype == np.uint16
+    assert values["images_zero_point"].dtype == np.uint8
+    error8, error16 = (np.abs(output(model, pictures[0]) - output(graph, pictures[0])).max()
+                       for model in (quantize_graph(graph, ranges, layers), wide))
+    assert error16 < error8 / 50
+
+
+def test_a_mixed_graph_has_both(graph, ranges):
+    values = stored(quantize_graph(graph, ranges, list_layers(graph), wide=["c"]))
+    assert values["c.weight_quantized"].dtype == np.int16 and values["out_zero_point"].dtype == np.uint16
+    assert values["a.weight_quantized"].dtype == np.int8 and values["joined_zero_point"].dtype == np.uint8
+    with pytest.raises(StudyError, match="nowhere: no such layer"):
+        quantize_graph(graph, ranges, list_layers(graph), wide=["nowhere"])
+
+
+def test_one_scale_a_channel(graph, ranges):
+    values = stored(quantize_graph(graph, ranges, list_layers(graph), Scheme(per_channel=True)))
+    assert values["c.weight_scale"].shape == (5,) and values["out_scale"].shape == ()
+
+
+def test_power_of_two_scales(graph, ranges, pictures):
+    model = quantize_graph(graph, ranges, list_layers(graph), Scheme(power_of_two=True))
+    scales = {name: value for name, value in stored(model).items()
+              if name.endswith("_scale") and name != "images_scale" and "bias" not in name}
+    assert len(scales) > 6
+    for name, value in scales.items():
+        assert np.log2(value) == np.round(np.log2(value)), name
+    assert set(int(v) for n, v in stored(model).items() if n.endswith("_zero_point")) <= {0, 128}
+    assert np.abs(output(model, pictures[0]) - output(graph, pictures[0])).max() < 0.4
+
+
+@pytest.mark.parametrize(("low", "high", "expected"), [
+    (0.0, 127.5, (0.5, 0)), (0.0, 128.0, (1.0, 0)), (-1.0, 0.5, (2.0**-6, 128)), (-127.0, 3.0, (1.0, 128)),
+])
+def test_power_of_two_scale(low, high, expected):
+    assert power_of_two_scale(low, high) == expected
+
+
+@given(st.floats(-1e4, 0), st.floats(1e-3, 1e4))
+def test_a_power_of_two_scale_covers_the_range_and_is_less_than_twice_too_wide(low, high):
+    scale, zero = power_of_two_scale(low, high)
+    reach, limit = (high, 255) if low >= 0 else (max(-low, high), 127)
+    assert scale * limit >= reach * (1 - 1e-9) and scale * limit < 2 * reach * (1 + 1e-9)
+    assert zero in (0, 128)
+
+
+# --- sensitivities ---------------------------------------------------------------------------------------------------
+
+def test_rounding_one_layer_is_what_the_quantizer_does(graph, ranges, pictures):
+    """With c alone rounded, its output is the 8-bit graph's up to the rounding of the layers before it."""
+    layers = {layer.name: layer for layer in list_layers(graph)}
+    eight = quantize_graph(graph, ranges, list(layers.values()))
+    values, weights = stored(eight), stored(graph)
+    rounded = round_one_layer(graph, layers["c"], eight)
+    joined = onnx.ModelProto()
+    joined.CopyFrom(graph)
+    joined.graph.output.extend([helper.make_tensor_value_info("joined", 1, [1, 4, 4, 4])])
+    x = open_session(joined.SerializeToString(), 1).run(["joined"], {"images": pictures[:1]})[0]
+    weight = values["c.weight_quantized"][..., 0, 0] * values["c.weight_scale"]
+    y = np.einsum("oc,nchw->nohw", weight, x) + weights["c.bias"][:, None, None]
+    scale, zero = values["out_scale"], float(values["out_zero_point"])
+    expected = (np.clip(np.round(y / scale) + zero, 0, 255) - zero) * scale
+    np.testing.assert_allclose(output(rounded, pictures[0]), expected, atol=1.01 * scale)
+    assert (np.abs(output(rounded, pictures[0]) - expected) < 1e-4).mean() > 0.95  # but for ties in rounding
+    assert "b_conv_scale" not in stored(round_one_layer(graph, layers["a"], eight))
+
+
+def row(score: float, x: float, side: float = 10.0) -> list[float]:
+    """One decoded anchor with one joint at (x, 0) and a box of ``side`` px."""
+    return [0, 0, side, side, score, 1.0, x, 0, 1.0]
+
+
+@pytest.mark.parametrize(("other", "expected"), [
+    ([row(1.0, 0), row(0.5, 0)], 0.0),
+    ([row(0.8, 0), row(0.5, 0)], 0.2**2 / 1.25),
+    ([row(1.0, 10), row(0.5, 0)], (1 - np.exp(-0.5)) / 1.25),  # 10 px; variance (2 · 0.5)², area 100
+    ([row(1.0, 0), row(0.5, 1e6)], 0.25 / 1.25),
+])
+def test_prediction_distance(other, expected):
+    reference = torch.tensor([[row(1.0, 0), row(0.5, 0)]])
+    assert prediction_distance(reference, torch.tensor([other]), np.array([0.5])) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_most_sensitive_layers_are_chosen():
+    values = {"a": 0.1, "b": 3.0, "c": 0.1, "d": float("nan"), "e": 0.2}
+    assert choose_layers(values, 0.6) == ["d", "b", "e"] and choose_layers(values, 0.8)[-1] == "a"
+    assert choose_layers(values, 0) == [] and set(choose_layers(values, 1)) == set(values)
+
+
+# --- files and networks ----------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> tuple[Any, Path]:
+    model = build_model(load_variants()["yolov5s6_pose_relu"], 3, 0.125, seed=0).eval().fuse()
+    return model, export_network(model, tmp_path_factory.mktemp("network") / "network.onnx", 64)
+
+
+def test_the_prepared_graph_is_the_network(network):
+    model, path = network
+    prepared = prepare_graph(path)
+    assert prepared.opset_import[0].version == OPSET and len(prepared.opset_import) == 1
+    layers = list_layers(prepared)
+    convolutions = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    assert sorted(layer.name for layer in layers) == sorted(convolutions)
+    backbone = [layer for layer in layers if "m_kpt" not in layer.name and len(layer.outputs) > 1]
+    assert {len(layer.outputs) for layer in backbone} == {2}  # ReLU; the keypoint branch keeps SiLU
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = OnnxNetwork(prepared.SerializeToString(), model.detect)(images)
+    for a, b in zip(found, model(images), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_that_is_no_network_is_refused(network, tmp_path, graph):
+    model, _ = network
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(StudyError, match="broken.onnx: is no ONNX model that can be read"):
+        prepare_graph(broken)
+    with pytest.raises(StudyError, match="broken.onnx: is no ONNX model"):
+        OnnxNetwork(broken, model.detect)
+    with pytest.raises(StudyError, match="absent.onnx: not found"):
+        prepare_graph(tmp_path / "absent.onnx")
+    with pytest.raises(StudyError, match="absent.onnx: not found"):
+        open_session(tmp_path / "absent.onnx")
+    onnx.save(graph, tmp_path / "other.onnx")
+    with pytest.raises(StudyError, match="its outputs are out and not box_p3"):
+        OnnxNetwork(tmp_path / "other.onnx", model.detect)
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(graph)
+    renamed.graph.input[0].name = renamed.graph.node[0].input[0] = "pixels"
+    onnx.save(renamed, tmp_path / "pixels.onnx")
+    with pytest.raises(StudyError, match="its inputs are not the one called 'images'"):
+        prepare_graph(tmp_path / "pixels.onnx")
+
+
+def test_calibration_images():
+    class Split:
+        image_dir = "train2017"
+
+        def __init__(self, length: int):
+            self.length = length
+
+        def __len__(self) -> int:
+            return self.length
+
+    calibration, held_out = choose_images(Split(96), 64, 16)  # type: ignore[arg-type]
+    assert len(set(calibration)) == 64 and len(set(held_out)) == 16 and not set(calibration) & set(held_out)
+    assert choose_images(Split(96), 64, 16) == (calibration, held_out)  # type: ignore[arg-type]
+    calibration, held_out = choose_images(Split(60), 64, 16)  # type: ignore[arg-type]
+    assert len(calibration) == 60 and len(held_out) == 16 and set(held_out) <= set(calibration)
+    with pytest.raises(StudyError, match="only 49 are asked for; quantization needs at least 50"):
+        choose_images(Split(96), 49, 16)  # type: ignore[arg-type]
+    with pytest.raises(StudyError, match="only 12 does the training split of train2017 have"):
+        choose_images(Split(12), 64, 16)  # type: ignore[arg-type]
+
+
+# --- speed -----------------------------------------------------------------------------------------------------------
+
+def test_speed_rows():
+    found = compare_speed(["yolov5s6_pose_relu"], ["int8"], input_size=64, width_factor=0.125, rounds=2, threads=1)
+    float32, int8 = found["rows"]
+    assert (float32["model"], float32["faster"], float32["smaller"]) == ("float32", 1, 1)
+    assert int8["model"] == "int8" and int8["smaller"] > 1.5 and int8["ms"] >= int8["ms_min"] > 0
+    assert int8["faster"] == pytest.approx(float32["ms"] / int8["ms"], rel=0.1)
+    assert found["input_size"] == 64 and found["threads"] == 1 and found["vnni"] in (True, False, None)
+
+
+def test_sessions_take_turns():
+    order: list[str] = []
+
+    class Session:
+        def __init__(self, name: str):
+            self.name = name
+
+        def run(self, *_: Any) -> None:
+            order.append(self.name)
+
+    times = interleaved_times({"a": Session("a"), "b": Session("b")}, {}, rounds=3)
+    assert order == ["a", "b"] * 5 and {len(values) for values in times.values()} == {3}
+
+
+def test_speed_needs_keypoints_and_a_size(monkeypatch):
+    with pytest.raises(StudyError, match="without keypoints"):
+        compare_speed(["yolov5s6_person"], rounds=1, width_factor=0.125)
+    with pytest.raises(StudyError, match="100"):
+        compare_speed(["yolov5s6_pose_relu"], input_size=100, rounds=1, width_factor=0.125)
+    with pytest.raises(StudyError, match="32"):
+        compare_speed(["yolov5s6_pose_relu"], input_size=32, rounds=1, width_factor=0.125)
+
+
+# --- a study ---------------------------------------------------------------------------------------------------------
+
+def prepare_run(study: Study, dataset: CocoDataset, experiment: str, variant: str = "") -> Path:
+    run = study.run(experiment, 0)
+    folder = study.run_dir(experiment, 0)
+    name = variant or run.variant.name
+    model = build_model(load_variants()[name], 0 if name.endswith("person") else 3, 0.125, seed=0)
+    save_weights(folder / "weights.pt", model, 0.125, 64, dataset.schema.as_dict(), {})
+    write_json(folder / "run.json", {
+        "experiment": experiment, "profile": "smoke", "config": run.as_dict(), "config_hash": run.hash,
+        "data_fingerprint": dataset.fingerprint, "weights_sha256": file_sha256(folder / "weights.pt")})
+    write_json(folder / "metrics.json", {"val": {"AP": 0.5, "AP50": 0.6, "images": 4}})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> tuple[Study, CocoDataset]:
+    """A study at 64 px with an eighth of the width, and 54 training images."""
+    root = tmp_path_factory.mktemp("quantize")
+    dataset = load_dataset(make_folder(root / "tiny", images=80))
+    dataset = replace(dataset, val=dataset.val.subset(range(6)))
+    study = load_study("smoke", results=root / "results")
+    return replace(study, profile=replace(study.profile, width_factor=0.125, sizes={960: 64})), dataset
+
+
+@pytest.fixture(scope="module")
+def quantized(tiny) -> tuple[Study, CocoDataset]:
+    study, dataset = tiny
+    with pytest.MonkeyPatch.context() as patch:
+        prepare_run(study, dataset, "s6_relu")
+        prepare_run(study, dataset, "s6")
+        patch.setattr(quantize_speed, "compare_speed", lambda *_, **__: {"rows": []})
+        quantize_study(study, dataset, calibration_images=50)
+    return study, dataset
+
+
+def test_a_study_writes_files_metrics_and_its_record(quantized):
+    study, dataset = quantized
+    report = load_quantization(study.results_dir)
+    assert report is not None
+    assert report["calibration"]["images"] == 50 and report["sensitivity"]["held_out"]
+    assert not set(report["calibration"]["image_ids"]) & set(report["sensitivity"]["image_ids"])
+    rows = {(r["experiment"], r["model"]): r for r in report["models"]}
+    assert set(rows) == {("s6_relu", model) for model in SPLITS} | {("s6", "float32"), ("s6", "int8")}
+    sizes = {model: rows["s6_relu", model]["size_mib"] for model in SPLITS}
+    assert sizes["float32"] > sizes["int16"] > sizes["mixed"] > sizes["int8"]
+    metrics = read_json(study.run_dir("s6_relu", 0) / "quantized.json")
+    assert list(metrics) == list(SPLITS.values())
+    assert set(read_json(study.run_dir("s6", 0) / "quantized.json")) == {"val_float32_onnx", "val_int8"}
+    for model, split in SPLITS.items():
+        row_ = rows["s6_relu", model]
+        assert row_["AP"] == metrics[split]["AP"] and metrics[split]["images"] == 4
+        props = {p.key: p.value for p in onnx.load(study.results_dir / row_["file"]).metadata_props}
+        assert props["model"] == model and len(props["layers_16bit"].split()) == row_["layers_16bit"]
+    layers = report["layers"]
+    assert sum(layer["share_gmacs"] for layer in layers) == pytest.approx(1, abs=1e-3)
+    chosen = [layer for layer in layers if layer["bits"] == 16]
+    assert len(chosen) == rows["s6_relu", "mixed"]["layers_16bit"] == round(0.3 * len(layers))
+    assert max(layer["rank"] for layer in chosen) == len(chosen)
+    assert [point["fraction"] for point in report["curve"]] == [0, 0.3, 1]
+    assert report["curve"][-1]["share_gmacs_16bit"] == 1
+    assert report["contrasts"]["relu_minus_silu_int8"]["AP"].keys() == {"difference", "low", "high"}
+    assert "reason" in report["contrasts"]["relu_minus_silu_int8_pow2"]
+
+
+def test_metrics_of_quantized_models_join_the_runs(quantized):
+    study, _ = quantized
+    results = load_results(study.results_dir)
+    assert {"val", "val_int8", "val_mixed"} <= set(results.runs["s6_relu"][0].metrics)
+    path = study.run_dir("s6", 0) / "quantized.json"
+    text = path.read_text()
+    path.write_text("[]")
+    with pytest.raises(StudyError, match=r"quantized\.json: must be a JSON object"):
+        load_results(study.results_dir)
+    path.write_text(text)
+
+
+def test_what_is_done_is_kept_and_what_is_lost_is_made_again(quantized, monkeypatch):
+    study, dataset = quantized
+    monkeypatch.setattr(quantize_speed, "compare_speed", lambda *_, **__: {"rows": []})
+    before = {path: path.stat().st_mtime_ns for path in study.results_dir.rglob("*.*")}
+    rows = quantize_study(study, dataset, calibration_images=50)
+    assert rows == summary(read_json(study.results_dir / "quantization.json"))
+    assert {path: path.stat().st_mtime_ns for path in study.results_dir.rglob("*.*")} == before
+    lost = study.results_dir / "export" / "s6_relu_seed0_int8.onnx"
+    digest = file_sha256(lost)
+    lost.unlink()
+    assert quantize_study(study, dataset, calibration_images=50) == rows
+    assert file_sha256(lost) == digest
+    kept = [path for path in before if path.suffix == ".onnx" and path != lost]
+    assert all(path.stat().st_mtime_ns == before[path] for path in kept)
+
+
+def test_eight_bit_predictions_come_from_the_file(quantized):
+    """The stored file, evaluated by itself, gives other raw maps than float32, but near ones."""
+    study, _ = quantized
+    images = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    maps = {model: open_session(study.results_dir / "export" / f"s6_relu_seed0_{model}.onnx").run(
+        list(MAP_NAMES), {"images": images}) for model in ("float32", "int16", "int8")}
+    gaps = {model: max(np.abs(a - b).max() for a, b in zip(maps[model], maps["float32"], strict=True))
+            for model in ("int16", "int8")}
+    assert 0 < gaps["int16"] < gaps["int8"] < 1
+
+
+def test_a_study_refuses_bad_input(tiny, tmp_path):
+    study, dataset = tiny
+    empty = replace(study, results_dir=tmp_path / "empty")
+    with pytest.raises(StudyError, match=r"s6_relu/seed0/run\.json: not found; quantization needs s6_relu"):
+        quantize_study(empty, dataset)
+    prepare_run(empty, dataset, "s6_relu")
+    with pytest.raises(StudyError, match="only 49 are asked for"):
+        quantize_study(empty, dataset, calibration_images=49)
+    few = replace(dataset, train=dataset.train.subset(range(10)))
+    with pytest.raises(StudyError, match="only 10 does the training split"):
+        quantize_study(empty, few)
+    with pytest.raises(StudyError, match="data fingerprint"):
+        quantize_study(empty, replace(dataset, fingerprint="other"))
+    prepare_run(empty, dataset, "s6_relu", "yolov5s6_person")
+    with pytest.raises(StudyError, match="without keypoints"):
+        quantize_study(empty, dataset)
+    folder = prepare_run(empty, dataset, "s6_relu")
+    (folder / "weights.pt").write_bytes(b"no weights")
+    with pytest.raises(StudyError, match="is not the file that run.json describes"):
+        quantize_study(empty, dataset)
+    (folder / "weights.pt").unlink()
+    with pytest.raises(StudyError, match=r"weights\.pt: not found"):
+        quantize_study(empty, dataset)
+    shutil.rmtree(folder)
+    odd = replace(study, results_dir=tmp_path / "odd", profile=replace(study.profile, sizes={960: 96}))
+    prepare_run(odd, dataset, "s6_relu")
+    with pytest.raises(StudyError, match="96"):
+        quantize_study(odd, dataset)
+
+
+def test_share_recovered():
+    def changes(int8: float, mixed: float) -> dict[str, Any]:
+        return {"int8": {"AP": {"difference": int8}}, "mixed": {"AP": {"difference": mixed}}}
+
+    assert share_recovered(changes(-0.063, -0.013)) == {"share": pytest.approx(0.7937, abs=1e-4)}  # Table 5
+    assert "reason" in share_recovered(changes(0.001, 0.002))
+
+
+def test_a_record_of_another_kind_is_refused(tmp_path):
+    assert load_quantization(tmp_path) is None
+    write_json(tmp_path / "quantization.json", {"models": []})
+    with pytest.raises(StudyError, match=r"quantization\.json: is not what quantize_study writes"):
+        load_quantization(tmp_path)
+
+
+def test_the_figure_shows_the_curve_and_its_ends():
+    models = [{"experiment": "s6_relu", "model": model, "AP": ap} for model, ap in
+              {"float32": 0.62, "int8": 0.55, "int8_channel": 0.6, "int8_pow2": 0.54, "mixed": 0.6}.items()]
+    curve = [{"experiment": "s6_relu", "fraction": f, "share_layers_16bit": f, "share_gmacs_16bit": f**2, "AP": ap}
+             for f, ap in ((0, 0.55), (0.3, 0.6), (1, 0.62))]
+    figure = draw_curve({"profile": "mini", "seeds": [0], "models": models, "curve": curve})
+    left, right = figure.axes
+    line = next(one for one in left.lines if one.get_label() == "8 and 16 bits, mixed")
+    assert list(line.get_xdata()) == [0, 30, 100] and list(line.get_ydata()) == pytest.approx([55, 60, 62])
+    other = next(one for one in right.lines if one.get_label() == "8 and 16 bits, mixed")
+    assert list(other.get_xdata()) == pytest.approx([0, 9, 100])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "float32 (62.0)" in labels and "mixed precision of Table 5 (60.0)" in labels
+    two = draw_curve({"profile": "mini", "seeds": [0, 1], "models": models,
+                      "curve": curve + [point | {"AP": point["AP"] - 0.01} for point in curve]})
+    assert "2 seeds" in two.get_suptitle() and two.axes[0].containers
+
+
+def test_settings_of_smoke_cover_every_kind_of_model():
+    assert set(quantize.SMOKE.silu_models) <= set(quantize.Settings().silu_models)
+    assert quantize.SMOKE.timed == ("yolov5s6_pose_relu",)

@@ -1,0 +1,126 @@
+"""The ablations' findings in sentences, made from the stored numbers so that text and numbers cannot part."""
+
+from __future__ import annotations
+
+from yolopose.ablations import Row, ablation_rows, joint_rates
+from yolopose.figures_curves import read_curves
+from yolopose.measured import ResultSet
+from yolopose.spread import Measurement, difference
+from yolopose.stored import paired_interval
+
+PAPER_ORDER = ("s6_l1", "s6_l1_scaled", "s6")  # Table 3, worst first
+
+
+def losses_by_budget(results: ResultSet) -> list[tuple[int, tuple[float, ...]]]:
+    """AP of Table 3's losses while training: (images seen, AP in percent of each of ``PAPER_ORDER``), mean over seeds,
+    at the budgets that all of them reached."""
+    curves = read_curves(results)
+    points: list[dict[int, list[float]]] = []
+    for name in PAPER_ORDER:
+        found: dict[int, list[float]] = {}
+        for rows in curves.get(name, {}).values():
+            for row in rows:
+                if row.get("val_AP") not in (None, ""):
+                    found.setdefault(int(row["images"]), []).append(100 * float(row["val_AP"]))
+        points.append(found)
+    return [(images, tuple(sum(found[images]) / len(found[images]) for found in points))
+            for images in sorted(set.intersection(*(set(found) for found in points)))]
+
+
+def holds_from(budgets: list[tuple[int, tuple[float, ...]]]) -> int | None:
+    """The smallest budget from which on AP always rises in the paper's order; ``None`` if it does not at the last."""
+    start = None
+    for images, values in reversed(budgets):
+        if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+            break
+        start = images
+    return start
+
+
+def losses_finding(results: ResultSet) -> str:
+    """On Table 3: the two steps of the paper's order with both intervals, and from which budget on the order holds.
+
+    Args:
+        results: the main set; its ablations decide the steps, its own curves show longer budgets.
+
+    Returns:
+        Sentences; empty where neither was run.
+    """
+    sentences = []
+    ablations = results.ablations
+    if ablations and all(name in ablations.runs for name in PAPER_ORDER):
+        values = {name: ablations.measure(name, "val", "AP") for name in PAPER_ORDER}
+        if all(values.values()):
+            sentences.append(f"After {ablations.images_seen('s6')} ({ablations.scale()}) AP is {values['s6_l1']} with "
+                             f"L1, {values['s6_l1_scaled']} with scale-normalised L1 and {values['s6']} with OKS.")
+            steps = (("Scale normalisation", "s6_l1", "s6_l1_scaled"), ("OKS in its place", "s6_l1_scaled", "s6"))
+            sentences += [f"{words} changes it by {_change(ablations, a, b, 'AP')}." for words, a, b in steps]
+    for found, whose in ((results, "the main runs"), (ablations, "the ablations")):
+        if found is None or len(budgets := losses_by_budget(found)) < 2:
+            continue
+        start, last = holds_from(budgets), budgets[-1]
+        told = "; ".join(f"{images:,} images: " + " < ".join(
+            f"{name} {value:.1f}" for value, name in sorted(zip(values, ("L1", "scaled L1", "OKS"), strict=True)))
+            for images, values in budgets if images in (budgets[0][0], last[0]))
+        answer = (f"from {start:,} images on" if start is not None
+                  else f"at no budget up to the last, {last[0]:,} images")
+        sentences.append(f"While training, in {whose}, the order is the paper's {answer} ({told}).")
+    return " ".join(sentences)
+
+
+def heads_finding(results: ResultSet, reference: ResultSet | None = None) -> str:
+    """On the released head against the repaired one, from scratch and from a detector, and on its two defects.
+
+    Args:
+        results: the main set, whose ablations are read.
+        reference: the committed main set; its ablations speak where this run has none.
+    """
+    rows = {row.experiment: row for row in
+            ablation_rows("heads", results.ablations, reference.ablations if reference else None)}
+    if not {"s6", "s6_faithful"} <= set(rows):
+        return ""
+    repaired, released = rows["s6"], rows["s6_faithful"]
+    source = repaired.results
+    whose = "; committed reference" if repaired.from_reference else ""
+    sentences = [
+        f"From scratch, after {source.images_seen('s6')} ({source.scale()}{whose}), the repaired head reaches AP "
+        f"{repaired.measure('AP')}, AP50 {repaired.measure('AP50')} and box AP {repaired.measure('box_AP')}, the "
+        f"released one AP {released.measure('AP')}, AP50 {released.measure('AP50')} and box AP "
+        f"{released.measure('box_AP')}: {_difference(released, 'AP')} in AP and {_difference(released, 'box_AP')} in "
+        "box AP."]
+    for name, words in (("s6_mixed_layout", "The mixed layout alone changes AP by"),
+                        ("s6_misplaced_priors", "The misplaced priors alone change AP by")):
+        if name in rows and rows[name].measure("AP"):
+            sentences.append(f"{words} {_difference(rows[name], 'AP')}.")
+    if "s6_faithful_from_person" in rows and "s6_from_person" in rows:
+        other = rows["s6_faithful_from_person"]
+        sentences.append(f"From a person detector AP is {other.measure('AP')} with the released head and "
+                         f"{rows['s6_from_person'].measure('AP')} with the repaired one: {_difference(other, 'AP')} in "
+                         f"AP and {_difference(other, 'box_AP')} in box AP.")
+    far = [joint_rates(row.results, row.experiment, "far_outside") for row in (released, repaired)]
+    if all("left eye" in found for found in far):
+        told = [f"{name} {far[0][name]} % against {far[1][name]} %" for name in far[0]]
+        sentences.append("Predicted far outside the person's box, released against repaired: " + ", ".join(told) + ".")
+    return " ".join(sentences)
+
+
+def _difference(row: Row, metric: str) -> str:
+    return _change(row.results, row.baseline, row.experiment, metric)
+
+
+def _change(results: ResultSet, a: str, b: str, metric: str) -> str:
+    """``b − a`` in words with its intervals: ``−3.0 points (95 %: −3.4 to −2.6 over seeds, … over images)``."""
+    kind, _, name = metric.rpartition("_")
+    split = "val_box" if kind == "box" else "val"
+    x, y = results.measure(a, split, name), results.measure(b, split, name)
+    if x is None or y is None:
+        return "an unknown number of points"
+    return _points(x, y, str(paired_interval(results, a, b, name, kind or "pose") or ""))
+
+
+def _points(x: Measurement, y: Measurement, images: str) -> str:
+    gap, half = difference(x, y)
+    intervals = [f"{gap - half:+.1f} to {gap + half:+.1f} over seeds"] if half is not None else ["one seed"]
+    if images:
+        intervals.append(f"{images} over images")
+    return f"{gap:+.1f} points (95 %: {', '.join(intervals)})".replace("-", "−")
