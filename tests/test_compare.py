@@ -366,6 +366,9 @@ def test_a_number_of_the_ablations_alone_is_compared_and_named(mini: Path) -> No
     ("{compare: [{stored: runtime.json, key: slope.ms, half: slope.half}, '<', 0.6]}", WITHIN_NOISE, ""),
     ("{compare: [{stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}, '<', .7]}", WITHIN_NOISE, ""),
     ("{compare: [{stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}, '<', 0.9]}", REPRODUCED, ""),
+    ("{compare: [{stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}, '>', .35]}", REPRODUCED,
+     "0.5 (0.4 to 0.8) > 0.35"),  # only the side that looks towards the other number counts
+    ("{compare: [0.35, '<', {stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}]}", REPRODUCED, ""),
     ("{compare: [{stored: runtime.json, key: sizes.1}, '==', 4]}", REPRODUCED, ""),
     ("{compare: [{stored: runtime.json, key: standalone}, '==', 1]}", REPRODUCED, ""),
     ("{compare: [{stored: s6/tta.json, key: gain}, '>', 0]}", NOT_REPRODUCED, "-1"),

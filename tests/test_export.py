@@ -37,6 +37,7 @@ from yolopose.export import (
     export_study,
     export_weights,
     run_alone,
+    summary,
 )
 from yolopose.export_parity import OnnxModel, TorchModel, compare_people, is_near_tie, match_people, measure_parity
 from yolopose.models.yolov5 import YOLOPose, build_model
@@ -310,6 +311,9 @@ def test_a_study_exports_what_is_trained_and_only_once(trained):
     assert row["size_mib"] == pytest.approx(path.stat().st_size / 2**20, abs=1e-3)
     assert row["parity"]["holds"] and row["parity"]["images"] == 4 and list(row["operators"]) == ["ai.onnx"]
     assert {"git", "packages", "hardware"} <= set(row)
+    brief = summary(rows)[0]
+    assert (brief["same"], brief["others"]) == (row["parity"]["people"], 0)
+    assert float(brief["keypoints_px"]) < 0.01 and float(brief["PyTorch_ms"]) > 0
     stamp = path.stat().st_mtime_ns
     assert export_study(study, dataset) == rows and path.stat().st_mtime_ns == stamp
     path.write_bytes(b"damaged")

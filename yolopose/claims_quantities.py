@@ -24,12 +24,26 @@ SMOKE_REASON = "the numbers of the smoke profile mean nothing"
 
 @dataclass(frozen=True)
 class Value:
-    """A number, half of its 95 % interval (``None``: one seed), whether it was measured, and how to print it."""
+    """A number, half of its 95 % interval (``None``: one seed), whether it was measured, and how to print it.
+
+    ``sides`` are the parts of an asymmetric interval below and above the number, of which ``half`` is then the wider.
+    """
 
     number: float
     text: str
     half: float | None = 0.0
     measured: bool = False
+    sides: tuple[float, float] | None = None
+
+    @property
+    def below(self) -> float | None:
+        """How far the interval reaches below the number."""
+        return self.sides[0] if self.sides else self.half
+
+    @property
+    def above(self) -> float | None:
+        """How far it reaches above."""
+        return self.sides[1] if self.sides else self.half
 
 
 class Missing(Exception):
@@ -118,16 +132,19 @@ class Quantities:
 
     def _stored(self, stored: str, key: str, half: str | None = None, low: str | None = None, high: str | None = None,
                 percent: bool = False) -> Value:
-        """A number that a stage stored. One with an interval counts as measured: the interval decides; of an asymmetric
-        one the wider side counts. One without is exact. Behaviour, unlike an accuracy, is comparable at any scale."""
+        """A number that a stage stored: one with an interval counts as measured, so that the interval decides; one
+        without is exact. Behaviour, unlike an accuracy, is comparable at any scale."""
         if (low is None) != (high is None) or (half is not None and low is not None):
             raise ValueError(f"{stored}: {key}: needs half, or low and high, or neither")
         found = self.read(stored, key, percent)
-        width = self.read(stored, half, percent) if half else 0.0
+        if half:
+            width = self.read(stored, half, percent)
+            return Value(found, f"{found:.4g} ± {width:.2g}", width, measured=True)
         if low and high:
-            width = max(found - self.read(stored, low, percent), self.read(stored, high, percent) - found, 0.0)
-        interval = bool(half or low)
-        return Value(found, f"{found:.4g}" + (f" ± {width:.2g}" if interval else ""), width, measured=interval)
+            bottom, top = self.read(stored, low, percent), self.read(stored, high, percent)
+            sides = (max(found - bottom, 0.0), max(top - found, 0.0))
+            return Value(found, f"{found:.4g} ({bottom:.4g} to {top:.4g})", max(sides), True, sides)
+        return Value(found, f"{found:.4g}")
 
     def read(self, stored: str, key: str, percent: bool = False) -> float:
         """One number of a stored file, times 100 with ``percent``; those of the smoke profile mean nothing."""

@@ -115,7 +115,10 @@ class Judge:
         value = Quantities(self.results, self.paper_dir).value
         a, b, margin = value(left), value(right), float(rule.get("margin", 0))
         gap = a.number - b.number
-        half = None if a.half is None or b.half is None else math.hypot(a.half, b.half)
+        low = high = half = None
+        if a.half is not None and b.half is not None:
+            low, high = gap - math.hypot(a.below, b.above), gap + math.hypot(a.above, b.below)
+            half = gap - low if gap > 0 else high - gap  # the side of the interval that looks towards 0
         if operator not in SYMBOLS:
             raise ValueError(f"unknown operator {operator!r}")
         values = f"{a.text} {'against' if operator == '==' else SYMBOLS[operator]} {b.text}"
@@ -128,10 +131,12 @@ class Judge:
         else:
             holds = advantage > margin + 1e-9 or ("=" in operator and advantage >= margin - 1e-9)
             verdict = REPRODUCED if holds else NOT_REPRODUCED
-        reason = {
-            NOT_COMPARABLE: f"{UNDECIDED} of {margin:g}; run more seeds",
-            WITHIN_NOISE: f"95 % interval of the difference: {gap - (half or 0):+.3g} to {gap + (half or 0):+.3g}"}
-        return Outcome(verdict, f"{values} (false)" if verdict == NOT_REPRODUCED else values, reason.get(verdict, ""))
+        reason = ""
+        if verdict == NOT_COMPARABLE:
+            reason = f"{UNDECIDED} of {margin:g}; run more seeds"
+        elif verdict == WITHIN_NOISE:
+            reason = f"95 % interval of the difference: {low:+.3g} to {high:+.3g}"
+        return Outcome(verdict, f"{values} (false)" if verdict == NOT_REPRODUCED else values, reason)
 
     def _ordering(self, rule: dict[str, Any]) -> Outcome:
         split, metric, full = rule["split"], rule["metric"], self.results.full_scale

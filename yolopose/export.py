@@ -240,17 +240,18 @@ def _export_run(study: Study, run: RunConfig, dataset: CocoDataset, images: int)
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of :func:`export_study` in brief, for a table: parity in px of the input, milliseconds an image."""
-    return [{
-        "experiment": row["experiment"], "file": row["file"], "MiB": row["size_mib"], "opset": row["opset"],
-        "images": row["parity"]["images"], "people": row["parity"]["people"], "same": row["parity"]["same_people"],
-        "near-ties": row["parity"]["near_ties"], "others": row["parity"]["other_differences"],
-        "boxes_px": row["parity"]["largest_difference"]["boxes_px"],
-        "keypoints_px": row["parity"]["largest_difference"]["keypoints_px"],
-        "scores": row["parity"]["largest_difference"]["scores"],
-        "PyTorch_ms": 1e3 * row["seconds_per_image"]["pytorch"],
-        "onnxruntime_ms": 1e3 * row["seconds_per_image"]["onnxruntime"],
-    } for row in rows]
+    """The rows of :func:`export_study` in brief, for a table: differences in px of the input, milliseconds an image."""
+    brief = []
+    for row in rows:
+        parity, seconds = row["parity"], row["seconds_per_image"]
+        brief.append({
+            "experiment": row["experiment"], "file": row["file"], "MiB": f"{row['size_mib']:.2f}", "opset": row["opset"],
+            "images": parity["images"], "people": parity["people"], "same": parity["same_people"],
+            "near-ties": parity["near_ties"], "others": parity["other_differences"],
+            **{name: f"{value:.6f}" for name, value in parity["largest_difference"].items()},
+            "PyTorch_ms": f"{1e3 * seconds['pytorch']:.1f}", "onnxruntime_ms": f"{1e3 * seconds['onnxruntime']:.1f}",
+        })
+    return brief
 
 
 def run_alone(model: Path | str, photo: Path | str, out: Path | str, confidence: float | None = None) -> str:

@@ -122,4 +122,4 @@ def constant_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"part": name, "scores above": confidence, "ms": part["median_ms"],
              "ms a person": part["slope_ms"]["value"], "95 % low": part["slope_ms"]["low"],
              "95 % high": part["slope_ms"]["high"], f"{MANY} persons, % of the image":
-                 100 * part[f"share_at_{MANY}"]["value"]} for name, confidence, part in parts]
+                 round(100 * part[f"share_at_{MANY}"]["value"], 3)} for name, confidence, part in parts]

@@ -235,13 +235,17 @@ def expected_outputs(stage: Stage, target: Target) -> list[str]:
         wanted += [f"{folder}/{name}" for folder in folders for name in ("run.json", "curve.csv")]
     elif stage.name == "evaluate":
         wanted += [f"{folder}/{name}" for folder in folders for name in ("metrics.json", "predictions.json.gz")]
+        wanted += [f"{folder}/joints.json" for folder, run in zip(folders, runs, strict=True)
+                   if run.variant.head != "person"]
         wanted += [f"{ABLATIONS}.json"] if target.ablations else ["scenes.json", "runtime.json"]
+        wanted += [f"{folder}/tta.json" for folder in folders if folder.startswith("s6/") and not target.ablations]
     else:
         wanted += {
             "data": ["data.json"],
             "complexity": ["complexity.csv", "architecture.json", "loss_shape.json"],
             "export": ["export.json", "quantization.json"],
-            "tables": [f"tables/table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")],
+            "tables": [f"tables/table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")]
+            + ["tables/tta_audit.csv", "tables/tta_audit.md"],
             "figures": [f"figures/figure{n}.{kind}" for n in range(1, 7) for kind in ("png", "svg")],
             "report": ["comparison.csv", "claims.csv", "report.html"],
         }[stage.name]

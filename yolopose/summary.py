@@ -14,7 +14,7 @@ from yolopose.stages import STAGES, read_records
 
 METRICS = ("AP", "AP50", "AP75")
 DECIDERS = {"run": "this run", "paper": "the paper's own tables", "official code": "the released code",
-            "later issue": "experiments still to come"}
+            "nothing at hand": "nothing at hand"}
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ view's prediction returns to the frame of the scale-1 letterbox before views are
   (:func:`consensus`): a cluster's score is the mean over all scales, its places are averaged by score. Pooling all
   candidates under one suppression would be simpler and keep a person found at one scale only at its full score, but
   also every false detection of the scale that suits the model least, and it averages nothing. On 200 training images
-  of ``mini``, at whose double scale the model finds hardly anybody, pooling did worse (AP 0.054 against 0.067).
+  of ``mini`` pooling did worse (AP 0.054 against 0.067; a model of half width that finds hardly anybody at scale 2).
 * **both**: each scale is averaged with its mirrored view, then the scales are clustered.
 
 Nothing of this was chosen on the images that it is reported on.
