@@ -47,7 +47,8 @@ for name in ("ablations",) if ABLATIONS else ("scenes", "runtime"):
     put(name + ".json", "{}")
 """,
     "05_export_quantize": 'put("export.json", "{}")\nput("quantization.json", "{}")',
-    "06_tables": 'for n in range(1, 6):\n    for kind in ("csv", "md", "tex"):\n        put(f"tables/table{n}.{kind}")\n'
+    "06_tables": 'for n in range(1, 6):\n    for kind in ("csv", "md", "tex"):\n'
+                 '        put(f"tables/table{n}.{kind}")\n'
                  'for kind in ("csv", "md"):\n    put(f"tables/tta_audit.{kind}")',
     "07_figures": 'for n in range(1, 7):\n    for kind in ("png", "svg"):\n        put(f"figures/figure{n}.{kind}")',
     "08_report": 'put("comparison.csv", "id,experiment,verdict\\na,s6,reproduced\\n")\n'

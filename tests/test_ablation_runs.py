@@ -39,8 +39,8 @@ def kpt(loss: str, pred: torch.Tensor, target: torch.Tensor, size: torch.Tensor,
 
 
 def two_persons() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Person 0: one joint off by (3, −1) cells, one exact; person 1: one joint off by (0, 2), the other absent. Boxes of
-    3 × 4 and 6 × 8 cells."""
+    """Person 0: one joint off by (3, −1) cells, one exact; person 1: one joint off by (0, 2), the other absent. Boxes
+    of 3 × 4 and 6 × 8 cells."""
     target = torch.tensor([[[4.0, 4, 2], [4, 4, 1]], [[4.0, 4, 2], [0, 0, 0]]])  # 0.5 cells at stride 8
     pred = torch.full((2, 2, 3), 0.5)  # decodes to 0.5 cells
     pred[0, 0, :2] += torch.tensor([1.5, -0.5])

@@ -26,7 +26,7 @@ from yolopose.figures_quantize import draw_curve
 from yolopose.measured import load_results
 from yolopose.models.yolov5 import build_model
 from yolopose.onnx_network import OnnxNetwork, open_session
-from yolopose.quantize import load_quantization, quantize_study, share_recovered, summary
+from yolopose.quantize import quantize_study
 from yolopose.quantize_layers import (
     OPSET,
     Scheme,
@@ -37,6 +37,7 @@ from yolopose.quantize_layers import (
     quantize_graph,
     wide_tensors,
 )
+from yolopose.quantize_record import load_quantization, share_recovered, summary
 from yolopose.quantize_run import SPLITS, choose_images
 from yolopose.quantize_sensitivity import choose_layers, prediction_distance, round_one_layer
 from yolopose.quantize_speed import compare_speed, interleaved_times
@@ -374,6 +375,7 @@ def quantized(tiny) -> tuple[Study, CocoDataset]:
         prepare_run(study, dataset, "s6_relu")
         prepare_run(study, dataset, "s6")
         patch.setattr(quantize_speed, "compare_speed", lambda *_, **__: {"rows": []})
+        patch.setattr(quantize, "RESAMPLES", 50)
         quantize_study(study, dataset, calibration_images=50)
     return study, dataset
 
@@ -422,6 +424,7 @@ def test_metrics_of_quantized_models_join_the_runs(quantized):
 def test_what_is_done_is_kept_and_what_is_lost_is_made_again(quantized, monkeypatch):
     study, dataset = quantized
     monkeypatch.setattr(quantize_speed, "compare_speed", lambda *_, **__: {"rows": []})
+    monkeypatch.setattr(quantize, "RESAMPLES", 50)
     before = {path: path.stat().st_mtime_ns for path in study.results_dir.rglob("*.*")}
     rows = quantize_study(study, dataset, calibration_images=50)
     assert rows == summary(read_json(study.results_dir / "quantization.json"))

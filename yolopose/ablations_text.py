@@ -109,7 +109,7 @@ def _difference(row: Row, metric: str) -> str:
 
 
 def _change(results: ResultSet, a: str, b: str, metric: str) -> str:
-    """``b − a`` in words with its intervals: ``−3.0 points (95 %: −3.4 to −2.6 over seeds, … over images)``."""
+    """``b − a`` in words with its intervals: ``−3.0 points (95 % −3.4 to −2.6 over seeds, … over images)``."""
     kind, _, name = metric.rpartition("_")
     split = "val_box" if kind == "box" else "val"
     x, y = results.measure(a, split, name), results.measure(b, split, name)
@@ -120,7 +120,7 @@ def _change(results: ResultSet, a: str, b: str, metric: str) -> str:
 
 def _points(x: Measurement, y: Measurement, images: str) -> str:
     gap, half = difference(x, y)
-    intervals = [f"{gap - half:+.1f} to {gap + half:+.1f} over seeds"] if half is not None else ["one seed"]
-    if images:
-        intervals.append(f"{images} over images")
-    return f"{gap:+.1f} points (95 %: {', '.join(intervals)})".replace("-", "−")
+    intervals = [f"{gap - half:+.1f} to {gap + half:+.1f} over seeds"] if half is not None else []
+    intervals += [f"{images} over images"] if images else []
+    told = (["one seed"] if half is None else []) + (["95 % " + ", ".join(intervals)] if intervals else [])
+    return f"{gap:+.1f} points ({'; '.join(told)})".replace("-", "−")

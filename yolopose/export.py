@@ -245,9 +245,9 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         parity, seconds = row["parity"], row["seconds_per_image"]
         brief.append({
-            "experiment": row["experiment"], "file": row["file"], "MiB": f"{row['size_mib']:.2f}", "opset": row["opset"],
-            "images": parity["images"], "people": parity["people"], "same": parity["same_people"],
-            "near-ties": parity["near_ties"], "others": parity["other_differences"],
+            "experiment": row["experiment"], "file": row["file"], "MiB": f"{row['size_mib']:.2f}",
+            "opset": row["opset"], "images": parity["images"], "people": parity["people"],
+            "same": parity["same_people"], "near-ties": parity["near_ties"], "others": parity["other_differences"],
             **{name: f"{value:.6f}" for name, value in parity["largest_difference"].items()},
             "PyTorch_ms": f"{1e3 * seconds['pytorch']:.1f}", "onnxruntime_ms": f"{1e3 * seconds['onnxruntime']:.1f}",
         })

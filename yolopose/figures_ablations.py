@@ -33,8 +33,9 @@ def _style(experiments: Sequence[str], experiment: str) -> tuple[str, str]:
 
 
 def _trajectories(axes: Axes, results: ResultSet, experiments: Sequence[str], quantity: str) -> None:
-    """Accuracy against images seen: curves of the main set (dashed) and of the ablations (solid, seeds thin), and the
-    ablations' final scores with their standard deviation."""
+    """Accuracy against images seen: curves of the main set (dashed) and of the ablations (solid, seeds thin), which are
+    scored on a part of val while training, and the ablations' final scores on all of val with their standard deviation.
+    """
     key, (split, metric) = CURVES[quantity]
     for source, dash in ((results, "--"), (results.ablations, "-")):
         curves = read_curves(source) if source else {}
@@ -48,8 +49,8 @@ def _trajectories(axes: Axes, results: ResultSet, experiments: Sequence[str], qu
                     lines.append(points)
                     axes.plot(*zip(*points, strict=True), dash, color=colour, linewidth=0.7, alpha=0.5)
             if lines:
-                axes.plot(*zip(*_mean(lines), strict=True), dash, color=colour, linewidth=1.7, marker=marker,
-                          markersize=4, markerfacecolor="white" if dash == "--" else colour)
+                axes.plot(*zip(*_mean(lines), strict=True), dash, color=colour, linewidth=1.7,
+                          marker=marker if source is results else None, markersize=4, markerfacecolor="white")
     shown = [name for name in experiments if results.ablations and name in results.ablations.runs]
     for index, experiment in enumerate(shown):
         value = results.ablations.measure(experiment, split, metric)
@@ -57,7 +58,7 @@ def _trajectories(axes: Axes, results: ResultSet, experiments: Sequence[str], qu
         if value and seen[0]:
             colour, marker = _style(experiments, experiment)
             shift = 1 + 0.02 * (index - (len(shown) - 1) / 2)  # apart, as their budgets are the same
-            axes.errorbar(max(seen) * shift, value.mean, value.spread or 0, color=colour, marker=marker, markersize=6.5,
+            axes.errorbar(max(seen) * shift, value.mean, value.spread, color=colour, marker=marker, markersize=6.5,
                           capsize=3, linewidth=1.2, zorder=4)
     axes.set_xlim(left=0)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
@@ -119,6 +120,10 @@ def _forest_handles() -> list:
             Line2D([], [], color=BAND, linewidth=7, label="95 % over images (paired bootstrap)")]
 
 
+def _forest_legend(axes: Axes) -> None:
+    axes.legend(handles=_forest_handles(), fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.16))
+
+
 def draw_losses(results: ResultSet, reference: ResultSet | None = None) -> Figure | None:
     """AP against images seen, one line a loss, and each loss's difference to the released OKS loss.
 
@@ -139,7 +144,7 @@ def draw_losses(results: ResultSet, reference: ResultSet | None = None) -> Figur
     _trajectories(left, results, LOSS_LINES, "AP")
     left.set_title("AP against images seen", loc="left")
     if _forest(right, rows, "Against OKS as released"):
-        right.legend(handles=_forest_handles(), fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=1)
+        _forest_legend(right)
     else:
         right.remove()
     _legend(figure, "losses", LOSS_LINES, results)
@@ -170,7 +175,7 @@ def draw_heads(results: ResultSet, reference: ResultSet | None = None) -> Figure
     if not _far_outside(left, rows):
         left.remove()
     if _forest(right, rows, "AP of the released head against the repaired"):
-        right.legend(handles=_forest_handles(), fontsize=8, loc="best")
+        _forest_legend(right)
     else:
         right.remove()
     _legend(figure, "heads", both, results)
@@ -188,7 +193,7 @@ def _far_outside(axes: Axes, rows: Sequence[Row]) -> bool:
         for at, name in enumerate(JOINTS):
             if name in rates:
                 axes.bar(at + (index - (len(found) - 1) / 2) * width, rates[name].mean, width * 0.9,
-                         yerr=rates[name].spread or 0, color=_style(both, row.experiment)[0],
+                         yerr=rates[name].spread, color=_style(both, row.experiment)[0],
                          hatch="//" if row.experiment in DETECTOR else None, edgecolor="white", linewidth=0,
                          error_kw={"elinewidth": 1, "capsize": 2})
     axes.set_xticks(range(len(JOINTS)), [name.replace(" and ", "\nand ") for name in JOINTS])

@@ -14,25 +14,24 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from yolopose.config import Study
 from yolopose.data.coco import CocoDataset
-from yolopose.errors import StudyError
 from yolopose.lock import results_in_use
 from yolopose.quantize_layers import OPSET
+from yolopose.quantize_record import FILE, load_quantization, share_recovered, summary
 from yolopose.quantize_run import FORMAT, MIXED, SPLITS, Evaluated, QuantizedRun, letterboxed
 from yolopose.quantize_sensitivity import DISTANCE
-from yolopose.results import config_hash, provenance, read_json, write_json
+from yolopose.results import config_hash, provenance, write_json
 
 if TYPE_CHECKING:
     from yolopose.bootstrap import Resampled
 
 RELU, SILU = "s6_relu", "s6"  # the paper's Table 5, and the same model with the activation that it replaced
-FILE, RUN_FILE = "quantization.json", "quantized.json"
+RUN_FILE = "quantized.json"
 RESAMPLES = 1000
 ABOUT = {
     "layer": "a convolution with its activation; its precision is that of its weights and its output; concatenation, "
@@ -83,26 +82,19 @@ def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int =
         StudyError: too few calibration images, ``s6_relu`` is not trained, or its results are stale.
     """
     settings = SMOKE if study.profile.name == "smoke" else Settings()
-    names = [RELU] + [SILU for seed in study.seeds[:1] if (study.run_dir(SILU, seed) / "run.json").is_file()]
+    with_silu = all((study.run_dir(SILU, seed) / "run.json").is_file() for seed in study.seeds)
     runs = {name: [QuantizedRun(study, study.run(name, seed), dataset, calibration_images,
-                                settings.sensitivity_images) for seed in study.seeds] for name in names}
+                                settings.sensitivity_images) for seed in study.seeds]
+            for name in ((RELU, SILU) if with_silu else (RELU,))}
     key = config_hash([FORMAT, vars(settings), {name: [run.key for run in each] for name, each in runs.items()}])
     path = study.results_dir / FILE
-    stored = read_json(path) if path.is_file() else {}
+    stored = load_quantization(study.results_dir) or {}
     if stored.get("key") == key and _complete(study, stored, runs):
         return summary(stored)
     with results_in_use(study.results_dir, "quantize_study"):
         report = _quantize(study, runs, settings)
         write_json(path, {"key": key, **report})
     return summary(report)
-
-
-def summary(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of ``quantization.json`` as a notebook shows them."""
-    return [{"experiment": row["experiment"], "seed": row["seed"], "model": row["model"], "MiB": row["size_mib"],
-             "AP": row["AP"], "change": row["AP_change"], "low": row.get("AP_low"), "high": row.get("AP_high"),
-             "AP50": row["AP50"], "AP50 change": row["AP50_change"], "16-bit layers": row["share_layers_16bit"],
-             "16-bit GMACs": row["share_gmacs_16bit"]} for row in report["models"]]
 
 
 def _complete(study: Study, stored: dict[str, Any], runs: dict[str, list[QuantizedRun]]) -> bool:
@@ -118,15 +110,16 @@ def _quantize(study: Study, runs: dict[str, list[QuantizedRun]], settings: Setti
     started = time.perf_counter()
     relu = runs[RELU][0]
     models = {RELU: tuple(SPLITS), SILU: settings.silu_models}
-    draws = draw_images(len(relu.image_ids), RESAMPLES, seed=0)
+    draws = draw_images(len(relu.scored), RESAMPLES, seed=0)
     rows: list[dict[str, Any]] = []
     resampled: dict[str, dict[str, list[Resampled]]] = {}
     for name, each in runs.items():
         for run in each:
             found = {model: run.evaluate(model) for model in models[name]}
             write_json(run.run_dir / RUN_FILE, {SPLITS[model]: one.metrics for model, one in found.items()})
-            scores = {model: resample(match_images(run.dataset.val.annotations, one.predictions, run.image_ids,
-                                                   run.sigmas), draws) for model, one in found.items()}
+            truth, ids = run.scored.annotations, run.scored.image_ids()
+            scores = {model: resample(match_images(truth, one.predictions, ids, run.sigmas), draws)
+                      for model, one in found.items()}
             for model, one in found.items():
                 rows.append(_row(study, run, model, one, found["float32"], change(scores, model)))
                 resampled.setdefault(name, {}).setdefault(model, []).append(scores[model])
@@ -178,12 +171,6 @@ def _contrasts(resampled: dict[str, dict[str, list[Resampled]]]) -> dict[str, di
             _gains(silu["float32"], silu[model]), _gains(relu["float32"], relu[model])) if model in silu else {
             "reason": f"{SILU} was not quantized so"}
     return found
-
-
-def share_recovered(changes: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
-    """Which share of the AP that 8 bits lose the mixed precision brings back; a reason where 8 bits lose nothing."""
-    lost, mixed = changes["int8"]["AP"]["difference"], changes["mixed"]["AP"]["difference"]
-    return {"share": round(1 - mixed / lost, 4)} if lost < 0 else {"reason": "8 bits lost no AP: nothing to bring back"}
 
 
 def _row(study: Study, run: QuantizedRun, model: str, found: Evaluated, float32: Evaluated,
@@ -240,18 +227,3 @@ def _calibration_record(run: QuantizedRun) -> dict[str, Any]:
         digest.update(pixels.round().astype(np.uint8).tobytes())
     return {"images": len(run.calibration), "image_ids": run.dataset.train.image_ids(run.calibration),
             "hash": digest.hexdigest()[:16], "split": "train", "method": "MinMax", "input_size": run.run.input_size}
-
-
-def load_quantization(results_dir: Path | str) -> dict[str, Any] | None:
-    """``quantization.json`` of a results folder; ``None`` where nothing was quantized.
-
-    Raises:
-        StudyError: the file is damaged or is not one of :func:`quantize_study`.
-    """
-    path = Path(results_dir) / FILE
-    if not path.is_file():
-        return None
-    value = read_json(path)
-    if not isinstance(value, dict) or not {"models", "curve", "changes"} <= set(value):
-        raise StudyError(f"{path}: is not what quantize_study writes; delete it and quantize again")
-    return value

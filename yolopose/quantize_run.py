@@ -117,10 +117,10 @@ class QuantizedRun:
     def sigmas(self) -> np.ndarray:
         return self.dataset.schema.sigmas
 
-    @property
-    def image_ids(self) -> list[int]:
-        """Validation images that are scored: those with keypoints."""
-        return self.dataset.val.image_ids(self.dataset.val.with_keypoints())
+    @cached_property
+    def scored(self) -> CocoSplit:
+        """The validation images with keypoints, on which the paper's AP is taken."""
+        return self.dataset.val.subset(self.dataset.val.with_keypoints())
 
     @cached_property
     def graph(self) -> ModelProto:
@@ -193,9 +193,9 @@ class QuantizedRun:
         payload = self._serialise(self.build(model, wide), model, wide)
         if path is not None:
             atomic_write(path, payload)
-        predictions = predict_split(OnnxNetwork(payload, self.model.detect), self.dataset.val, self.run.input_size,
+        predictions = predict_split(OnnxNetwork(payload, self.model.detect), self.scored, self.run.input_size,
                                     self.run.evaluate, torch.device("cpu"), label=f"{self.stem} {model}")
-        metrics = score_keypoints(self.dataset.val.annotations, predictions, self.image_ids, self.sigmas)
+        metrics = score_keypoints(self.scored.annotations, predictions, self.scored.image_ids(), self.sigmas)
         write_json_gz(scored, {"key": self.key, "sha256": None if path is None else file_sha256(path), "wide": wide,
                                "metrics": metrics, "predictions": predictions})
         return Evaluated(metrics, predictions, path, tuple(wide))

@@ -1,0 +1,42 @@
+"""Random models that behave as trained ones do where export and the like are tested."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from yolopose.config import EvaluateConfig, load_variants
+from yolopose.models.yolov5 import YOLOPose, build_model
+
+NAMES = ["nose", "left_eye", "right_eye"]
+SCHEMA = {"names": NAMES, "sigmas": [0.026, 0.025, 0.025], "flip_indices": [0, 2, 1], "skeleton": [[0, 1], [0, 2]],
+          "category_id": 1}
+ABOUT = {"input_size": 128, "schema": SCHEMA, "about": {"experiment": "s6", "profile": "smoke", "seed": 0}}
+CFG = EvaluateConfig(confidence=0.3, max_detections=100)
+
+
+def lively_model(name: str = "yolov5s6_pose", keypoints: int = 3, width: float = 0.125) -> YOLOPose:
+    """Random weights whose raw outputs vary from place to place about as a trained model's do.
+
+    Plain random features fade from layer to layer; a gain keeps them alive, and each row of the head's last
+    convolutions is scaled to a standard deviation of 1.5 (boxes) or 1 (keypoints) about zero.
+    """
+    model = build_model(load_variants()[name], keypoints, width, seed=0).eval()
+    features: list[torch.Tensor] = []
+    hook = model.detect.register_forward_pre_hook(lambda _, inputs: features.extend(inputs[0]))
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight *= 2.6
+        model(torch.rand(4, 3, 256, 256, generator=torch.Generator().manual_seed(1)))
+        hook.remove()
+        for branches, spread in ((model.detect.m, 1.5), (model.detect.m_kpt, 1.0)):
+            for branch, feature in zip(branches, features, strict=True):
+                last = branch[-1] if isinstance(branch, nn.Sequential) else branch
+                last.weight *= (spread / branch(feature).std((0, 2, 3))).clamp(max=100).view(-1, 1, 1, 1)
+                last.bias -= branch(feature).mean((0, 2, 3))
+    return model
+
+
+def noise(*shape: int, seed: int = 2) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))

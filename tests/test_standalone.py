@@ -1,0 +1,153 @@
+"""The script that runs an exported file with onnxruntime, numpy and Pillow alone."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.lively import ABOUT, CFG, lively_model
+from yolopose import standalone
+from yolopose.data.letterbox import letterbox
+from yolopose.errors import StudyError
+from yolopose.export import export_model, export_network, run_alone
+from yolopose.export_parity import TorchModel
+
+SCRIPT = Path(standalone.__file__)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    """An exported model."""
+    return export_model(lively_model(), ABOUT, tmp_path_factory.mktemp("export") / "model.onnx")
+
+
+def test_standalone_imports_nothing_but_three_packages():
+    roots = set()
+    for node in ast.walk(ast.parse(SCRIPT.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            roots.add(node.module.split(".")[0])
+    assert roots - sys.stdlib_module_names == {"numpy", "onnxruntime", "PIL"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([64, 128, 192]), st.integers(0, 9))
+def test_its_letterbox_is_the_librarys_to_one_grey_level(width, height, size, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    wanted, box = letterbox(image, size)
+    found, (scale, offset) = standalone.letterbox(image, size)
+    assert np.abs(wanted.astype(int) - found).max() <= 1
+    np.testing.assert_array_equal(scale, box.scale)
+    assert offset.tolist() == [box.left, box.top]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> Path:
+    """An empty folder with the script, and beside it a ``site`` that holds numpy, Pillow and onnxruntime alone."""
+    folder = tmp_path_factory.mktemp("bare")
+    shutil.copy(SCRIPT, folder / "standalone.py")
+    (folder / "site").mkdir()
+    for module in (np, Image, onnxruntime):
+        package = Path(module.__file__).parent
+        for path in package.parent.iterdir():  # the package and the shared libraries that some wheels keep beside it
+            if path.name.lower() in {package.name.lower(), f"{package.name.lower()}.libs",
+                                     "pillow.libs" if package.name == "PIL" else ""}:
+                os.symlink(path, folder / "site" / path.name)
+    for name, size in (("wide.png", (150, 60)), ("tiny.png", (5, 7)), ("square.jpg", (128, 128))):
+        picture = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), np.uint8)
+        (folder / "photos").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(folder / "photos" / name)
+    return folder
+
+
+def alone(bare: Path, *words: str | Path, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the script in a Python without site-packages (-S) and environment (-I) but for ``site``."""
+    code = code or "import runpy; runpy.run_path('standalone.py', run_name='__main__')"
+    head = "import sys; sys.path.insert(0, 'site'); "
+    return subprocess.run([sys.executable, "-I", "-S", "-c", head + code, *map(str, words)], cwd=bare,
+                          capture_output=True, text=True, timeout=120)
+
+
+def test_the_bare_environment_is_bare(bare):
+    for name in ("torch", "yolopose", "onnx", "cv2"):
+        assert "No module named" in alone(bare, code=f"import {name}").stderr
+    done = alone(bare, code="sys.path[0] = 'nowhere'; import runpy; runpy.run_path('standalone.py')")
+    assert done.stderr == "error: numpy is not installed; pip install onnxruntime numpy pillow\n"
+
+
+def test_it_prints_and_draws_the_people_that_pytorch_finds(bare, file):
+    done = alone(bare, file, "photos/wide.png", "out.png", "--confidence", "0.5", "--max-detections", "5")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    lines = done.stdout.splitlines()
+    square, box = letterbox(np.asarray(Image.open(bare / "photos" / "wide.png")), 128)
+    images = torch.from_numpy(square.transpose(2, 0, 1))[None]
+    ours = TorchModel(lively_model(), replace(CFG, confidence=0.5))(images)[0]
+    assert lines[0] == "photos/wide.png: 5 people in 150x60 px" and len(ours) > 5
+    best = box.invert(ours.boxes_xyxy[0].reshape(2, 2).numpy(), clip=True).ravel()
+    printed = [float(v) for v in lines[1].split("box ")[1].split()]
+    np.testing.assert_allclose(printed, best, atol=1.0)  # the letterboxes differ by a grey level here and there
+    assert lines[2].split()[0] == "nose"
+    with Image.open(bare / "out.png") as drawn:
+        assert drawn.size == (600, 240)  # enlarged by 4, to be readable
+
+
+def test_it_takes_a_folder_of_photos(bare, file):
+    done = alone(bare, file, "photos", "drawn")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (bare / "drawn").iterdir()) == ["square.png", "tiny.png", "wide.png"]
+    assert [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("photos")] == [
+        "photos/square.jpg", "photos/tiny.png", "photos/wide.png"]
+
+
+def test_nobody_in_the_photo_is_a_result(bare, file):
+    done = alone(bare, file, "photos/tiny.png", "none.png", "--confidence", "1")
+    assert done.returncode == 0 and done.stdout == "photos/tiny.png: no people in 5x7 px\n"
+    with Image.open(bare / "none.png") as drawn:
+        assert drawn.size == (345, 483)
+
+
+def test_what_the_user_can_mend_is_one_line(bare, file, tmp_path):
+    (tmp_path / "text.onnx").write_text("no model")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    export_network(lively_model(), tmp_path / "network.onnx", 64)
+    photo = bare / "photos" / "square.jpg"
+    for words, message in (
+        (("absent.onnx", photo, "o.png"), "absent.onnx: no such file"),
+        ((tmp_path / "text.onnx", photo, "o.png"), "text.onnx: is not an ONNX model"),
+        ((tmp_path / "empty.onnx", photo, "o.png"), "empty.onnx: is "),
+        ((tmp_path / "network.onnx", photo, "o.png"), "network.onnx: is an ONNX model without this project's metadata"),
+        ((file, "absent.jpg", "o.png"), "absent.jpg: no such file"),
+        ((file, tmp_path / "text.png", "o.png"), "text.png: cannot be read as an image"),
+        ((file, tmp_path / "empty", "o"), "has no photo"),
+        ((file, photo, photo), "is the photo itself"),
+        ((file, photo, "o.xyz"), "is not the name of a picture"),
+        ((file, photo, "o.png", "--size", "100"), "--size 100: must be a multiple of 64 px"),
+        ((file, photo, "o.png", "--confidence", "2"), "--confidence 2.0: must be between 0 and 1"),
+    ):
+        done = alone(bare, *words)
+        assert done.returncode == 2 and done.stderr.startswith("error: "), (words, done.stderr)
+        assert message in done.stderr and done.stderr.count("\n") == 1, (words, done.stderr)
+
+
+def test_the_notebooks_call_runs_the_script_in_a_process_of_its_own(bare, file, tmp_path):
+    text = run_alone(file, bare / "photos" / "tiny.png", tmp_path / "out.png", confidence=1.0)
+    assert text.endswith("no people in 5x7 px\n") and (tmp_path / "out.png").is_file()
+    with pytest.raises(StudyError, match="absent.jpg: no such file"):
+        run_alone(file, "absent.jpg", tmp_path / "out.png")
