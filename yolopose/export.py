@@ -229,11 +229,12 @@ def _export_run(study: Study, run: RunConfig, dataset: CocoDataset, images: int)
     path = export_weights(weights, study.results_dir / "export" / f"{name}.onnx")
     model, _ = load_weights(weights)
     cfg: EvaluateConfig = run.evaluate
+    used = operators(onnx.load(path, load_external_data=False))
     return {
         "experiment": name, "seed": run.seed, "variant": run.variant.name, "format": FORMAT,
         "file": path.relative_to(study.results_dir).as_posix(), "sha256": file_sha256(path),
         "size_mib": round(path.stat().st_size / 2**20, 3), "opset": OPSET,
-        "operators": operators(onnx.load(path, load_external_data=False)), "input_size": run.input_size,
+        "operators": used, "other_domains": len(set(used) - {"ai.onnx"}), "input_size": run.input_size,
         "weights_sha256": file_sha256(weights), **measure_parity(model, path, dataset.val, run.input_size, cfg, images),
         **provenance(),
     }

@@ -111,6 +111,24 @@ def precision_recall(split: CocoSplit, results: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def quantization_curve(results_dir: Path | str) -> Figure | None:
+    """Accuracy against the share of convolutions at 16 bits, where ``quantization.json`` has it."""
+    import matplotlib.pyplot as plt
+
+    from yolopose.figures import OPTIONS
+    from yolopose.figures_quantize import draw_curve
+    from yolopose.quantize import load_quantization
+
+    stored = load_quantization(results_dir)
+    if not stored:
+        return None
+    with plt.rc_context(OPTIONS | {"savefig.dpi": "figure"}):
+        figure = draw_curve(stored)
+    plt.close(figure)
+    return figure
+
+
+
 class Table:
     """Rows as a table for a notebook: as HTML in a page, as aligned text elsewhere.
 

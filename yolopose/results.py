@@ -18,7 +18,8 @@ from typing import Any
 
 from yolopose.errors import StudyError
 
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "fvcore", "pandas", "matplotlib")
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "fvcore", "onnx", "onnxruntime",
+            "pandas", "matplotlib")
 
 
 def atomic_write(path: Path | str, data: str | bytes) -> None:
