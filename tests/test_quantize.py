@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.coco_folder import make_folder
-from yolopose import quantize, quantize_speed
+from yolopose import config, quantize, quantize_speed
 from yolopose.checkpoints import save_weights
 from yolopose.config import Study, load_study, load_variants
 from yolopose.data.coco import CocoDataset, load_dataset
@@ -348,8 +349,8 @@ def test_speed_needs_keypoints_and_a_size(monkeypatch):
 def prepare_run(study: Study, dataset: CocoDataset, experiment: str, variant: str = "") -> Path:
     run = study.run(experiment, 0)
     folder = study.run_dir(experiment, 0)
-    name = variant or run.variant.name
-    model = build_model(load_variants()[name], 0 if name.endswith("person") else 3, 0.125, seed=0)
+    built = load_variants()[variant] if variant else run.variant
+    model = build_model(built, 0 if built.head == "person" else 3, 0.125, seed=0)
     save_weights(folder / "weights.pt", model, 0.125, 64, dataset.schema.as_dict(), {})
     write_json(folder / "run.json", {
         "experiment": experiment, "profile": "smoke", "config": run.as_dict(), "config_hash": run.hash,
@@ -359,13 +360,17 @@ def prepare_run(study: Study, dataset: CocoDataset, experiment: str, variant: st
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> tuple[Study, CocoDataset]:
-    """A study at 64 px with an eighth of the width, and 54 training images."""
+def tiny(tmp_path_factory) -> Iterator[tuple[Study, CocoDataset]]:
+    """A study at 64 px with an eighth of the width and few layers, and 54 training images."""
     root = tmp_path_factory.mktemp("quantize")
     dataset = load_dataset(make_folder(root / "tiny", images=80))
     dataset = replace(dataset, val=dataset.val.subset(range(6)))
     study = load_study("smoke", results=root / "results")
-    return replace(study, profile=replace(study.profile, width_factor=0.125, sizes={960: 64})), dataset
+    variants = load_variants() | {name: replace(load_variants()[name], depth=0.1, decoder_depth=1)
+                                  for name in ("yolov5s6_pose", "yolov5s6_pose_relu")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "load_variants", lambda: variants)
+        yield replace(study, profile=replace(study.profile, width_factor=0.125, sizes={960: 64})), dataset
 
 
 @pytest.fixture(scope="module")

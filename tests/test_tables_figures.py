@@ -217,7 +217,8 @@ def test_measured_points_stand_at_their_own_gmacs(mini: Path) -> None:
 def test_figures_are_written_and_repeatable(mini: Path) -> None:
     paths = write_figures(mini, NOWHERE)
     assert {p.name for p in paths} == {f"{stem}.{kind}" for kind in ("png", "svg")
-                                       for stem in ("figure4", "figure5", "figure6", "learning_curves")}
+                                       for stem in ("figure4", "figure5", "figure6", "learning_curves",
+                                                    "ablation_losses", "ablation_heads")}
     before = {p: p.read_bytes() for p in paths}
     assert all(len(data) > 5000 for data in before.values())
     assert all(b"dc:date" not in data for data in before.values())
@@ -317,11 +318,14 @@ def test_report_is_one_self_contained_page(mini: Path) -> None:
     assert not page.stack and len(set(page.ids)) == len(page.ids)
     assert all(a.startswith(("data:image/svg+xml;base64,", "#")) for a in page.addresses)
     assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
-    assert sum(a.startswith("data:") for a in page.addresses) == 4
+    assert sum(a.startswith("data:") for a in page.addresses) == 6
     assert "a &lt;CPU&gt; &amp; more" in text and "<CPU>" not in text and "synthetic &lt;near&gt;" in text
+    claims = load_claims()
+    own = [claim["id"] for claim in claims if claim["where"].startswith("this study")]
     for wanted in ("not comparable at this scale", "Table 5", "No single convention gives all of Table 4", "2.7",
                    "AP 1.0 and AP50 5.0", "D39", "train.optimizer", "reduced scale",
-                   f"{len(load_claims())} claims, {len(load_claims()) - 1} of the paper and 1 of this study (C42)"):
+                   f"{len(claims)} claims, {len(claims) - len(own)} of the paper and {len(own)} of this study "
+                   f"({', '.join(own)})"):
         assert wanted in text, wanted
     before = text
     assert write_report(mini, NOWHERE).read_text() == before

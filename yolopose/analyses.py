@@ -13,9 +13,10 @@ from yolopose.data.coco import CocoDataset
 from yolopose.joints import write_joints_of_study
 from yolopose.runtime import almost_free_rows, constant_rows, measure_runtime
 from yolopose.scenes import write_scenes
+from yolopose.sizes import score_sizes
 from yolopose.tta_evaluate import MAX_IMAGES, evaluate_tta
 
-ANALYSES = ("joints", "tta", "scenes", "almost_free", "constant", "ablations")
+ANALYSES = ("joints", "tta", "sizes", "scenes", "almost_free", "constant", "ablations")
 
 
 def analyse(study: Study, dataset: CocoDataset) -> dict[str, list[dict[str, Any]]]:
@@ -35,6 +36,7 @@ def analyse(study: Study, dataset: CocoDataset) -> dict[str, list[dict[str, Any]
         found["ablations"] = write_ablations(study, dataset)
         return found
     found["tta"] = evaluate_tta(study, dataset, max_images=None if study.profile.comparable else MAX_IMAGES)
+    found["sizes"] = score_sizes(study, dataset)
     found["scenes"] = write_scenes(study, dataset)
     runtime = measure_runtime(study, dataset)
     return found | {"almost_free": almost_free_rows(runtime), "constant": constant_rows(runtime)}

@@ -124,7 +124,7 @@ def write_complexity(study: Study, num_keypoints: int | None = None, progress: b
     Counts that stand there already for the same variant, size and width are kept.
 
     Args:
-        study: whose experiments' variants, sizes and width factor are counted as well.
+        study: whose experiments' variants, sizes and width factor are counted as well, those of its ablations too.
         num_keypoints: K of the study's data set, by default as ``data.json`` says; the paper's models have 17.
         progress: whether to show a progress bar.
     """
@@ -158,7 +158,8 @@ def _wanted(study: Study, num_keypoints: int) -> dict[tuple[Variant, int, float]
     variants = load_variants()
     wanted = [(variants[v], PAPER_KEYPOINTS, 1.0, size) for v in PAPER_VARIANTS for size in PAPER_SIZES]
     wanted += [(variants[v], PAPER_KEYPOINTS, 1.0, BASE_SIZE) for v in AT_BASE_SIZE]
-    for name in study.experiments:
+    ablations = study.profile.ablations.experiments if study.profile.ablations else ()
+    for name in (*study.experiments, *ablations):
         run = study.run(name, study.seeds[0])
         wanted.append((run.variant, num_keypoints, run.width_factor, run.input_size))
     models: dict[tuple[Variant, int, float], list[int]] = {}

@@ -8,6 +8,7 @@ Ito's, each with its own marker. The same input gives the same bytes.
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,16 +95,19 @@ def paper_points(spec: Spec, paper_dir: Path = PAPER_DIR) -> tuple[list[Point], 
 def measured_points(spec: Spec, results: ResultSet) -> list[Point]:
     """This study's points of a figure, at the GMACs of the models that ran; empty where nothing was measured.
 
-    Figure 4 takes s6 at every size that was run; at a reduced scale it shows m6 and l6 too, which are small there.
+    Figure 4 takes s6 at every size that was run: those of the ablations, where there are any, so that all of its points
+    have one schedule; without them, at a reduced scale, it shows m6 and l6 too, which are small there.
     """
     points = []
+    sizes_only = spec.number == 4 and (results.full_scale or results.ablations is not None)
+    if spec.number == 4 and results.ablations is not None:
+        results = results.ablations
     for experiment in results.runs:
         known = load_experiments().get(experiment)
         if known is None or known.variant.endswith("_person"):
             continue
-        if spec.number == 4 and results.full_scale and not (experiment == "s6" or experiment.startswith("s6_r")):
-            continue
-        if spec.number != 4 and experiment.startswith("s6_r"):
+        at_a_size = re.fullmatch(r"s6_r\d+", experiment) is not None
+        if at_a_size if spec.number != 4 else sizes_only and experiment != "s6" and not at_a_size:
             continue
         value, gmacs = results.measure(experiment, spec.split, spec.metric), results.own_gmacs(experiment)
         if value is not None and gmacs is not None:
@@ -250,7 +254,7 @@ def write_figures(results_dir: Path | str, reference_dir: Path | None = None, pa
 def _quantization(results: ResultSet, reference: ResultSet | None) -> Figure | None:
     """The curve behind Table 5, of these results or of the reference."""
     from yolopose.figures_quantize import draw_curve
-    from yolopose.quantize import load_quantization
+    from yolopose.quantize_record import load_quantization
 
     stored = load_quantization(results.root) or (reference and load_quantization(reference.root))
     return draw_curve(stored) if stored else None

@@ -117,7 +117,7 @@ def quantization_curve(results_dir: Path | str) -> Figure | None:
 
     from yolopose.figures import OPTIONS
     from yolopose.figures_quantize import draw_curve
-    from yolopose.quantize import load_quantization
+    from yolopose.quantize_record import load_quantization
 
     stored = load_quantization(results_dir)
     if not stored:

@@ -41,7 +41,8 @@ ABOUT = {
                  "onnxruntime has no 16-bit convolution on a CPU; that shows accuracy and size, not speed. 8 bits run "
                  "in integer kernels",
     "table_row": "8 bits in Table 5: one scale a tensor (int8); the paper does not say which",
-    "calibration": "smallest and largest value of each tensor on training images",
+    "calibration": "smallest and largest value of each tensor on training images; what lies beyond them is cut off, at "
+                   "16 bits as well",
     "interval": f"95 % bootstrap over the validation images, {RESAMPLES} resamples, the same for both models",
     "sensitivity": DISTANCE,
 }
@@ -70,7 +71,8 @@ def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int =
     ``quantization.json`` into the results folder.
 
     Args:
-        study: whose ``s6_relu`` (and ``s6``, where it is trained) are quantized, every seed.
+        study: whose ``s6_relu`` (and ``s6``, where it is trained) are quantized, every seed; nothing where the study
+            has no ``s6_relu``, which the file then says.
         dataset: calibrates with training images, scores on validation images.
         calibration_images: at least 50.
 
@@ -81,13 +83,16 @@ def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int =
     Raises:
         StudyError: too few calibration images, ``s6_relu`` is not trained, or its results are stale.
     """
+    path = study.results_dir / FILE
+    if RELU not in study.experiments:
+        write_json(path, {"status": "not run", "reason": f"the profile {study.profile.name} has no {RELU}"})
+        return []
     settings = SMOKE if study.profile.name == "smoke" else Settings()
     with_silu = all((study.run_dir(SILU, seed) / "run.json").is_file() for seed in study.seeds)
     runs = {name: [QuantizedRun(study, study.run(name, seed), dataset, calibration_images,
                                 settings.sensitivity_images) for seed in study.seeds]
             for name in ((RELU, SILU) if with_silu else (RELU,))}
     key = config_hash([FORMAT, vars(settings), {name: [run.key for run in each] for name, each in runs.items()}])
-    path = study.results_dir / FILE
     stored = load_quantization(study.results_dir) or {}
     if stored.get("key") == key and _complete(study, stored, runs):
         return summary(stored)

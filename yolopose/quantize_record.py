@@ -21,6 +21,8 @@ def load_quantization(results_dir: Path | str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     value = read_json(path)
+    if isinstance(value, dict) and value.get("status") == "not run":
+        return None
     if not isinstance(value, dict) or not {"models", "curve", "changes"} <= set(value):
         raise StudyError(f"{path}: is not what quantize_study writes; delete it and quantize again")
     return value

@@ -206,11 +206,13 @@ def _files_read(stage: Stage, target: Target) -> list[Path]:
     """Results and code that the tables, figures and report are made of; all small."""
     root, found = target.results_dir, []
     for folder in {root.resolve(), (REFERENCE_DIR / target.profile).resolve()}:
-        found += [path for name in ("*.json", "curve.csv") for path in folder.glob(f"*/seed*/{name}")]
+        found += [path for name in ("*.json", "curve.csv") for prefix in ("", f"{ABLATIONS}/")
+                  for path in folder.glob(f"{prefix}*/seed*/{name}")]
         found += [folder / "complexity.csv", *folder.glob(f"{ABLATIONS}/{ABLATIONS}.json"), *folder.glob("scenes/*")]
         found += [path for path in folder.glob("*.json") if path.name not in (RECORDS, STUDY_RECORD)]
     found += [path for path in PAPER_DIR.glob("*") if path.is_file()]
-    words = ("measured", "compare", "claims", "tables", "tta_audit", "figures", "report", "ablations")
+    words = ("measured", "compare", "claims", "tables", "tta_audit", "figures", "report", "ablations", "spread",
+             "stored")
     found += [path for word in words for path in (REPO / "yolopose").glob(f"{word}*") if path.is_file()]
     if stage.name == "report":
         found += [path for word in ("tables", "figures") for path in (root / word).resolve().glob("*")]
