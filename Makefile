@@ -35,7 +35,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 ##   clean        delete the results of PROFILE (never committed ones) and the tools' caches
 ##
 ## Its stages, each one notebook
-##   data         01  make or check the data set; statistics and the mean-pose baseline
+##   data         01  make, fetch (PROFILE=paper) or check the data set; statistics and the mean-pose baseline
 ##   complexity   02  parameters and GMACs of every model at the paper's sizes
 ##   train        03  train the runs that are missing; a killed run goes on where it was
 ##   evaluate     04  score val and test-dev
@@ -56,7 +56,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 ##
 ## Variables
 ##   PROFILE      smoke (minutes), mini (an hour on two cores), gpu, paper; default: mini, or what RESULTS holds
-##   DATA         a folder in COCO layout that replaces the profile's data set
+##   DATA         a folder in COCO layout that replaces the profile's data set; with PROFILE=paper also a new one
 ##   RESULTS      where results go; default: results/<profile> or results/<profile>-<name of DATA>
 ##   SEEDS        for example SEEDS="0 1 2"; default: the profile's
 ##   DEVICE       auto, cpu, cuda or cuda:1; default: auto

@@ -198,8 +198,8 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
             ``ablations`` of the main study's.
 
     Raises:
-        StudyError: an unknown profile, one without ablations where they are asked for, a ``data`` that is no folder, or
-            seeds that are no integers.
+        StudyError: an unknown profile, one without ablations where they are asked for, a ``data`` that is no folder
+            (unless the profile's data set can be fetched into a new one), or seeds that are no integers.
     """
     profiles = load_profiles()
     if profile not in profiles:
@@ -214,16 +214,17 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
                          evaluate=replace(chosen.evaluate, **chosen.ablations.evaluate))
     if data:
         data_dir = Path(data).expanduser()
-        if not data_dir.is_dir():
-            raise StudyError(
-                f"DATA={data}: no such folder; give one in COCO layout (annotations/, train2017/, val2017/)"
-            )
+        # A folder that make data is to fill need not exist; where its parent is missing too, the path is mistyped.
+        if not data_dir.is_dir() and not (chosen.download and not data_dir.exists() and data_dir.parent.is_dir()):
+            raise StudyError(f"DATA={data}: no such folder; give one in COCO layout (annotations/, train2017/, "
+                             "val2017/), or fetch COCO 2017: make data PROFILE=paper DATA=<new folder>")
         folder = data_dir.resolve().name
         name = f"{profile}-{folder}"
         chosen = replace(chosen, data=replace(chosen.data, source="folder", difficulty=None, image_size=0, name=folder))
     elif chosen.data.source == "folder":
         raise StudyError(f"PROFILE={profile} needs DATA=<folder in COCO layout>, for example "
-                         f"make reproduce PROFILE={profile} DATA=/data/coco")
+                         f"make reproduce PROFILE={profile} DATA=/data/coco"
+                         + ("; make data fetches COCO 2017 into a new one" if chosen.download else ""))
     else:
         spec = [GENERATOR_VERSION, asdict(chosen.data)]
         data_dir = Path("data") / f"{chosen.data.difficulty}-{config_hash(spec)[:8]}"

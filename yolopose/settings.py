@@ -14,6 +14,7 @@ WORDS = {
     "Experiment": {"loss": ("official", "paper_eq", "l1", "l1_scaled", "oks_factor8", "oks_segment", "oks_person",
                             "oks_annealed"),
                    "initialisation": (None, "scratch", "person_detector")},
+    "Profile": {"download": (None, "coco2017")},
     "DataConfig": {"source": ("synthetic", "folder"), "difficulty": ("near", "coco", None)},
     "TrainConfig": {"optimizer": ("sgd", "adamw"), "anchors": ("coco", "auto"),
                     "initialisation": ("scratch", "person_detector"), "keypoint_prior": ("none", "mean_pose")},
@@ -141,7 +142,10 @@ class Ablations:
 
 @dataclass(frozen=True)
 class Profile:
-    """The scale at which the study runs; ``sizes`` maps the paper's input sizes to this profile's, in px."""
+    """The scale at which the study runs; ``sizes`` maps the paper's input sizes to this profile's, in px.
+
+    ``download`` names the data set that ``make data`` fetches into a DATA folder that lacks it.
+    """
 
     name: str
     title: str
@@ -155,6 +159,7 @@ class Profile:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     ablations: Ablations | None = None
+    download: str | None = None
 
 
 @dataclass(frozen=True)

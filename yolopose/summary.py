@@ -40,12 +40,12 @@ def align(rows: list[list[str]], indent: str = "  ") -> str:
 def accuracies(results: ResultSet, reference: ResultSet | None, split: str = "val") -> str:
     """Measured keypoint accuracies in percent, one line an experiment, beside the reference's AP where there is one."""
     rows = [["", *METRICS] + (["reference AP", "difference"] if reference else [])]
-    known = load_experiments()
+    known, width = load_experiments(), max(map(len, results.runs), default=0)
     for name in [*(e for e in known if e in results.runs), *(e for e in results.runs if e not in known)]:
         found = [results.measure(name, split, metric) for metric in METRICS]
         if not any(found):
             continue
-        row = [f"{name:12} {known[name].title if name in known else ''}".rstrip()]
+        row = [f"{name:{width}} {known[name].title if name in known else ''}".rstrip()]
         row += [str(value) if value else "–" for value in found]
         if reference:
             theirs = reference.measure(name, split, "AP")

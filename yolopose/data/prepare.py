@@ -8,21 +8,34 @@ from typing import Any
 
 from yolopose.config import STUDY, Study
 from yolopose.data.coco import CocoDataset, load_dataset
+from yolopose.errors import StudyError
 from yolopose.lock import one_at_a_time
 from yolopose.results import read_json, write_json
 
 COCO_STATISTICS = STUDY / "coco_val_statistics.json"
 
 
-def prepare_data(study: Study) -> CocoDataset:
-    """Load the study's data set, making the synthetic one first where it is missing or unfinished.
+def prepare_data(study: Study, test_dev: str = "") -> CocoDataset:
+    """Load the study's data set, making the synthetic one, or fetching COCO 2017, first where it is missing or
+    unfinished.
+
+    Args:
+        test_dev: of COCO 2017, whether the images of test-dev are fetched: ``yes`` or ``no``, which is remembered, or
+            empty: as remembered, else if the study evaluates on them.
 
     Raises:
-        StudyError: the folder is not a valid data set (one message says all that is wrong), or the disk is full.
+        StudyError: the folder is not a valid data set (one message says all that is wrong), it can be neither made nor
+            fetched, the disk is full, or another word for ``test_dev``.
     """
+    if test_dev not in ("", "yes", "no"):
+        raise StudyError(f"TEST_DEV={test_dev}: give yes or no, or leave it empty")
     data = study.profile.data
     limits = {"train": data.train, "val": data.val, "test_dev": data.test_dev}
     if data.source == "folder":
+        if study.profile.download == "coco2017":
+            from yolopose.data.coco_download import ensure_coco2017
+
+            ensure_coco2017(study.data_dir, study.profile.evaluate.test_dev, {"yes": True, "no": False}.get(test_dev))
         return load_dataset(study.data_dir, limits)
     from yolopose.data.synthetic import SyntheticSpec, generate
 

@@ -1,0 +1,299 @@
+"""Getting COCO 2017, with a small data set in its place: what is fetched, what is not, and what survives a stop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections import namedtuple
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.coco_folder import make_folder
+from tests.file_server import serving
+from yolopose import download
+from yolopose.config import load_study
+from yolopose.data import coco_download
+from yolopose.data.coco_download import COCO2017, RECORD, Archive, ensure_coco2017, missing_archives, space_needed
+from yolopose.data.prepare import prepare_data
+from yolopose.errors import StudyError
+
+IMAGES = 6
+CORE = ["annotations_trainval2017.zip", "val2017.zip", "train2017.zip"]
+ALL = ["annotations_trainval2017.zip", "image_info_test2017.zip", "val2017.zip", "train2017.zip", "test2017.zip"]
+MEMBERS = {"annotations_trainval2017.zip": "annotations/person*", "image_info_test2017.zip": "annotations/image_info*",
+           "val2017.zip": "val2017/*", "train2017.zip": "train2017/*", "test2017.zip": "test2017/*"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> tuple[Path, dict[str, bytes], tuple[Archive, ...]]:
+    """A folder in COCO layout, the five archives that it would be fetched as, and their descriptions."""
+    root = make_folder(tmp_path_factory.mktemp("small") / "coco", IMAGES, test_dev=True)
+    served, described = {}, []
+    for archive in COCO2017:
+        path = root.parent / archive.name
+        members = sorted(root.glob(MEMBERS[archive.name]))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+            if archive.folder:
+                opened.writestr(f"{archive.folder}/", b"")
+            for member in members:
+                opened.write(member, member.relative_to(root).as_posix())
+        served[f"/{archive.path}"] = data = path.read_bytes()
+        files = tuple((name, (root / name).stat().st_size if size else None) for name, size in archive.files)
+        described.append(replace(archive, size=len(data), sha256=hashlib.sha256(data).hexdigest(), files=files,
+                                 unpacked=sum(-(-m.stat().st_size // 4096) * 4096 for m in members)))
+    return root, served, tuple(described)
+
+
+@pytest.fixture
+def server(small, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "PAUSE_S", 0.0)
+    monkeypatch.setattr(coco_download, "fetch", partial(download.fetch, pause_s=0.0))
+    with serving() as running:
+        running.files |= small[1]
+        monkeypatch.setenv("YOLOPOSE_COCO_URL", running.address)
+        yield running
+
+
+@pytest.fixture
+def ensure(small):
+    """``ensure_coco2017`` for the small set."""
+    return partial(ensure_coco2017, archives=small[2], progress=False)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != RECORD}
+
+
+def asked_for(server) -> list[str]:
+    return [path.rsplit("/", 1)[-1] for path, _, _ in server.log]
+
+
+def copy(source: Path, target: Path, *parts: str) -> Path:
+    for name, data in tree(source).items():
+        if name.startswith(parts):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(data)
+    return target
+
+
+def test_a_new_folder_becomes_the_whole_set_and_the_second_time_nothing_happens(small, server, ensure, tmp_path):
+    root = tmp_path / "coco"
+    assert ensure(root, True) == ALL == asked_for(server)
+    assert tree(root) == tree(small[0]), "all files and nothing else: archives and locks are gone"
+    record = json.loads((root / RECORD).read_text())["archives"]
+    assert [record[a.name]["sha256"] for a in small[2]] == [a.sha256 for a in small[2]]
+    assert record["train2017.zip"]["unpacked"]["files"] == IMAGES
+    server.log.clear()
+    before = (root / RECORD).stat().st_mtime_ns
+    started = time.perf_counter()
+    assert ensure(root, True) == [] and server.log == []
+    assert time.perf_counter() - started < 0.5 and (root / RECORD).stat().st_mtime_ns == before
+
+
+def test_prepare_data_fetches_for_the_paper_profile(small, server, tmp_path, monkeypatch, ensure):
+    monkeypatch.setattr(coco_download, "ensure_coco2017", ensure)
+    study = load_study("paper", data=tmp_path / "coco")
+    dataset = prepare_data(study)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test_dev)) == (4, IMAGES, IMAGES)
+    assert study.results_dir == Path("results/paper-coco")
+
+
+@pytest.mark.parametrize("word, images", [("no", None), ("yes", IMAGES)])
+def test_prepare_data_hands_the_decision_on(server, tmp_path, monkeypatch, ensure, word, images):
+    monkeypatch.setattr(coco_download, "ensure_coco2017", ensure)
+    for given in (word, ""):
+        dataset = prepare_data(load_study("paper", data=tmp_path / "coco"), given)
+        assert (len(dataset.test_dev) if dataset.test_dev else None) == images
+    with pytest.raises(StudyError, match="TEST_DEV=perhaps: give yes or no"):
+        prepare_data(load_study("paper", data=tmp_path / "coco"), "perhaps")
+
+
+def test_other_profiles_never_fetch(server, tmp_path):
+    with pytest.raises(StudyError, match="no such folder.*make data PROFILE=paper"):
+        load_study("smoke", data=tmp_path / "coco")
+    (tmp_path / "coco").mkdir()
+    with pytest.raises(StudyError, match="person_keypoints_train2017.json: not found"):
+        prepare_data(load_study("smoke", data=tmp_path / "coco"))
+    assert server.log == [] and list((tmp_path / "coco").iterdir()) == []
+
+
+@pytest.mark.parametrize("data", ["no/such/place", "file"])
+def test_a_mistyped_folder_is_not_made(tmp_path, data):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match=f"DATA={tmp_path / data}: no such folder"):
+        load_study("paper", data=tmp_path / data)
+
+
+def test_test_dev_is_fetched_where_the_study_wants_it_and_a_decision_is_remembered(server, ensure, tmp_path):
+    root = tmp_path / "coco"
+    assert ensure(root, False) == CORE, "a study that evaluates on val alone"
+    assert ensure(root, True, test_dev=False) == []
+    assert ensure(root, True) == [], "remembered"
+    assert ensure(root, True, test_dev=True) == ["image_info_test2017.zip", "test2017.zip"]
+    assert ensure(root, False) == [] and sorted(asked_for(server)) == sorted(ALL)
+
+
+def test_an_existing_set_is_used_as_it_is(small, server, ensure, tmp_path):
+    root = copy(small[0], tmp_path / "coco", "annotations/person", "train2017", "val2017")
+    before = tree(root)
+    assert ensure(root, True) == [] and server.log == [] and tree(root) == before
+    assert not (root / RECORD).exists()
+    assert ensure(root, False, test_dev=True) == ["image_info_test2017.zip", "test2017.zip"], "on demand"
+
+
+def test_a_read_only_set_is_used_and_an_incomplete_one_named(small, server, ensure, tmp_path, monkeypatch):
+    root = copy(small[0], tmp_path / "coco", "annotations/person", "train2017", "val2017")
+
+    def refuse(*_arguments, **_more):
+        raise PermissionError(30, "Read-only file system", str(root))
+
+    for module, name in ((os, "mkdir"), (os, "open"), (coco_download.tempfile, "TemporaryFile")):
+        monkeypatch.setattr(module, name, refuse)  # chmod alone would not stop root
+    assert ensure(root, True) == [] and server.log == []
+    monkeypatch.undo()
+    for path in (root / "val2017").iterdir():
+        path.unlink()
+    monkeypatch.setattr(coco_download.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(StudyError, match=f"{root}: lacks val2017 of COCO 2017, which cannot be .*not writable"):
+        ensure(root, False)
+
+
+def test_only_what_is_missing_is_fetched(small, server, ensure, tmp_path):
+    root = copy(small[0], tmp_path / "coco", "annotations/person", "val2017")
+    assert ensure(root, False) == ["train2017.zip"] == asked_for(server)
+    (root / "train2017" / sorted(os.listdir(root / "train2017"))[0]).unlink()
+    assert ensure(root, False) == ["train2017.zip"], "an image that was lost comes back"
+    assert tree(root) == tree(copy(small[0], tmp_path / "twin", "annotations/person", "train2017", "val2017"))
+
+
+def test_other_annotations_are_never_mixed_with_cocos_images(small, server, ensure, tmp_path):
+    root = copy(small[0], tmp_path / "mine", "annotations/person", "val2017")
+    (root / "annotations" / "person_keypoints_val2017.json").write_text('{"images": []}')
+    assert ensure(root, True) == [] and server.log == [] and not (root / "train2017").exists()
+
+
+def test_a_folder_of_other_things_is_left_alone(server, ensure, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(StudyError, match=r"holds other things \(thesis.tex\); give DATA= a new or empty folder"):
+        ensure(tmp_path, False)
+    assert os.listdir(tmp_path) == ["thesis.tex"] and server.log == []
+
+
+def test_a_stop_while_fetching_goes_on(small, server, ensure, tmp_path):
+    root, half = tmp_path / "coco", len(small[1]["/zips/val2017.zip"]) // 2
+    server.cuts = [None, half]
+    server.statuses = [None, None, 404]
+    with pytest.raises(StudyError, match="val2017.zip: the server answers 404"):
+        ensure(root, False)
+    assert (root / "downloads" / "val2017.zip.part").stat().st_size == half
+    assert [a.name for a in missing_archives(root, False, archives=small[2])] == CORE[1:]
+    assert ensure(root, False) == CORE[1:]
+    assert ("/zips/val2017.zip", f"bytes={half}-", 206) in server.log
+    assert tree(root) == tree(copy(small[0], tmp_path / "twin", "annotations/person", "train2017", "val2017"))
+
+
+def test_a_stop_while_unpacking_goes_on_without_the_network(small, server, ensure, tmp_path, monkeypatch):
+    root, replaced, checked = tmp_path / "coco", os.replace, []
+
+    def stop_in_val(source, destination):
+        if Path(destination).parent.name == "val2017" and len(os.listdir(root / "val2017")) > 3:
+            raise KeyboardInterrupt
+        replaced(source, destination)
+
+    monkeypatch.setattr(os, "replace", stop_in_val)
+    with pytest.raises(KeyboardInterrupt):
+        ensure(root, False)
+    monkeypatch.setattr(os, "replace", replaced)
+    some = set(os.listdir(root / "val2017"))
+    assert 0 < len(some) < IMAGES
+    assert [a.name for a in missing_archives(root, False, archives=small[2])] == CORE[1:]
+    server.log.clear()
+    whole = download.sha256_with_progress
+    monkeypatch.setattr(download, "sha256_with_progress", lambda path, *a: checked.append(path.name) or whole(path, *a))
+    assert ensure(root, False) == CORE[1:]
+    assert asked_for(server) == ["train2017.zip"] == [name.removesuffix(".part") for name in checked]
+    assert tree(root) == tree(copy(small[0], tmp_path / "twin", "annotations/person", "train2017", "val2017"))
+
+
+def test_archives_put_there_by_hand_are_used_and_kept(small, server, ensure, tmp_path):
+    root = tmp_path / "coco"
+    (root / "downloads").mkdir(parents=True)
+    for archive in small[2]:
+        (root / "downloads" / archive.name).write_bytes(small[1][f"/{archive.path}"])
+    assert ensure(root, True) == ALL and server.log == []
+    assert sorted(os.listdir(root / "downloads")) == sorted(ALL)
+
+
+def test_a_wrong_checksum_stops_before_unpacking(small, server, ensure, tmp_path):
+    body = bytearray(small[1]["/zips/val2017.zip"])
+    body[100] ^= 255
+    server.files["/zips/val2017.zip"] = bytes(body)
+    with pytest.raises(StudyError, match="val2017.zip: .*SHA-256"):
+        ensure(tmp_path / "coco", False)
+    assert not (tmp_path / "coco" / "val2017").exists()
+
+
+def test_without_a_published_checksum_the_first_one_counts(small, server, tmp_path):
+    archives = tuple(replace(a, sha256=None) for a in small[2])
+    root = tmp_path / "coco"
+    ensure_coco2017(root, False, archives=archives, progress=False)
+    for path in (root / "val2017").iterdir():
+        path.unlink()
+    other = bytearray(small[1]["/zips/val2017.zip"])
+    other[100] ^= 255
+    server.files["/zips/val2017.zip"] = bytes(other)
+    with pytest.raises(StudyError, match="val2017.zip: .*SHA-256"):
+        ensure_coco2017(root, False, archives=archives, progress=False)
+
+
+def test_an_archive_of_other_content_is_not_taken_for_cocos(small, server, tmp_path):
+    wrong = small[1]["/zips/train2017.zip"]
+    server.files["/zips/val2017.zip"] = wrong
+    archives = tuple(replace(a, size=len(wrong), sha256=None) if a.folder == "val2017" else a for a in small[2])
+    with pytest.raises(StudyError, match="val2017.zip: lacks val2017"):
+        ensure_coco2017(tmp_path / "coco", False, archives=archives, progress=False)
+
+
+def test_too_little_space_is_said_with_numbers_before_anything_starts(small, server, ensure, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(0, 0, 50_000_000_000))
+    real = space_needed(tmp_path, [a for a in COCO2017 if not a.test_dev])
+    assert real == 850_000_000 + 840_000_000 + 19_336_861_798 + 19_900_000_000, "train is fetched last of the three"
+    assert space_needed(tmp_path, COCO2017) == real + 20_000_000, "before test-dev's the archive of train is gone"
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(0, 0, 30_000_000_000))
+    with pytest.raises(StudyError) as error:
+        ensure_coco2017(tmp_path / "coco", True)
+    for part in ("needs 40.9 GB of disk", "30.0 GB are free", "train2017.zip", "free 10.9 GB"):
+        assert part in str(error.value)
+    assert server.log == [] and list((tmp_path / "coco").iterdir()) == []
+
+
+def test_without_a_network_the_message_says_what_to_do_by_hand(server, ensure, tmp_path, monkeypatch):
+    monkeypatch.setenv("YOLOPOSE_COCO_URL", "http://127.0.0.1:9")  # the discard port: nobody listens
+    with pytest.raises(StudyError) as error:
+        ensure(tmp_path / "coco", False)
+    for part in ("annotations_trainval2017.zip", "http://127.0.0.1:9/annotations/annotations_trainval2017.zip",
+                 str(tmp_path / "coco" / "downloads" / "annotations_trainval2017.zip"), "by other means"):
+        assert part in str(error.value)
+    monkeypatch.setenv("YOLOPOSE_COCO_URL", "ftp://example.org")
+    with pytest.raises(StudyError, match="YOLOPOSE_COCO_URL=ftp://example.org: give an address"):
+        ensure(tmp_path / "coco", False)
+
+
+def test_a_damaged_record_is_named(ensure, tmp_path):
+    (tmp_path / RECORD).write_text("[]")
+    with pytest.raises(StudyError, match=f"{RECORD}: is no record"):
+        ensure(tmp_path, False)
+
+
+def test_the_catalogue_is_plausible():
+    assert [a.name for a in COCO2017] == ALL and len({a.sha256 for a in COCO2017}) == 5
+    assert all(len(a.sha256) == 64 and int(a.sha256, 16) and a.unpacked > a.size for a in COCO2017)
+    assert round(sum(a.size for a in COCO2017) / 1e9, 1) == 27.1
