@@ -11,6 +11,7 @@ PARAMS  ?=
 A       ?= $(or $(RESULTS),results/$(or $(PROFILE),mini)$(if $(DATA),-$(DATA_NAME)))
 B       ?= paper
 TESTS   ?= tests
+IMAGES  ?= $(if $(DATA),$(wildcard $(DATA)/annotations/image_info_test-dev2017.json))
 
 # The name that yolopose/config.py gives to results on other data: that of the folder, links followed.
 DATA_NAME = $(shell cd "$(DATA)" && basename "$$(pwd -P)")
@@ -25,13 +26,16 @@ export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce ablations tune $(STAGES) compare status bench lab test lint lock readme clean
+.PHONY: help setup reproduce ablations tune estimate validate answer $(STAGES) compare status bench lab test lint lock readme clean
 
 ## The study
 ##   reproduce    run whatever is missing, in order, and print what came out
 ##   ablations    train the whole set of ablations with several seeds (a night on two cores), then redraw
 ##   status       what is done, running, missing or stale, and the time left
+##   estimate     hours, memory and disk of PROFILE before it starts (RATE=400 images a second; MARKDOWN=1)
 ##   compare      compare two sets of results: A=<folder> B=<folder>; default: A=<RESULTS as below> B=paper
+##   validate     check FILE=<zip> as COCO's evaluation server takes it (image ids from DATA or IMAGES=<json>)
+##   answer       put the COCO server's ANSWER=<file> into RUN=results/paper-coco/s6/seed0
 ##   clean        delete the results of PROFILE (never committed ones) and the tools' caches
 ##
 ## Its stages, each one notebook
@@ -99,6 +103,15 @@ status: $(STAMP)
 
 compare: $(STAMP)
 	@"$(PY)" -m yolopose.compare "$(A)" "$(B)"
+
+estimate: $(STAMP)
+	@"$(PY)" -m yolopose.estimate $(OPTIONS) $(if $(RATE),--images-per-second "$(RATE)") $(if $(MARKDOWN),--markdown)
+
+validate: $(STAMP)
+	@"$(PY)" -m yolopose.server_file "$(FILE)" $(if $(IMAGES),--images "$(IMAGES)")
+
+answer: $(STAMP)
+	@"$(PY)" -m yolopose.server_answer "$(RUN)" "$(ANSWER)" $(if $(DATE),--date "$(DATE)") $(if $(REPLACE),--replace)
 
 tune: $(STAMP)
 	@"$(PY)" -m yolopose.tune $(OPTIONS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,15 @@ from yolopose.data.coco import CocoDataset, CocoSplit, KeypointSchema
 from yolopose.decode import Poses, decode, non_maximum_suppression
 from yolopose.errors import StudyError
 from yolopose.freshness import check_fresh
+from yolopose.json_stream import written_through
 from yolopose.lock import results_in_use
 from yolopose.models.yolov5 import YOLOPose
-from yolopose.results import file_sha256, peak_memory_gib, read_json, write_json, write_json_gz
+from yolopose.results import file_sha256, peak_memory_gib, read_json, write_json
 
 if TYPE_CHECKING:
     from yolopose.data.letterbox import Letterbox
+
+BOXES_SCORED = 100  # best detections of an image that COCO scores: 100 boxes, 20 poses; the others need no memory
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -84,16 +89,20 @@ def as_coco_results(poses: Poses, image_id: int, category_id: int) -> list[dict[
              "keypoints": k.tolist()} for s, b, k in zip(scores, sizes, keypoints, strict=True)]
 
 
-def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
-                  workers: int = 0, label: str | None = None) -> list[dict[str, Any]]:
-    """COCO results of a whole split; ``label`` shows a progress bar under that name."""
+def stream_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
+                 workers: int = 0, label: str | None = None) -> Iterator[dict[str, Any]]:
+    """COCO results of a whole split, image by image, none of them kept; ``label`` shows a progress bar of that name."""
     from tqdm import tqdm
 
-    results: list[dict[str, Any]] = []
     stream = predict_batches(model, split, input_size, cfg, device, workers)
     for index, poses in tqdm(stream, label, len(split), disable=label is None, unit="image", leave=False):
-        results += as_coco_results(poses, split.image_id(index), split.schema.category_id)
-    return results
+        yield from as_coco_results(poses, split.image_id(index), split.schema.category_id)
+
+
+def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
+                  workers: int = 0, label: str | None = None) -> list[dict[str, Any]]:
+    """COCO results of a whole split, as a list: about 2 KiB each."""
+    return list(stream_split(model, split, input_size, cfg, device, workers, label))
 
 
 def score_split(split: CocoSplit, annotations: dict[str, Any], predictions: list[dict[str, Any]],
@@ -119,7 +128,8 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
 
     ``run.json`` gets the seconds and peak memory. ``metrics.json`` is written last: where it stands, all is done.
     """
-    from yolopose.scoring import score_keypoints, write_server_file
+    from yolopose.scoring import score_keypoints
+    from yolopose.server_file import server_file_name, write_server_file
 
     started = time.perf_counter()
     record = read_json(run_dir / "run.json")
@@ -132,11 +142,11 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
     workers = run.train.workers if device.type == "cuda" else 0
     name = f"{run.experiment.name} seed {run.seed}"
 
-    def predict(split: CocoSplit) -> list[dict[str, Any]]:
-        return predict_split(model, split, run.input_size, run.evaluate, device, workers, f"{name} {split.name}")
+    def stream(split: CocoSplit) -> Iterator[dict[str, Any]]:
+        return stream_split(model, split, run.input_size, run.evaluate, device, workers, f"{name} {split.name}")
 
-    predictions = predict(dataset.val)
-    write_json_gz(run_dir / "predictions.json.gz", predictions)
+    rows = written_through(run_dir / "predictions.json.gz", stream(dataset.val))
+    predictions = [one for _, image in groupby(rows, itemgetter("image_id")) for one in islice(image, BOXES_SCORED)]
     metrics = score_split(dataset.val, dataset.val.annotations, predictions, dataset.schema,
                           dataset.val.with_keypoints(), about["num_keypoints"] > 0)
     if about["num_keypoints"] == 0:
@@ -146,13 +156,16 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
     elif dataset.test_dev is None:
         metrics["test_dev"] = {"status": "not run", "reason": "the data set has no test-dev images"}
     else:
-        predictions = predict(dataset.test_dev)
-        write_server_file(run_dir / f"person_keypoints_test-dev2017_{run.experiment.name}_results.zip", predictions)
+        server_file = run_dir / server_file_name(run.experiment.name)
         if dataset.test_dev_annotations is None:
+            del predictions  # val's; those of 20,288 images go straight into the file
+            write_server_file(server_file, stream(dataset.test_dev))
             metrics["test_dev"] = {"status": "not run", "reason": "scored by the COCO server only; its file is written"
                                    + (f" for the {len(dataset.test_dev)} images of this profile"
                                       if run.data.test_dev else "")}
         else:
+            predictions = list(stream(dataset.test_dev))
+            write_server_file(server_file, predictions)
             ids = [dataset.test_dev.image_id(i) for i in range(len(dataset.test_dev))]
             metrics["test_dev"] = score_keypoints(dataset.test_dev_annotations, predictions, ids, dataset.schema.sigmas)
     record["evaluate"] = {"seconds": round(time.perf_counter() - started, 1), "device": str(device),

@@ -75,6 +75,8 @@ def _run_state(target: Target, run: RunConfig, stale: dict[str, list[str]], busy
 def _accuracy(metrics: dict[str, Any]) -> str:
     val = metrics.get("val") or {}
     shown = [f"{key} {100 * val[key]:.1f}" for key in ("AP", "AP50") if isinstance(val.get(key), (int, float))]
+    test = (metrics.get("test_dev") or {}).get("AP")
+    shown += [f"test-dev AP {100 * test:.1f}"] if isinstance(test, (int, float)) else []
     return " ".join(shown) or "scored"
 
 

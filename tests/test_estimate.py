@@ -1,0 +1,256 @@
+"""The estimate: hours, memory and disk by hand, what is measured and what follows from it, and the two forms of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.coco_folder import make_folder
+from yolopose import estimate_rates
+from yolopose.config import ABLATIONS, load_variants
+from yolopose.data.coco import load_dataset
+from yolopose.errors import StudyError
+from yolopose.estimate import COCO_COUNTS, dataset_gib, estimate, image_counts, main, parse_rates
+from yolopose.estimate_rates import measure, model_counts, rates, study_for_estimate, timed
+from yolopose.estimate_text import duration, report
+from yolopose.models.yolov5 import build_model
+from yolopose.results import read_json
+
+PAPER_GMACS = {"s6": 22.8, "m6": 66.3, "l6": 145.6, "s6_person": 18.8, "m6_person": 57.8, "l6_person": 131.0,
+               "s6_relu": 22.8}
+
+
+def made_up(study: Any, experiments: list[str], *_: Any) -> dict[str, dict[str, float]]:
+    """Counts without building a model: those of the paper's s6 for whatever is not listed, by area."""
+    return {name: {"gmacs": PAPER_GMACS.get(name, 22.8) * (study.run(name, 0).input_size / 960) ** 2,
+                   "params_m": 15.0, "fixed_gib": 0.25, "image_gib": 1.0} for name in experiments}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yolopose.estimate.counts", made_up)
+
+
+@pytest.fixture
+def studies() -> dict[str, Any]:
+    return {"study": study_for_estimate("paper"), ABLATIONS: study_for_estimate("paper", ablations=True)}
+
+
+def machine(**more: Any) -> dict[str, Any]:
+    return {"cpu": "a CPU", "cores": 2, "memory_gib": 16.0, "accelerator": None, **more}
+
+
+def test_hours_by_hand(counted: None, studies: dict[str, Any]) -> None:
+    """56,599 images over 300 epochs at 400/s: 42,449 s; scoring has 30 validations of 1,000, val and test-dev at
+    1,200/s; l6 is 145.6 / 22.8 times slower."""
+    rows = {(r.part, r.experiment): r for r in estimate(studies, COCO_COUNTS, {"s6": 400.0})}
+    s6, l6, person = (rows["study", name] for name in ("s6", "l6", "s6_person"))
+    assert (s6.train_images, s6.scored_images, s6.seeds, s6.source) == (16_979_700, 55_288, 1, "given")
+    assert s6.train_hours == pytest.approx(11.791, abs=1e-3) and s6.score_hours == pytest.approx(55_288 / 1200 / 3600)
+    assert l6.train_rate == pytest.approx(400 * 22.8 / 145.6) and l6.source == "as s6"
+    assert person.scored_images == 35_000  # a person detector has no keypoints for test-dev
+    ablation = rows[ABLATIONS, "s6_l1"]
+    assert ablation.seeds == 3 and ablation.train_hours == pytest.approx(3 * s6.train_hours)
+    assert rows[ABLATIONS, "s6_r640"].train_rate == pytest.approx(400 * 2.25)
+    assert [r.experiment for r in rows.values() if r.part == "study"] == [*studies["study"].experiments]
+
+
+def test_memory_and_disk_by_hand(counted: None, studies: dict[str, Any]) -> None:
+    s6 = next(r for r in estimate(studies, COCO_COUNTS, {"s6": 400.0}) if r.experiment == "s6")
+    assert s6.memory_gib == pytest.approx(0.25 + 64 * 0.5) and s6.precision == "half precision"
+    assert s6.disk_gib == pytest.approx((60e6 + 130 * (5000 * 300 + 20288 * 20)) / 2**30)
+    assert s6.checkpoint_gib == pytest.approx(240e6 / 2**30)
+
+
+def test_measured_rates_go_to_models_of_their_depth_and_width(counted: None, studies: dict[str, Any],
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def measured(study: Any, names: list[str], gmacs: dict[str, float], *_: Any) -> dict[str, Any]:
+        asked.extend(names)
+        return {n: {"train": 1000 / gmacs[n], "evaluate": 5000 / gmacs[n], "train_batch": 8, "precision": "bfloat16",
+                    "gpu_gib": 0.25 + 8 * 0.8, "pushed_off": 99.0 if n == "m6" else 1.0} for n in names}
+
+    monkeypatch.setattr("yolopose.estimate.rates", measured)
+    rows = {r.experiment: r for r in estimate(studies, COCO_COUNTS) if r.part == "study"}
+    assert asked == ["s6", "m6", "l6"]
+    assert {n: r.source for n, r in rows.items()} == {
+        "s6_person": "as s6", "m6_person": "as m6", "l6_person": "as l6", "s6": "measured",
+        "m6": "measured while busy", "l6": "measured", "s6_relu": "as s6"}
+    assert rows["m6_person"].train_rate == pytest.approx(1000 / 66.3 * 66.3 / 57.8)
+    assert rows["s6_relu"].image_gib == pytest.approx(0.8)  # measured 0.8 where 0.5 was computed
+
+
+def test_the_smaller_epochs_of_ablations_count(counted: None) -> None:
+    studies = {"study": study_for_estimate("mini"), ABLATIONS: study_for_estimate("mini", ablations=True)}
+    images, source = image_counts(studies["study"])
+    assert (images, source) == ({"train": 16000, "val": 1000, "test_dev": 500}, "the profile's")
+    rows = {(r.part, r.experiment): r for r in estimate(studies, images, {"s6": 200.0})}
+    main_row, ablation = rows["study", "s6"], rows[ABLATIONS, "s6"]
+    assert (main_row.train_images, main_row.scored_images) == (48_000, 3 * 500 + 1500)
+    assert (ablation.train_images, ablation.scored_images) == (10_240, 2 * 250 + 1000)  # scored on val alone
+
+
+@pytest.mark.parametrize("profile", ["smoke", "mini", "gpu", "paper"])
+def test_every_profile_has_an_estimate(counted: None, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--profile", profile, "--images-per-second", "400"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"PROFILE={profile} with the given rates") and "total, ablations" in said
+    assert "formula: hours = images / rate / 3600" in said and "no GPU was measured" not in said
+    assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+def test_text_and_markdown(counted: None, studies: dict[str, Any]) -> None:
+    rows = estimate(studies, COCO_COUNTS, {"s6": 400.0})
+    text = report(studies["study"], rows, COCO_COUNTS, "COCO 2017's", 25.8, "cpu", machine())
+    table = text.split("\n\n")[1].splitlines()
+    assert len(table) == 1 + len(rows) + 3 and len({line.index("rate") for line in table[:1]}) == 1
+    assert "these are the times of a CPU, no GPU was measured" in text
+    assert "this machine has 16 GiB: s6_person fits with train.batch_size 31 at most" in text
+    marked = report(studies["study"], rows, COCO_COUNTS, "COCO 2017's", 25.8, "given", machine(), markdown=True)
+    lines = [line for line in marked.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {11} and len(lines) < len(table)
+    assert any("s6_l1, s6_l1_scaled" in line and "(each)" in line for line in lines)
+    assert "no GPU" not in marked and "- formula" in marked
+
+
+def test_durations() -> None:
+    assert [duration(h) for h in (0.001, 0.5, 30, 480)] == ["1 min", "30 min", "30 h", "20 days"]
+
+
+def test_counts_of_a_folder_are_those_of_its_loader(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "tiny", images=7, test_dev=True)
+    study = study_for_estimate("paper", str(root))
+    images, source = image_counts(study, str(root))
+    data = load_dataset(root)
+    assert images == {"train": len(data.train), "val": len(data.val), "test_dev": len(data.test_dev)}
+    assert "annotations of" in source
+    assert dataset_gib(study, images, str(root)) == pytest.approx(
+        sum(p.stat().st_size for p in root.rglob("*") if p.is_file() and "server" not in p.parts) / 2**30, rel=1e-3)
+
+
+def test_without_data_coco_stands_in(tmp_path: Path) -> None:
+    study = study_for_estimate("paper")
+    assert image_counts(study) == (COCO_COUNTS, "COCO 2017's")
+    assert dataset_gib(study, COCO_COUNTS) == pytest.approx(25.8)
+    for data in (tmp_path, tmp_path / "not-yet"):  # before make data
+        images, source = image_counts(study_for_estimate("paper", str(data)), str(data))
+        assert images == COCO_COUNTS and f"as {data} has no annotations" in source
+
+
+@pytest.mark.parametrize(("first", "others", "wanted"), [
+    ("fast", [], "--images-per-second fast: give a positive number"), ("0", [], "positive"), ("nan", [], "positive"),
+    ("", ["l6"], "--rate l6: give a positive number"), ("", ["l6=-1"], "positive"),
+])
+def test_rates_that_are_none(first: str, others: list[str], wanted: str) -> None:
+    with pytest.raises(StudyError, match=wanted):
+        parse_rates(first, others, study_for_estimate("paper"))
+
+
+def test_given_rates(counted: None, studies: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_rates("400", ["l6=90"], studies["study"]) == {"s6": 400.0, "l6": 90.0}
+    with pytest.raises(StudyError, match="--rate x6=…: the profile paper has no such experiment; it has s6_person"):
+        estimate(studies, COCO_COUNTS, {"x6": 1.0})
+    assert main(["--profile", "nonsense"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+def tiny() -> Any:
+    run = study_for_estimate("smoke").run("s6", 0)
+    return replace(run, width_factor=0.125, input_size=128, train=replace(run.train, batch_size=2))
+
+
+def test_a_real_model_is_measured() -> None:
+    found = measure(tiny(), 0.01, "cpu", 17, seconds=0.01)
+    assert found["train"] > 0 and found["evaluate"] > 0 and found["train_batch"] == 2 and found["gpu_gib"] is None
+    assert found["pushed_off"] >= 0 and found["precision"] in ("float32", "bfloat16")
+    assert measure(tiny(), 1e3, "cpu", 3, seconds=0.01)["train_batch"] == 1
+
+
+def test_the_longest_calls_do_not_count() -> None:
+    pauses = iter([0.05, 0.03, 0.002, *[0.03] * 50])
+    assert timed(lambda: time.sleep(next(pauses)), 0.15) < 0.03
+    pauses = iter([0.0, 0.01])
+    assert timed(lambda: time.sleep(next(pauses)), 0.0) >= 0.01  # one call counts, however long it is
+
+
+@pytest.mark.parametrize("size", [128, 192])
+def test_computed_memory_is_what_a_real_pass_keeps(size: int) -> None:
+    run = replace(tiny(), input_size=size)
+    model, kept = build_model(load_variants()["yolov5s6_pose"], 17, 0.125).train(), {}
+    weights = {p.data_ptr() for p in (*model.parameters(), *model.buffers())}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        model(torch.zeros(1, 3, size, size))
+    real = sum(storage.nbytes() for storage in kept.values()) / 2**30
+    found = model_counts(run, 17)
+    assert found["image_gib"] == pytest.approx(real, rel=0.05)
+    assert found["params_m"] == pytest.approx(sum(p.numel() for p in model.parameters()) / 1e6)
+
+
+def test_what_does_not_fit_the_gpu_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def train(_: Any, batch: int, *__: Any) -> dict[str, Any]:
+        tried.append(batch)
+        if batch > fits:
+            raise torch.cuda.OutOfMemoryError
+        return {"train": 1.0, "train_batch": batch}
+
+    monkeypatch.setattr("yolopose.evaluate.select_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(estimate_rates, "_train_rate", train)
+    monkeypatch.setattr(estimate_rates, "_evaluate_rate", lambda _, batch, *__: {"evaluate_batch": batch})
+    fits, run = 16, study_for_estimate("paper").run("l6", 0)
+    assert measure(run, 146, "cuda", 17) == {"train": 1.0, "train_batch": 16, "evaluate_batch": 16}
+    assert tried == [64, 32, 16]
+    fits = 0
+    with pytest.raises(StudyError, match="l6 at 960 px: not one image fits the GPU"):
+        measure(run, 146, "cuda", 17)
+
+
+def test_rates_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess:
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout=json.dumps({"train": 5.0}), stderr="")
+
+    monkeypatch.setattr(estimate_rates.subprocess, "run", run)
+    study = study_for_estimate("smoke", device="cpu")
+    assert rates(study, ["s6", "m6"], {"s6": 1, "m6": 2}, 17, tmp_path)["m6"] == {"train": 5.0}
+    assert rates(study, ["s6", "m6"], {"s6": 1, "m6": 2}, 17, tmp_path)["s6"] == {"train": 5.0}
+    assert [c[3:] for c in calls] == [["smoke", "s6", "1", "cpu", "17"], ["smoke", "m6", "2", "cpu", "17"]]
+    (path,) = tmp_path.iterdir()
+    assert all("torch" in key and "cpu" in key for key in read_json(path))
+
+
+def test_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_rates.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(
+        c, 2, stdout="", stderr="estimate: no GPU"))
+    with pytest.raises(StudyError, match=r"measuring s6 failed .give its rate by --rate s6=.*no GPU"):
+        rates(study_for_estimate("smoke", device="cpu"), ["s6"], {"s6": 1}, 17, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_that_measures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_rates, "measure", lambda run, gmacs, device, joints: [run.experiment.name, gmacs,
+                                                                                        device, joints])
+    assert estimate_rates.main(["paper", "l6", "145.6", "cpu", "17"]) == 0
+    assert json.loads(capsys.readouterr().out) == ["l6", 145.6, "cpu", 17]

@@ -1,0 +1,179 @@
+"""The COCO server's answer: the forms it may have, the numbers that cannot be, and its way into Table 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import fabricated
+from yolopose.errors import StudyError
+from yolopose.lock import results_lock
+from yolopose.measured import load_results
+from yolopose.results import read_json, write_json
+from yolopose.server_answer import METRICS, main, put_answer, read_answer
+from yolopose.tables import build_tables
+
+SCORES = dict(zip(METRICS, (0.629, 0.877, 0.694, 0.574, 0.711, 0.698, 0.913, 0.756, 0.64, 0.779), strict=True))
+STDOUT = """loading annotations into memory...
+Evaluate annotation type *keypoints*
+DONE (t=14.41s).
+ Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets= 20 ] = 0.629
+ Average Precision  (AP) @[ IoU=0.50      | area=   all | maxDets= 20 ] = 0.877
+ Average Precision  (AP) @[ IoU=0.75      | area=   all | maxDets= 20 ] = 0.694
+ Average Precision  (AP) @[ IoU=0.50:0.95 | area=medium | maxDets= 20 ] = 0.574
+ Average Precision  (AP) @[ IoU=0.50:0.95 | area= large | maxDets= 20 ] = 0.711
+ Average Recall     (AR) @[ IoU=0.50:0.95 | area=   all | maxDets= 20 ] = 0.698
+ Average Recall     (AR) @[ IoU=0.50      | area=   all | maxDets= 20 ] = 0.913
+ Average Recall     (AR) @[ IoU=0.75      | area=   all | maxDets= 20 ] = 0.756
+ Average Recall     (AR) @[ IoU=0.50:0.95 | area=medium | maxDets= 20 ] = 0.640
+ Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets= 20 ] = 0.779
+"""
+LONG = {"AP": "AP", "AP50": "AP_50", "AP75": "AP IoU=.75", "APM": "AP_medium", "APL": "AP_large", "AR": "AR",
+        "AR50": "AR_50", "AR75": "AR_75", "ARM": "AR_medium", "ARL": "AR_large"}
+
+
+def answer(folder: Path, content: Any, name: str = "scores.txt") -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def coco_run(tmp_path: Path) -> Path:
+    """A run as PROFILE=paper leaves it, evaluated on val, test-dev waiting for the server."""
+    folder = fabricated.run(fabricated.study(tmp_path / "paper-coco", {}), "s6", 0, 88.0, "paper", True, 2346,
+                            weights_sha256="abc")
+    metrics = read_json(folder / "metrics.json")
+    metrics["val_all"]["images"] = 5000
+    metrics["test_dev"] = {"status": "not run", "reason": "scored by the COCO server only; its file is written"}
+    write_json(folder / "metrics.json", metrics)
+    record = read_json(folder / "run.json")
+    record["config"]["data"]["test_dev"] = None
+    write_json(folder / "run.json", record)
+    return folder
+
+
+@pytest.mark.parametrize("content", [
+    STDOUT, SCORES, list(SCORES.values()), {"stats": list(SCORES.values())}, {"keypoints": SCORES, "version": 1},
+    {LONG[k]: v for k, v in SCORES.items()}, {**SCORES, "date": "today", "AP_small": -1, "params": {}},
+    "".join(f"{LONG[k]}: {v}\n" for k, v in SCORES.items()), "".join(f"{k} = {v}\n" for k, v in SCORES.items()),
+    "\ufeff" + STDOUT,
+])
+def test_every_form_of_an_answer(tmp_path: Path, content: Any) -> None:
+    found = read_answer(answer(tmp_path, content))
+    assert found == SCORES and list(found) == list(METRICS)
+
+
+def test_five_that_the_table_needs_are_enough(tmp_path: Path) -> None:
+    five = {k: SCORES[k] for k in ("AP", "AP50", "AP75", "APL", "AR")}
+    assert read_answer(answer(tmp_path, five)) == five
+
+
+@pytest.mark.parametrize(("content", "wanted"), [
+    ("nothing of the kind", "holds no metrics"),
+    ({}, "holds no metrics"),
+    ([0.5] * 12, "a list of 12 values; COCO's keypoint metrics are 10"),
+    ({k: v for k, v in SCORES.items() if k != "APL"}, "lacks APL, which Table 2 needs"),
+    (STDOUT.replace("maxDets= 20", "maxDets=100"), "maxDets=100; keypoints are scored with 20"),
+    (STDOUT.replace("area= large", "area= small"), "area=small is none of COCO's keypoint metrics"),
+    (STDOUT + STDOUT, "AP stands there twice"),
+    (SCORES | {"AP_50": 0.877}, "AP50 stands there twice"),
+    ({k: 100 * v for k, v in SCORES.items()}, "AP is 62.9, not within 0 and 1; divide by 100"),
+    (dict.fromkeys(SCORES, -1), "the server scored nothing"),
+    (SCORES | {"AR": 1.0001}, "AR is 1.0001, not within"),
+    (SCORES | {"AR": "high"}, "AR is 'high', not a number"),
+    (SCORES | {"AR": None}, "AR is None, not a number"),
+    (SCORES | {"AR": True}, "AR is True, not a number"),
+    ('{"AP": NaN, "AP50": 0.8, "AP75": 0.7, "APL": 0.7, "AR": 0.7}', "AP is nan"),
+    (SCORES | {"AP": 0.877, "AP50": 0.629}, "AP 0.877 is larger than AP50 0.629"),
+    (SCORES | {"AP75": 0.88}, "AP75 0.88 is larger than AP50"),
+    (SCORES | {"AR": 0.6}, "AP 0.629 is larger than AR 0.6"),
+])
+def test_what_is_no_answer(tmp_path: Path, content: Any, wanted: str) -> None:
+    with pytest.raises(StudyError, match=wanted):
+        read_answer(answer(tmp_path, content))
+
+
+def test_files_that_are_no_answer(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no such file"):
+        read_answer(tmp_path / "none.txt")
+    (tmp_path / "big.json").write_bytes(b" " * ((1 << 20) + 1))
+    with pytest.raises(StudyError, match="not the predictions"):
+        read_answer(tmp_path / "big.json")
+    (tmp_path / "zip").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(StudyError, match="is no text; unpack"):
+        read_answer(tmp_path / "zip")
+
+
+def test_an_answer_fills_table_2(coco_run: Path, tmp_path: Path) -> None:
+    before = read_json(coco_run / "metrics.json")
+    row = next(r for r in build_tables(load_results(tmp_path / "paper-coco"))[1].data if r.get("experiment") == "s6")
+    assert row.get("AP_measured") is None
+    assert put_answer(coco_run, answer(tmp_path, STDOUT), "2022-04-14")
+    after = read_json(coco_run / "metrics.json")
+    part = after.pop("test_dev")
+    assert {k: part[k] for k in METRICS} == SCORES and part["images"] == 20288
+    assert part["date"] == "2022-04-14" and part["answer"] == "scores.txt" and len(part["answer_sha256"]) == 64
+    assert part["weights_sha256"] == "abc" and part["submission_sha256"] is None and "COCO" in part["source"]
+    assert after == {k: v for k, v in before.items() if k != "test_dev"}
+    results = load_results(tmp_path / "paper-coco")
+    assert results.not_comparable("test_dev") is None
+    row = next(r for r in build_tables(results)[1].data if r.get("experiment") == "s6")
+    assert (row["AP_measured"], row["AP50_measured"], row["comparable"]) == (62.9, 87.7, "yes")
+
+
+def test_the_same_answer_again_writes_nothing_and_another_must_be_meant(coco_run: Path, tmp_path: Path) -> None:
+    (coco_run / "person_keypoints_test-dev2017_s6_results.zip").write_bytes(b"sent")
+    given = answer(tmp_path, STDOUT)
+    assert put_answer(coco_run, given, "2022-04-14")
+    written = (coco_run / "metrics.json").stat().st_mtime_ns
+    assert not put_answer(coco_run, given) and not put_answer(coco_run, given, "2022-04-14")
+    assert (coco_run / "metrics.json").stat().st_mtime_ns == written
+    assert put_answer(coco_run, given, "2022-04-15")  # the date alone is corrected
+    other = answer(tmp_path, SCORES | {"AP": 0.63}, "other.json")
+    with pytest.raises(StudyError, match=r"holds another answer already \(AP 0.629, from scores.txt\); give --replace"):
+        put_answer(coco_run, other)
+    assert put_answer(coco_run, other, replace=True)
+    assert read_json(coco_run / "metrics.json")["test_dev"]["AP"] == 0.63
+
+
+@pytest.mark.parametrize(("change", "wanted"), [
+    (lambda record, metrics: record.update(comparable=False), "not one on COCO 2017 at full scale"),
+    (lambda record, metrics: metrics["val_all"].update(images=1000), "1000 val images"),
+    (lambda record, metrics: record["config"]["data"].update(test_dev=500), "500 test-dev images only"),
+    (lambda record, metrics: metrics.pop("val"), "person detector"),
+])
+def test_reduced_studies_are_refused(coco_run: Path, tmp_path: Path, change: Any, wanted: str) -> None:
+    record, metrics = read_json(coco_run / "run.json"), read_json(coco_run / "metrics.json")
+    change(record, metrics)
+    write_json(coco_run / "run.json", record)
+    write_json(coco_run / "metrics.json", metrics)
+    with pytest.raises(StudyError, match=wanted):
+        put_answer(coco_run, answer(tmp_path, STDOUT))
+    assert read_json(coco_run / "metrics.json") == metrics
+
+
+def test_what_is_missing_is_named(coco_run: Path, tmp_path: Path) -> None:
+    given = answer(tmp_path, STDOUT)
+    with pytest.raises(StudyError, match="2022-13-01: write it as YYYY-MM-DD"):
+        put_answer(coco_run, given, "2022-13-01")
+    with pytest.raises(StudyError, match="no such folder; give one such as"):
+        put_answer(coco_run.parent / "seed7", given)
+    with results_lock(tmp_path / "paper-coco", "make train"), pytest.raises(StudyError, match="make train"):
+        put_answer(coco_run, given)
+    (coco_run / "metrics.json").unlink()
+    with pytest.raises(StudyError, match="metrics.json: not found; make evaluate writes it"):
+        put_answer(coco_run, given)
+
+
+def test_command(coco_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = str(answer(tmp_path, STDOUT))
+    assert main([str(coco_run), given, "--date", "2022-04-14"]) == 0
+    assert "test_dev written: AP 62.9, AP50 87.7" in capsys.readouterr().out
+    assert main([str(coco_run), given]) == 0
+    assert "stands there already" in capsys.readouterr().out
+    assert main([str(coco_run), str(tmp_path / "none")]) == 2
+    assert "no such file" in capsys.readouterr().err

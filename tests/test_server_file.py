@@ -1,0 +1,399 @@
+"""The COCO server's file: what is written, what the validator refuses, and that neither needs memory for it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import tracemalloc
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.coco_folder import make_folder
+from yolopose import json_stream, server_check, server_file
+from yolopose.config import EvaluateConfig, load_variants
+from yolopose.data.coco import load_dataset
+from yolopose.errors import StudyError
+from yolopose.evaluate import BOXES_SCORED, predict_split, stream_split
+from yolopose.models.yolov5 import build_model
+from yolopose.results import read_json, write_json_gz
+from yolopose.scoring import score_boxes, score_keypoints
+from yolopose.server_check import check_server_file
+from yolopose.server_file import main, read_image_ids, server_file_name, write_server_file
+
+NAME = "person_keypoints_test-dev2017_s6_results"
+IDS = range(1, 20289)
+
+
+def detection(image: int, score: float = 0.5, **changed: Any) -> dict[str, Any]:
+    return {"image_id": image, "category_id": 1, "bbox": [1.0, 2.0, 3.0, 4.0], "score": score,
+            "keypoints": [float(n) for n in range(51)]} | changed
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    one = {k: v for k, v in detection(1).items() if k != "bbox"} | changed
+    return {k: v for k, v in one.items() if v is not ...}
+
+
+def make_zip(folder: Path, content: Any, name: str = NAME, inside: str | None = None) -> Path:
+    """A zip around ``content``: bytes, or a value that becomes JSON."""
+    path = folder / f"{name}.zip"
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(inside or f"{name}.json", raw)
+    return path
+
+
+def generated(images: int, each: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Detections as a model gives them: coordinates to 0.01 px, scores to 5 decimals, best first."""
+    rng = np.random.default_rng(seed)
+    for image in range(1, images + 1):
+        joints = (rng.random((each, 17, 3)) * (640, 480, 1)).round(2).reshape(each, 51)
+        for score, keypoints in zip(np.sort(rng.random(each))[::-1].round(5), joints, strict=True):
+            yield {"image_id": image, "category_id": 1, "score": float(score), "bbox": [0.0, 0.0, 1.0, 1.0],
+                   "keypoints": keypoints.tolist()}
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+def test_what_is_written_is_what_the_server_takes(tmp_path: Path) -> None:
+    path = tmp_path / server_file_name("s6")
+    assert path.name == "person_keypoints_test-dev2017_s6_results.zip"
+    assert write_server_file(path, [detection(7, 0.25), detection(9)]) == 2
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == [f"{NAME}.json"] and archive.testzip() is None
+        rows = json.loads(archive.read(f"{NAME}.json"))
+    assert rows[0] == {"image_id": 7, "category_id": 1, "keypoints": [float(n) for n in range(51)], "score": 0.25}
+    assert [list(one) for one in rows] == [["image_id", "category_id", "keypoints", "score"]] * 2
+    assert type(rows[0]["image_id"]) is int and len(rows) == 2
+    first = path.read_bytes()
+    write_server_file(path, iter([detection(7, 0.25), detection(9)]))
+    assert path.read_bytes() == first
+    assert path.stat().st_mode & 0o777 == 0o644 and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_nothing_found_is_an_empty_list(tmp_path: Path) -> None:
+    path = tmp_path / server_file_name("s6")
+    assert write_server_file(path, []) == 0
+    with zipfile.ZipFile(path) as archive:
+        assert json.loads(archive.read(f"{NAME}.json")) == []
+
+
+def test_the_best_twenty_of_each_image(tmp_path: Path) -> None:
+    path = tmp_path / server_file_name("s6")
+    scores = [0.5] * 10 + [0.9] * 15  # ties: the earlier detection is kept, as pycocotools does
+    rows = [detection(3, s, keypoints=[float(n)] * 51) for n, s in enumerate(scores)] + [detection(4)]
+    assert write_server_file(path, rows) == 21
+    with zipfile.ZipFile(path) as archive:
+        kept = json.loads(archive.read(f"{NAME}.json"))
+    assert [one["keypoints"][0] for one in kept[:20]] == [*range(10, 25), *range(5)]
+
+
+def test_twenty_give_the_metrics_of_three_hundred(tmp_path: Path) -> None:
+    """On images with more than 20 persons, scored in twos so that ties abound."""
+    rng = np.random.default_rng(5)
+    people, rows = [], []
+    for image in (1, 2):
+        for _ in range(30):
+            centre = rng.random(2) * 800
+            joints = np.concatenate((centre + rng.random((17, 2)) * 100, np.full((17, 1), 2.0)), 1)
+            people.append({"id": len(people) + 1, "image_id": image, "category_id": 1, "num_keypoints": 17,
+                           "iscrowd": 0, "keypoints": joints.ravel().tolist(), "area": 1e4,
+                           "bbox": [*centre.tolist(), 100, 100]})
+            for spread in (3.0, 9.0):
+                moved = joints + np.pad(rng.normal(0, spread, (17, 2)), ((0, 0), (0, 1)))
+                rows.append(detection(image, round(float(rng.random()), 1), keypoints=moved.round(2).ravel().tolist()))
+    annotations = {"images": [{"id": 1}, {"id": 2}], "annotations": people,
+                   "categories": [{"id": 1, "name": "person", "keypoints": ["j"] * 17}]}
+    write_server_file(tmp_path / server_file_name("s6"), rows)
+    with zipfile.ZipFile(tmp_path / server_file_name("s6")) as archive:
+        kept = json.loads(archive.read(f"{NAME}.json"))
+    sigmas = np.full(17, 0.05)
+    every = score_keypoints(annotations, rows, [1, 2], sigmas)
+    assert score_keypoints(annotations, kept, [1, 2], sigmas) == every
+    assert len(kept) == 40 and 0.05 < every["AP"] < 0.9
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_leaves_the_old_file(tmp_path: Path, value: float) -> None:
+    path = tmp_path / server_file_name("s6")
+    path.write_bytes(b"old")
+    with pytest.raises(StudyError, match="image 2 is not a finite number"):
+        write_server_file(path, [detection(1), detection(2, value)])
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_images_must_be_together(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="image 1 are not next to each other"):
+        write_server_file(tmp_path / server_file_name("s6"), [detection(1), detection(2), detection(1)])
+
+
+def test_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_file, "MAX_JSON_BYTES", 2000)
+    with pytest.raises(StudyError, match="keep fewer detections"):
+        write_server_file(tmp_path / server_file_name("s6"), generated(10, 2))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_named_and_an_error_of_the_predictions_is_not_blamed_on_it(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / server_file_name("s6")
+
+    def lost() -> Iterator[dict[str, Any]]:
+        yield detection(1)
+        (tmp_path / "no-such-image.jpg").read_bytes()
+
+    with pytest.raises(FileNotFoundError, match="no-such-image"):
+        write_server_file(path, lost())
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StudyError, match="no space left on the disk"):
+        write_server_file(path, [detection(1)])
+    assert not list(tmp_path.iterdir())
+
+
+# --- checking --------------------------------------------------------------------------------------------------------
+
+def test_a_written_file_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / server_file_name("s6")
+    write_server_file(path, generated(50, 30))
+    report = check_server_file(path, IDS)
+    assert report.problems == [] and (report.detections, report.images, report.most) == (1000, 50, 20)
+    assert any("20,238 of 20,288 images have no detection" in note for note in report.notes)
+    assert report.json_bytes > report.zip_bytes > 0
+
+
+@pytest.mark.parametrize(("content", "wanted"), [
+    ([row(image_id=20289)], r"image 20289\): image_id is not one of the list"),
+    ([row(image_id=1.0)], "entry 0: image_id is no whole number"),
+    ([row(image_id="1")], "image_id is no whole number"),
+    ([row(image_id=True)], "image_id is no whole number"),
+    ([row(category_id=0)], "category_id is not 1"),
+    ([row(category_id=1.0)], "category_id is not 1"),
+    ([row(keypoints=[0.0] * 50)], "not 51 numbers"),
+    ([row(keypoints={"x": 1})], "not 51 numbers"),
+    ([row(keypoints=[None] * 51)], "no finite number"),
+    ([row(keypoints=[True] * 51)], "no finite number"),
+    ([row(keypoints=[10**400] + [0] * 50)], "no finite number"),
+    ([row(score=float("nan"))], "score is no finite number"),
+    ([row(score=float("inf"))], "score is no finite number"),
+    ([row(score="0.5")], "score is no finite number"),
+    ([row(score=...)], "has no score; add it"),
+    ([row(image_id=...)], "has no image_id"),
+    ([row(keypoints=...)], "has no keypoints"),
+    ([row(bbox=[0, 0, 1, 1])], "field 'bbox' .with it the server takes the file for another task.; leave it out"),
+    ([row(), 7, []], "entry 1 and 1 more: is no object"),
+    ([row(score=0.1)] * 301, "1 images have more than 300 detections, image 1 has 301"),
+    ([], "not one detection"),
+    ({"image_id": 1}, r"does not begin with \["),
+    (b"", r"does not begin with \["),
+    (b"[1, 2", "cut off"),
+    (b"[1 2]", "where a comma should be"),
+    (b"[1] x", "something follows"),
+    (b"[1,]", "cannot be read"),
+    (b"[\xff]", "cannot be read"),
+    (b"[" * 60000, "cannot be read"),
+    (b'["' + b"x" * 70000 + b'"]', "longer than 65,536 characters"),
+    (b"[" + b"1" * 5000 + b"]", "cannot be read"),
+])
+def test_every_fault_is_named(tmp_path: Path, content: Any, wanted: str) -> None:
+    report = check_server_file(make_zip(tmp_path, content), IDS)
+    assert re.search(wanted, report.problems[0])
+    assert len(report.problems) == 1 or isinstance(content, bytes)  # its elements before the cut are faulty, too
+
+
+def test_faults_are_counted_not_repeated(tmp_path: Path) -> None:
+    report = check_server_file(make_zip(tmp_path, [row(), row(score=None, category_id=2), row(score=None)]), IDS)
+    assert sorted(report.problems) == ["entry 1 and 1 more: score is no finite number; give the confidence as a number",
+                                       "entry 1: category_id is not 1, which is COCO's person; set it to 1"]
+
+
+def test_fields_made_up_without_end_stay_few_lines(tmp_path: Path) -> None:
+    report = check_server_file(make_zip(tmp_path, [row(**{f"f{n}": 0}) for n in range(500)]), IDS)
+    assert len(report.problems) <= 42
+
+
+@pytest.mark.parametrize(("name", "inside", "wanted"), [
+    ("results", None, "the server wants person_keypoints_test-dev2017_<algorithm>_results.zip"),
+    ("person_keypoints_test-dev2017__results", None, "the server wants"),
+    ("person_keypoints_val2017_s6_results", None, "the server wants"),
+    (NAME, "../" + NAME + ".json", "without a folder"),
+    (NAME, "/" + NAME + ".json", "without a folder"),
+    (NAME, "results/" + NAME + ".json", "without a folder"),
+    (NAME, "other.json", f"must be named {NAME}.json"),
+])
+def test_names(tmp_path: Path, name: str, inside: str | None, wanted: str) -> None:
+    (problem,) = check_server_file(make_zip(tmp_path, [row()], name, inside), IDS).problems
+    assert wanted in problem
+
+
+def test_two_files_a_link_another_method_and_no_zip(tmp_path: Path) -> None:
+    path = make_zip(tmp_path, [row()])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/x", "")
+    assert "holds 2 entries" in check_server_file(path, IDS).problems[0]
+    link = zipfile.ZipInfo(f"{NAME}.json")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(link, "/etc/hostname")
+    assert "is a link" in check_server_file(path, IDS).problems[0]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(f"{NAME}.json", "[]")
+    assert "another method than deflate" in check_server_file(path, IDS).problems[0]
+    path.write_bytes(b"[]")
+    assert "the zip is damaged" in check_server_file(path, IDS).problems[0]
+
+
+def test_damage_inside_and_a_size_that_lies(tmp_path: Path) -> None:
+    path = make_zip(tmp_path, list(generated(20, 5)))
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(bytes(raw))
+    assert any("the zip is damaged" in p or "cannot be read" in p for p in check_server_file(path, IDS).problems)
+
+    path = make_zip(tmp_path, [row()] + [0] * 1000)
+    raw = bytearray(path.read_bytes())
+    entry = raw.rindex(b"PK\x01\x02")
+    raw[entry + 24:entry + 28] = (40).to_bytes(4, "little")  # says that it unpacks to 40 bytes
+    path.write_bytes(bytes(raw))
+    assert check_server_file(path, IDS).problems
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_check, "MAX_JSON_BYTES", 1 << 20)
+    path = make_zip(tmp_path, b"[" + b" " * (2 << 20) + b"]")
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("was opened"))
+    (problem,) = check_server_file(path, IDS).problems
+    assert "2 MiB unpacked, which is not read (limit 1 MiB)" in problem
+
+
+def test_without_the_list_the_ids_are_said_to_be_unchecked(tmp_path: Path) -> None:
+    report = check_server_file(make_zip(tmp_path, [row(image_id=10**9)]))
+    assert not report.problems and "image ids were not checked" in report.notes[0]
+
+
+def test_another_list_than_cocos_is_refused(tmp_path: Path) -> None:
+    (problem,) = check_server_file(make_zip(tmp_path, [row()]), range(1, 501)).problems
+    assert "the list of images has 500, test-dev2017 has 20,288" in problem
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tmp_path / "image_info_test-dev2017.json"
+    images.write_text(json.dumps({"images": [{"id": n} for n in IDS]}))
+    path = make_zip(tmp_path, [row()])
+    assert main([str(path), "--images", str(images)]) == 0
+    assert f"{path}: valid: 1 detections on 1 images" in capsys.readouterr().out
+    path = make_zip(tmp_path, [row(score=None), row(image_id=0)])
+    assert main([str(path), "--images", str(images)]) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said[:3]] == ["problem", "problem", "note"] and "invalid" in said[-1]
+    assert main([str(tmp_path / "none.zip")]) == 2
+    assert "no such file; make evaluate writes one" in capsys.readouterr().err
+    images.write_text('{"images": [{"id": "1"}]}')
+    with pytest.raises(StudyError, match="integer ids"):
+        read_image_ids(images)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1 << 20])
+def test_a_list_read_in_pieces_is_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Numbers, strings and characters of several bytes are cut anywhere."""
+    monkeypatch.setattr(json_stream, "CHUNK_BYTES", size)
+    value = [12345, -1.5e-7, "ä,]\"", {"a": [1, {"b": None}]}, [], True]
+    (tmp_path / "list.json").write_text(" " + json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    with open(tmp_path / "list.json", "rb") as file:
+        assert list(json_stream.read_list(file, longest=50)) == value
+
+
+def test_a_list_is_written_through(tmp_path: Path) -> None:
+    for rows in ([], [{"a": 1.5}], list(generated(40, 60))):
+        write_json_gz(tmp_path / "whole.json.gz", rows)
+        assert list(json_stream.written_through(tmp_path / "streamed.json.gz", iter(rows))) == rows
+        assert (tmp_path / "streamed.json.gz").read_bytes() == (tmp_path / "whole.json.gz").read_bytes()
+        assert read_json(tmp_path / "streamed.json.gz") == rows
+
+
+def test_a_list_that_is_not_read_to_its_end_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "list.json.gz"
+    path.write_bytes(b"old")
+    rows = json_stream.written_through(path, [1, 2, 3])
+    assert next(rows) == 1
+    rows.close()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        list(json_stream.written_through(path, [1, float("nan")]))
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+    blocked = tmp_path / "list.json.gz" / "below-a-file.json.gz"
+    with pytest.raises(StudyError, match="below-a-file"):
+        list(json_stream.written_through(blocked, [1]))
+
+
+def test_boxes_of_the_best_hundred_are_all_that_is_scored() -> None:
+    rng = np.random.default_rng(3)
+    boxes = [[*(rng.random(2) * 900).round(1).tolist(), 60.0, 60.0] for _ in range(160)]
+    people = [{"id": n + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 3600.0, "bbox": box,
+               "keypoints": [0, 0, 0], "num_keypoints": 0} for n, box in enumerate(boxes)]
+    annotations = {"images": [{"id": 1}], "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+    rows = [detection(1, round(0.9 - n // 4 / 100, 5), bbox=box) for n, box in enumerate(boxes)]
+    every = score_boxes(annotations, rows, [1])
+    assert score_boxes(annotations, rows[:BOXES_SCORED], [1]) == every and 0.5 < every["AP"] < 0.7
+    assert score_boxes(annotations, rows[:BOXES_SCORED - 1], [1]) != every
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+def peak_bytes(work: Any) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_of_writing_and_checking_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    path = tmp_path / server_file_name("s6")
+    write = [peak_bytes(lambda n=n: write_server_file(path, generated(n, 30))) for n in (50, 200)]
+    check = [peak_bytes(lambda: check_server_file(path, IDS))]
+    write_server_file(path, generated(50, 30))
+    check.insert(0, peak_bytes(lambda: check_server_file(path, IDS)))
+    assert write[1] - write[0] < 300_000  # the 150 further images have 4,500 detections, 9 MB as objects
+    assert check[1] - check[0] < 300_000 + json_stream.CHUNK_BYTES * 4
+    through = [peak_bytes(lambda n=n: sum(1 for _ in json_stream.written_through(path, generated(n, 30))))
+               for n in (50, 200)]
+    assert through[1] - through[0] < 300_000
+
+
+def test_predicting_into_the_file_keeps_nothing(tmp_path: Path) -> None:
+    """A stream of predictions of twice the images needs no more memory; a list of them does, which shows that the
+    measure sees growth."""
+    split = load_dataset(make_folder(tmp_path / "data", images=6, test_dev=True)).test_dev
+    model = build_model(load_variants()["yolov5s6_pose"], 3, 0.125, seed=0).eval().fuse()
+    cfg = EvaluateConfig(confidence=0.0, nms_iou=1.0, max_detections=100, batch_size=2)
+
+    class Repeated(type(split)):
+        def image_id(self, index: int) -> int:
+            return index
+
+    def repeat(times: int) -> Any:
+        from dataclasses import replace
+
+        store = split.store.subset(np.tile(np.arange(len(split)), times))
+        return Repeated(**vars(replace(split, store=store, images=split.images * times)))
+
+    def stream(times: int, make: Any) -> int:
+        return peak_bytes(lambda: write_server_file(
+            tmp_path / server_file_name("s6"), make(model, repeat(times), 64, cfg, torch.device("cpu")), most=300))
+
+    predict_split(model, split, 64, cfg, torch.device("cpu"))  # first use imports and caches
+    few, many = stream(4, stream_split), stream(8, stream_split)
+    assert many - few < 400_000
+    assert stream(8, predict_split) - many > 2_000_000
