@@ -14,6 +14,7 @@ import torch
 
 from yolopose.config import Variant
 from yolopose.errors import StudyError
+from yolopose.models.layers import ACTIVATIONS, Conv
 from yolopose.models.yolov5 import YOLOPose, build_model
 from yolopose.results import explain_os_error
 
@@ -74,7 +75,9 @@ def save_weights(path: Path | str, model: YOLOPose, width_factor: float, input_s
         schema: keypoint names, sigmas, flip indices and skeleton as plain lists.
         about: provenance to carry along.
     """
+    changed = changed_activations(model)
     save_state(path, {
+        **({"activations": changed} if changed else {}),
         "format": FORMAT, "variant": asdict(model.variant), "width_factor": width_factor, "input_size": input_size,
         "num_keypoints": model.detect.num_keypoints, "anchors_px": model.detect.anchors_px.tolist(), "schema": schema,
         "about": about, "state_dict": model.state_dict(),
@@ -93,10 +96,30 @@ def load_weights(path: Path | str) -> tuple[YOLOPose, dict[str, Any]]:
     try:
         model = build_model(Variant(**state["variant"]), state["num_keypoints"], state["width_factor"],
                             torch.tensor(state["anchors_px"]))
+        set_activations(model, state.get("activations", {}))
         model.load_state_dict(state.pop("state_dict"))
     except (KeyError, TypeError, RuntimeError) as error:
         raise StudyError(f"{path}: tensors and description disagree ({str(error).splitlines()[0][:200]})") from error
     return model.eval(), state
+
+
+def changed_activations(model: YOLOPose) -> dict[str, str]:
+    """Convolutions whose activation is not what their variant says, with the one that they have: ``{path: "silu"}``.
+
+    A model that is built here has none; an imported one may (the official SPP does not follow the model's ReLU).
+    """
+    words = {cls: word for word, cls in ACTIVATIONS.items()}
+    found = {path: words[type(module.act)] for path, module in model.named_modules() if isinstance(module, Conv)}
+    head = f"model.{len(model.model) - 1}."
+    return {path: act for path, act in found.items()
+            if act != ("silu" if path.startswith(head) else model.variant.activation)}
+
+
+def set_activations(model: YOLOPose, activations: dict[str, str]) -> None:
+    """Give the convolutions at these paths these activations, ``silu`` or ``relu``; a KeyError for other names."""
+    convolutions = {path: module for path, module in model.named_modules() if isinstance(module, Conv)}
+    for path, act in activations.items():
+        convolutions[path].act = ACTIVATIONS[act](inplace=True)
 
 
 def transfer_weights(model: YOLOPose, source: dict[str, torch.Tensor]) -> list[str]:

@@ -1,0 +1,300 @@
+"""Official checkpoints, written by tests/official_files.py, as plain weights files of this study."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.official_files import (
+    ANCHORS_PX,
+    Builder,
+    official_classes,
+    person_state,
+    random_state,
+    small_shapes,
+    write_checkpoint,
+)
+from yolopose.checkpoints import load_weights, save_weights
+from yolopose.config import load_variants
+from yolopose.decode import decode
+from yolopose.errors import StudyError
+from yolopose.models.layers import Conv
+from yolopose.models.yolov5 import build_model
+from yolopose.official import coco_schema, import_checkpoint, reorder_focus
+from yolopose.results import file_sha256
+
+IMAGE = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def shapes(shared) -> dict[str, dict[str, list[int]]]:
+    """Keys and shapes of the official models."""
+    return json.loads((shared / "reference/official_state_dict_shapes.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def small(shapes) -> dict[str, Tensor]:
+    """yolov5s6_pose at a quarter of its width."""
+    return random_state(small_shapes(shapes["yolov5s6_pose"]))
+
+
+@pytest.fixture(scope="module")
+def small_lite(shapes) -> dict[str, Tensor]:
+    """yolov5s6_pose_ti_lite at a quarter of its width."""
+    return random_state(small_shapes(shapes["yolov5s6_pose_ti_lite"]))
+
+
+def imported(source: Path, about: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    """Model and provenance after the way through the weights file."""
+    import_checkpoint(source, source.with_name("weights.pt"), 960, about)
+    return load_weights(source.with_name("weights.pt"))
+
+
+def refused(tmp_path: Path, state: dict[str, Tensor], **options: Any) -> str:
+    """The message with which a checkpoint is refused; nothing is written then."""
+    path = write_checkpoint(tmp_path / "last.pt", state, **options)
+    with pytest.raises(StudyError) as error:
+        import_checkpoint(path, tmp_path / "weights.pt", 960)
+    assert str(error.value).startswith(f"{path}: ")
+    assert not (tmp_path / "weights.pt").exists()
+    return str(error.value).removeprefix(f"{path}: ")
+
+
+def difference(a: list[Tensor], b: list[Tensor]) -> float:
+    """Largest difference of raw maps, as a share of the largest magnitude."""
+    return max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(a, b, strict=True))
+
+
+def test_the_full_model_gives_the_outputs_of_the_official_code(shared, shapes, tmp_path):
+    """Acceptance: from a file in the official container to the reference's numbers, to 1e-4."""
+    state = random_state(shapes["yolov5s6_pose"])
+    for key, tensor in state.items():  # the rule for weights of reference/README.md
+        if key.endswith(("anchors", "anchor_grid")) or not tensor.is_floating_point():
+            continue
+        r = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
+        state[key] = (1 + 0.1 * r.abs() if key.endswith("running_var") else 1 + 0.1 * r if key.endswith("bn.weight")
+                      else 0.1 * r if key.endswith(("running_mean", "bias")) else r * (2 / tensor[0].numel()) ** 0.5)
+    model, about = imported(write_checkpoint(tmp_path / "last.pt", state, half=False))
+    assert about["variant"]["name"] == "yolov5s6_pose_faithful" and about["about"]["precision"] == "float32"
+    reference = np.load(shared / "reference/official_forward_s6.npz")
+    images = torch.rand(2, 3, 128, 192, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        raw = model(images)
+        decoded = decode(raw, model.detect)
+    expected = [torch.from_numpy(reference[f"raw_p{level}"]) for level in "3456"]
+    assert difference(raw, expected) < 1e-4
+    assert difference([decoded], [torch.from_numpy(reference["decoded"])]) < 1e-4
+
+
+def test_half_precision_becomes_float32_with_the_same_numbers(small, tmp_path):
+    path = write_checkpoint(tmp_path / "last.pt", small)
+    model, about = imported(path, {"release": "of the test"})
+    for key, tensor in model.state_dict().items():
+        wanted = small[key].half().float() if small[key].is_floating_point() else small[key]
+        assert tensor.dtype == wanted.dtype and torch.equal(tensor, wanted), key
+    assert about["input_size"] == 960 and about["num_keypoints"] == 17
+    assert about["about"] == {"release": "of the test", "source_file": "last.pt", "source_sha256": file_sha256(path),
+                              "precision": "float16", "focus_order": "contract", "other_activations": {},
+                              "anchors_changed": False, "epoch": -1, "yaml": {
+                                  "nc": 1, "nkpt": 17, "dw_conv_kpt": True, "depth_multiple": 0.33,
+                                  "width_multiple": 0.5}}
+
+
+def test_both_channel_orders_give_the_output_that_they_had(small, tmp_path):
+    """By the reference's words: groups (dy, dx) in the order of each kind, then the convolution as stored."""
+    for contract, groups in ((True, ((0, 0), (0, 1), (1, 0), (1, 1))), (False, ((0, 0), (1, 0), (0, 1), (1, 1)))):
+        model, about = imported(write_checkpoint(tmp_path / "last.pt", small, half=False, contract=contract))
+        assert about["about"]["focus_order"] == ("contract" if contract else "slices")
+        x = torch.cat([IMAGE[..., dy::2, dx::2] for dy, dx in groups], 1)
+        x = nn.functional.conv2d(x, small["model.0.conv.conv.weight"], padding=1)
+        norm = [small[f"model.0.conv.bn.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+        wanted = nn.functional.silu(nn.functional.batch_norm(x, *norm, eps=1e-3))
+        with torch.no_grad():
+            assert difference([model.model[0](IMAGE)], [wanted]) < 1e-6
+
+
+def test_reordering_twice_is_no_reordering():
+    weight = torch.arange(24.0).view(2, 12, 1, 1)
+    assert reorder_focus(weight)[0, :, 0, 0].tolist() == [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11]
+    assert torch.equal(reorder_focus(reorder_focus(weight)), weight)
+
+
+@pytest.mark.parametrize("empty_branch", [True, False])
+def test_a_person_detector_becomes_our_person_variant(small, tmp_path, empty_branch):
+    state = person_state(small, empty_branch)
+    model, about = imported(write_checkpoint(tmp_path / "last.pt", state, half=False, nkpt=0))
+    assert about["variant"]["head"] == "person" and about["num_keypoints"] == 0
+    assert not any("m_kpt" in key for key in model.state_dict())
+    with torch.no_grad():
+        raw = model(IMAGE)
+    assert [m.shape[1:] for m in raw] == [(3, 64 // s, 128 // s, 6) for s in (8, 16, 32, 64)]
+
+
+def test_true_sizes_get_the_names_of_the_study(shapes, tmp_path):
+    """Full width without a branch of 12 stages: fast enough for one test of the names."""
+    state = person_state(random_state(shapes["yolov5s6_pose"]), True)
+    assert imported(write_checkpoint(tmp_path / "last.pt", state, nkpt=0))[1]["variant"]["name"] == "yolov5s6_person"
+    state = random_state(shapes["yolov5s6_pose_ti_lite"])
+    _, about = imported(write_checkpoint(tmp_path / "last.pt", state, act=nn.ReLU))
+    assert about["variant"]["name"] == "yolov5s6_pose_ti_lite"
+
+
+def activations(model: nn.Module) -> dict[str, str]:
+    return {path: type(module.act).__name__ for path, module in model.named_modules() if isinstance(module, Conv)}
+
+
+def test_activations_are_those_of_the_file_module_by_module(small_lite, tmp_path):
+    """ReLU everywhere but in SPP, as a freshly built ti_lite model has it (reference §1.7)."""
+    path = write_checkpoint(tmp_path / "last.pt", small_lite, half=False, act=nn.ReLU)
+    model, about = imported(path)
+    found = activations(model)
+    assert {p for p, act in found.items() if act == "SiLU"} == {"model.10.cv1", "model.10.cv2"}
+    assert about["variant"]["activation"] == "relu" and about["variant"]["stem"] == "conv_focus"
+    assert about["variant"]["decoder_depth"] == 0 and about["about"]["focus_order"] is None
+    assert about["about"]["other_activations"] == {"model.10.cv1": "silu", "model.10.cv2": "silu"}
+    # a second way through the weights file keeps them, and they matter
+    save_weights(tmp_path / "again.pt", model, 1.0, 960, coco_schema().as_dict(), {})
+    again, _ = load_weights(tmp_path / "again.pt")
+    plain = build_model(model.variant, 17).eval()
+    plain.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert difference(again(IMAGE), model(IMAGE)) == 0
+        assert difference(plain(IMAGE), model(IMAGE)) > 1e-3
+    silu, about = imported(write_checkpoint(tmp_path / "last.pt", small_lite, act=nn.SiLU))
+    assert set(activations(silu).values()) == {"SiLU"} and about["variant"]["activation"] == "silu"
+    relu, about = imported(write_checkpoint(tmp_path / "last.pt", small_lite, act=nn.ReLU, spp_act=nn.ReLU))
+    assert set(activations(relu).values()) == {"ReLU"} and about["about"]["other_activations"] == {}
+
+
+def test_the_heads_silu_is_no_exception_in_a_relu_model(small, tmp_path):
+    model, about = imported(write_checkpoint(tmp_path / "last.pt", small, act=nn.ReLU, spp_act=nn.ReLU))
+    assert about["about"]["other_activations"] == {}
+    assert {a for p, a in activations(model).items() if p.startswith("model.33.")} == {"SiLU"}
+
+
+def test_changed_anchors_are_kept(shapes, tmp_path):
+    changed = (np.array(ANCHORS_PX) * 0.83 + 1.37).tolist()
+    state = random_state(small_shapes(shapes["yolov5s6_pose"]), anchors_px=changed)
+    model, about = imported(write_checkpoint(tmp_path / "last.pt", state))
+    wanted = torch.tensor(changed).half().float()
+    assert torch.equal(model.detect.anchors_px, wanted) and about["about"]["anchors_changed"]
+    assert torch.equal(model.detect.anchors, wanted / torch.tensor([8.0, 16, 32, 64]).view(4, 1, 1))
+    with torch.no_grad():
+        decoded = decode([torch.zeros_like(m) for m in model(IMAGE)], model.detect)
+    assert decoded[0, 0, 2:4].tolist() == pytest.approx(changed[0][0], rel=1e-3)  # (2σ(0))² anchors
+
+
+def test_the_average_of_an_unfinished_run_is_preferred(small, tmp_path):
+    """During training the file has model and ema, and the official loader takes the latter."""
+    path = tmp_path / "last.pt"
+    other = {key: tensor + 1 if tensor.is_floating_point() and "anchor" not in key else tensor
+             for key, tensor in small.items()}
+    with official_classes() as classes:
+        torch.save({"epoch": 12, "model": Builder(classes, small).model().half(),
+                    "ema": Builder(classes, other).model().half(), "updates": 100,
+                    "optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(3))], 0.1, 0.9).state_dict()}, path)
+    model, about = imported(path)
+    assert torch.equal(model.state_dict()["model.1.bn.bias"], other["model.1.bn.bias"].half().float())
+    assert about["about"]["epoch"] == 12
+
+
+def test_the_imported_schema_is_cocos(shared):
+    schema = coco_schema()
+    assert schema.names[:2] == ("nose", "left_eye") and len(schema) == 17
+    assert schema.flip_indices.tolist() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+    real = json.loads((shared / "data/coco-real/annotations/person_keypoints_val2017.json").read_text())
+    category = next(c for c in real["categories"] if c["name"] == "person")
+    assert list(schema.names) == category["keypoints"]
+    assert {tuple(sorted(limb)) for limb in schema.skeleton} == {
+        tuple(sorted((i - 1, j - 1))) for i, j in category["skeleton"]}
+
+
+# --- what does not fit -----------------------------------------------------------------------------------------------
+
+def change(**changes: Any) -> Any:
+    """A spoiler: attributes of the module at a path (dots as double underscores)."""
+    def spoil(model: nn.Module, _: Any) -> None:
+        for path, value in changes.items():
+            *parents, name = path.split("__")
+            setattr(model.get_submodule(".".join(parents)), name, value)
+    return spoil
+
+
+SPOILED = {
+    "its head has nc = 80": change(model__33__nc=80),
+    "nkpt = 5": change(model__33__nkpt=5),
+    "model.14.f: takes its input from [-1, 6]": change(model__14__f=[-1, 6]),
+    "model.33.f: takes its input from [17, 20, 23]": change(model__33__f=[17, 20, 23]),
+    "model.33.stride": change(model__33__stride=torch.tensor([4.0, 8.0, 16.0, 32.0])),
+    "model.3.conv.stride: is (1, 1)": change(model__3__conv__stride=(1, 1)),
+    "model.3.bn.eps": change(model__3__bn__eps=1e-5),
+    "model.33.m_kpt.0.0.conv.groups: is 1": change(model__33__m_kpt__0__0__conv__groups=1),
+    "model.13.mode": change(model__13__mode="bilinear"),
+    "model.10: pools over windows of [5, 9, 13]": change(
+        model__10__m=nn.ModuleList(nn.MaxPool2d(k, 1, k // 2) for k in (5, 9, 13))),
+    "model.4.cv1.act: is Identity": change(model__4__cv1__act=nn.Identity()),
+    "model.4.m: is ModuleList": lambda model, _: setattr(model.model[4], "m", nn.ModuleList(model.model[4].m)),
+    "model.5: is Bottleneck": lambda model, classes: model.model[5].__setattr__("__class__", classes.Bottleneck),
+    "model.0: is Concat": lambda model, classes: model.model[0].__setattr__("__class__", classes.Concat),
+    "model.34: is a SiLU that": lambda model, _: model.model.append(nn.SiLU()),
+    "it is not one of the YOLO-Pose P6 models": lambda model, _: model.model.pop(33),
+    "model.6.m.3: is a SiLU that": lambda model, _: model.model[6].m.append(nn.SiLU()),
+    "has 1 and 2 bottlenecks": lambda model, _: model.model[4].m.pop(2),
+    "model.33.anchors: are not positive": lambda model, _: model.model[33].anchors.mul_(2),
+    "model.33.anchor_grid: is missing": lambda model, _: delattr(model.model[33], "anchor_grid"),
+    "model.2.cv1.conv.weight: holds numbers that are not finite":
+        lambda model, _: model.model[2].cv1.conv.weight.view(-1)[0].fill_(torch.inf),
+    "model.2.cv1.bn.running_var: is missing": lambda model, _: delattr(model.model[2].cv1.bn, "running_var"),
+    "model.2.cv1.bn.running_mean: is (8,) whole numbers":
+        lambda model, _: setattr(model.model[2].cv1.bn, "running_mean", torch.zeros(8, dtype=torch.int32)),
+    "model.extra: is (1,)": lambda model, _: model.model.register_buffer("extra", torch.zeros(1)),
+    "asks for torch.nn.modules.activation.Hardswish": change(model__4__cv1__act=nn.Hardswish()),
+}
+
+
+@pytest.mark.parametrize("words", SPOILED)
+def test_what_is_no_model_of_the_study_is_refused_by_name(small, tmp_path, words):
+    assert words in refused(tmp_path, small, half=False, spoil=SPOILED[words])
+
+
+def test_a_head_without_its_branch_or_with_too_many_stages_is_refused(small, tmp_path):
+    assert "m_kpt: is missing" in refused(tmp_path, person_state(small, False))
+    longer = lambda model, _: model.model[33].m_kpt[0].extend([nn.SiLU(), nn.SiLU()])  # noqa: E731
+    assert "has 14 stages" in refused(tmp_path, small, spoil=longer)
+
+
+def test_the_older_container_and_a_truncated_file_are_refused(small, tmp_path):
+    assert "before version 1.6" in refused(tmp_path, small, legacy=True)
+    path = write_checkpoint(tmp_path / "last.pt", small)
+    whole = path.read_bytes()
+    for share in (0.2, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[:int(share * len(whole))])
+        with pytest.raises(StudyError, match="truncated"):
+            import_checkpoint(path, tmp_path / "weights.pt", 960)
+    path.write_bytes(whole[:200_000] + bytes([whole[200_000] ^ 1]) + whole[200_001:])
+    with pytest.raises(StudyError, match=r"last\.pt: is damaged at data/"):
+        import_checkpoint(path, tmp_path / "weights.pt", 960)
+    assert not (tmp_path / "weights.pt").exists()
+
+
+@pytest.mark.parametrize("value", [{"epoch": 1}, [1, 2], {"model": None}, {"model": torch.zeros(3)},
+                                   {"model": {"a": torch.zeros(3)}}, {"model": nn.SiLU()}, {"model": torch.float32}])
+def test_files_of_torch_without_an_official_model_are_refused(tmp_path, value):
+    torch.save(value, tmp_path / "last.pt")
+    with pytest.raises(StudyError, match=r"last\.pt: "):
+        import_checkpoint(tmp_path / "last.pt", tmp_path / "weights.pt", 960)
+
+
+def test_own_models_carry_no_activations_in_their_files(tmp_path):
+    """Files that this study wrote before stay what they were."""
+    model = build_model(load_variants()["yolov5s6_pose_relu"], 17, 0.25)
+    save_weights(tmp_path / "a.pt", model, 0.25, 128, coco_schema().as_dict(), {})
+    _, about = load_weights(tmp_path / "a.pt")
+    assert "activations" not in about

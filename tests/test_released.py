@@ -1,0 +1,331 @@
+"""The list of released checkpoints, fetching them once from a server on this machine, and their runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.file_server import serving
+from tests.official_files import ANCHORS_PX, random_state, small_shapes, write_checkpoint
+from yolopose import released, released_runs
+from yolopose.checkpoints import load_weights
+from yolopose.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from yolopose.config import load_experiments, load_study, load_variants
+from yolopose.data.prepare import prepare_data
+from yolopose.errors import StudyError
+from yolopose.evaluate import evaluate_study, predict_split
+from yolopose.measured import PAPER_DIR
+from yolopose.released import BASE, GROUPS, Released, chosen, get_checkpoint, get_checkpoints, load_released
+from yolopose.results import file_sha256, read_csv, read_json
+from yolopose.train import train_study
+
+NAMES = ("s6_960", "s6_960_retrained", "s6_640_ti_lite")
+
+
+@pytest.fixture(scope="module")
+def official(shared, tmp_path_factory) -> dict[str, bytes]:
+    """What the server has: two small pose models and a ti_lite one, by name."""
+    shapes = json.loads((shared / "reference/official_state_dict_shapes.json").read_text())
+    folder, found = tmp_path_factory.mktemp("official"), {}
+    for seed, name in enumerate(NAMES):
+        lite = name.endswith("lite")
+        state = random_state(small_shapes(shapes["yolov5s6_pose_ti_lite" if lite else "yolov5s6_pose"]), seed)
+        found[name] = write_checkpoint(folder / f"{name}.pt", state, act=torch.nn.ReLU if lite else torch.nn.SiLU,
+                                       contract=name != "s6_960").read_bytes()
+    return found
+
+
+@pytest.fixture
+def server(official):
+    """A server of those files at the addresses of the list; every other file of it is gone."""
+    with serving() as files:
+        for name, content in official.items():
+            files.files["/" + load_released()[name].url("")] = content
+        yield files
+
+
+def asked(server) -> list[str]:
+    """Files that were asked for, without the sign of life."""
+    return [path for path, *_ in server.log if path.endswith(".pt")]
+
+
+# --- the list --------------------------------------------------------------------------------------------------------
+
+def test_the_list_is_the_references(shared):
+    text = (shared / "reference" / "yolo-pose-official.md").read_text(encoding="utf-8")
+    assert f"`{BASE}`" in text
+    block = re.search(r"```csv\n(group,model,input,GMACS.*?)```", text, re.DOTALL)
+    theirs = [row for row in csv.DictReader(block[1].splitlines()) if row["checkpoint folder (relative)"]]
+    ours = {row.folder: row for row in load_released().values()}
+    for row in theirs:
+        folder, _, file = row["checkpoint folder (relative)"].partition(" ")
+        mine = ours.pop(folder)
+        assert (mine.file, str(mine.input_size)) == (file.strip("()") or "last.pt", row["input"])
+        assert (mine.AP_readme, mine.AP50_readme) == (float(row["AP"]), float(row["AP50"]))
+        assert mine.model == row["model"].replace(" (sic)", "")
+    assert all(f"`{folder}`" in text or f"`{folder.rsplit('/')[-1]}`" in text for folder in ours) and len(ours) == 2
+
+
+def test_the_numbers_of_the_path_are_in_the_path():
+    for row in load_released().values():
+        ap, ap50 = re.search(r"_(\d\dp\d)_(\d\dp\d)", row.folder).groups()
+        assert (row.AP_path, row.AP50_path) == (float(ap.replace("p", ".")), float(ap50.replace("p", ".")))
+        assert row.group in GROUPS
+        assert (row.AP_path != row.AP_readme) == (row.group == "retrained" or row.AP_readme is None)
+
+
+def test_the_papers_models_are_the_papers_rows():
+    """Each experiment of the list prints the README's AP somewhere in the paper's tables, to 0.1."""
+    printed = {row["experiment"]: float(row["AP"]) for n in (1, 4) for row in read_csv(PAPER_DIR / f"table{n}.csv")
+               if row["experiment"]}
+    rows = [row for row in load_released().values() if row.experiment]
+    assert {row.experiment for row in rows} == {"s6", "m6", "l6", "s6_r640"}
+    assert all(row.group == "paper" for row in rows)
+    for row in rows:
+        assert abs(printed[row.experiment] - row.AP_path) < 0.1001
+        assert load_experiments()[row.experiment].input_size == row.input_size
+        assert f"{load_experiments()[row.experiment].variant}_faithful" in load_variants()
+
+
+def test_names_and_groups_choose():
+    assert [row.name for row in chosen(["ti_lite", "s6_960"])][0] == "s6_960"
+    assert len(chosen(["ti_lite", "s6_960"])) == 6 and len(chosen([])) == len(load_released()) == 25
+    with pytest.raises(StudyError, match="did you mean 's6_960'"):
+        chosen(["s6_96"])
+
+
+# --- fetching --------------------------------------------------------------------------------------------------------
+
+def test_files_are_fetched_imported_and_never_asked_for_again(server, official, tmp_path, capsys):
+    rows = chosen(NAMES)
+    report = get_checkpoints(rows, tmp_path, server.address + "/", progress=False)
+    assert [row["state"] for row in report] == ["imported"] * 3 and len(asked(server)) == 3
+    checksums = read_json(tmp_path / "checksums.json")
+    for row, line in zip(rows, report, strict=True):
+        assert checksums[row.name]["sha256"] == line["sha256"] == file_sha256(row.source(tmp_path))
+        assert row.source(tmp_path).read_bytes() == official[row.name]
+        _, about = load_weights(row.weights(tmp_path))
+        assert about["input_size"] == row.input_size and about["about"]["release"] == row.name
+        assert about["about"]["source_sha256"] == line["sha256"]
+        assert about["about"]["AP_path"] == row.AP_path and about["about"]["AP_readme"] == row.AP_readme
+    assert load_weights(rows[0].weights(tmp_path))[1]["about"]["focus_order"] == "slices"
+    before, times = len(server.log), [row.weights(tmp_path).stat().st_mtime_ns for row in rows]
+    assert released.main([*NAMES, "--cache", str(tmp_path), "--base", server.address + "/"]) == 0
+    assert len(server.log) == before and times == [row.weights(tmp_path).stat().st_mtime_ns for row in rows]
+    printed = capsys.readouterr().out
+    assert re.search(r"s6_960_retrained +960 +64\.8 +63\.7 +\w{12} +imported", printed)
+
+
+def test_without_a_network_what_is_there_works_and_the_rest_says_how(server, tmp_path, capsys):
+    get_checkpoints(chosen(["s6_960"]), tmp_path, server.address + "/", progress=False)
+    nowhere = "http://127.0.0.1:9/"
+    assert get_checkpoints(chosen(["s6_960"]), tmp_path, nowhere)[0]["state"] == "imported"
+    assert released.main(["s6_960", "s6_640_ti_lite", "--cache", str(tmp_path), "--base", nowhere]) == 2
+    message = capsys.readouterr().err
+    assert "cannot be reached" in message and str(tmp_path / "s6_640_ti_lite" / "last.pt") in message
+    assert f"{nowhere}yolov5s6_640_ti_lite_54p9_82p2/weights/last.pt" in message
+
+
+def test_a_file_put_by_hand_is_imported_without_a_network(official, tmp_path):
+    row = load_released()["s6_960"]
+    row.source(tmp_path).parent.mkdir()
+    row.source(tmp_path).write_bytes(official["s6_960"])
+    assert get_checkpoints([row], tmp_path, "http://127.0.0.1:9/")[0]["state"] == "imported"
+    assert read_json(tmp_path / "checksums.json")["s6_960"]["bytes"] == len(official["s6_960"])
+
+
+def test_a_file_that_is_gone_is_named_and_the_others_come(server, tmp_path):
+    report = get_checkpoints(chosen(["m6_960", "s6_960"]), tmp_path, server.address + "/", progress=False)
+    states = {row["name"]: row["state"] for row in report}
+    assert states["s6_960"] == "imported"
+    assert states["m6_960"].startswith("not reached: ") and "404" in states["m6_960"]
+    assert "67.4" in released.table(report) and "not reached" in released.table(report)
+    with pytest.raises(StudyError, match="none of the 2 checkpoints"):
+        get_checkpoints(chosen(["m6_960", "l6_960"]), tmp_path, server.address + "/", progress=False)
+
+
+def test_a_file_that_changed_since_its_first_use_is_refused(server, official, tmp_path):
+    row, base = load_released()["s6_960"], server.address + "/"
+    get_checkpoint(row, tmp_path, base, progress=False)
+    row.weights(tmp_path).unlink()  # so that the source is needed again
+    with row.source(tmp_path).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(StudyError, match=r"last\.pt: has .* bytes instead of"):
+        get_checkpoints([row], tmp_path, base, progress=False)
+    row.source(tmp_path).unlink()
+    server.files["/" + row.url("")] = official["s6_960_retrained"]  # the server swaps it, as it did in August 2022
+    with pytest.raises(StudyError, match="SHA-256|bytes"):
+        get_checkpoints([row], tmp_path, base, progress=False)
+    assert not row.weights(tmp_path).exists()
+
+
+def test_changed_weights_and_a_newer_importer_are_noticed(server, tmp_path, monkeypatch):
+    row, base = load_released()["s6_960"], server.address + "/"
+    path = get_checkpoint(row, tmp_path, base, progress=False)
+    path.write_bytes(b"something else")
+    with pytest.raises(StudyError, match="weights_sha256 differs"):
+        get_checkpoints([row], tmp_path, base)
+    path.unlink()
+    get_checkpoint(row, tmp_path, base, progress=False)
+    monkeypatch.setattr(released, "IMPORTER", 2)
+    assert not released.is_imported(row, tmp_path)
+    get_checkpoint(row, tmp_path, "http://127.0.0.1:9/", progress=False)  # anew from the file, not from the network
+    assert released.is_imported(row, tmp_path) and len(asked(server)) == 1
+
+
+def test_a_hostile_file_is_refused_loudly(server, tmp_path):
+    row = load_released()["s6_960"]
+    effect = tmp_path / "ran"
+    torch.save({"model": _Hostile(effect)}, tmp_path / "hostile.pt")
+    server.files["/" + row.url("")] = (tmp_path / "hostile.pt").read_bytes()
+    with pytest.raises(StudyError, match="asks for .*system"):
+        get_checkpoints(chosen(["s6_960", "s6_640_ti_lite"]), tmp_path, server.address + "/", progress=False)
+    assert not effect.exists()
+
+
+class _Hostile:
+    def __init__(self, effect: Path):
+        self.effect = effect
+
+    def __reduce__(self) -> tuple:
+        import os
+
+        return os.system, (f"touch {self.effect}",)
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """A few drawn people, with COCO's keypoints."""
+    study = load_study("smoke")
+    data = replace(study.profile.data, train=4, val=8, test_dev=4)
+    return prepare_data(replace(study, profile=replace(study.profile, data=data),
+                                data_dir=tmp_path_factory.mktemp("data") / "near"))
+
+
+def study_of(results: Path, monkeypatch, size: int = 64):
+    """A study of the smoke profile that takes s6 from the released weights, here of a quarter of the width."""
+    name = "small"
+    variant = replace(load_variants()["yolov5s6_pose_faithful"], name="yolov5x6_pose_faithful_dw6", width=0.125)
+    variants = {**load_variants(), name: variant}
+    monkeypatch.setattr("yolopose.config.load_variants", lambda: variants)
+    experiments = {**load_experiments(), "s6": replace(load_experiments()["s6"], variant=name),
+                   "m6": replace(load_experiments()["m6"], variant=name)}
+    monkeypatch.setattr("yolopose.config.load_experiments", lambda: experiments)
+    rows = {key: replace(row, input_size=size) for key, row in load_released().items()}
+    monkeypatch.setattr(released_runs, "load_released", lambda: rows)
+    study = load_study("smoke", results=results)
+    profile = replace(study.profile, sizes={960: size}, width_factor=1.0, experiments=("s6", "m6"),
+                      train=replace(study.profile.train, epochs=0, initialisation="released"))
+    return replace(study, profile=profile, experiments=("s6", "m6"))
+
+
+def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys):
+    """Import, estimate, evaluation and tables of runs that nobody trained; one of the files is gone."""
+    study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address + "/"
+    report = released_runs.import_runs(study, dataset, cache, base=base, progress=False)
+    assert [row["state"][:8] for row in report] == ["imported", "not reac"]
+    record = read_json(study.run_dir("s6", 0) / "run.json")
+    assert record["config_hash"] == study.run("s6", 0).hash and record["data_fingerprint"] == dataset.fingerprint
+    assert record["released"]["release"] == "s6_960" and record["train"]["images_seen"] == 0
+    assert not record["comparable"]
+    assert "404" in read_json(study.results_dir / "not_reached.json")["m6"]
+    assert not study.run_dir("m6", 0).exists()
+
+    alone = replace(study, experiments=("s6",))
+    rows = released_runs.announce_evaluation(alone, dataset)
+    assert rows[0]["images"] == len(dataset.val) + len(dataset.test_dev) and rows[0]["seconds_per_image"] > 0
+    assert rows[0]["seconds"] == pytest.approx(rows[0]["seconds_per_image"] * rows[0]["images"], abs=0.1)
+    assert "s6: 12 images at 64 px take about" in capsys.readouterr().out
+    assert train_study(alone, dataset)[0]["images"] == 0  # there is nothing to train
+    scores = evaluate_study(alone, dataset)
+    assert scores[0]["experiment"] == "s6"
+    predictions = read_json(study.run_dir("s6", 0) / "predictions.json.gz")
+    model, _ = load_weights(cache / "s6_960" / "weights.pt")
+    assert predictions == predict_split(model.fuse(), dataset.val, 64, study.profile.evaluate, torch.device("cpu"))
+    assert released_runs.announce_evaluation(alone, dataset) == []
+
+    # a second time: nothing to do; what was gone is asked for again when its note is deleted
+    server.log.clear()
+    assert released_runs.import_runs(study, dataset, cache, base=base) == [] and server.log == []
+    (study.results_dir / "not_reached.json").unlink()
+    again = released_runs.import_runs(study, dataset, cache, base=base, progress=False)
+    assert [row["name"] for row in again] == ["m6_960"] and (study.results_dir / "not_reached.json").is_file()
+
+
+def test_offline_a_study_makes_do_with_what_is_there_but_not_with_nothing(official, dataset, tmp_path, monkeypatch):
+    study, nowhere = study_of(tmp_path / "results", monkeypatch), "http://127.0.0.1:9/"
+    with pytest.raises(StudyError, match=r"none of the checkpoints of s6, m6 .* no network; fetch http"):
+        released_runs.import_runs(study, dataset, tmp_path, base=nowhere)
+    assert not (study.results_dir / "not_reached.json").exists()
+    place = load_released()["s6_960"].source(tmp_path)
+    place.parent.mkdir()
+    place.write_bytes(official["s6_960"])
+    released_runs.import_runs(study, dataset, tmp_path, base=nowhere)
+    assert (study.run_dir("s6", 0) / "weights.pt").is_file()
+    assert "m6_960/best.pt" in read_json(study.results_dir / "not_reached.json")["m6"]
+
+
+def test_the_others_are_reported_apart(server, dataset, tmp_path, monkeypatch, capsys):
+    study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address + "/"
+    rows = {row["name"]: row for row in released_runs.evaluate_apart(study, dataset, cache, base=base, progress=False)}
+    assert set(rows) == {row.name for row in load_released().values() if row.group in ("paper", "retrained", "ti_lite")}
+    for name in ("s6_960_retrained", "s6_640_ti_lite"):
+        assert rows[name]["verdict"] == NOT_COMPARABLE and "not COCO" in rows[name]["note"]
+        assert rows[name]["AP"] >= 0 and (study.results_dir / "released" / name / "metrics.json").is_file()
+    assert rows["s6_960"]["verdict"] == NOT_RUN and "experiment s6 was not run" in rows["s6_960"]["note"]
+    assert "404" in rows["m6_960_retrained"]["note"] and rows["m6_960_retrained"]["AP_path"] == 67.8
+    written = {row["name"]: row for row in read_csv(study.results_dir / "released.csv")}
+    assert (written["s6_960_retrained"]["AP_path"], written["s6_960_retrained"]["AP_readme"]) == ("64.8", "63.7")
+    assert "s6_960_retrained: 8 images at 64 px take about" in capsys.readouterr().out
+    # kept while weights, data and settings are the same
+    released_runs.evaluate_apart(study, dataset, cache, base=base, progress=False)
+    assert "take about" not in capsys.readouterr().out
+    changed = replace(study, profile=replace(study.profile, evaluate=replace(study.profile.evaluate, nms_iou=0.5)))
+    released_runs.evaluate_apart(changed, dataset, cache, base=base, progress=False)
+    assert "s6_960_retrained: 8 images" in capsys.readouterr().out
+
+
+def test_verdicts_need_coco_and_a_tenth_of_a_point(dataset, tmp_path, monkeypatch):
+    study = study_of(tmp_path, monkeypatch)
+    study = replace(study, profile=replace(study.profile, comparable=True))
+    coco, row = replace(dataset, is_coco2017=True), load_released()["s6_960_retrained"]
+
+    def line(ap: float, images: int = 2346, data=coco) -> dict:
+        scores = {"AP": ap / 100, "AP50": 0.8, "images": images}
+        return released_runs._line(study, data, row, {"val": scores, "val_all": scores, "val_box": scores}, "")
+
+    assert line(64.71)["verdict"] == line(64.89)["verdict"] == line(64.9)["verdict"] == REPRODUCED
+    assert line(64.69)["verdict"] == line(64.95)["verdict"] == NOT_REPRODUCED
+    assert line(64.95)["difference"] == 0.15 and line(64.95)["tolerance"] == 0.1
+    assert line(64.8, images=80)["verdict"] == line(64.8, data=dataset)["verdict"] == NOT_COMPARABLE
+
+
+def test_weights_of_another_model_or_size_are_no_run(server, dataset, tmp_path, monkeypatch):
+    study = study_of(tmp_path / "results", monkeypatch)
+    path = get_checkpoint(load_released()["s6_640_ti_lite"], tmp_path, server.address + "/", progress=False)
+    with pytest.raises(StudyError, match=r"weights\.pt: variant is .*profiles\.yaml"):
+        released_runs.import_as_run(study.run("s6", 0), dataset, tmp_path / "run", path)
+    path = get_checkpoint(load_released()["s6_960"], tmp_path, server.address + "/", progress=False)
+    with pytest.raises(StudyError, match=r"weights\.pt: input_size is 960"):
+        released_runs.import_as_run(study.run("s6", 0), dataset, tmp_path / "run", path)
+    assert not (tmp_path / "run").exists()
+    other = replace(study, experiments=("s6_l1",))
+    with pytest.raises(StudyError, match="s6_l1: no checkpoint of it was released"):
+        released_runs.import_runs(other, dataset, tmp_path)
+
+
+def test_the_table_shows_both_numbers_and_a_dash(tmp_path):
+    row = Released("a", "person", "A", 640, 64.8, 90.2, None, None, "", "folder", "last.pt", "")
+    line = {"name": "a", "group": "person", "model": "A", "input_size": 640, "AP_path": 64.8, "AP_readme": None,
+            "sha256": None, "state": "not reached: x"}
+    assert re.search(r"person detectors.*\n +a +640 +64\.8 +– +not reached: x", released.table([line]))
+    assert row.url("http://x/") == "http://x/folder/weights/last.pt"
+    assert row.weights(tmp_path) == tmp_path / "a" / "weights.pt" and len(ANCHORS_PX) == 4

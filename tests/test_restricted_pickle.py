@@ -1,0 +1,377 @@
+"""Hostile and damaged checkpoint files: refused, by name, and without a trace of having been executed.
+
+Every hostile pickle is first given to Python's own unpickler, which proves that it is one: what it does is leave a file
+behind.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import os
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.official_files import write_container
+from yolopose.errors import StudyError
+from yolopose.pickle_archive import Archive
+from yolopose.restricted_pickle import ALLOWED, MAX_DEPTH, Inert, load_inert
+
+
+class Call:
+    """Pickles as a call of ``function``; further positions of ``__reduce__`` follow."""
+
+    def __init__(self, function: Any, *args: Any, then: tuple = ()):
+        self.reduced = (function, args, *then)
+
+    def __reduce__(self) -> tuple:
+        return self.reduced
+
+
+class Born:
+    """Leaves its file when an object of it is made, before anything is initialised."""
+
+    def __new__(cls, file: str = "", **more: str) -> Born:
+        if found := file or more.get("named"):
+            Path(found).touch()
+        return super().__new__(cls)
+
+    def __init__(self, **reduced: Any):
+        self.reduced = reduced["reduced"]
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        return self.reduced
+
+
+class Trap:
+    """Leaves its file when it is given a state."""
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        Path(state["file"]).touch()
+
+
+def touch(path: Path) -> str:
+    """The shell command after which ``path`` exists."""
+    return f"touch {path}"
+
+
+def python(path: Path) -> str:
+    """The Python expression after which ``path`` exists."""
+    return f"open({str(path)!r}, 'w').close()"
+
+
+def text(value: str) -> bytes:
+    """The instruction that pushes a string."""
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def reduce_in_reduce(path: Path) -> bytes:
+    """``getattr(__import__("os"), "system")(command)``: what is called is itself the result of a call."""
+    return (b"\x80\x02c__builtin__\ngetattr\nc__builtin__\n__import__\n" + text("os") + b"\x85R" + text("system")
+            + b"\x86R" + text(touch(path)) + b"\x85R.")
+
+
+def dotted(path: Path) -> bytes:
+    """Protocol 4 looks dotted names up attribute by attribute: an allowed module, and ``os.system`` behind it."""
+    return b"\x80\x04\x8c\x13torch.serialization\x8c\x09os.system\x93" + text(touch(path)) + b"\x85R."
+
+
+def old_instruction(path: Path) -> bytes:
+    """``INST`` of protocol 0: name and call in one."""
+    return b"(" + text(touch(path)) + b"ios\nsystem\n."
+
+
+def object_instruction(path: Path) -> bytes:
+    """``OBJ`` of protocol 1."""
+    return b"(cos\nsystem\n" + text(touch(path)) + b"o."
+
+
+def extension(path: Path) -> bytes:
+    """``EXT1``: a name by its number in copyreg's registry."""
+    return b"\x80\x02\x82\xf0" + text(touch(path)) + b"\x85R."
+
+
+HOSTILE = {
+    "os.system": lambda p: pickle.dumps(Call(os.system, touch(p)), 2),
+    "os.system beside a model": lambda p: pickle.dumps({"epoch": 1, "model": None, "x": Call(os.system, touch(p))}, 2),
+    "eval": lambda p: pickle.dumps(Call(eval, python(p)), 2),
+    "exec": lambda p: pickle.dumps(Call(exec, python(p)), 2),
+    "nested reduce": lambda p: pickle.dumps(Call(OrderedDict, [["a", Call(os.system, touch(p))]]), 2),
+    "reduce in arguments": lambda p: pickle.dumps(Call(torch.Size, (Call(os.system, touch(p)),)), 2),
+    "reduce in reduce": reduce_in_reduce,
+    "getattr chain": lambda p: pickle.dumps(Call(getattr, Call(eval, python(p)), "__class__"), 2),
+    "apply": lambda p: pickle.dumps(Call(list, Call(map, os.system, [touch(p)])), 2),
+    "list items": lambda p: pickle.dumps(Call(list, then=(None, iter([Call(os.system, touch(p))]))), 2),
+    "dictionary items": lambda p: pickle.dumps(
+        Call(OrderedDict, then=(None, None, iter([("a", Call(os.system, touch(p)))]))), 2),
+    "state": lambda p: pickle.dumps(Call(OrderedDict, then=({"a": Call(os.system, touch(p))},)), 2),
+    "setstate": lambda p: pickle.dumps(Call(Trap, then=({"file": str(p)},)), 2),
+    "setstate, protocol 4": lambda p: pickle.dumps(Call(Trap, then=({"file": str(p)},)), 4),
+    "copyreg": lambda p: pickle.dumps(
+        Call(copyreg._reconstructor, Trap, object, None, then=({"file": str(p)},)), 1),
+    "copyreg, protocol 2": lambda p: pickle.dumps(
+        Call(copyreg._reconstructor, Trap, object, None, then=({"file": str(p)},)), 2),
+    "partial": lambda p: pickle.dumps(Call(functools.partial(os.system, touch(p))), 4),
+    "NEWOBJ": lambda p: pickle.dumps(Born(reduced=(copyreg.__newobj__, (Born, str(p)))), 2),
+    "NEWOBJ_EX": lambda p: pickle.dumps(Born(reduced=(copyreg.__newobj_ex__, (Born, (), {"named": str(p)}))), 4),
+    "dotted name": dotted,
+    "INST": old_instruction,
+    "OBJ": object_instruction,
+    "EXT1": extension,
+}
+ASKED_FOR = {"os.system": f"{os.name}.system" if os.name == "nt" else "posix.system", "eval": "__builtin__.eval",
+             "getattr chain": "__builtin__.getattr", "reduce in reduce": "__builtin__.getattr",
+             "copyreg, protocol 2": "copy_reg._reconstructor", "dotted name": "torch.serialization.os.system",
+             "setstate": "tests.test_restricted_pickle.Trap", "INST": "INST 'os system'", "EXT1": "EXT1",
+             "partial": "functools.partial", "NEWOBJ": "tests.test_restricted_pickle.Born",
+             "NEWOBJ_EX": "tests.test_restricted_pickle.Born"}
+
+
+def load(path: Path) -> Any:
+    with Archive(path) as archive:
+        return load_inert(archive)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """``os.system`` under number 240 in copyreg's registry."""
+    copyreg.add_extension("os", "system", 0xF0)
+    yield
+    copyreg.remove_extension("os", "system", 0xF0)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_pickle_is_refused_by_name_and_nothing_of_it_runs(tmp_path, registered, kind):
+    effect = tmp_path / "ran"
+    payload = HOSTILE[kind](effect)
+    with suppress(TypeError, AttributeError):  # raised after the deed, when its result is used
+        pickle.loads(payload)  # the control: an ordinary unpickler runs it
+    assert effect.exists(), "this pickle does nothing: the test would prove nothing"
+    effect.unlink()
+    path = write_container(tmp_path / "last.pt", payload)
+    with pytest.raises(StudyError) as refused:
+        load(path)
+    assert not effect.exists()
+    assert str(path) in str(refused.value)
+    assert ASKED_FOR.get(kind, "") in str(refused.value)
+
+
+def test_a_refused_pickle_imports_nothing(tmp_path):
+    name = "module_that_must_not_be_imported"
+    (tmp_path / f"{name}.py").write_text(python(tmp_path / "ran"))
+    payload = f"\x80\x02c{name}\nThing\n.".encode("latin-1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        with pytest.raises(StudyError, match=f"{name}.Thing"):
+            load(write_container(tmp_path / "last.pt", payload))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_allowed_names_are_an_exact_list(tmp_path):
+    for module, name in ALLOWED:
+        with Archive(write_container(tmp_path / "a.pt", f"\x80\x02c{module}\n{name}\n.".encode("latin-1"))) as archive:
+            assert str(load_inert(archive)) == f"{module}.{name}"
+    for module, name in (("torch", "load"), ("torch.serialization", "load"), ("models.yolo", "Model.load"),
+                         ("torch.nn.modules.conv", "Conv2d.__init__"), ("builtins", "getattr"),
+                         ("torch.hub", "load"), ("models", "yolo.Model"), ("", "os")):
+        path = write_container(tmp_path / "a.pt", f"\x80\x02c{module}\n{name}\n.".encode("latin-1"))
+        with pytest.raises(StudyError, match="asks for"):
+            load(path)
+
+
+@pytest.mark.parametrize("call", [
+    b"\x80\x02ctorch.nn.modules.conv\nConv2d\n)R.",  # a class called as a function
+    b"\x80\x02ccollections\nOrderedDict\n)\x81.",  # a function made as an object
+    b"\x80\x02ctorch\nFloatStorage\nK\x05\x85R.",  # a value called
+    b"\x80\x02ccollections\nOrderedDict\n)R)R.",  # a dictionary called
+    b"\x80\x02ctorch\ndevice\nX\x03\x00\x00\x00cpuR.",  # arguments that are no tuple
+    b"\x80\x02ccollections\nOrderedDict\n}b.",  # a state for a name
+    b"\x80\x02}}b.",  # a state for a dictionary
+    b"\x80\x02ctorch.nn.modules.conv\nConv2d\n)\x81}b}b.",  # a second state
+    b"\x80\x02c__builtin__\nset\n](h\x00e\x85R.",  # an unknown memo
+    b"\x80\x02c__builtin__\nset\n]]a\x85R.",  # a set of lists
+    b"\x80\x02}]K\x01s.",  # a list as a key
+    b"\x80\x02})K\x01s.",  # a tuple as a key
+    b"\x80\x02K\x01K\x02a.",  # appending to a number
+    b"\x80\x02ctorch\nSize\nK\x01\x85R.",  # a size that is no tuple
+    b"\x80\x02cmodels.yolo\nModel\n)\x81K\x01K\x02s.",  # items of an object
+])
+def test_calls_states_and_items_that_torch_does_not_write_are_refused(tmp_path, call):
+    with pytest.raises(StudyError, match=r"last\.pt: (its pickle|asks to call)"):
+        load(write_container(tmp_path / "last.pt", call))
+
+
+def tensor_pickle(key: str, numel: int, offset: int = 0, size: tuple = (4,), stride: tuple = (1,),
+                  kind: str = "FloatStorage") -> bytes:
+    """The pickle of one tensor, as torch.save writes it, with the numbers given."""
+    def number(n: int) -> bytes:
+        return b"\x8a" + bytes([n.bit_length() // 8 + 1]) + n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)
+
+    def numbers(values: tuple) -> bytes:
+        return b"(" + b"".join(number(v) for v in values) + b"t"
+
+    return (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + f"ctorch\n{kind}\n".encode()
+            + text(key) + text("cpu") + number(numel) + b"tQ" + number(offset) + numbers(size) + numbers(stride)
+            + b"\x89ccollections\nOrderedDict\n)RtR.")
+
+
+def test_a_tensor_is_read_where_it_lies(tmp_path):
+    numbers = np.arange(12, dtype=np.float32)
+    path = write_container(tmp_path / "a.pt", tensor_pickle("0", 12, 2, (2, 3), (1, 3)), {"data/0": numbers.tobytes()})
+    with Archive(path) as archive:
+        assert archive.tensor(load_inert(archive)).tolist() == [[2, 5, 8], [3, 6, 9]]
+
+
+@pytest.mark.parametrize("options", [
+    {"numel": 1 << 40}, {"numel": 5}, {"numel": 3}, {"numel": -4}, {"key": "1"}, {"key": "../../etc/passwd"},
+    {"kind": "DoubleStorage"}, {"offset": 1}, {"offset": -1}, {"size": (5,)}, {"size": (-1,)}, {"size": (1 << 60,)},
+    {"size": (1 << 30,), "stride": (0,)}, {"size": (2, 2)}, {"size": (2, 2), "stride": (1, -1)},
+    {"size": (0, 1 << 62), "stride": (1, 1)}, {"size": (1,) * 9, "stride": (1,) * 9},
+    {"size": (), "stride": (), "offset": 4},
+])
+def test_storages_and_tensors_of_impossible_size_are_refused(tmp_path, options):
+    wanted = {"key": "0", "numel": 4, **options}
+    path = write_container(tmp_path / "last.pt", tensor_pickle(**wanted), {"data/0": bytes(16)})
+    with pytest.raises(StudyError, match=r"last\.pt: its (storage|pickle)"):
+        load(path)
+
+
+@pytest.mark.parametrize("pid", [b"K\x05", b"X\x03\x00\x00\x00cpu", b"]", b")", b"(K\x01K\x02K\x03K\x04K\x05t"])
+def test_persistent_ids_that_are_no_storage_are_refused(tmp_path, pid):
+    with pytest.raises(StudyError, match="persistent id"):
+        load(write_container(tmp_path / "last.pt", b"\x80\x02" + pid + b"Q."))
+
+
+def test_the_values_of_torch_save_come_back(tmp_path):
+    value = {"tensor": torch.arange(6, dtype=torch.float16).view(2, 3).T, "set": {"a"}, "size": torch.Size([1, 2]),
+             "none": None, "list": [1, -2, 1 << 70, 0.5, True], "tuple": ("x", ()), "ordered": OrderedDict(a=1),
+             "number": np.float64(0.5), "device": torch.device("cpu"), "layer": torch.nn.SiLU()}
+    torch.save(value, tmp_path / "a.pt")
+    with Archive(tmp_path / "a.pt") as archive:
+        found = load_inert(archive)
+        assert torch.equal(archive.tensor(found["tensor"]), value["tensor"])
+    assert found["list"] == value["list"] and found["tuple"] == ("x", ()) and found["ordered"] == {"a": 1}
+    assert found["set"] == {"a"} and found["size"] == (1, 2) and found["none"] is None
+    assert found["layer"].name == "torch.nn.modules.activation.SiLU" and found["layer"].state["inplace"] is False
+    assert all(isinstance(found[key], Inert) for key in ("number", "device", "layer"))
+
+
+@pytest.mark.parametrize("pickled", [b"\x80\x02" + b"(" * 100_000, b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".",
+                                     b"\x80\x02)" + b"\x85" * 100_000 + b".",
+                                     b"\x80\x02}X\x01\x00\x00\x00a)" + b"\x85" * MAX_DEPTH + b"s."])
+def test_nesting_is_limited(tmp_path, pickled):
+    with pytest.raises(StudyError, match="nested deeper"):
+        load(write_container(tmp_path / "last.pt", pickled))
+
+
+def test_a_tuple_that_doubles_itself_a_thousand_times_costs_nothing(tmp_path):
+    doubled = b"".join(b"q%c" % (i,) + b"h%c" % (i,) + b"\x86" for i in range(90))
+    with pytest.raises(StudyError, match="no plain values"):  # hashing it, as a key, would never end
+        load(write_container(tmp_path / "last.pt", b"\x80\x02}X\x01\x00\x00\x00a" + doubled + b"K\x01s."))
+
+
+# --- the container ---------------------------------------------------------------------------------------------------
+
+def test_a_compressed_entry_is_refused_before_it_is_unpacked(tmp_path):
+    path = write_container(tmp_path / "last.pt", b"\x80\x02N.", {"data/0": bytes(64 << 20)}, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(StudyError, match="zip bomb"):
+        load(path)
+    small = write_container(tmp_path / "small.pt", b"\x80\x02N.", {}, zipfile.ZIP_DEFLATED)  # no bomb, but compressed
+    with pytest.raises(StudyError, match="compressed"):
+        load(small)
+
+
+def test_overlapping_entries_are_refused(tmp_path):
+    """Many entries that share the same bytes: each is honest alone, together they are larger than the file."""
+    path = tmp_path / "last.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02N.")
+        archive.writestr("archive/data/0", bytes(100_000))
+        first = archive.getinfo("archive/data/0")
+        for i in range(1, 50):
+            info = zipfile.ZipInfo(f"archive/data/{i}")
+            info.header_offset, info.file_size, info.compress_size, info.CRC = \
+                first.header_offset, first.file_size, first.compress_size, first.CRC
+            archive.filelist.append(info)
+            archive.NameToInfo[info.filename] = info
+        archive._didModify = True
+    with pytest.raises(StudyError, match="zip bomb"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["archive/../evil", "/etc/passwd", "archive/data/../../x", "archive/code/a.py",
+                                  "../data/0", "archive/data/0/1", "archive\\data\\0", "other/data/0",
+                                  "archive/data/x", "archive/version"])
+def test_entries_with_other_names_or_twice_are_refused(tmp_path, name):
+    path = write_container(tmp_path / "last.pt", b"\x80\x02N.")
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns() if name == "archive/version" else nullcontext():
+        archive.writestr(name, b"x")
+    with pytest.raises(StudyError, match="entry"):
+        load(path)
+
+
+def test_other_files_are_refused_in_words(tmp_path):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "page.pt").write_text("<html>not found</html>")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    write_container(tmp_path / "big.pt", b"\x80\x02N.", {"byteorder": b"big"})
+    with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
+        archive.writestr("archive/version", b"3")
+    for name, words in (("old", "before version 1.6"), ("page", "no checkpoint"), ("empty", "no checkpoint"),
+                        ("big", "little-endian"), ("zip", "data.pkl"), ("absent", "not found")):
+        with pytest.raises(StudyError, match=words) as refused:
+            load(tmp_path / f"{name}.pt")
+        assert f"{name}.pt" in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory) -> bytes:
+    """A small file of torch.save with tensors and a module."""
+    path = tmp_path_factory.mktemp("honest") / "a.pt"
+    torch.save({"model": torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.SiLU()).half(), "epoch": 3}, path)
+    return path.read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_damaged_file_is_refused_or_read_but_never_a_traceback(honest, tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("damaged") / "a.pt"
+    if data.draw(st.booleans(), label="truncated"):
+        path.write_bytes(honest[:data.draw(st.integers(0, len(honest) - 1))])
+        with pytest.raises(StudyError):
+            load(path)
+        return
+    changed = bytearray(honest)
+    for place in data.draw(st.lists(st.integers(0, len(honest) - 1), min_size=1, max_size=4)):
+        changed[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(changed))
+    with suppress(StudyError):
+        load(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_damaged_pickle_is_refused_or_read_but_never_a_traceback(honest, tmp_path_factory, data):
+    """The same behind the checksum: what a forger would change."""
+    folder = tmp_path_factory.mktemp("forged")
+    (folder / "a.pt").write_bytes(honest)
+    with zipfile.ZipFile(folder / "a.pt") as archive:
+        entries = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    pickled = bytearray(entries.pop("data.pkl"))
+    for place in data.draw(st.lists(st.integers(0, len(pickled) - 1), min_size=1, max_size=6)):
+        pickled[place] = data.draw(st.integers(0, 255))
+    entries.pop("version", None)
+    with suppress(StudyError):
+        load(write_container(folder / "b.pt", bytes(pickled), entries))
