@@ -26,7 +26,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce ablations tune estimate validate answer $(STAGES) compare status bench lab test lint lock readme clean
+.PHONY: help setup reproduce ablations tune checkpoints estimate validate answer $(STAGES) compare status bench lab test lint lock readme clean
 
 ## The study
 ##   reproduce    run whatever is missing, in order, and print what came out
@@ -52,6 +52,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 ##   setup        make .venv from the locked requirements (every other target does so when needed)
 ##   lab          open the notebooks in JupyterLab
 ##   bench        measure this machine: results/bench/<machine>.csv
+##   checkpoints  fetch and import the released weights (NAMES="s6_960 ti_lite" for some of them)
 ##   tune         find the keypoint gains of the losses of Table 3 on held-out training images
 ##   test         lint and run the tests (TESTS=tests/test_run.py for some of them)
 ##   lint         ruff alone
@@ -112,6 +113,9 @@ validate: $(STAMP)
 
 answer: $(STAMP)
 	@"$(PY)" -m yolopose.server_answer "$(RUN)" "$(ANSWER)" $(if $(DATE),--date "$(DATE)") $(if $(REPLACE),--replace)
+
+checkpoints: $(STAMP)
+	@"$(PY)" -m yolopose.released $(NAMES)
 
 tune: $(STAMP)
 	@"$(PY)" -m yolopose.tune $(OPTIONS)

@@ -69,4 +69,4 @@ def test_a_set_of_ablations_gets_its_own_analyses(trained, monkeypatch):
     assert called == ["write_joints_of_study", "write_ablations"]
     called.clear()
     analyses.analyse(study, dataset)
-    assert called == ["write_joints_of_study", "evaluate_tta", "score_sizes", "write_scenes", "measure_runtime"]
+    assert called == ["write_joints_of_study", "write_scenes", "evaluate_tta", "score_sizes", "measure_runtime"]

@@ -22,7 +22,7 @@ from yolopose.errors import StudyError
 from yolopose.evaluate import evaluate_study, predict_split
 from yolopose.measured import PAPER_DIR
 from yolopose.released import BASE, GROUPS, Released, chosen, get_checkpoint, get_checkpoints, load_released
-from yolopose.results import file_sha256, read_csv, read_json
+from yolopose.results import file_sha256, read_csv, read_json, write_json
 from yolopose.train import train_study
 
 NAMES = ("s6_960", "s6_960_retrained", "s6_640_ti_lite")
@@ -329,3 +329,14 @@ def test_the_table_shows_both_numbers_and_a_dash(tmp_path):
     assert re.search(r"person detectors.*\n +a +640 +64\.8 +– +not reached: x", released.table([line]))
     assert row.url("http://x/") == "http://x/folder/weights/last.pt"
     assert row.weights(tmp_path) == tmp_path / "a" / "weights.pt" and len(ANCHORS_PX) == 4
+
+
+def test_the_profile_asks_for_the_released_heads_and_drops_what_was_not_reached(tmp_path):
+    study = load_study("checkpoints", data=tmp_path, results=tmp_path / "results")
+    assert study.released and not load_study("smoke").released
+    assert [run.experiment.name for run in study.runs()] == ["s6", "m6", "l6", "s6_r640"]
+    for run in study.runs():
+        assert run.variant.head == "faithful" and run.variant.name == f"{run.experiment.variant}_faithful"
+        assert run.train.epochs == 0 and run.comparable and run.width_factor == 1
+    write_json(tmp_path / "results" / "not_reached.json", {"l6": "not reached: no network"})
+    assert [run.experiment.name for run in study.runs()] == ["s6", "m6", "s6_r640"]

@@ -248,7 +248,7 @@ def test_activations_of_untrained_models_do_not_vanish() -> None:
 def test_every_profile_has_a_plan_that_fits() -> None:
     from yolopose.config import load_profiles
 
-    assert set(PLANS) == set(load_profiles())
+    assert set(PLANS) == set(load_profiles()) - {"checkpoints"}  # which times nothing
     for plan in PLANS.values():
         assert plan.size_px % 64 == 0 == plan.size_px % plan.tiles and 0 in plan.persons
 

@@ -113,6 +113,8 @@ class Judge:
     def _compare(self, rule: dict[str, Any]) -> Outcome:
         left, operator, right = rule["compare"]
         value = Quantities(self.results, self.paper_dir).value
+        if "floor" in rule and (best := value(rule["floor"])).number < ORDERING_FLOOR:
+            raise NotComparable(f"the best is {best.number:.2g}, under {ORDERING_FLOOR:g}: the task was not learned")
         a, b, margin = value(left), value(right), float(rule.get("margin", 0))
         gap = a.number - b.number
         low = high = half = None

@@ -18,7 +18,7 @@ import yaml
 
 from yolopose.data import GENERATOR_VERSION
 from yolopose.errors import StudyError
-from yolopose.results import config_hash
+from yolopose.results import config_hash, read_json
 from yolopose.settings import (
     WORDS,
     Ablations,
@@ -34,6 +34,7 @@ from yolopose.settings import (
 
 STUDY = Path(__file__).resolve().parent / "study"
 ABLATIONS = "ablations"  # folder of the ablations inside a results folder
+NOT_REACHED = "not_reached.json"  # experiments whose released checkpoint could not be fetched, with the reason
 
 
 def config_changes(before: Any, now: Any, key: str = "") -> list[str]:
@@ -126,6 +127,11 @@ def load_profiles() -> dict[str, Profile]:
         row = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         profile = _build(Profile, {"name": name, **row}, "profiles.yaml", name)
         _check_experiments(profile.experiments, f"{name}.experiments")
+        _check_experiments(profile.variants, f"{name}.variants")
+        for experiment, variant in profile.variants.items():
+            if variant not in load_variants():
+                raise StudyError(f"{STUDY}/profiles.yaml: {name}.variants.{experiment}: unknown variant {variant!r}; "
+                                 f"{nearest(variant, load_variants())}")
         if profile.ablations:
             _check_experiments(profile.ablations.experiments, f"{name}.ablations.experiments")
             for key, cls in (("train", TrainConfig), ("evaluate", EvaluateConfig)):
@@ -171,7 +177,8 @@ class Study:
         gains = {k: v for k, v in profile.train.gains.items() if k in ("official", "paper_eq", row.loss)}
         train = replace(profile.train, gains=gains,
                         initialisation=row.initialisation or profile.train.initialisation)
-        return RunConfig(row, load_variants()[row.variant], profile.name, profile.comparable, seed,
+        variant = load_variants()[profile.variants.get(experiment, row.variant)]
+        return RunConfig(row, variant, profile.name, profile.comparable, seed,
                          profile.sizes[row.input_size], profile.width_factor, profile.data, train,
                          profile.augment, profile.evaluate)
 
@@ -180,8 +187,19 @@ class Study:
         return self.results_dir / experiment / f"seed{seed}"
 
     def runs(self) -> list[RunConfig]:
-        """All runs of this study in the order in which they must be made (detectors before what they initialise)."""
-        return [self.run(experiment, seed) for experiment in self.experiments for seed in self.seeds]
+        """All runs of this study in the order in which they must be made (detectors before what they initialise).
+
+        Of released weights, without the experiments whose checkpoint could not be fetched.
+        """
+        path = self.results_dir / NOT_REACHED
+        absent = read_json(path) if self.released and path.is_file() else {}
+        return [self.run(experiment, seed) for experiment in self.experiments if experiment not in absent
+                for seed in self.seeds]
+
+    @property
+    def released(self) -> bool:
+        """Whether the runs are released weights: imported, not trained."""
+        return self.profile.train.initialisation == "released"
 
 
 def load_study(profile: str = "mini", data: str | Path | None = None, results: str | Path | None = None,

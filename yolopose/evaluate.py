@@ -152,7 +152,7 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
     if about["num_keypoints"] == 0:
         metrics["test_dev"] = {"status": "not run", "reason": "a person detector has no keypoints"}
     elif not run.evaluate.test_dev:
-        metrics["test_dev"] = {"status": "not run", "reason": "ablations are scored on val alone"}
+        metrics["test_dev"] = {"status": "not run", "reason": "this set is scored on val alone"}
     elif dataset.test_dev is None:
         metrics["test_dev"] = {"status": "not run", "reason": "the data set has no test-dev images"}
     else:
@@ -178,6 +178,10 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
 def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     """Evaluate every trained run that has no ``metrics.json`` yet; returns one summary row per run."""
     device = select_device(study.device)
+    if study.released:
+        from yolopose.released_runs import announce_evaluation
+
+        announce_evaluation(study, dataset)
     rows = []
     for run in study.runs():
         run_dir = study.run_dir(run.experiment.name, run.seed)

@@ -121,6 +121,10 @@ class ResultSet:
         seen = sorted({int(n) for run in runs if (n := (run.record.get("train") or {}).get("images_seen"))})
         return "" if not seen else " to ".join(f"{n:,}" for n in dict.fromkeys((seen[0], seen[-1]))) + " images"
 
+    def released(self, experiment: str) -> bool:
+        """Whether the runs of an experiment are released weights, which were imported and not trained."""
+        return any(run.record.get("released") for run in self.runs.get(experiment, []))
+
     def commits(self) -> str:
         """The commits that made the runs, seven digits each."""
         found = [str((run.record.get("git") or {}).get("commit") or "")[:7] for run in self._all_runs()]

@@ -70,8 +70,9 @@ def anchors(dataset: CocoDataset, run: RunConfig) -> Figure:
     return figure
 
 
-def training_curves(results_dir: Path | str) -> Figure:
-    """The learning curves of all runs in a results folder, unfinished ones too (see ``figures_curves.draw_curves``)."""
+def training_curves(results_dir: Path | str) -> Figure | None:
+    """The learning curves of all runs in a results folder, unfinished ones too (see ``figures_curves.draw_curves``);
+    ``None`` where the runs are released weights, which nobody trained here."""
     import matplotlib.pyplot as plt
 
     from yolopose.figures import OPTIONS
@@ -80,6 +81,8 @@ def training_curves(results_dir: Path | str) -> Figure:
 
     with plt.rc_context(OPTIONS | {"savefig.dpi": "figure"}):
         figure = draw_curves(load_results(results_dir))
+    if figure is None and any(Path(results_dir).glob("*/seed*/curve.csv")):
+        return None
     if figure is None:
         raise StudyError(f"{results_dir}: no run has a curve.csv yet; make train writes them")
     plt.close(figure)

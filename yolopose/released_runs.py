@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from yolopose.checkpoints import load_weights
-from yolopose.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
-from yolopose.config import EvaluateConfig, RunConfig, Study
+from yolopose.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, RELEASED_TOLERANCE, REPRODUCED
+from yolopose.config import NOT_REACHED, EvaluateConfig, RunConfig, Study
 from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.errors import StudyError
 from yolopose.evaluate import predict_batches, predict_split, score_split, select_device
@@ -40,8 +40,6 @@ from yolopose.summary import duration
 from yolopose.train import CURVE
 
 APART = ("retrained", "ti_lite")
-NOT_REACHED = "not_reached.json"
-TOLERANCE = 0.1  # points of AP: the same weights on the same images
 TIMED_IMAGES, TIMED_BATCH = 4, 2
 COLUMNS = ["name", "group", "model", "input_size", "AP_path", "AP_readme", "AP", "AP50", "AP_val_all", "difference",
            "tolerance", "verdict", "note"]
@@ -226,8 +224,8 @@ def _line(study: Study, dataset: CocoDataset, row: Released, metrics: dict[str, 
         return line | {"verdict": NOT_COMPARABLE,
                        "note": f"not COCO val2017: {found['images']} images of {dataset.name}"}
     gap = 100 * found["AP"] - row.AP_path
-    return line | {"difference": round(gap, 2), "tolerance": TOLERANCE,
-                   "verdict": REPRODUCED if abs(gap) <= TOLERANCE + 1e-9 else NOT_REPRODUCED}
+    return line | {"difference": round(gap, 2), "tolerance": RELEASED_TOLERANCE,
+                   "verdict": REPRODUCED if abs(gap) <= RELEASED_TOLERANCE + 1e-9 else NOT_REPRODUCED}
 
 
 def _check_keypoints(weights: Path, about: dict[str, Any], dataset: CocoDataset) -> None:

@@ -17,7 +17,8 @@ WORDS = {
     "Profile": {"download": (None, "coco2017")},
     "DataConfig": {"source": ("synthetic", "folder"), "difficulty": ("near", "coco", None)},
     "TrainConfig": {"optimizer": ("sgd", "adamw"), "anchors": ("coco", "auto"),
-                    "initialisation": ("scratch", "person_detector"), "keypoint_prior": ("none", "mean_pose")},
+                    "initialisation": ("scratch", "person_detector", "released"),
+                    "keypoint_prior": ("none", "mean_pose")},
 }
 
 
@@ -88,7 +89,8 @@ class TrainConfig:
     """Optimisation. ``warmup_iterations`` and ``ema_tau`` count optimizer steps; ``epoch_images`` ends an epoch early.
 
     ``gains`` per loss name are either the word ``derived`` (the loss's own rule) or effective gains by term;
-    ``keypoint_prior`` is ``none`` or ``mean_pose``; ``initialisation`` is ``scratch`` or ``person_detector``.
+    ``keypoint_prior`` is ``none`` or ``mean_pose``; ``initialisation`` is ``scratch``, ``person_detector``, or
+    ``released``: the official weights of the experiment, not trained any further.
     """
 
     epochs: int
@@ -144,7 +146,8 @@ class Ablations:
 class Profile:
     """The scale at which the study runs; ``sizes`` maps the paper's input sizes to this profile's, in px.
 
-    ``download`` names the data set that ``make data`` fetches into a DATA folder that lacks it.
+    ``download`` names the data set that ``make data`` fetches into a DATA folder that lacks it; ``variants`` gives
+    experiments another variant than their own, as the released weights need the head that they were trained with.
     """
 
     name: str
@@ -160,6 +163,7 @@ class Profile:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     ablations: Ablations | None = None
     download: str | None = None
+    variants: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

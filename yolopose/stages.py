@@ -55,6 +55,7 @@ STAGES = {stage.name: stage for stage in (
     Stage("report", "08_report", stored_only=True),
 )}
 ABLATION_STAGES = ("data", "train", "evaluate")
+RELEASED_STAGES = tuple(name for name in STAGES if name != "export")  # the released weights are exported by nobody here
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,15 @@ class Target:
         return self.study is not None and self.study.ablations
 
     @property
+    def released(self) -> bool:
+        """Whether the runs are released weights, which only data, scores and what is drawn of them belong to."""
+        return self.study is not None and self.study.released
+
+    @property
     def stages(self) -> dict[str, Stage]:
         """The stages that are run here, in order."""
-        return {name: stage for name, stage in STAGES.items() if not self.ablations or name in ABLATION_STAGES}
+        chosen = ABLATION_STAGES if self.ablations else RELEASED_STAGES if self.released else tuple(STAGES)
+        return {name: STAGES[name] for name in chosen}
 
     @property
     def reference(self) -> Path:
@@ -239,6 +246,8 @@ def expected_outputs(stage: Stage, target: Target) -> list[str]:
         wanted += [f"{folder}/{name}" for folder in folders for name in ("metrics.json", "predictions.json.gz")]
         wanted += [f"{folder}/joints.json" for folder, run in zip(folders, runs, strict=True)
                    if run.variant.head != "person"]
+        if target.released:
+            return [*wanted, "scenes.json", "released.csv"]
         wanted += [f"{ABLATIONS}.json"] if target.ablations else ["scenes.json", "runtime.json"]
         wanted += [f"{folder}/tta.json" for folder in folders if folder.startswith("s6/") and not target.ablations]
     else:

@@ -252,6 +252,10 @@ def clear_outputs(run_dir: Path) -> None:
 def train_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     """Train every run that is missing, detectors first, resuming what was begun; returns one summary row per run."""
     device = select_device(study.device)
+    if study.released:
+        from yolopose.released_runs import import_runs
+
+        import_runs(study, dataset)
     for run in study.runs():  # before any work: a stale result at the end must not cost what comes before it
         check_fresh(run, dataset, study.run_dir(run.experiment.name, run.seed))
     with results_in_use(study.results_dir, "train_study"):
