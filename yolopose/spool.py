@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,10 @@ from yolopose.results import explain_os_error
 BOX_AND_SCORE = 5  # x0, y0, x1, y1, score; then K × (x, y, confidence)
 
 
+def _rows(part: array[int]) -> np.ndarray:
+    return np.asarray(part, np.int64).reshape(-1, 3)
+
+
 def as_coco_results(poses: Poses, image_id: int, category_id: int) -> list[dict[str, Any]]:
     """COCO results entries of one image: score to 5 decimals as officially, coordinates to 0.01 px."""
     boxes = poses.boxes_xyxy.double().numpy()
@@ -27,7 +32,7 @@ def as_coco_results(poses: Poses, image_id: int, category_id: int) -> list[dict[
 
 
 class PoseSpool:
-    """The poses of a split's images, 4·(5 + 3K) bytes each on the disk and 24 bytes an image in memory.
+    """The poses of a split's images: 4·(5 + 3K) bytes of a file each, and in memory 24 bytes an image.
 
     Iterating gives COCO results in the order of the images, as often as wanted. Several processes each add their images
     to a file of their own in one folder; after :meth:`finish` the first of them reads all.
@@ -41,7 +46,7 @@ class PoseSpool:
 
     def __init__(self, folder: Path, image_ids: Sequence[int], category_id: int, world: World = SINGLE):
         self.folder, self.image_ids, self.category_id, self.world = Path(folder), image_ids, category_id, world
-        self.parts: list[list[tuple[int, int, int]]] = [[]]  # by process: image, people, values of one
+        self.parts = [array("q")]  # by process, one after the other: index of an image, its people, values of one
         try:
             self._file: BinaryIO = open(self._path(world.rank), "wb")  # noqa: SIM115  (closed by finish)
         except OSError as error:
@@ -61,7 +66,7 @@ class PoseSpool:
             self._file.write(rows.tobytes())
         except OSError as error:
             raise explain_os_error(error, self.folder) from error
-        self.parts[0].append((index, *rows.shape))
+        self.parts[0].extend((index, *rows.shape))
 
     def finish(self) -> None:
         """End adding. The first process learns of every image.
@@ -78,20 +83,21 @@ class PoseSpool:
         if parts is None:
             return
         self.parts = parts
-        seen = sorted(index for part in parts for index, *_ in part)
-        if seen != list(range(len(self.image_ids))):
+        seen = np.sort(np.concatenate([_rows(part)[:, 0] for part in parts]))
+        if not np.array_equal(seen, np.arange(len(self.image_ids))):
             raise ValueError(f"{len(seen)} predictions for {len(self.image_ids)} images, or not one for each")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         places = np.empty((len(self.image_ids), 4), np.int64)  # process, offset in bytes, people, values of one
         for rank, part in enumerate(self.parts):
-            offset = 0
-            for index, people, values in part:
-                places[index] = rank, offset, people, values
-                offset += 4 * people * values
+            rows = _rows(part)
+            sizes = 4 * rows[:, 1] * rows[:, 2]
+            places[rows[:, 0], 0], places[rows[:, 0], 1] = rank, np.cumsum(sizes) - sizes
+            places[rows[:, 0], 2:] = rows[:, 1:]
         files = [open(self._path(rank), "rb") for rank in range(len(self.parts))]  # noqa: SIM115
         try:
-            for index, (rank, offset, people, values) in enumerate(places.tolist()):
+            for index, place in enumerate(places):
+                rank, offset, people, values = place.tolist()
                 files[rank].seek(offset)
                 rows = np.frombuffer(files[rank].read(4 * people * values), np.float32).reshape(people, values)
                 rows = torch.from_numpy(rows.copy())

@@ -7,9 +7,7 @@ the same steps as one that was not.
 from __future__ import annotations
 
 import math
-import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,41 +24,19 @@ from yolopose.evaluate import predict_split, score_split
 from yolopose.losses import TERMS, compute_loss
 from yolopose.models.yolov5 import build_model, count_parameters
 from yolopose.optim import ExponentialMovingAverage, Schedule, build_optimizer
+from yolopose.progress import Progress
 from yolopose.recipe import autocast_dtype, choose_anchors, mean_pose, run_gains
-from yolopose.results import file_sha256, peak_memory_gib, provenance, write_csv, write_json
+from yolopose.results import file_sha256, peak_memory_gib, provenance, write_json
 from yolopose.withstand import (
     Terminated,
     Termination,
-    check_skipped,
     device_words,
-    dump_batch,
     gradient_norm,
     mend_statistics,
-    name_cause,
+    report_bad_step,
 )
 
-CURVE = ["epoch", "images", *(f"loss_{t}" for t in TERMS), "loss", "lr", "val_AP", "val_AP50", "val_box_AP50"]
 CHECKPOINT_SECONDS = 90.0
-
-
-@dataclass
-class Progress:
-    """Where a run stands; together with model, average and optimizer all that a resumed run needs."""
-
-    epoch: int = 0
-    batch: int = 0  # batches of this epoch that are done
-    iteration: int = 0
-    last_step: int = -1  # iteration of the last optimizer step
-    images: int = 0
-    seconds: float = 0.0
-    wait_seconds: float = 0.0
-    sums: list[float] = field(default_factory=lambda: [0.0] * (len(TERMS) + 1))
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    skipped: int = 0  # steps whose loss or gradient was not finite: in all, without a good one since, in this epoch
-    skipped_in_a_row: int = 0
-    skipped_in_epoch: int = 0
-    damaged: dict[str, str] = field(default_factory=dict)  # by path, what is wrong with images that were left out
-    hardware: list[str] = field(default_factory=list)  # what computed it, one after the other
 
 
 class Trainer:
@@ -103,7 +79,9 @@ class Trainer:
         self.identity = {"config_hash": run.hash, "data_fingerprint": dataset.fingerprint}
         if world.tell((self.run_dir / "checkpoint.pt").exists()):
             self._resume()
-        self._note_hardware()
+        before = self.progress.note_hardware(now := device_words(device, world))
+        if before and world.main:
+            print(f"{self.run_dir}: begun on {before}, goes on on {now}; run.json names both", flush=True)
 
     def fit(self) -> dict[str, Any]:
         """Train to the end and write the run's files; returns ``run.json``'s content (in the first process).
@@ -137,7 +115,7 @@ class Trainer:
             images, targets = next(batches)
             p.wait_seconds += time.perf_counter() - asked
             losses += self.step(images, targets)
-            p.batch, p.iteration, p.images = p.batch + 1, p.iteration + 1, p.images + self.loader.data.batch_size
+            p.batch_done(self.loader.data.batch_size)
             bar.update()
             if p.iteration % 10 == 0:
                 bar.set_postfix_str(f"loss {losses[-1].item() / p.batch:.3f}", refresh=False)
@@ -149,18 +127,15 @@ class Trainer:
                 self._save()
                 self._end_if_asked(self.ending)
         batches.close()
-        means = [v / max(p.batch - p.skipped_in_epoch, 1) for v in losses.tolist()]
-        row = {"epoch": p.epoch + 1, "images": p.images}
-        row |= {k: round(v, 6) for k, v in zip([c for c in CURVE if c.startswith("loss")], means, strict=True)}
-        row["lr"] = round(self.schedule.factor(p.iteration) * self.cfg.lr, 8)
+        row = p.row(losses.tolist(), self.schedule.factor(p.iteration) * self.cfg.lr)
         due = (p.epoch + 1) % self.cfg.validate_every == 0 or p.epoch + 1 == self.cfg.epochs
         p.curve.append(row | (self.validate() if due and self.cfg.validate_images else {}))
         for damaged in self.world.gather(self.loader.damaged):
             self.loader.leave_out(damaged)
-        p.epoch, p.batch, p.skipped_in_epoch, p.sums = p.epoch + 1, 0, 0, [0.0] * (len(TERMS) + 1)
+        p.epoch_done()
         p.seconds += time.perf_counter() - started
         if self.world.main:
-            write_csv(self.run_dir / "curve.csv", [{k: r.get(k) for k in CURVE} for r in p.curve], CURVE)
+            p.write_curve(self.run_dir / "curve.csv")
         self._save()
         self._end_if_asked(self.world.any(self.termination.asked))
 
@@ -216,20 +191,13 @@ class Trainer:
     def _skip(self, images: Tensor, targets: Tensor, terms: Tensor) -> Tensor:
         """Leave a step out: its batch goes to a file, its gradient nowhere; too many of them end the run."""
         p = self.progress
-        p.skipped, p.skipped_in_a_row = p.skipped + 1, p.skipped_in_a_row + 1
-        p.skipped_in_epoch += 1
+        p.step_skipped()
         mend_statistics(self.model, self.average.model)
-        values = dict(zip(TERMS, terms.tolist(), strict=False))
         if math.isfinite(terms[-1].item()):  # the gradient it is: what this accumulation has gathered is lost
             self.optimizer.zero_grad(set_to_none=True)
-        path = dump_batch(self.run_dir, p.iteration, self.world, {
-            "images": images, "targets": targets, "terms": values, "epoch": p.epoch, "batch": p.batch,
-            "files": self.loader.data.files(p.epoch, p.batch)})
-        where = f"in epoch {p.epoch + 1}, batch {p.batch + 1}"
-        cause = name_cause(values, f"{where}, batch in {path.name}" if path else where)
-        if self.world.main:
-            print(f"step left out: {cause}", file=sys.stderr, flush=True)
-        check_skipped(self.run_dir, p.skipped_in_a_row, p.skipped, self.cfg.max_skipped_steps, cause, self.run.profile)
+        report_bad_step(self.run_dir, p, self.world, dict(zip(TERMS, terms.tolist(), strict=False)),
+                        {"images": images, "targets": targets, "files": self.loader.data.files(p.epoch, p.batch)},
+                        self.cfg.max_skipped_steps, self.run.profile)
         return torch.zeros_like(terms)
 
     def validate(self) -> dict[str, Any]:
@@ -286,14 +254,6 @@ class Trainer:
             parameters[name].grad = gradient.to(self.device)
         self.progress = Progress(**state["progress"])
         self.loader.damaged = dict(self.progress.damaged)
-
-    def _note_hardware(self) -> None:
-        """Remember what computes from here on; say so where it is not what computed until here."""
-        used, now = self.progress.hardware, device_words(self.device, self.world)
-        if used and used[-1] != now and self.world.main:
-            print(f"{self.run_dir}: begun on {used[-1]}, goes on on {now}; run.json names both", flush=True)
-        if not used or used[-1] != now:
-            used.append(now)
 
     def _write_progress(self, bar: Any) -> None:
         if not self.world.main:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 from yolopose.checkpoints import save_state
 from yolopose.distributed import World
 from yolopose.errors import StudyError
+from yolopose.progress import Progress
 from yolopose.results import hardware, read_json
 
 IN_A_ROW = 3  # steps that are not finite one after the other: the weights are at fault, not a batch
-DUMPS = 3  # batches kept of one run
+DUMPS = 3  # of so many such steps the batches are kept
 
 
 class Terminated(SystemExit):
@@ -73,43 +75,42 @@ def mend_statistics(model: nn.Module, average: nn.Module) -> None:
             value.copy_(good[name])
 
 
-def dump_batch(run_dir: Path, iteration: int, world: World, content: dict[str, Any]) -> Path | None:
-    """Write a batch that gave a step that is not finite to ``bad_step<iteration>[_<rank>].pt``, of the first few.
+def report_bad_step(run_dir: Path, progress: Progress, world: World, terms: dict[str, float], batch: dict[str, Any],
+                    allowed: int, profile: str) -> None:
+    """Say what was not finite in a step that ``progress`` counts as skipped, and keep its batch for a look.
 
-    Read it with ``yolopose.checkpoints.load_state``.
-    """
-    ending = f"_{world.rank}" if world.size > 1 else ""
-    if len(list(Path(run_dir).glob(f"bad_step*{ending}.pt"))) >= DUMPS:
-        return None
-    path = Path(run_dir) / f"bad_step{iteration}{ending}.pt"
-    save_state(path, content)
-    return path
-
-
-def check_skipped(run_dir: Path, in_a_row: int, in_all: int, allowed: int, cause: str, profile: str) -> None:
-    """Stop a run that skips too many steps.
+    Of the first few such steps each process writes its part of the batch to ``bad_step<iteration>[_<rank>].pt``;
+    ``yolopose.checkpoints.load_state`` reads it.
 
     Args:
-        run_dir: for the message.
-        in_a_row, in_all: steps skipped up to now, the present one included.
+        run_dir: where the file goes.
+        progress: of the run.
+        world: the processes that train it.
+        terms: the weighted losses; if all are finite, it was the gradient.
+        batch: tensors and plain values.
         allowed: ``train.max_skipped_steps``.
-        cause: what was not finite, and where the batch was written.
         profile: whose settings to change.
 
     Raises:
-        StudyError: :data:`IN_A_ROW` in a row, or more than allowed in all. The last checkpoint stays.
+        StudyError: :data:`IN_A_ROW` steps in a row were skipped, or more than allowed in all. The last checkpoint
+            stays.
     """
-    if in_a_row >= IN_A_ROW or in_all > allowed:
-        count = f"{in_a_row} steps in a row" if in_a_row >= IN_A_ROW else f"{in_all} steps of the run"
-        raise StudyError(f"{run_dir}: {count} were skipped; the last: {cause}; look at the batch, or lower train.lr of "
-                         f"profile {profile!r}, delete this folder and repeat")
-
-
-def name_cause(terms: dict[str, float], where: str) -> str:
-    """In words, for a step whose loss is not finite: ``the loss became nan (box nan, obj inf) …``."""
+    p, ending = progress, f"_{world.rank}" if world.size > 1 else ""
+    where = f"in epoch {p.epoch + 1}, batch {p.batch + 1}"
+    if p.skipped <= DUMPS:
+        path = Path(run_dir) / f"bad_step{p.iteration}{ending}.pt"
+        save_state(path, {**batch, "terms": terms, "epoch": p.epoch, "batch": p.batch})
+        where += f", its images in {path.name}"
     wrong = ", ".join(f"{name} {value}" for name, value in terms.items() if not math.isfinite(value))
-    total = sum(terms.values())
-    return f"the loss became {total} ({wrong}) {where}" if wrong else f"the gradient was not finite {where}"
+    what = f"the loss became {sum(terms.values())} ({wrong})" if wrong else "the gradient is not finite"
+    cause = f"{what} {where}"
+    if world.main:
+        print(f"step left out: {cause}", file=sys.stderr, flush=True)
+    if p.skipped_in_a_row >= IN_A_ROW or p.skipped > allowed:
+        count = (f"{p.skipped_in_a_row} steps in a row" if p.skipped_in_a_row >= IN_A_ROW
+                 else f"{p.skipped} steps of the run")
+        raise StudyError(f"{run_dir}: {count} were skipped; the last: {cause}; look at the images, or lower train.lr "
+                         f"of profile {profile!r}, delete this folder and repeat")
 
 
 def device_words(device: torch.device, world: World) -> str:

@@ -29,7 +29,7 @@ from yolopose.distributed import SINGLE, World
 from yolopose.errors import DamagedImage, StudyError
 
 WORKER_RESTARTS = 3  # of one loader; after that the machine has a lasting problem
-SUBSTITUTES = 10  # tries to make a sample without a damaged image
+SUBSTITUTES = 50  # tries to make a sample (of four images in a mosaic) without a damaged one
 WORKER_DIED = ("a data worker process died (killed, out of memory, or /dev/shm is full); free memory or set "
                "train.workers to 0 in the profile, then repeat the command, which goes on where it stopped")
 
@@ -104,7 +104,7 @@ class TrainBatches(_Batches):
             except DamagedImage as error:
                 damaged[error.path] = str(error)
                 generator = np.random.default_rng((self.seed, epoch, position, attempt))
-        raise StudyError("; ".join(damaged.values()))
+        raise StudyError("\n".join([f"{SUBSTITUTES} times in a row a damaged image:", *list(damaged.values())[:10]]))
 
     def files(self, epoch: int, number: int) -> list[str]:
         """The files that are the main images of this process's part of a batch."""
