@@ -1,4 +1,4 @@
-"""What a run survives: damaged images, steps that are not finite, SIGTERM, dead data workers; memory; hardware."""
+"""What runs withstand: damaged images, steps that are not finite, SIGTERM, dead data workers, each other."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ from yolopose.config import load_study
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.data.loader import TrainLoader
 from yolopose.decode import Poses
-from yolopose.distributed import SINGLE
 from yolopose.errors import StudyError
-from yolopose.evaluate import predict_split
+from yolopose.json_stream import written_through
 from yolopose.launch import chosen_runs, claimed, number_of_processes, run_name, study_options
 from yolopose.lock import results_lock
-from yolopose.results import read_json, write_json, write_json_gz, write_json_rows_gz
+from yolopose.results import write_json
 from yolopose.spool import PoseSpool, as_coco_results
 from yolopose.trainer import Trainer
 from yolopose.withstand import Terminated, gradient_norm, mend_statistics, mixed_hardware
@@ -284,12 +283,8 @@ def test_a_spool_gives_back_what_a_list_would(tmp_path):
         spool.finish()
         expected = [e for i, name in enumerate([30, 10, 20]) for e in as_coco_results(poses[i], name, 1)]
         assert list(spool) == expected == list(spool), "in the order of the images, as often as wanted"
-        write_json_gz(tmp_path / "list.gz", expected)
-        write_json_rows_gz(tmp_path / "rows.gz", spool)
-        assert (tmp_path / "list.gz").read_bytes() == (tmp_path / "rows.gz").read_bytes()
+        assert json.loads(json.dumps(expected)) == expected, "plain numbers"
     assert not list(tmp_path.glob(".poses*"))
-    write_json_rows_gz(tmp_path / "none.gz", [])
-    assert read_json(tmp_path / "none.gz") == []
 
 
 def test_a_spool_refuses_missing_and_repeated_images(tmp_path):
@@ -310,44 +305,14 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
             for index in range(images):
                 spool.add(index, some_poses(generator, 20))
             spool.finish()
-            write_json_rows_gz(tmp_path / "predictions.json.gz", (e for n, e in enumerate(spool) if n % 20 == 0))
+            some = (entry for number, entry in enumerate(spool) if number % 20 == 0)
+            assert sum(1 for _ in written_through(tmp_path / "predictions.json.gz", some)) == images
         high = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return high
 
     few, many = peak(200), peak(4000)
     assert many - few < 100 * 3800, f"{(many - few) / 3800:.0f} bytes an image"
-
-
-def test_scores_do_not_depend_on_what_the_evaluator_ignores(dataset):
-    """Only the 20 best people of an image count; the others need not be kept."""
-    from yolopose.scoring import _counted, score_boxes, score_keypoints
-
-    generator = np.random.default_rng(1)
-    truth = dataset.val.annotations["annotations"]
-    predictions = []
-    for number in range(60):  # near the truth, many of equal score
-        a = truth[number % len(truth)]
-        predictions.append({"image_id": a["image_id"], "category_id": 1, "score": round(generator.random(), 1),
-                            "bbox": [v + generator.normal() for v in a["bbox"]],
-                            "keypoints": [v + generator.normal() for v in a["keypoints"]]})
-    ids = dataset.val.image_ids()
-    kept = list(_counted(predictions * 12, set(ids), 20))
-    assert len(kept) < len(predictions * 12) and max(sum(p["image_id"] == i for p in kept) for i in ids) == 20
-    for score in (lambda p: score_keypoints(dataset.val.annotations, p, ids, dataset.schema.sigmas),
-                  lambda p: score_boxes(dataset.val.annotations, p, ids)):
-        assert score(iter_again(predictions * 12)) == score(predictions * 12)
-    assert list(_counted([p for p in kept], set(ids), 20)) == kept
-
-
-class iter_again:  # noqa: N801
-    """A stream that can be gone through more than once, and is no list."""
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __iter__(self):
-        return iter(self.rows)
 
 
 # --- hardware ---------------------------------------------------------------------------------------------------------
@@ -438,19 +403,6 @@ def test_single_runs_share_a_results_folder_that_nobody_else_gets(tmp_path):
     with (results_lock(tmp_path, "make reproduce"), pytest.raises(StudyError, match="`make reproduce` is at work"),
           results_lock(tmp_path, "run a", shared=True)):
         pass
-
-
-def test_predictions_of_a_stream_equal_those_of_a_list(dataset, tmp_path):
-    from yolopose.config import load_variants
-    from yolopose.evaluate import predict_spooled
-    from yolopose.models.yolov5 import build_model
-
-    model = build_model(load_variants()["yolov5s6_pose"], 3, 0.125, seed=0).fuse()
-    cfg = replace(tiny_run().evaluate, batch_size=5, confidence=0.0001)
-    expected = predict_split(model, dataset.val, 64, cfg, CPU)
-    with predict_spooled(model, dataset.val, 64, cfg, CPU, 0, "val", tmp_path, SINGLE) as spool:
-        assert list(spool) == expected != []
-    assert json.dumps(expected)  # plain numbers
 
 
 @pytest.mark.slow

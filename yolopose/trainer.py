@@ -212,7 +212,7 @@ class Trainer:
         self.world.same_state(self.average.model)
         model = copy.deepcopy(self.average.model).fuse()
         predictions = predict_split(model, subset, self.run.input_size, self.run.evaluate, self.device, 0,
-                                    world=self.world)
+                                    world=self.world, folder=self.run_dir)
         if not self.world.main:
             return {}
         metrics = score_split(subset, self.dataset.val.annotations, predictions, self.schema, range(len(subset)),
