@@ -168,3 +168,26 @@ def test_shares_of_a_batch_add_up_to_its_loss():
             torch.testing.assert_close(sum(p.items[term] for p in parts), expected.items[term], rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(sum(p.total for p in parts), expected.total, rtol=1e-5, atol=1e-6)
         assert expected.items["kpt"] > 0
+
+
+@pytest.mark.slow
+def test_a_study_is_trained_by_the_launcher_it_starts(root, tmp_path, monkeypatch):
+    """What a notebook does where several GPUs are visible: detector first, then the run itself, scored by both."""
+    from yolopose.config import load_study
+    from yolopose.launch import elastic
+
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    study = load_study("smoke", data=root, results=tmp_path / "results", device="cpu")
+    elastic(study, ["s6/seed0"], 2, evaluate=True)
+    folder = tmp_path / "results" / "s6" / "seed0"
+    record = read_json(folder / "run.json")
+    assert record["train"]["processes"] == 2 and record["train"]["tensors_from_detector"] > 100
+    assert read_json(folder / "metrics.json")["val"]["images"] == 12
+    assert (tmp_path / "results" / "s6_person" / "seed0" / "run.json").exists()
+    assert not (tmp_path / "results" / "m6").exists() and not list((tmp_path / "results").glob("**/.*"))
+    with open(folder / "weights.pt", "ab") as file:
+        file.write(b"\0")
+    (folder / "metrics.json").unlink()
+    with pytest.raises(StudyError, match="is not the file that run.json describes"):
+        elastic(study, ["s6/seed0"], 2, evaluate=True)

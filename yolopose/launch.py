@@ -166,7 +166,7 @@ def elastic(study: Study, names: Sequence[str], processes: int, evaluate: bool =
             process = subprocess.Popen(command, env=environment, preexec_fn=follow_parent)  # noqa: PLW1509
             told = False
             while process.poll() is None:
-                if termination.asked and not told:
+                if not told and (termination.asked or message.exists()):  # an error is no reason to start them anew
                     process.send_signal(signal.SIGTERM)
                     told = True
                 time.sleep(0.1)
