@@ -40,7 +40,8 @@ def configured(options: dict):
 def train(root: Path, folder: Path, options: dict, world: World) -> None:
     """Train and log every step's losses, in double precision where a file ``double`` lies in ``folder``.
 
-    Where a file ``kill`` or ``term`` lies there, the last process sends itself that signal at the step it names.
+    Where a file ``kill`` or ``term`` lies there, the last process sends itself that signal at the step it names; where
+    ``spoil`` does, its images are not numbers at that step.
     """
     double = (folder / "double").exists()
     if double:
@@ -50,6 +51,10 @@ def train(root: Path, folder: Path, options: dict, world: World) -> None:
         trainer.network.register_forward_pre_hook(lambda _, images: images[0].double())
         trainer.validate = lambda: {}
         trainer._finish = lambda: {}
+    if (folder / "spoil").exists() and world.rank == world.size - 1:
+        at = int((folder / "spoil").read_text())
+        trainer.network.register_forward_pre_hook(
+            lambda _, images: images[0] * float("nan") if trainer.progress.iteration == at else None)
     step = trainer.step
 
     def counted(*batch):

@@ -171,6 +171,21 @@ def test_shares_of_a_batch_add_up_to_its_loss():
 
 
 @pytest.mark.slow
+def test_a_bad_step_of_one_process_is_left_out_by_both(root, tmp_path):
+    (tmp_path / "spoil").write_text("3")
+    done = start("train", root, tmp_path, 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("step left out: the loss became nan") == 1, "one process speaks"
+    for rank in (0, 1):
+        seen = losses(tmp_path, rank)
+        assert [step for step, terms in seen.items() if not terms.any()] == [3] and len(seen) == 6
+        dumped = load_state(tmp_path / f"bad_step3_{rank}.pt")
+        assert len(dumped["images"]) == 2, "its own part of the batch"
+    assert read_json(tmp_path / "run.json")["train"]["skipped_steps"] == 1
+    assert all(v.isfinite().all() for v in load_state(tmp_path / "weights.pt")["state_dict"].values())
+
+
+@pytest.mark.slow
 def test_a_study_is_trained_by_the_launcher_it_starts(root, tmp_path, monkeypatch):
     """What a notebook does where several GPUs are visible: detector first, then the run itself, scored by both."""
     from yolopose.config import load_study

@@ -195,6 +195,7 @@ class Trainer:
         mend_statistics(self.model, self.average.model)
         if math.isfinite(terms[-1].item()):  # the gradient it is: what this accumulation has gathered is lost
             self.optimizer.zero_grad(set_to_none=True)
+            p.last_step = p.iteration
         report_bad_step(self.run_dir, p, self.world, dict(zip(TERMS, terms.tolist(), strict=False)),
                         {"images": images, "targets": targets, "files": self.loader.data.files(p.epoch, p.batch)},
                         self.cfg.max_skipped_steps, self.run.profile)
