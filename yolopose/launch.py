@@ -22,10 +22,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yolopose.config import RunConfig, Study, load_study, nearest
 from yolopose.errors import StudyError, exit_status
 from yolopose.lock import RESULTS_VARIABLE, end_claim, holder, results_lock, try_claim
+
+if TYPE_CHECKING:
+    from yolopose.distributed import World
 
 PROCESSES_VARIABLE = "YOLOPOSE_PROCESSES"
 ERROR_VARIABLE = "YOLOPOSE_ERROR_FILE"  # where the processes of elastic() leave a StudyError's message
@@ -77,7 +81,7 @@ def chosen_runs(study: Study, names: Sequence[str]) -> list[RunConfig]:
 
 
 @contextlib.contextmanager
-def claimed(run_dir: Path, command: str, world: object = None) -> Iterator[None]:
+def claimed(run_dir: Path, command: str, world: World | None = None) -> Iterator[None]:
     """Hold one run; wait, as long as it takes, for another process that holds it.
 
     Args:
@@ -126,7 +130,7 @@ def do_runs(study: Study, names: Sequence[str], evaluate: bool = True) -> None:
             run_dir = study.run_dir(run.experiment.name, run.seed)
             check_fresh(run, dataset, run_dir)
             train_run(study, run, dataset, device, world)
-            if evaluate and run.variant.head != "person":
+            if evaluate:
                 with claimed(run_dir, "evaluation", world):
                     if not world.tell((run_dir / "metrics.json").exists()):
                         evaluate_run(run, dataset, run_dir, device, world)

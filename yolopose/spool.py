@@ -48,6 +48,7 @@ class PoseSpool:
         self.folder, self.image_ids, self.category_id, self.world = Path(folder), image_ids, category_id, world
         self.parts = [array("q")]  # by process, one after the other: index of an image, its people, values of one
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = open(self._path(world.rank), "wb")  # noqa: SIM115  (closed by finish)
         except OSError as error:
             raise explain_os_error(error, self.folder) from error
@@ -101,7 +102,8 @@ class PoseSpool:
                 files[rank].seek(offset)
                 rows = np.frombuffer(files[rank].read(4 * people * values), np.float32).reshape(people, values)
                 rows = torch.from_numpy(rows.copy())
-                poses = Poses(rows[:, :4], rows[:, 4], rows[:, BOX_AND_SCORE:].unflatten(1, (-1, 3)))
+                keypoints = rows[:, BOX_AND_SCORE:].reshape(people, (values - BOX_AND_SCORE) // 3, 3)
+                poses = Poses(rows[:, :4], rows[:, 4], keypoints)
                 yield from as_coco_results(poses, self.image_ids[index], self.category_id)
         finally:
             for file in files:
