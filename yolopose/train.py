@@ -14,11 +14,12 @@ from yolopose.evaluate import select_device
 from yolopose.freshness import check_fresh
 from yolopose.launch import claimed, elastic, number_of_processes, run_name
 from yolopose.lock import results_in_use
+from yolopose.progress import CURVE
 from yolopose.results import read_json
 from yolopose.trainer import Trainer
 from yolopose.withstand import mixed_hardware
 
-__all__ = ["Trainer", "clear_outputs", "train_run", "train_study"]
+__all__ = ["CURVE", "Trainer", "clear_outputs", "train_run", "train_study"]
 
 
 def clear_outputs(run_dir: Path) -> None:

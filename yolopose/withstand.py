@@ -131,7 +131,7 @@ def mixed_hardware(run_dirs: Iterable[Path]) -> str | None:
             continue
         record = read_json(folder / "run.json")
         for stage, found in kinds.items():
-            if device := record.get(stage, {}).get("device"):
+            if device := (record.get(stage) or {}).get("device"):
                 used = record[stage].get("hardware") or [device]
                 for kind in dict.fromkeys("a GPU" if "cuda" in word else "a CPU" for word in used):
                     found.setdefault(kind, []).append(f"{folder.parent.name}/{folder.name}")
