@@ -186,19 +186,21 @@ def test_a_bad_step_of_one_process_is_left_out_by_both(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_is_trained_by_the_launcher_it_starts(root, tmp_path, monkeypatch):
+def test_a_study_is_trained_by_the_launcher_it_starts(tmp_path, monkeypatch):
     """What a notebook does where several GPUs are visible: detector first, then the run itself, scored by both."""
     from yolopose.config import load_study
+    from yolopose.data.synthetic import SyntheticSpec, generate
     from yolopose.launch import elastic
 
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    study = load_study("smoke", data=root, results=tmp_path / "results", device="cpu")
+    generate(tmp_path / "drawn", SyntheticSpec("near", 128, train=16, val=6, test_dev=1), workers=1, progress=False)
+    study = load_study("smoke", data=tmp_path / "drawn", results=tmp_path / "results", device="cpu")
     elastic(study, ["s6/seed0"], 2, evaluate=True)
     folder = tmp_path / "results" / "s6" / "seed0"
     record = read_json(folder / "run.json")
     assert record["train"]["processes"] == 2 and record["train"]["tensors_from_detector"] > 100
-    assert read_json(folder / "metrics.json")["val"]["images"] == 12
+    assert read_json(folder / "metrics.json")["val_all"]["images"] == 6
     assert (tmp_path / "results" / "s6_person" / "seed0" / "run.json").exists()
     assert not (tmp_path / "results" / "m6").exists() and not list((tmp_path / "results").glob("**/.*"))
     with open(folder / "weights.pt", "ab") as file:
