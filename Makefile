@@ -11,6 +11,8 @@ PARAMS  ?=
 A       ?= $(or $(RESULTS),results/$(or $(PROFILE),mini)$(if $(DATA),-$(DATA_NAME)))
 B       ?= paper
 TESTS   ?= tests
+LAUNCH  ?=
+PROCESSES ?=
 IMAGES  ?= $(if $(DATA),$(wildcard $(DATA)/annotations/image_info_test-dev2017.json))
 
 # The name that yolopose/config.py gives to results on other data: that of the folder, links followed.
@@ -23,15 +25,17 @@ STAGES  := data complexity train evaluate export tables figures report
 
 unexport PYTHONDONTWRITEBYTECODE # compiled modules start twice as fast
 export JUPYTER_PREFER_ENV_PATH = 1
+export YOLOPOSE_PROCESSES = $(PROCESSES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce ablations tune checkpoints estimate validate answer $(STAGES) compare status bench lab test lint lock readme clean
+.PHONY: help setup reproduce ablations runs tune checkpoints estimate validate answer $(STAGES) compare status bench lab test lint lock readme clean
 
 ## The study
 ##   reproduce    run whatever is missing, in order, and print what came out
 ##   ablations    train the whole set of ablations with several seeds (a night on two cores), then redraw
 ##   status       what is done, running, missing or stale, and the time left
+##   runs         train and score every run beside the others: make -j4 runs LAUNCH="srun --gres=gpu:1"
 ##   estimate     hours, memory and disk of PROFILE before it starts (RATE=400 images a second; MARKDOWN=1)
 ##   compare      compare two sets of results: A=<folder> B=<folder>; default: A=<RESULTS as below> B=paper
 ##   validate     check FILE=<zip> as COCO's evaluation server takes it (image ids from DATA or IMAGES=<json>)
@@ -66,6 +70,8 @@ export JUPYTER_PREFER_ENV_PATH = 1
 ##   SEEDS        for example SEEDS="0 1 2"; default: the profile's
 ##   DEVICE       auto, cpu, cuda or cuda:1; default: auto
 ##   PARAMS       further notebook parameters, for example PARAMS="PHOTO=me.jpg"
+##   LAUNCH       prefix of each heavy command, for example "srun --gres=gpu:1"
+##   PROCESSES    processes that share each batch of a training; default: one a visible GPU
 ##   PYTHON       the interpreter that makes .venv; default: python3.11, else python3
 
 help:
@@ -97,7 +103,7 @@ setup: $(STAMP)
 	@echo "setup: $(VENV) is up to date"
 
 reproduce ablations $(STAGES): $(STAMP)
-	@"$(PY)" -m yolopose.run $@ $(OPTIONS) $(foreach p,$(PARAMS),--set '$(p)')
+	@$(LAUNCH) "$(PY)" -m yolopose.run $@ $(OPTIONS) $(foreach p,$(PARAMS),--set '$(p)')
 
 status: $(STAMP)
 	@"$(PY)" -m yolopose.status $(OPTIONS)
@@ -117,8 +123,11 @@ answer: $(STAMP)
 checkpoints: $(STAMP)
 	@"$(PY)" -m yolopose.released $(NAMES)
 
+runs: $(STAMP)
+	@$(MAKE) --no-print-directory -f fanout.mk PY="$(PY)" OPTIONS='$(OPTIONS)' LAUNCH='$(LAUNCH)'
+
 tune: $(STAMP)
-	@"$(PY)" -m yolopose.tune $(OPTIONS)
+	@$(LAUNCH) "$(PY)" -m yolopose.tune $(OPTIONS)
 
 bench: $(STAMP)
 	@"$(PY)" -m yolopose.bench

@@ -92,6 +92,27 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def test_training_in_a_kernel_ends_with_its_checkpoint(books, results):
+    """SIGTERM to the command reaches the notebook, which is given the time to save."""
+    notebook(books, "01_data", PARAMETERS, HEAD + "import time\nfrom yolopose.withstand import Terminated, Termination",
+             "with Termination() as termination:\n    put('at work', '')\n"
+             "    while not termination.asked:\n        time.sleep(0.1)\n    time.sleep(2)\n    put('checkpoint', '')",
+             "raise Terminated")
+    script = ("import sys\nfrom pathlib import Path\nfrom yolopose import stages\n"
+              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.run import main\n"
+              f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO)
+    deadline = time.monotonic() + 60
+    while not (results / "at work").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=30)[1]
+    assert (results / "checkpoint").exists() and process.returncode == 143
+    assert "stopped; what was computed is kept" in said and "Traceback" not in said
+    assert not list((results / "notebooks").glob("*.ipynb"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopping_ends_the_kernel_and_the_command_can_be_repeated(books, results, number):
     notebook(books, "01_data", PARAMETERS, HEAD + "import os, time\nput('kernel.pid', str(os.getpid()))",

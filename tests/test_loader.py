@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import yolopose.data.loader as loaders
 from tests.coco_folder import make_folder
 from yolopose.config import RunConfig, load_study
 from yolopose.data.augment import decode_targets, epoch_order
@@ -116,7 +117,9 @@ def test_a_broken_image_is_named(tmp_path: Path, workers: int) -> None:
     assert ".png" in str(caught.value) and "Traceback" not in str(caught.value)
 
 
-def test_a_killed_worker_is_explained(data: CocoDataset) -> None:
+def test_a_killed_worker_is_explained(data: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no more are started in its place (tests/test_withstand.py has those that are)."""
+    monkeypatch.setattr(loaders, "WORKER_RESTARTS", 0)
     loader = TrainLoader(data.train, configured(batch_size=1), data.schema, 1)
     batches = loader.batches(0)
     next(batches)

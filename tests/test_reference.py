@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests import fabricated
+from yolopose.ablations_tables import write_ablation_tables
 from yolopose.compare import write_comparison
 from yolopose.measured import REFERENCE_DIR
 from yolopose.tables import write_tables
+from yolopose.tta_audit import write_audit
 
 MINI = REFERENCE_DIR / "mini"
 
@@ -25,6 +27,8 @@ def rebuilt(results: Path, to: Path) -> dict[str, bytes]:
     """The same files, made anew from a copy of the stored runs."""
     shutil.copytree(results, to, ignore=shutil.ignore_patterns("tables", "comparison.csv", "claims.csv"))
     write_tables(to)
+    write_ablation_tables(to)
+    write_audit(to)
     write_comparison(to)
     return texts(to)
 
@@ -38,13 +42,15 @@ def test_the_committed_tables_are_rebuilt_to_the_byte(tmp_path):
     if not MINI.is_dir():
         pytest.skip("results/reference/mini is not there")
     committed = texts(MINI)
-    assert len(committed) == 17, "five tables in three formats, comparison.csv and claims.csv"
+    assert len(committed) == 33, ("five tables in three formats, those of the ablations and the audit in two, "
+                                  "comparison.csv and claims.csv")
     assert differing(committed, rebuilt(MINI, tmp_path / "mini")) == []
 
 
 def test_a_number_changed_by_hand_would_be_noticed(tmp_path):
     results = fabricated.study(tmp_path / "mini", {"s6": 40.0, "m6": 45.0})
     write_tables(results)
+    write_audit(results)
     write_comparison(results)
     stored = texts(results)
     assert differing(stored, rebuilt(results, tmp_path / "copy" / "mini")) == []

@@ -14,6 +14,14 @@ class StudyError(Exception):
     """
 
 
+class DamagedImage(StudyError):
+    """The image file ``path`` cannot be used. Training leaves a few of them out; everything else stops."""
+
+    def __init__(self, message: str, path: str = ""):
+        super().__init__(message)
+        self.path = path
+
+
 def exit_status(action: Callable[[], object], prefix: str = "error") -> int:
     """Call ``action``: 0, or 2 and one line on standard error for what the user can mend."""
     try:

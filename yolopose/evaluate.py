@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -18,12 +18,15 @@ from yolopose.checkpoints import load_weights
 from yolopose.config import EvaluateConfig, RunConfig, Study
 from yolopose.data.coco import CocoDataset, CocoSplit, KeypointSchema
 from yolopose.decode import Poses, decode, non_maximum_suppression
+from yolopose.distributed import SINGLE, World
 from yolopose.errors import StudyError
 from yolopose.freshness import check_fresh
 from yolopose.json_stream import written_through
 from yolopose.lock import results_in_use
 from yolopose.models.yolov5 import YOLOPose
 from yolopose.results import file_sha256, peak_memory_gib, read_json, write_json
+from yolopose.spool import PoseSpool, as_coco_results
+from yolopose.withstand import device_words, mixed_hardware
 
 if TYPE_CHECKING:
     from yolopose.data.letterbox import Letterbox
@@ -58,8 +61,8 @@ def to_image_frame(poses: Poses, letterbox: Letterbox) -> Poses:
 
 @torch.inference_mode()
 def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
-                    workers: int = 0) -> Iterator[tuple[int, Poses]]:
-    """People of every image of a split: (index into the split, poses in the image's px), in order.
+                    workers: int = 0, world: World = SINGLE) -> Iterator[tuple[int, Poses]]:
+    """People of every image of a split, or of this process's share: (index into the split, poses in px), in order.
 
     Args:
         model: fused, in eval mode, on ``device``.
@@ -68,10 +71,11 @@ def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Eva
         cfg: thresholds and batch size.
         device: where the model is.
         workers: loading processes.
+        world: the processes that share the split, batch by batch.
     """
     from yolopose.data.loader import EvalLoader
 
-    for images, places in EvalLoader(split, input_size, cfg.batch_size, workers):
+    for images, places in EvalLoader(split, input_size, cfg.batch_size, workers, world):
         x = images.to(device).float().div_(255)
         found = non_maximum_suppression(decode(model(x.contiguous(memory_format=torch.channels_last)), model.detect),
                                         cfg.confidence, cfg.nms_iou, cfg.max_detections)
@@ -79,30 +83,37 @@ def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Eva
             yield index, to_image_frame(poses, letterbox)
 
 
-def as_coco_results(poses: Poses, image_id: int, category_id: int) -> list[dict[str, Any]]:
-    """COCO results entries of one image: score to 5 decimals as officially, coordinates to 0.01 px."""
-    boxes = poses.boxes_xyxy.double().numpy()
-    sizes = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1).round(2)
-    keypoints = poses.keypoints.double().flatten(1).numpy().round(2)
-    scores = poses.scores.double().numpy().round(5)
-    return [{"image_id": image_id, "category_id": category_id, "score": float(s), "bbox": b.tolist(),
-             "keypoints": k.tolist()} for s, b, k in zip(scores, sizes, keypoints, strict=True)]
-
-
 def stream_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
-                 workers: int = 0, label: str | None = None) -> Iterator[dict[str, Any]]:
-    """COCO results of a whole split, image by image, none of them kept; ``label`` shows a progress bar of that name."""
+                 workers: int = 0, label: str | None = None, world: World = SINGLE,
+                 folder: Path | None = None) -> Iterator[dict[str, Any]]:
+    """COCO results of a whole split, image by image, none of them kept; ``label`` shows a progress bar of that name.
+
+    Of several processes, all of which go through the stream, the first gets every result, by way of files in
+    ``folder``, and the others none.
+    """
     from tqdm import tqdm
 
-    stream = predict_batches(model, split, input_size, cfg, device, workers)
-    for index, poses in tqdm(stream, label, len(split), disable=label is None, unit="image", leave=False):
-        yield from as_coco_results(poses, split.image_id(index), split.schema.category_id)
+    found = tqdm(predict_batches(model, split, input_size, cfg, device, workers, world), label,
+                 -(-len(split) // world.size), disable=label is None or not world.main, unit="image", leave=False)
+    if world.size == 1:
+        for index, poses in found:
+            yield from as_coco_results(poses, split.image_id(index), split.schema.category_id)
+        return
+    assert folder is not None
+    with PoseSpool(folder, split.image_ids(), split.schema.category_id, world) as spool:
+        for index, poses in found:
+            spool.add(index, poses)
+        spool.finish()
+        if world.main:
+            yield from spool
+        world.any(False)  # until here the first reads the others' files
 
 
 def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
-                  workers: int = 0, label: str | None = None) -> list[dict[str, Any]]:
-    """COCO results of a whole split, as a list: about 2 KiB each."""
-    return list(stream_split(model, split, input_size, cfg, device, workers, label))
+                  workers: int = 0, label: str | None = None, world: World = SINGLE,
+                  folder: Path | None = None) -> list[dict[str, Any]]:
+    """The same as a list: about 2 KiB each."""
+    return list(stream_split(model, split, input_size, cfg, device, workers, label, world, folder))
 
 
 def score_split(split: CocoSplit, annotations: dict[str, Any], predictions: list[dict[str, Any]],
@@ -123,14 +134,13 @@ def score_split(split: CocoSplit, annotations: dict[str, Any], predictions: list
     return metrics
 
 
-def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device) -> dict[str, Any]:
+def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
+                 world: World = SINGLE) -> dict[str, Any]:
     """Evaluate one trained run on val and test-dev; writes predictions, the server file and ``metrics.json``.
 
-    ``run.json`` gets the seconds and peak memory. ``metrics.json`` is written last: where it stands, all is done.
+    ``run.json`` gets the seconds, hardware and peak memory. ``metrics.json`` is written last: where it stands, all is
+    done. Several processes share the images; the first scores and writes, the others return nothing.
     """
-    from yolopose.scoring import score_keypoints
-    from yolopose.server_file import server_file_name, write_server_file
-
     started = time.perf_counter()
     record = read_json(run_dir / "run.json")
     model, about = load_weights(run_dir / "weights.pt")
@@ -143,36 +153,51 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
     name = f"{run.experiment.name} seed {run.seed}"
 
     def stream(split: CocoSplit) -> Iterator[dict[str, Any]]:
-        return stream_split(model, split, run.input_size, run.evaluate, device, workers, f"{name} {split.name}")
+        return stream_split(model, split, run.input_size, run.evaluate, device, workers, f"{name} {split.name}",
+                            world, run_dir)
 
-    rows = written_through(run_dir / "predictions.json.gz", stream(dataset.val))
+    rows, metrics = stream(dataset.val), {}
+    if world.main:
+        rows = written_through(run_dir / "predictions.json.gz", rows)
     predictions = [one for _, image in groupby(rows, itemgetter("image_id")) for one in islice(image, BOXES_SCORED)]
-    metrics = score_split(dataset.val, dataset.val.annotations, predictions, dataset.schema,
-                          dataset.val.with_keypoints(), about["num_keypoints"] > 0)
-    if about["num_keypoints"] == 0:
-        metrics["test_dev"] = {"status": "not run", "reason": "a person detector has no keypoints"}
-    elif not run.evaluate.test_dev:
-        metrics["test_dev"] = {"status": "not run", "reason": "this set is scored on val alone"}
-    elif dataset.test_dev is None:
-        metrics["test_dev"] = {"status": "not run", "reason": "the data set has no test-dev images"}
-    else:
-        server_file = run_dir / server_file_name(run.experiment.name)
-        if dataset.test_dev_annotations is None:
-            del predictions  # val's; those of 20,288 images go straight into the file
-            write_server_file(server_file, stream(dataset.test_dev))
-            metrics["test_dev"] = {"status": "not run", "reason": "scored by the COCO server only; its file is written"
-                                   + (f" for the {len(dataset.test_dev)} images of this profile"
-                                      if run.data.test_dev else "")}
-        else:
-            predictions = list(stream(dataset.test_dev))
-            write_server_file(server_file, predictions)
-            ids = [dataset.test_dev.image_id(i) for i in range(len(dataset.test_dev))]
-            metrics["test_dev"] = score_keypoints(dataset.test_dev_annotations, predictions, ids, dataset.schema.sigmas)
+    if world.main:
+        metrics = score_split(dataset.val, dataset.val.annotations, predictions, dataset.schema,
+                              dataset.val.with_keypoints(), about["num_keypoints"] > 0)
+    del predictions
+    metrics["test_dev"] = _evaluate_test_dev(run, dataset, run_dir, about["num_keypoints"], stream, world.main)
+    if not world.main:
+        return {}
     record["evaluate"] = {"seconds": round(time.perf_counter() - started, 1), "device": str(device),
-                          "precision": "float32", "peak_memory_gib": peak_memory_gib()}
+                          "hardware": [device_words(device, world)], "precision": "float32",
+                          "peak_memory_gib": peak_memory_gib()}
     write_json(run_dir / "run.json", record)
     write_json(run_dir / "metrics.json", metrics)
     return metrics
+
+
+def _evaluate_test_dev(run: RunConfig, dataset: CocoDataset, run_dir: Path, num_keypoints: int,
+                       stream: Callable[[CocoSplit], Iterator[dict[str, Any]]], main: bool) -> dict[str, Any]:
+    """Metrics on test-dev, or why there are none; writes the file for COCO's server."""
+    from yolopose.scoring import score_keypoints
+    from yolopose.server_file import server_file_name, write_server_file
+
+    if num_keypoints == 0:
+        return {"status": "not run", "reason": "a person detector has no keypoints"}
+    if not run.evaluate.test_dev:
+        return {"status": "not run", "reason": "this set is scored on val alone"}
+    if dataset.test_dev is None:
+        return {"status": "not run", "reason": "the data set has no test-dev images"}
+    server_file, rows = run_dir / server_file_name(run.experiment.name), stream(dataset.test_dev)
+    if not main:
+        return dict.fromkeys(rows)  # empty: it goes through the stream, which has nothing for this process
+    if dataset.test_dev_annotations is None:
+        write_server_file(server_file, rows)  # 20,288 images go straight into the file
+        return {"status": "not run", "reason": "scored by the COCO server only; its file is written"
+                + (f" for the {len(dataset.test_dev)} images of this profile" if run.data.test_dev else "")}
+    predictions = list(rows)
+    write_server_file(server_file, predictions)
+    return score_keypoints(dataset.test_dev_annotations, predictions, dataset.test_dev.image_ids(),
+                           dataset.schema.sigmas)
 
 
 def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
@@ -194,6 +219,8 @@ def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
         for split in ("val", "val_all", "test_dev"):
             row |= {f"{split} {m}": metrics.get(split, {}).get(m) for m in ("AP", "AP50")}
         rows.append(row | {"box AP50": metrics["val_box"]["AP50"]})
+    if mixed := mixed_hardware(study.run_dir(run.experiment.name, run.seed) for run in study.runs()):
+        print(mixed)
     return rows
 
 

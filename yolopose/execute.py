@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,31 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 class NotebookFailure(Exception):
     """A defect met while a notebook ran. The message ends with the traceback and names the notebook that was kept."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end by signal ``number``; raised like Ctrl-C, so that the kernel is ended too."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def pass_to_kernel(number: int) -> bool:
+    """Send a signal to the kernels that this process has started; false where none is found (on Linux: none runs).
+
+    Training in a kernel ends on SIGTERM with a checkpoint, anything else at once.
+    """
+    found = False
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and b"yolopose.kernel" in (path.parent / "cmdline").read_bytes():
+                os.kill(int(path.parent.name), number)
+                found = True
+        except (OSError, IndexError, ValueError):  # it has ended meanwhile
+            continue
+    return found
 
 
 def parameter_defaults(notebook: Path) -> dict[str, Any]:
@@ -160,6 +186,7 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
 
     Raises:
         StudyError: an unknown parameter, or a :class:`StudyError` in the notebook, with its own message; a full disk.
+        Stopped: training in the notebook was asked to end.
         NotebookFailure: any other exception in the notebook, or the death of its kernel.
     """
     parameters = check_parameters(notebook, parameters)
@@ -182,6 +209,8 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
         atomic_write(target, _normalised(nbformat.read(partial, as_version=4), notebook))
         failed.unlink(missing_ok=True)
     except PapermillExecutionError as error:
+        if error.ename == "Terminated":  # by a signal, after a checkpoint
+            raise Stopped(signal.SIGTERM) from None
         if error.ename == "StudyError":
             raise StudyError(error.evalue) from None
         if NO_SPACE.search(error.evalue):

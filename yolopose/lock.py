@@ -5,6 +5,9 @@ Both are locks of the operating system: they end with the process that holds the
 stale. The second one matters after ``run.py`` was killed outright: its kernel lives on for a moment, and must not write
 beside the next one. A notebook that a person opened has no ``run.py`` above it: what writes results there takes both
 locks by :func:`results_in_use`.
+
+Single runs that are trained beside each other (:mod:`yolopose.launch`) hold ``.lock`` together, shared, and each its
+run's ``<results>/<experiment>/seed<k>/.lock`` alone.
 """
 
 from __future__ import annotations
@@ -34,12 +37,12 @@ LOOK_S = 1.0  # holder() takes the lock for an instant to see whether it is free
 _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
-def _try_lock(handle: int) -> bool:
+def _try_lock(handle: int, shared: bool = False) -> bool:
     """Whether this process now holds the lock; true as well where the file system has none."""
     if fcntl is None:
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -56,7 +59,7 @@ def _same_file(handle: int, path: Path) -> bool:
         return False
 
 
-def _acquire(path: Path, wait_s: float) -> int | None:
+def _acquire(path: Path, wait_s: float, shared: bool = False) -> int | None:
     """An open handle that holds the lock on ``path``, or ``None`` when another process kept it for ``wait_s``."""
     deadline = time.monotonic() + wait_s
     while True:
@@ -65,7 +68,7 @@ def _acquire(path: Path, wait_s: float) -> int | None:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise explain_os_error(error, path.parent) from error
-        if _try_lock(handle):
+        if _try_lock(handle, shared):
             if _same_file(handle, path):
                 return handle
             os.close(handle)
@@ -76,9 +79,9 @@ def _acquire(path: Path, wait_s: float) -> int | None:
         time.sleep(0.1)
 
 
-def holder(results_dir: Path) -> dict[str, Any] | None:
-    """Who works on ``results_dir`` now: ``{"pid", "host", "command", "started"}``, or ``None`` when nobody does."""
-    path = Path(results_dir) / NAME
+def holder(folder: Path) -> dict[str, Any] | None:
+    """Who works on a results folder, or a run's, now: ``{"pid", "host", "command", "started"}``; ``None``: nobody."""
+    path = Path(folder) / NAME
     try:
         handle = os.open(path, os.O_RDWR)
     except OSError:
@@ -95,15 +98,25 @@ def holder(results_dir: Path) -> dict[str, Any] | None:
         return {"pid": 0, "host": "", "command": "", "started": ""}
 
 
+def _sign(handle: int, path: Path, command: str) -> None:
+    """Note in the lock file who holds it."""
+    note = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": time.strftime("%H:%M:%S")}
+    try:
+        os.truncate(handle, 0)
+        os.write(handle, json.dumps(note).encode())
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
 @contextlib.contextmanager
-def results_lock(results_dir: Path, command: str) -> Iterator[None]:
-    """Hold ``results_dir`` for this process.
+def results_lock(results_dir: Path, command: str, shared: bool = False) -> Iterator[None]:
+    """Hold ``results_dir`` for this process, or, ``shared``, together with others that share it.
 
     Raises:
         StudyError: another process holds it, the folder is not writable, or the disk is full.
     """
     path = Path(results_dir) / NAME
-    handle = _acquire(path, wait_s=LOOK_S)
+    handle = _acquire(path, LOOK_S, shared)
     if handle is None:
         other = holder(results_dir) or {}
         raise StudyError(
@@ -111,18 +124,29 @@ def results_lock(results_dir: Path, command: str) -> Iterator[None]:
             f"{other.get('pid')} on {other.get('host')}, since {other.get('started')}); wait for it, stop it, or give "
             "another RESULTS="
         )
-    note = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": time.strftime("%H:%M:%S")}
     try:
-        try:
-            os.truncate(handle, 0)
-            os.write(handle, json.dumps(note).encode())
-        except OSError as error:
-            raise explain_os_error(error, path) from error
+        _sign(handle, path, command)
         yield
     finally:
         _remove_if_free(path.with_name(KERNEL_NAME))
-        path.unlink(missing_ok=True)
+        if not shared or (_try_lock(handle) and _same_file(handle, path)):  # the last of those that share it
+            path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def try_claim(run_dir: Path, command: str) -> int | None:
+    """Claim one run for this process: an open handle for :func:`end_claim`, ``None`` where another process has it."""
+    path = Path(run_dir) / NAME
+    handle = _acquire(path, 0.0)
+    if handle is not None:
+        _sign(handle, path, command)
+    return handle
+
+
+def end_claim(run_dir: Path, handle: int) -> None:
+    """Give a claimed run back."""
+    (Path(run_dir) / NAME).unlink(missing_ok=True)
+    os.close(handle)
 
 
 @contextlib.contextmanager

@@ -20,13 +20,14 @@ differences are listed in results/paper/deviations.md):
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolopose.assign import match_anchors
+from yolopose.assign import Matches, match_anchors
 from yolopose.models.heads import BOX_CHANNELS, Detect
 
 
@@ -134,8 +135,9 @@ def last_write(values: Tensor, index: Tensor, size: int) -> Tensor:
 
 
 def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Tensor, loss: str,
-                 gains: dict[str, float], threshold: float = 4.0, progress: float = 1.0) -> LossTerms:
-    """The loss of one batch.
+                 gains: dict[str, float], threshold: float = 4.0, progress: float = 1.0,
+                 total: Callable[[Tensor], Tensor] | None = None) -> LossTerms:
+    """The loss of one batch, or of this process's share of one.
 
     Args:
         raw: per scale (B, A, H, W, 6 + 3K) head outputs.
@@ -147,6 +149,8 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
         gains: effective gain of each of :data:`TERMS`.
         threshold: anchor matching ratio.
         progress: share of the training that is done, in [0, 1].
+        total: sums a tensor over the processes that share the batch. The losses returned by them then add up to that of
+            the whole batch.
 
     Returns:
         The total, finite for every input: a scale without matches or visible joints adds nothing.
@@ -158,9 +162,13 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
     device, batch = raw[0].device, raw[0].shape[0]
     zero = torch.zeros((), device=device)
     sums = dict.fromkeys(TERMS, zero)
-    for scale, (maps, stride, anchors_px) in enumerate(zip(raw, detect.strides, detect.anchors_px, strict=True)):
+    scales = list(zip(raw, detect.strides, detect.anchors_px, strict=True))
+    matches = [match_anchors(targets, anchors_px, stride, *maps.shape[2:4], threshold)
+               for maps, stride, anchors_px in scales]
+    if total is not None:
+        shares, batch = batch_shares(matches, targets[:, 6:joints_end], batch, kind.per_person, total)
+    for scale, ((maps, stride, anchors_px), m) in enumerate(zip(scales, matches, strict=True)):
         _, a, h, w, _ = maps.shape
-        m = match_anchors(targets, anchors_px, stride, h, w, threshold)
         objectness = maps[..., 4].float()
         tobj = torch.zeros_like(objectness)
         if len(m):
@@ -181,10 +189,38 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
             if loss == "paper_eq":
                 terms["cls"] = F.softplus(-rows[:, 5])  # binary cross-entropy with target 1
             for name, values in terms.items():
-                sums[name] = sums[name] + values.mean()
-        sums["obj"] = sums["obj"] + SCALE_BALANCE[scale] * F.binary_cross_entropy_with_logits(objectness, tobj)
+                mean = values.mean()
+                sums[name] = sums[name] + (mean if total is None else mean * shares[name][scale])
+        mean = F.binary_cross_entropy_with_logits(objectness, tobj)
+        sums["obj"] = sums["obj"] + SCALE_BALANCE[scale] * (mean if total is None else mean * shares["obj"][scale])
     items = {k: gains.get(k, 0.0) * v for k, v in sums.items()}
     return LossTerms(sum(items.values()) * batch, {k: v.detach() for k, v in items.items()})
+
+
+def batch_shares(matches: list[Matches], joints: Tensor, images: int, per_person: bool,
+                 total: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    """By what each mean over this process's share of a batch must be multiplied to be its part of the whole batch's.
+
+    Every term is a mean over matches, visible joints or cells of one scale, so that the weight is this process's number
+    of them over that of all processes.
+
+    Args:
+        matches: of each scale.
+        joints: (n, 3K) of the targets.
+        images: of this process.
+        per_person: joints are averaged by person first, so that matches are what counts.
+        total: sums over the processes.
+
+    Returns:
+        (S,) weights of each term, and the number of images of the whole batch.
+    """
+    visible = (joints.unflatten(1, (-1, 3))[..., 2] > 0).sum(1) if joints.shape[1] else joints.sum(1)
+    counts = torch.tensor([[len(m), images] for m in matches], dtype=torch.float64, device=joints.device)
+    counts = torch.cat((counts, torch.stack([visible[m.target].sum() for m in matches])[:, None].double()), 1)  # (S, 3)
+    whole = total(counts)
+    rows, cells, seen = (counts.clamp(min=1) / whole.clamp(min=1)).float().unbind(1)
+    shares = {"box": rows, "obj": cells, "cls": rows, "kpt": rows if per_person else seen, "kpt_conf": rows}
+    return shares, whole[0, 1].float()
 
 
 def sigma_widening(progress: float) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 
 from yolopose.config import nearest
 from yolopose.errors import StudyError
-from yolopose.execute import ANSI, REPO, NotebookFailure, execute, parameter_defaults
+from yolopose.execute import ANSI, REPO, NotebookFailure, Stopped, execute, parameter_defaults, pass_to_kernel
 from yolopose.lock import results_lock
 from yolopose.measured import load_results
 from yolopose.results import explain_os_error
@@ -39,13 +39,7 @@ from yolopose.stages import (
 from yolopose.stale import check_not_stale
 from yolopose.summary import duration, summary
 
-
-class Stopped(KeyboardInterrupt):
-    """The process was asked to end by signal ``number``; raised like Ctrl-C, so that the kernel is ended too."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
+_asked: list[int] = []  # the signal that was passed on to a kernel
 
 
 def enter_repository() -> Path:
@@ -140,6 +134,8 @@ def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, 
     except BaseException:
         with contextlib.suppress(StudyError):  # the first failure is the one to tell
             record(stage, target, time.monotonic() - start, None)
+        if _asked:
+            raise Stopped(_asked[0]) from None
         raise
     seconds = time.monotonic() - start
     record(stage, target, seconds, _mine(stage, extra))
@@ -237,6 +233,10 @@ def _extra_parameters(pairs: list[str]) -> dict[str, str]:
 
 
 def _raise_stopped(number: int, _frame: Any) -> None:
+    """End; the first SIGTERM goes to the kernel, where training writes its checkpoint first."""
+    if number == signal.SIGTERM and not _asked and pass_to_kernel(number):
+        _asked.append(number)
+        return
     raise Stopped(number)
 
 

@@ -91,6 +91,9 @@ class TrainConfig:
     ``gains`` per loss name are either the word ``derived`` (the loss's own rule) or effective gains by term;
     ``keypoint_prior`` is ``none`` or ``mean_pose``; ``initialisation`` is ``scratch``, ``person_detector``, or
     ``released``: the official weights of the experiment, not trained any further.
+    ``batch_size`` is that of all processes together. ``sync_batch_norm``: batch norm sees all of it (the official runs
+    were one process each, reference §5), not each process its share. ``damaged_share`` of the training images may be
+    unreadable and ``max_skipped_steps`` steps not finite before a run is stopped.
     """
 
     epochs: int
@@ -118,6 +121,9 @@ class TrainConfig:
     validate_every: int = 1
     workers: int = 1
     epoch_images: int | None = field(default=None, metadata=LATER)
+    sync_batch_norm: bool = field(default=True, metadata=LATER)
+    damaged_share: float = field(default=0.001, metadata=LATER)
+    max_skipped_steps: int = field(default=10, metadata=LATER)
 
 
 @dataclass(frozen=True)

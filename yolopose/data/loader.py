@@ -1,15 +1,17 @@
 """Batches for training and evaluation, made in worker processes and resumable at any batch.
 
 A batch is made whole inside one worker, written straight into the tensor that the training process receives. The
-workers live across epochs; what they share with the main process is flat arrays.
+workers live across epochs; what they share with the main process is flat arrays. A worker that dies is replaced, and
+the batches that it owed are made again: they do not depend on who makes them.
 """
 
 from __future__ import annotations
 
 import gc
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +20,22 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from yolopose.config import RunConfig
 from yolopose.data import before_forking
-from yolopose.data.augment import augment, encode_targets, epoch_order, sample_generator
+from yolopose.data.augment import Sample, augment, encode_targets, epoch_order, sample_generator
 from yolopose.data.coco import CocoSplit
 from yolopose.data.letterbox import Letterbox, letterbox
 from yolopose.data.schema import KeypointSchema
 from yolopose.data.store import SampleStore
-from yolopose.errors import StudyError
+from yolopose.distributed import SINGLE, World
+from yolopose.errors import DamagedImage, StudyError
 
+WORKER_RESTARTS = 3  # of one loader; after that the machine has a lasting problem
+SUBSTITUTES = 50  # tries to make a sample (of four images in a mosaic) without a damaged one
 WORKER_DIED = ("a data worker process died (killed, out of memory, or /dev/shm is full); free memory or set "
                "train.workers to 0 in the profile, then repeat the command, which goes on where it stopped")
+
+
+class WorkerDied(StudyError):
+    """A data worker ended without a word."""
 
 
 class _Batches(Dataset):
@@ -49,13 +58,15 @@ class TrainBatches(_Batches):
         store: images and labels.
         size, batch_size, config, seed: as in the run's configuration.
         flip_indices: (K,) joint permutation of a flip.
+        world: the processes that share each batch; this one makes its part.
     """
 
-    def __init__(self, store: SampleStore, run: RunConfig, flip_indices: np.ndarray):
+    def __init__(self, store: SampleStore, run: RunConfig, flip_indices: np.ndarray, world: World = SINGLE):
         self.store = store
         self.size = run.input_size
         self.epoch_images = min(run.train.epoch_images or len(store), len(store))
         self.batch_size = min(run.train.batch_size, self.epoch_images)
+        self.share = world.share(self.batch_size)
         self.config = run.augment
         self.seed = run.seed
         self.flip_indices = flip_indices
@@ -71,18 +82,33 @@ class TrainBatches(_Batches):
             self._order = (epoch, epoch_order(self.seed, epoch, len(self.store)))
         return self._order[1]
 
-    def make(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def make(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, dict[str, str]]:
+        """Images, targets, and the damaged files that were met, with what is wrong with them."""
         epoch, number = key
-        images = torch.empty((self.batch_size, 3, self.size, self.size), dtype=torch.uint8)
-        first, order, rows = number * self.batch_size, self.order(epoch), []
-        for slot in range(self.batch_size):
-            position = first + slot
-            sample = augment(self.store, int(order[position]), self.size, self.config, self.flip_indices,
-                             sample_generator(self.seed, epoch, position))
+        images = torch.empty((len(self.share), 3, self.size, self.size), dtype=torch.uint8)
+        rows, damaged = [], {}
+        for slot, place in enumerate(self.share):
+            sample = self._sample(epoch, number * self.batch_size + place, damaged)
             to_planes(sample.image, images[slot])
             rows.append(encode_targets(sample.boxes_xyxy, sample.keypoints, slot,
                                        sample.area_shares if self.with_area else None))
-        return images, torch.from_numpy(np.concatenate(rows))
+        return images, torch.from_numpy(np.concatenate(rows)), damaged
+
+    def _sample(self, epoch: int, position: int, damaged: dict[str, str]) -> Sample:
+        """The sample at ``position``; where it needs a damaged image, one of the images that follow in the order."""
+        order, generator = self.order(epoch), sample_generator(self.seed, epoch, position)
+        for attempt in range(1, SUBSTITUTES + 1):
+            index = int(order[(position + attempt - 1) % len(order)])
+            try:
+                return augment(self.store, index, self.size, self.config, self.flip_indices, generator)
+            except DamagedImage as error:
+                damaged[error.path] = str(error)
+                generator = np.random.default_rng((self.seed, epoch, position, attempt))
+        raise StudyError("\n".join([f"{SUBSTITUTES} times in a row a damaged image:", *list(damaged.values())[:10]]))
+
+    def files(self, epoch: int, number: int) -> list[str]:
+        """The files that are the main images of this process's part of a batch."""
+        return [self.store.path(int(self.order(epoch)[number * self.batch_size + place])) for place in self.share]
 
 
 class EvalBatches(_Batches):
@@ -126,7 +152,32 @@ class _Keys(Sampler):
         return len(self.keys)
 
 
-class TrainLoader:
+class _Loader:
+    """Batches by key from workers that are replaced, a bounded number of times, when they die."""
+
+    def __init__(self, data: _Batches, workers: int):
+        self.data, self.workers, self.restarts = data, workers, 0
+        self._loader, self._keys = _data_loader(data, workers)
+
+    def _stream(self, keys: Sequence[Any]) -> Iterator[Any]:
+        made = 0
+        while made < len(keys):
+            self._keys.keys = list(keys[made:])
+            try:
+                for item in _checked(self._loader):
+                    made += 1
+                    yield item
+                return
+            except WorkerDied:
+                self.restarts += 1
+                if self.restarts > WORKER_RESTARTS:
+                    raise
+                print(f"a data worker died; the workers are started again ({self.restarts} of {WORKER_RESTARTS} times)",
+                      file=sys.stderr, flush=True)
+                self._loader, self._keys = _data_loader(self.data, self.workers)
+
+
+class TrainLoader(_Loader):
     """Shuffled, augmented batches; every epoch and every batch of it can be asked for by number.
 
     Args:
@@ -134,13 +185,19 @@ class TrainLoader:
         run: gives input size, batch size, augmentation and seed.
         schema: of the data set, for the flip.
         workers: processes; 0 makes the batches in this one. The batches do not depend on it.
+        world: the processes that share each batch.
 
     The last incomplete batch of an epoch is left out; a set smaller than a batch makes one batch of all its images.
+    ``damaged`` holds what is wrong with every unreadable image that was met: another image takes its place, until they
+    are more than ``train.damaged_share`` of the set (one is always allowed).
     """
 
-    def __init__(self, split: CocoSplit, run: RunConfig, schema: KeypointSchema, workers: int | None = None):
-        self.data = TrainBatches(split.store, run, schema.flip_indices)
-        self._loader, self._keys = _data_loader(self.data, run.train.workers if workers is None else workers)
+    def __init__(self, split: CocoSplit, run: RunConfig, schema: KeypointSchema, workers: int | None = None,
+                 world: World = SINGLE):
+        super().__init__(TrainBatches(split.store, run, schema.flip_indices, world),
+                         run.train.workers if workers is None else workers)
+        self.damaged: dict[str, str] = {}
+        self.damaged_limit = max(1, int(run.train.damaged_share * len(split)))
 
     def __len__(self) -> int:
         return len(self.data)
@@ -153,33 +210,50 @@ class TrainLoader:
             share of the box as one more column where the run's loss needs it.
 
         Raises:
-            StudyError: an image cannot be read or a worker died.
+            StudyError: too many images cannot be read, or workers died again and again.
         """
-        self._keys.keys = [(epoch, number) for number in range(start_batch, len(self.data))]
-        yield from _checked(self._loader)
+        for images, targets, damaged in self._stream([(epoch, n) for n in range(start_batch, len(self.data))]):
+            self.leave_out(damaged)
+            yield images, targets
+
+    def leave_out(self, damaged: dict[str, str]) -> None:
+        """Note damaged images, by path; each is named once.
+
+        Raises:
+            StudyError: they are too many.
+        """
+        for path, problem in damaged.items():
+            if path not in self.damaged:
+                self.damaged[path] = problem
+                print(f"left out: {problem}", file=sys.stderr, flush=True)
+        if len(self.damaged) > self.damaged_limit:
+            raise StudyError(f"{len(self.damaged)} of {len(self.data.store)} training images cannot be used, more than "
+                             f"train.damaged_share of the profile allows ({self.damaged_limit}):\n"
+                             + "\n".join(list(self.damaged.values())[:10]))
 
     def close(self) -> None:
         """End the worker processes."""
         self._loader = None
 
 
-class EvalLoader:
+class EvalLoader(_Loader):
     """Letterboxed images of a split in order: yields images (B, 3, S, S) uint8 RGB and [(index in split, Letterbox)].
 
+    Of several processes each gets every so-manieth batch, so that the batches are the same however many there are.
+
     Raises (while iterating):
-        StudyError: an image cannot be read or a worker died.
+        StudyError: an image cannot be read, or workers died again and again.
     """
 
-    def __init__(self, split: CocoSplit, input_size: int, batch_size: int, workers: int = 0):
-        self.data = EvalBatches(split.store, input_size, batch_size)
-        self._loader, self._keys = _data_loader(self.data, workers)
-        self._keys.keys = list(range(len(self.data)))
+    def __init__(self, split: CocoSplit, input_size: int, batch_size: int, workers: int = 0, world: World = SINGLE):
+        super().__init__(EvalBatches(split.store, input_size, batch_size), workers)
+        self.numbers = range(world.rank, len(self.data), world.size)
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.numbers)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, list[tuple[int, Letterbox]]]]:
-        yield from _checked(self._loader)
+        yield from self._stream(self.numbers)
 
 
 def _data_loader(data: _Batches, workers: int) -> tuple[DataLoader, _Keys]:
@@ -203,7 +277,7 @@ def _start_worker(_: int) -> None:
 
 
 def _checked(loader: DataLoader) -> Iterator[Any]:
-    """The loader's items; a dead worker and errors that came as values are raised as ``StudyError``."""
+    """The loader's items; a dead worker is raised as ``WorkerDied``, errors that came as values as themselves."""
     # torch lets a worker's death interrupt whatever the main process is doing. Without its handler the death is noticed
     # here, when the next batch is asked for.
     handler = signal.getsignal(signal.SIGCHLD)
@@ -216,8 +290,8 @@ def _checked(loader: DataLoader) -> Iterator[Any]:
                 raise item
             yield item
     except (EOFError, ConnectionError, FileNotFoundError) as error:  # it died while handing over a batch
-        raise StudyError(WORKER_DIED) from error
+        raise WorkerDied(WORKER_DIED) from error
     except RuntimeError as error:
         if "DataLoader worker (pid" in str(error) or "shared memory" in str(error):
-            raise StudyError(WORKER_DIED) from error
+            raise WorkerDied(WORKER_DIED) from error
         raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from yolopose.data.validate import image_damage
-from yolopose.errors import StudyError
+from yolopose.errors import DamagedImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class SampleStore:
         """Decode image ``i`` to (H, W, 3) uint8 RGB, at 1/``reduce`` of its size (rounded up; 1, 2, 4 or 8).
 
         Raises:
-            StudyError: the file is missing, empty, truncated, unreadable, or its size is not the annotated one.
+            DamagedImage: the file is missing, empty, truncated, unreadable, or its size is not the annotated one.
         """
         import cv2
 
@@ -50,20 +50,20 @@ class SampleStore:
             with open(path, "rb") as file:
                 raw = file.read()
         except OSError as error:
-            raise StudyError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+            raise DamagedImage(f"{path}: cannot be read ({error.strerror}); {remedy}", path) from error
         damage = image_damage(raw)
         if damage:
-            raise StudyError(f"{path}: the image is {damage}; {remedy}")
+            raise DamagedImage(f"{path}: the image is {damage}; {remedy}", path)
         jpeg = raw[:2] == b"\xff\xd8"  # only JPEG decodes at a reduced size exactly, and faster for it
         image = cv2.imdecode(np.frombuffer(raw, np.uint8), _flags(reduce if jpeg else 1))
         if image is None:
-            raise StudyError(f"{path}: is not an image; {remedy}")
+            raise DamagedImage(f"{path}: is not an image; {remedy}", path)
         width, height = (int(side) for side in self.sizes[i])
         shrunk = (-(-height // reduce), -(-width // reduce))
         if image.shape[:2] != (shrunk if jpeg else (height, width)):
-            raise StudyError(f"{path}: is {image.shape[1]} × {image.shape[0]} px where the annotation file says "
-                             f"{width} × {height}{f' (decoded at 1/{reduce})' if reduce > 1 else ''}; "
-                             "restore the original image")
+            raise DamagedImage(f"{path}: is {image.shape[1]} × {image.shape[0]} px where the annotation file says "
+                               f"{width} × {height}{f' (decoded at 1/{reduce})' if reduce > 1 else ''}; "
+                               "restore the original image", path)
         if image.shape[:2] != shrunk:
             image = cv2.copyMakeBorder(image, 0, -height % reduce, 0, -width % reduce, cv2.BORDER_REPLICATE)
             image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)

@@ -1,0 +1,10 @@
+# Runs of a study beside each other: `make -j4 runs` calls this file, so that Make decides how many, and LAUNCH where.
+FANOUT ?= "$(PY)" -m yolopose.launch
+RUNS ?= $(shell $(FANOUT) list $(OPTIONS))
+
+.PHONY: all $(RUNS)
+all: $(RUNS)
+	@$(if $(RUNS),,$(error there are no runs; see above))true
+
+$(RUNS):
+	@$(LAUNCH) $(FANOUT) run $@ $(OPTIONS)

@@ -1,0 +1,445 @@
+"""What runs withstand: damaged images, steps that are not finite, SIGTERM, dead data workers, each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import yolopose.data.loader as loaders
+from tests.coco_folder import make_folder
+from tests.test_train import CPU, files, tiny_run
+from yolopose.checkpoints import load_state
+from yolopose.config import load_study
+from yolopose.data.coco import CocoDataset, load_dataset
+from yolopose.data.loader import TrainLoader
+from yolopose.decode import Poses
+from yolopose.errors import StudyError
+from yolopose.json_stream import written_through
+from yolopose.launch import chosen_runs, claimed, number_of_processes, run_name, study_options
+from yolopose.lock import results_lock
+from yolopose.results import write_json
+from yolopose.spool import PoseSpool, as_coco_results
+from yolopose.trainer import Trainer
+from yolopose.withstand import Terminated, gradient_norm, mend_statistics, mixed_hardware
+
+REPO = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def dataset(tmp_path) -> CocoDataset:
+    return load_dataset(make_folder(tmp_path / "tiny", images=12))  # 8 images to train on
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+
+
+# --- damaged images ---------------------------------------------------------------------------------------------------
+
+def damage(dataset: CocoDataset, count: int) -> list[str]:
+    """Cut off the first ``count`` training images; their paths."""
+    paths = [dataset.train.store.path(i) for i in range(count)]
+    for path in paths:
+        Path(path).write_bytes(Path(path).read_bytes()[:-20])
+    return paths
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named_replaced_and_counted(dataset, capfd, workers):
+    run = tiny_run()
+    intact = list(TrainLoader(dataset.train, run, dataset.schema, 0).batches(0))
+    (path,) = damage(dataset, 1)
+    loader = TrainLoader(dataset.train, run, dataset.schema, workers)
+    first, second = list(loader.batches(0)), list(loader.batches(0))
+    loader.close()
+    assert list(loader.damaged) == [path] and "truncated" in loader.damaged[path]
+    assert capfd.readouterr().err.count(f"left out: {path}") == 1, "named once, not in every batch"
+    assert len(first) == len(intact) and all(images.shape[0] == 2 for images, _ in first)
+    assert all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
+    same = [torch.equal(a[0], b[0]) for a, b in zip(first, intact, strict=True)]
+    assert not all(same), "the damaged image was in some batch"
+
+
+def test_too_many_damaged_images_stop_the_run(dataset):
+    paths = damage(dataset, 2)
+    run = tiny_run()
+    with pytest.raises(StudyError, match=r"2 of 8 training images cannot be used, .*train.damaged_share.*\(1\)") as e:
+        list(TrainLoader(dataset.train, run, dataset.schema, 0).batches(0))
+    assert all(path in str(e.value) for path in paths)
+    run = replace(run, train=replace(run.train, damaged_share=0.25))
+    assert len(list(TrainLoader(dataset.train, run, dataset.schema, 0).batches(0))) == 4
+
+
+def test_a_run_with_a_damaged_image_records_it_and_resumes_exactly(dataset, tmp_path):
+    (path,) = damage(dataset, 1)
+    record = Trainer(tiny_run(), dataset, tmp_path / "whole", CPU).fit()
+    assert record["train"]["damaged_images"] == [Path(path).name]
+    trainer = Trainer(tiny_run(), dataset, tmp_path / "cut", CPU, checkpoint_seconds=0)
+    ask_after(trainer, 3)
+    with pytest.raises(Terminated):
+        trainer.fit()
+    resumed = Trainer(tiny_run(), dataset, tmp_path / "cut", CPU)
+    assert list(resumed.loader.damaged) == [path], "it is not named twice"
+    resumed.fit()
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+# --- steps that are not finite ----------------------------------------------------------------------------------------
+
+def spoil(trainer: Trainer, at: set[int], what: str) -> None:
+    """Make the loss (by a raw output) or the gradient alone not finite at some iterations."""
+    network, step, first = trainer.network, trainer.step, next(trainer.model.parameters())
+
+    def spoiled(x):
+        if trainer.progress.iteration in at and what == "loss":
+            x = x * float("inf")  # grey pixels too: running statistics become NaN
+        return network(x)
+
+    def stepped(*batch):
+        if trainer.progress.iteration in at and what == "gradient":
+            handle = first.register_hook(lambda g: g * float("nan"))
+            try:
+                return step(*batch)
+            finally:
+                handle.remove()
+        return step(*batch)
+
+    trainer.network, trainer.step = spoiled, stepped
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_is_left_out(dataset, tmp_path, what, capsys):
+    run = tiny_run(nominal_batch=2, warmup_iterations=0)
+    trainer = Trainer(run, dataset, tmp_path, CPU)
+    spoil(trainer, {1, 5}, what)
+    record = trainer.fit()
+    assert record["train"]["skipped_steps"] == 2
+    state = load_state(tmp_path / "weights.pt")["state_dict"]
+    assert all(v.isfinite().all() for v in state.values())
+    assert all(v.isfinite().all() for v in trainer.model.state_dict().values())
+    assert trainer.average.updates == 6
+    dumped = load_state(tmp_path / "bad_step5.pt")
+    assert dumped["images"].dtype == torch.uint8 and dumped["images"].shape == (2, 3, 64, 64)
+    assert (dumped["epoch"], dumped["batch"]) == (1, 1) and len(dumped["files"]) == 2
+    assert all(Path(path).is_file() for path in dumped["files"])
+    loader = TrainLoader(dataset.train, run, dataset.schema, 0)
+    again = list(loader.batches(1))[1]
+    assert torch.equal(dumped["images"], again[0]) and torch.equal(dumped["targets"], again[1])
+    said = capsys.readouterr().err
+    assert "step left out" in said and "in epoch 2, batch 2" in said and "bad_step5.pt" in said
+
+
+def test_the_mean_of_an_epoch_is_that_of_its_good_steps(dataset, tmp_path):
+    run = tiny_run(1, nominal_batch=2, warmup_iterations=0, validate_images=0)
+    trainer, seen = Trainer(run, dataset, tmp_path, CPU), []
+    spoil(trainer, {2}, "loss")
+    step = trainer.step
+    trainer.step = lambda *batch: seen.append(step(*batch)) or seen[-1]
+    trainer.fit()
+    good = [terms[-1].item() for number, terms in enumerate(seen) if number != 2]
+    assert trainer.progress.curve[0]["loss"] == pytest.approx(sum(good) / 3, abs=1e-6)
+
+
+def test_the_gradient_of_an_accumulation_outlives_a_bad_loss(dataset, tmp_path):
+    """Two batches a step: the one whose loss is bad is left out, the other one's gradient is not lost."""
+    trainer = Trainer(tiny_run(nominal_batch=4, warmup_iterations=0), dataset, tmp_path, CPU)
+    spoil(trainer, {1}, "loss")
+    p = trainer.progress
+    for images, targets in list(trainer.loader.batches(0))[:3]:
+        trainer.step(images, targets)
+        p.iteration += 1
+        if p.iteration == 2:
+            assert trainer.average.updates == 0 and 0 < gradient_norm(trainer.model.parameters()) < float("inf")
+    assert trainer.average.updates == 1
+
+
+def test_too_many_bad_steps_end_the_run_with_the_cause(dataset, tmp_path):
+    trainer = Trainer(tiny_run(4), dataset, tmp_path / "row", CPU)
+    spoil(trainer, {2, 3, 4}, "loss")
+    with pytest.raises(StudyError, match=r"3 steps in a row were skipped; the last: the loss became nan .*obj nan.* "
+                                         r"in epoch 2, batch 1, its images in bad_step4.pt; .*lower train.lr"):
+        trainer.fit()
+    trainer = Trainer(tiny_run(4, max_skipped_steps=1), dataset, tmp_path / "sum", CPU)
+    spoil(trainer, {0, 2}, "loss")
+    with pytest.raises(StudyError, match="2 steps of the run were skipped"):
+        trainer.fit()
+
+
+def test_only_statistics_that_are_not_finite_are_mended():
+    model, average = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
+    average.running_mean.fill_(5.0)
+    average.running_var.fill_(7.0)
+    model.running_mean[0] = float("nan")
+    mend_statistics(model, average)
+    assert model.running_mean.tolist() == [5, 5] and model.running_var.tolist() == [1, 1]
+
+
+# --- SIGTERM ----------------------------------------------------------------------------------------------------------
+
+def ask_after(trainer: Trainer, steps: int) -> None:
+    """Have SIGTERM come to this process during a step."""
+    step, done = trainer.step, []
+
+    def counted(*batch):
+        done.append(1)
+        if len(done) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*batch)
+
+    trainer.step = counted
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])  # four batches an epoch, two a step
+def test_sigterm_writes_a_checkpoint_and_resumes_exactly(dataset, tmp_path, steps):
+    run, before = tiny_run(), signal.getsignal(signal.SIGTERM)
+    Trainer(run, dataset, tmp_path / "whole", CPU).fit()
+    trainer = Trainer(run, dataset, tmp_path / "ended", CPU)
+    ask_after(trainer, steps)
+    with pytest.raises(Terminated) as ended:
+        trainer.fit()
+    assert ended.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
+    assert load_state(tmp_path / "ended" / "checkpoint.pt")["progress"]["iteration"] == steps, "no step was lost"
+    Trainer(run, dataset, tmp_path / "ended", CPU).fit()
+    assert files(tmp_path / "ended") == files(tmp_path / "whole")
+
+
+def test_a_process_ends_with_143(dataset, tmp_path):
+    script = ("import sys, torch; from pathlib import Path; from tests.test_train import tiny_run; "
+              "from yolopose.data.coco import load_dataset; from yolopose.trainer import Trainer; "
+              "Trainer(tiny_run(400, workers=1), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), "
+              "torch.device('cpu')).fit()")
+    root = Path(dataset.train.image_dir).parent
+    process = subprocess.Popen([sys.executable, "-c", script, root, tmp_path / "run"], env=environment(),
+                               stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "progress.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)  # as a cluster's scheduler does it: data workers too
+    assert process.wait(timeout=60) == 143
+    assert load_state(tmp_path / "run" / "checkpoint.pt")["progress"]["iteration"] >= 10
+
+
+def test_in_a_thread_signals_are_left_alone(dataset, tmp_path):
+    """Python takes signals in its main thread only; a run in another one trains all the same."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(Trainer(tiny_run(1), dataset, tmp_path, CPU).fit()))
+    thread.start()
+    thread.join()
+    assert results and results[0]["train"]["images_seen"] == 8
+
+
+# --- data workers -----------------------------------------------------------------------------------------------------
+
+def test_a_killed_data_worker_is_replaced_and_nothing_is_lost(dataset, capfd):
+    run = tiny_run(batch_size=1)
+    expected = list(TrainLoader(dataset.train, run, dataset.schema, 0).batches(0))
+    loader = TrainLoader(dataset.train, run, dataset.schema, 1)
+    found = []
+    for batch in loader.batches(0):
+        found.append(batch)
+        if len(found) in (1, 5):
+            os.kill(loader._loader._iterator._workers[0].pid, signal.SIGKILL)
+    loader.close()
+    assert loader.restarts == 2 and "started again (2 of 3 times)" in capfd.readouterr().err
+    assert len(found) == len(expected) == 8
+    assert all(torch.equal(a, b) for x, y in zip(found, expected, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_workers_that_die_again_and_again_end_the_run(dataset, monkeypatch):
+    monkeypatch.setattr(loaders, "WORKER_RESTARTS", 1)
+    loader = TrainLoader(dataset.train, tiny_run(batch_size=1), dataset.schema, 1)
+    with pytest.raises(StudyError, match="a data worker process died .* then repeat the command"):
+        for _ in loader.batches(0):
+            os.kill(loader._loader._iterator._workers[0].pid, signal.SIGKILL)
+    assert loader.restarts == 2
+
+
+# --- memory of an evaluation ------------------------------------------------------------------------------------------
+
+def some_poses(generator: np.random.Generator, people: int) -> Poses:
+    draw = [torch.from_numpy(generator.uniform(0, 640, shape).astype(np.float32))
+            for shape in ((people, 4), (people,), (people, 17, 3))]
+    return Poses(draw[0], draw[1] / 640, draw[2])
+
+
+def test_a_spool_gives_back_what_a_list_would(tmp_path):
+    generator = np.random.default_rng(0)
+    poses = {index: some_poses(generator, people) for index, people in ((2, 3), (0, 0), (1, 2))}
+    with PoseSpool(tmp_path, [30, 10, 20], 1) as spool:
+        for index, one in poses.items():
+            spool.add(index, one)
+        spool.finish()
+        expected = [e for i, name in enumerate([30, 10, 20]) for e in as_coco_results(poses[i], name, 1)]
+        assert list(spool) == expected == list(spool), "in the order of the images, as often as wanted"
+        assert json.loads(json.dumps(expected)) == expected, "plain numbers"
+    assert not list(tmp_path.glob(".poses*"))
+
+
+def test_a_spool_of_a_person_detector_has_boxes_alone(tmp_path):
+    boxes = Poses(torch.rand(2, 4), torch.rand(2), torch.empty(2, 0, 3))
+    with PoseSpool(tmp_path / "new", [7], 1) as spool:
+        spool.add(0, boxes)
+        spool.finish()
+        assert list(spool) == as_coco_results(boxes, 7, 1) and list(spool)[0]["keypoints"] == []
+
+
+def test_a_spool_refuses_missing_and_repeated_images(tmp_path):
+    for indices in ([0], [0, 0], [0, 1, 1]):
+        with PoseSpool(tmp_path, [7, 8], 1) as spool:
+            for index in indices:
+                spool.add(index, some_poses(np.random.default_rng(0), 1))
+            with pytest.raises(ValueError, match="not one for each"):
+                spool.finish()
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    """Peak of Python's and numpy's memory for 200 and for 4,000 images of 20 people; as a list these take 190 MiB."""
+    def peak(images: int) -> int:
+        generator = np.random.default_rng(0)
+        tracemalloc.start()
+        with PoseSpool(tmp_path, range(images), 1) as spool:
+            for index in range(images):
+                spool.add(index, some_poses(generator, 20))
+            spool.finish()
+            some = (entry for number, entry in enumerate(spool) if number % 20 == 0)
+            assert sum(1 for _ in written_through(tmp_path / "predictions.json.gz", some)) == images
+        high = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return high
+
+    few, many = peak(200), peak(4000)
+    assert many - few < 100 * 3800, f"{(many - few) / 3800:.0f} bytes an image"
+
+
+# --- hardware ---------------------------------------------------------------------------------------------------------
+
+def test_a_run_that_moves_to_other_hardware_says_so(dataset, tmp_path, monkeypatch, capsys):
+    trainer = Trainer(tiny_run(1), dataset, tmp_path, CPU)
+    ask_after(trainer, 2)
+    with pytest.raises(Terminated):
+        trainer.fit()
+    monkeypatch.setattr("yolopose.trainer.device_words", lambda device, world: "cuda: NVIDIA H200")
+    moved = Trainer(tiny_run(1), dataset, tmp_path, CPU)
+    assert "goes on on cuda: NVIDIA H200; run.json names both" in capsys.readouterr().out
+    used = moved.fit()["train"]["hardware"]
+    assert len(used) == 2 and used[0].startswith("cpu: ") and used[1] == "cuda: NVIDIA H200"
+
+
+def test_a_set_of_results_from_a_gpu_and_a_cpu_is_called_so(tmp_path):
+    folders = []
+    for name, train, score in (("s6", "cuda:0", "cuda:0"), ("m6", "cuda:0", "cuda:0"), ("l6", "cpu", "cuda:0")):
+        folders.append(tmp_path / name / "seed0")
+        write_json(folders[-1] / "run.json", {"train": {"device": train}, "evaluate": {"device": score}})
+    assert mixed_hardware(folders[:2]) is None and mixed_hardware([tmp_path / "absent"]) is None
+    assert mixed_hardware(folders) == "mixed hardware: l6/seed0 was trained on a CPU, others were not"
+    write_json(folders[0] / "run.json", {"train": {"device": "cpu", "hardware": ["cuda: NVIDIA H200", "cpu: x"]}})
+    assert "s6/seed0" in mixed_hardware(folders[:2]), "one run on both"
+
+
+# --- runs side by side ------------------------------------------------------------------------------------------------
+
+def test_runs_are_named_listed_and_come_after_their_detector(tmp_path):
+    study = load_study("smoke", results=tmp_path, seeds="0 1")
+    names = [run_name(run) for run in study.runs()]
+    assert [run_name(r) for r in chosen_runs(study, ["all"])] == names
+    assert [run_name(r) for r in chosen_runs(study, ["s6/seed1"])] == ["s6_person/seed1", "s6/seed1"]
+    with pytest.raises(StudyError, match=r"s6/seed7: no such run in .*; did you mean"):
+        chosen_runs(study, ["s6/seed7"])
+
+
+def test_number_of_processes(monkeypatch):
+    monkeypatch.delenv("YOLOPOSE_PROCESSES", raising=False)
+    assert number_of_processes("cpu") == 1 and number_of_processes("cpu", 3) == 3
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert [number_of_processes(d) for d in ("auto", "cuda", "cuda:1", "cpu")] == [8, 8, 1, 1]
+    monkeypatch.setenv("YOLOPOSE_PROCESSES", "2")
+    assert number_of_processes("auto") == 2 == number_of_processes("cpu")
+    monkeypatch.setenv("YOLOPOSE_PROCESSES", "none")
+    with pytest.raises(StudyError, match="PROCESSES= of make"):
+        number_of_processes("cpu")
+
+
+def test_other_processes_load_the_same_study_or_none(tmp_path):
+    for study in (load_study("smoke", results=tmp_path / "a", seeds="1 2", device="cpu"),
+                  load_study("smoke", results=tmp_path / "a", ablations=True)):
+        options = dict(zip(*[iter([o for o in study_options(study) if o != "--ablations"])] * 2, strict=True))
+        assert load_study(options["--profile"], options["--data"], options["--results"], options["--seeds"],
+                          options["--device"], study.ablations) == study
+    with pytest.raises(StudyError, match="was changed in this process"):
+        study_options(replace(study, profile=replace(study.profile, width_factor=0.5)))
+
+
+def test_a_claimed_run_is_waited_for(tmp_path):
+    order = []
+
+    def work(name: str, hold: float) -> None:
+        with claimed(tmp_path / "s6" / "seed0", name):
+            order.append(f"{name} begins")
+            time.sleep(hold)
+            order.append(f"{name} ends")
+
+    first = threading.Thread(target=work, args=("first", 0.6))
+    first.start()
+    while not order:
+        time.sleep(0.01)
+    work("second", 0)
+    first.join()
+    assert order == ["first begins", "first ends", "second begins", "second ends"]
+    assert not (tmp_path / "s6" / "seed0" / ".lock").exists()
+
+
+def test_single_runs_share_a_results_folder_that_nobody_else_gets(tmp_path):
+    with results_lock(tmp_path, "run a", shared=True):
+        with results_lock(tmp_path, "run b", shared=True):
+            pass
+        assert (tmp_path / ".lock").exists(), "the one that goes first leaves the other its lock"
+        with pytest.raises(StudyError, match="is at work there"), results_lock(tmp_path, "make reproduce"):
+            pass
+    assert not (tmp_path / ".lock").exists()
+    with (results_lock(tmp_path, "make reproduce"), pytest.raises(StudyError, match="`make reproduce` is at work"),
+          results_lock(tmp_path, "run a", shared=True)):
+        pass
+
+
+@pytest.mark.slow
+def test_make_never_runs_one_experiment_twice(tmp_path):
+    """Two ``make -j2`` of the same three runs at once: each, and the detector of all, is trained and scored once."""
+    log, results = tmp_path / "log", tmp_path / "smoke"
+    command = ["make", "--no-print-directory", "-j2", "-f", str(REPO / "fanout.mk"), f"FANOUT={sys.executable} -m "
+               "tests.fanout_stub", f"OPTIONS=--profile smoke --results {results} --device cpu",
+               "RUNS=s6/seed0 s6_faithful/seed0 s6_l1/seed0", "LAUNCH=env LAUNCHED=1"]
+    makes = [subprocess.Popen(command, cwd=REPO, env=environment() | {"FANOUT_LOG": str(log)}, text=True,
+                              stderr=subprocess.PIPE) for _ in range(2)]
+    said = [make.communicate(timeout=200)[1] for make in makes]
+    assert [make.returncode for make in makes] == [0, 0], said
+    lines = log.read_text().splitlines()
+    for name in ("s6_person/seed0", "s6/seed0", "s6_faithful/seed0", "s6_l1/seed0"):
+        assert lines.count(f"begin {name}") == 1 == lines.count(f"end {name}"), lines
+        assert lines.count(f"score {name}") == 1
+    assert lines[:2] == ["begin s6_person/seed0", "end s6_person/seed0"], "the detector comes first"
+    begun = [line for line in lines if line.startswith(("begin", "end"))]
+    assert any(a.startswith("begin") and b.startswith("begin") for a, b in zip(begun, begun[1:], strict=False)), (
+        "different runs go side by side")
+    assert not list(results.glob("**/.lock"))
+    assert "waiting" in "".join(said)
+
+
+def test_make_runs_lists_every_run(tmp_path):
+    done = subprocess.run(["make", "-n", "-f", REPO / "fanout.mk", f"PY={sys.executable}", "LAUNCH=srun --gres=gpu:1",
+                           f"OPTIONS=--profile smoke --results {tmp_path}"], cwd=REPO, env=environment(),
+                          capture_output=True, text=True, check=True)
+    commands = [line for line in done.stdout.splitlines() if line.startswith("srun --gres=gpu:1 ")]
+    assert len(commands) == len(load_study("smoke", results=tmp_path).runs())
+    assert sum("-m yolopose.launch run s6/seed0 --profile smoke" in command for command in commands) == 1
