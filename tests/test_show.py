@@ -113,4 +113,4 @@ def test_table_aligns_escapes_and_marks_what_is_missing():
     html = table._repr_html_()
     assert "a&lt;b" in html and html.count("<tr>") == 3
     assert '<td style="text-align: right">0.123</td>' in html and '<td style="text-align: left">c</td>' in html
-    assert repr(plots.Table([])) == ""
+    assert repr(plots.Table([])) == "(nothing to show)" and "nothing to show" in plots.Table([])._repr_html_()
