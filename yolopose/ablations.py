@@ -49,8 +49,8 @@ class Group:
 GROUPS = {group.name: group for group in (
     Group("losses", "Keypoint losses (Table 3), and each difference between the equations and the released code",
           "s6, OKS as released", {
-        "s6_l1": "s6", "s6_l1_scaled": "s6", "s6": None, "s6_paper_eq": "s6", "s6_oks_factor8": "s6",
-        "s6_oks_segment": "s6", "s6_oks_person": "s6", "s6_oks_annealed": "s6"}),
+        "s6_l1": "s6", "s6_l1_scaled": "s6", "s6": None, "s6_oks_tuned": "s6", "s6_paper_eq": "s6",
+        "s6_oks_factor8": "s6", "s6_oks_segment": "s6", "s6_oks_person": "s6", "s6_oks_annealed": "s6"}),
     Group("heads", "The released head, each of its two defects alone, and the repaired head", "s6, repaired head", {
         "s6": None, "s6_misplaced_priors": "s6", "s6_mixed_layout": "s6", "s6_faithful": "s6",
         "s6_from_person": None, "s6_faithful_from_person": "s6_from_person"}, boxes=True),

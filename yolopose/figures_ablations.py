@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BAND = "#56B4E9"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 CURVES = {"AP": ("val_AP", ("val", "AP")), "box AP50": ("val_box_AP50", ("val_box", "AP50"))}
-LOSS_LINES = ("s6_l1", "s6_l1_scaled", "s6", "s6_paper_eq", "s6_oks_annealed")
+LOSS_LINES = ("s6_l1", "s6_l1_scaled", "s6", "s6_oks_tuned", "s6_paper_eq", "s6_oks_annealed")
 SCRATCH, DETECTOR = ("s6", "s6_misplaced_priors", "s6_mixed_layout", "s6_faithful"), (
     "s6_from_person", "s6_faithful_from_person")
 

@@ -13,6 +13,8 @@ differences are listed in results/paper/deviations.md):
   the segment's area for the box's, the mean over each person's joints for the pooled one.
 * ``oks_annealed``: ``official`` with sigmas that start :data:`WIDEST` times as wide and shrink to COCO's, a remedy of
   this study for the gradient that vanishes far from the joint.
+* ``oks_tuned``: ``official`` under a name of its own, for which a profile can give the keypoint gain that ``make tune``
+  found, as it does for L1.
 * ``l1``: |dx| + |dy| in cells, pooled over the visible joints; ``l1_scaled``: the same over the diagonal of the
   person's box in cells, DEKR's normalisation (Geng et al. 2021).
 """
@@ -47,7 +49,7 @@ LOSSES = {
     "official": KeypointLoss(), "paper_eq": KeypointLoss(8.0, per_person=True), "l1": KeypointLoss(None),
     "l1_scaled": KeypointLoss(None, scaled=True), "oks_factor8": KeypointLoss(8.0),
     "oks_segment": KeypointLoss(segment=True), "oks_person": KeypointLoss(per_person=True),
-    "oks_annealed": KeypointLoss(annealed=True),
+    "oks_annealed": KeypointLoss(annealed=True), "oks_tuned": KeypointLoss(),
 }
 WIDEST, ANNEALED_UNTIL = 4.0, 0.5  # times the sigmas at the start; share of the training at which they are COCO's
 TERMS = ("box", "obj", "cls", "kpt", "kpt_conf")

@@ -12,7 +12,7 @@ WORDS = {
     "Variant": {"family": ("yolov5",), "activation": ("silu", "relu"), "stem": ("focus", "conv_focus"),
                 "head": ("repaired", "faithful", "mixed_layout", "misplaced_priors", "person")},
     "Experiment": {"loss": ("official", "paper_eq", "l1", "l1_scaled", "oks_factor8", "oks_segment", "oks_person",
-                            "oks_annealed"),
+                            "oks_annealed", "oks_tuned"),
                    "initialisation": (None, "scratch", "person_detector")},
     "Profile": {"download": (None, "coco2017")},
     "DataConfig": {"source": ("synthetic", "folder"), "difficulty": ("near", "coco", None)},
