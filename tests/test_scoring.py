@@ -13,7 +13,8 @@ import pytest
 
 from yolopose.data.coco import load_dataset
 from yolopose.data.schema import KeypointSchema
-from yolopose.scoring import KEYPOINT_METRICS, precision_recall, score_boxes, score_keypoints, write_server_file
+from yolopose.scoring import KEYPOINT_METRICS, precision_recall, score_boxes, score_keypoints
+from yolopose.server_file import write_server_file
 
 FAKE100 = (0.3721605920962963, 0.6363211676183651, 0.34809411054389316, 0.38376909707884893, 0.3861842165646891,
            0.514388489208633, 0.7338129496402878, 0.5035971223021583, 0.5081081081081081, 0.5215384615384615)

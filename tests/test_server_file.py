@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import re
@@ -350,13 +351,19 @@ def test_boxes_of_the_best_hundred_are_all_that_is_scored() -> None:
 
 # --- memory ----------------------------------------------------------------------------------------------------------
 
-def peak_bytes(work: Any) -> int:
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+def peak_bytes(work: Any, repeats: int = 3) -> int:
+    """The least of several peaks: what the work needs is in all of them, garbage that nobody has collected yet and what
+    other tests left behind are not."""
+    peaks = []
+    for _ in range(repeats):
+        gc.collect()
+        tracemalloc.start()
+        try:
+            work()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return min(peaks)
 
 
 def test_memory_of_writing_and_checking_does_not_grow_with_the_images(tmp_path: Path) -> None:
@@ -365,11 +372,11 @@ def test_memory_of_writing_and_checking_does_not_grow_with_the_images(tmp_path: 
     check = [peak_bytes(lambda: check_server_file(path, IDS))]
     write_server_file(path, generated(50, 30))
     check.insert(0, peak_bytes(lambda: check_server_file(path, IDS)))
-    assert write[1] - write[0] < 1_500_000  # the 150 further images have 4,500 detections, 9 MB as objects
-    assert check[1] - check[0] < 1_500_000 + json_stream.CHUNK_BYTES * 4
+    assert write[1] - write[0] < 300_000  # the 150 further images have 4,500 detections, 9 MB as objects
+    assert check[1] - check[0] < 300_000 + json_stream.CHUNK_BYTES * 4
     through = [peak_bytes(lambda n=n: sum(1 for _ in json_stream.written_through(path, generated(n, 30))))
                for n in (50, 200)]
-    assert through[1] - through[0] < 1_500_000
+    assert through[1] - through[0] < 300_000
 
 
 def test_predicting_into_the_file_keeps_nothing(tmp_path: Path) -> None:

@@ -11,14 +11,16 @@ import pytest
 from tests import fabricated
 from yolopose import report
 from yolopose.claims import load_claims
-from yolopose.compare import same_digits
+from yolopose.compare import NOT_RUN, REPRODUCED, same_digits
 from yolopose.errors import StudyError
 from yolopose.figures import SPECS, measured_points, paper_points, write_figures
 from yolopose.figures_labels import line_samples, place_labels
+from yolopose.fingerprints import fingerprint
 from yolopose.measured import fingerprint_note, load_reference, load_results
 from yolopose.report import readme_claims_table, write_report
 from yolopose.report_html import markdown_to_html, number_text, statistics_rows
-from yolopose.results import read_csv, read_json, write_json
+from yolopose.results import read_csv, read_json, write_csv, write_json
+from yolopose.stages import STAGES, resolve_target
 from yolopose.tables import FUSED_BIAS_NOTE, build_tables, conventions_note, write_tables
 from yolopose.tables_format import Column, Table, groups, latex_escape, to_csv, to_html, to_latex, to_markdown
 
@@ -345,6 +347,28 @@ def test_report_without_runs_figures_or_data(tmp_path: Path) -> None:
     fabricated.complexity(tmp_path / "mini")
     text = write_report(tmp_path / "mini", NOWHERE).read_text()
     assert "Nothing has been trained" in text and "Not drawn yet" in text and "No data report" in text
+
+
+def test_report_lists_the_released_checkpoints(tmp_path: Path) -> None:
+    folder = fabricated.study(tmp_path / "mini", {"s6": 80.0})
+    before = write_report(folder, NOWHERE).read_text()
+    assert "are not among these runs" in before and 'id="released"' not in before
+    target = resolve_target("", "", str(folder), "", "auto", stored_only=True)
+    known = fingerprint(STAGES["report"], target, {})
+    columns = ["name", "group", "model", "input_size", "AP_path", "AP_readme", "AP", "AP50", "difference", "tolerance",
+               "verdict", "note"]
+    scored = {"name": "s6_960", "group": "paper", "model": "S", "input_size": 960, "AP_path": 63.7, "AP_readme": 63.7,
+              "AP": 63.72, "AP50": 87.6, "difference": 0.02, "tolerance": 0.1, "verdict": REPRODUCED, "note": ""}
+    lost = scored | dict.fromkeys(("AP", "AP50", "difference", "AP_readme"), "") | {
+        "name": "m6_ti", "group": "ti_lite", "verdict": NOT_RUN, "note": "no <network>"}
+    write_csv(folder / "released.csv", [scored, lost], columns)
+    text = write_report(folder, NOWHERE).read_text()
+    assert fingerprint(STAGES["report"], target, {}) != known  # so that the report is made again
+    row = re.search(r"<tr>.*s6_960</code>.*</tr>", text)[0]
+    assert "63.72" in row and "reproduced" in row and "0.02" in row
+    row = re.search(r"<tr>.*m6_ti</code>.*</tr>", text)[0]
+    assert "ti lite" in row and "not run" in row and "no &lt;network&gt;" in row
+    assert "Released checkpoints that were not scored: m6_ti." in text and "are not among these runs" not in text
 
 
 def test_report_at_full_scale(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from yolopose.compare import (
     NOT_COMPARABLE,
     NOT_REPRODUCED,
     NOT_RUN,
+    RELEASED_TOLERANCE,
     REPRODUCED,
     VERDICTS,
     WITHIN_NOISE,
@@ -29,7 +30,7 @@ from yolopose.errors import StudyError, exit_status
 from yolopose.measured import PAPER_DIR, ResultSet, Run, fingerprint_note, load_reference, load_results
 from yolopose.report_html import data_uri, markdown_to_html, profile_differences, statistics_rows
 from yolopose.report_words import FIGURES, GROUPS, HEADLINE, findings
-from yolopose.results import atomic_write
+from yolopose.results import atomic_write, read_csv
 from yolopose.tables import build_tables
 from yolopose.tables_format import to_html
 
@@ -127,14 +128,25 @@ def limits(results: ResultSet, reference: ResultSet | None) -> list[str]:
         reasons = dict.fromkeys(results.why_missing(e, "test_dev") for e in poses)
         found.append(f"test-dev was not scored: {'; '.join(reasons) or 'no run has keypoints'}.")
     found += ["The paper reports one run per row and no spread; a printed difference of a few tenths decides little.",
-              "The official checkpoints were not at hand; what they would score here is not known.",
               "16-bit quantization is a simulation of its accuracy: the runtime has no 16-bit convolution on a CPU.",
               "Figure 1's bottom-up decoder groups joints by limb lengths alone; no trained one was at hand."]
+    missing = [row["name"] for row in released_rows(results) if not row["AP"]]
+    if not released_rows(results):
+        found.append("The official checkpoints are not among these runs; PROFILE=checkpoints scores them.")
+    elif missing:
+        found.append(f"Released checkpoints that were not scored: {', '.join(missing)}.")
     if reference is not None:
         found.append(f"Cells marked (ref) come from the committed reference ({reference.scale()}), not from this run.")
         if note := fingerprint_note(results, reference):
             found.append(note)
     return found
+
+
+def released_rows(results: ResultSet) -> list[dict[str, str]]:
+    """The released checkpoints beside the numbers of their path and of the official README, as ``released.csv`` has
+    them; empty where none were scored."""
+    path = results.root / "released.csv"
+    return read_csv(path) if path.is_file() else []
 
 
 def reference_rows(results: ResultSet, reference: ResultSet | None) -> list[dict[str, Any]]:
@@ -171,6 +183,7 @@ def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Pa
         "provenance": provenance_rows(results) if results.runs else [],
         "groups": [(title, text, [c for c in claims if c["decided_by"] == decider]) for decider, title, text in GROUPS],
         "tables": [(t, Markup(to_html(t))) for t in build_tables(results, reference, paper_dir)],
+        "released": released_rows(results), "released_tolerance": RELEASED_TOLERANCE,
         "findings": findings(results, reference),
         "ablations": [(t, Markup(to_html(t))) for t in build_ablations(results, reference, paper_dir)],
         "figures": [f for f in figures if f[2]], "missing_figures": [f[1] for f in figures if not f[2]],

@@ -14,8 +14,6 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolopose.server_file import write_server_file  # noqa: F401  (its place before it had a module of its own)
-
 KEYPOINT_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 BOX_METRICS = ("AP", "AP50", "AP75")
 

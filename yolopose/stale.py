@@ -8,8 +8,9 @@ from typing import Any
 
 from yolopose.config import RunConfig, Study, config_changes, load_experiments
 from yolopose.errors import StudyError
+from yolopose.fingerprints import data_fingerprint
 from yolopose.results import read_json
-from yolopose.stages import Target, data_fingerprint
+from yolopose.stages import Target
 
 
 def stale_runs(target: Target) -> dict[str, list[str]]:
