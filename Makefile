@@ -130,7 +130,7 @@ tune: $(STAMP)
 	@$(LAUNCH) "$(PY)" -m yolopose.tune $(OPTIONS)
 
 bench: $(STAMP)
-	@"$(PY)" -m yolopose.bench
+	@"$(PY)" -m yolopose.bench $(if $(SUBJECTS),--subjects $(SUBJECTS))
 
 lab: $(STAMP)
 	@"$(PY)" -m jupyterlab notebooks

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolopose import bench, bench_subjects
+from yolopose import bench, bench_evaluation, bench_subjects
 from yolopose.bench_subjects import _keep_candidates, jittered
 from yolopose.errors import StudyError
 
@@ -63,11 +63,19 @@ def test_goals_are_printed_at_the_end(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_table_of_one_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.shutil, "which", lambda _: None)
     path = bench.run_bench(tmp_path, ("startup",))
-    assert path.parent == tmp_path
+    assert path.parent == tmp_path and path.stem.endswith("-startup")
     rows = list(csv.DictReader(path.open()))
     assert list(rows[0]) == bench.COLUMNS and rows[0]["subject"] == "machine"
     started = next(r for r in rows if r["case"] == "python -c 'import yolopose'")
     assert started["unit"] == "s" and 0 < float(started["value"]) < 60 and started["runs"] == "5"
+
+
+def test_the_full_evaluation_at_a_small_size() -> None:
+    """Every step of it: drawing and training in another process, evaluation of each image once."""
+    duration, pace, size = bench_evaluation.full_evaluation_rows(6, 128, trained_images=8, trained_size=64)
+    assert duration["case"] == pace["case"] == "s6, 128 px, 6 images" and "float32, batch 32" in duration["note"]
+    assert pace["value"] == pytest.approx(6 / (60 * duration["value"]), rel=1e-2) and size["value"] > 0
+    assert "full_evaluation" not in bench.SUBJECTS  # takes too long to be measured unasked
 
 
 def test_a_failing_subject_is_named(tmp_path: Path) -> None:

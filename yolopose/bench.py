@@ -25,6 +25,7 @@ from yolopose.results import hardware, peak_memory_gib, provenance, write_csv
 REPO = Path(__file__).resolve().parents[1]
 COLUMNS = ["subject", "case", "value", "unit", "runs", "goal", "met", "note"]
 SUBJECTS = ("drawing", "loader", "training", "inference", "coco_evaluation", "startup")
+LONG = ("full_evaluation",)  # only where they are asked for; they show their progress
 
 
 def seconds_of(work: Callable[[], Any], runs: int, warmup: int = 1) -> list[float]:
@@ -89,9 +90,10 @@ def startup_rows() -> list[dict[str, Any]]:
 
 def measure(subject: str) -> list[dict[str, Any]]:
     """All rows of one subject, with this process's peak memory as the last."""
-    from yolopose import bench_subjects
+    from yolopose import bench_evaluation, bench_subjects
 
-    rows = startup_rows() if subject == "startup" else getattr(bench_subjects, f"{subject}_rows")()
+    module = bench_evaluation if subject in LONG else bench_subjects
+    rows = startup_rows() if subject == "startup" else getattr(module, f"{subject}_rows")()
     if rows and subject != "startup":
         rows.append(row(subject, "peak memory of the process", [peak_memory_gib()], "GiB",
                         goal="< 1" if subject == "coco_evaluation" else ""))
@@ -99,7 +101,8 @@ def measure(subject: str) -> list[dict[str, Any]]:
 
 
 def run_bench(out: Path, subjects: tuple[str, ...] = SUBJECTS) -> Path:
-    """Measure ``subjects``, one process after the other, and write the table.
+    """Measure ``subjects``, one process after the other, and write the table; into a file with their names if they are
+    not the usual ones.
 
     Returns:
         The file written.
@@ -117,17 +120,19 @@ def run_bench(out: Path, subjects: tuple[str, ...] = SUBJECTS) -> Path:
     for subject in subjects:
         print(f"bench: {subject} …", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "yolopose.bench", "--subject", subject]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True,
+                              stderr=None if subject in LONG else subprocess.PIPE)
         if done.returncode:
             raise StudyError(f"bench {subject} failed; `python -m yolopose.bench --subject {subject}` repeats it:\n"
-                             f"{done.stderr.strip()[-1500:]}")
+                             f"{(done.stderr or 'see above').strip()[-1500:]}")
         found = json.loads(done.stdout.strip().splitlines()[-1])
         if not found:
             print(f"bench: {subject} skipped (its data is not there)", file=sys.stderr)
         for one in found:
             print(f"  {one['case']:<56} {one['value']:>9} {one['unit']:<9} {one['note']}", flush=True)
         rows += found
-    path = out / f"{machine_name(hardware())}.csv"
+    name = "-".join([machine_name(hardware()), *(s.replace("_", "-") for s in subjects if subjects != SUBJECTS)])
+    path = out / f"{name}.csv"
     write_csv(path, rows, COLUMNS)
     for one in rows:
         if one["goal"]:
@@ -141,11 +146,12 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure this machine.")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of the table")
-    parser.add_argument("--subject", choices=SUBJECTS, help="measure this alone and print its rows as JSON")
+    parser.add_argument("--subject", choices=SUBJECTS + LONG, help="measure this alone and print its rows as JSON")
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS + LONG, default=SUBJECTS, help="what to measure")
     options = parser.parse_args()
     if options.subject:
         return exit_status(lambda: print(json.dumps(measure(options.subject))), "bench")
-    return exit_status(lambda: run_bench(options.out), "bench")
+    return exit_status(lambda: run_bench(options.out, tuple(options.subjects)), "bench")
 
 
 if __name__ == "__main__":
