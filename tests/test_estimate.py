@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from dataclasses import replace
@@ -121,6 +122,19 @@ def test_text_and_markdown(counted: None, studies: dict[str, Any]) -> None:
     assert {line.count("|") for line in lines} == {11} and len(lines) < len(table)
     assert any("s6_l1, s6_l1_scaled" in line and "(each)" in line for line in lines)
     assert "no GPU" not in marked and "- formula" in marked
+
+
+def test_the_readme_carries_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)  # what it keeps goes there
+    assert main(["--profile", "paper", "--images-per-second", "400", "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) > 20 and [line for line in table if line not in readme] == []
+    for words in (r"time: study (\d+ days), ablations (\d+)", r"; (\d+ GiB) in all"):
+        for number in re.search(words, "\n".join(lines)).groups():
+            assert number in readme
 
 
 def test_durations() -> None:
