@@ -371,6 +371,16 @@ def test_report_lists_the_released_checkpoints(tmp_path: Path) -> None:
     assert "Released checkpoints that were not scored: m6_ti." in text and "are not among these runs" not in text
 
 
+def test_report_of_the_papers_settings_on_a_part_of_coco(tmp_path: Path) -> None:
+    folder = fabricated.study(tmp_path / "paper-part", {"s6": 80.0}, comparable=True, profile="paper")
+    record = read_json(path := folder / "s6/seed0/run.json")
+    write_json(path, record | {"comparable": False, "config": record["config"] | {"comparable": True}})
+    assert load_results(folder).not_comparable("val").startswith("other data than COCO 2017")
+    text = write_report(folder, NOWHERE).read_text()
+    assert "These runs are on other data than COCO 2017" in text and "Other data than COCO 2017 (made-up)" in text
+    assert "These runs are at a reduced scale" not in text and "Reduced scale: smaller" not in text
+
+
 def test_report_at_full_scale(tmp_path: Path) -> None:
     folder = fabricated.study(tmp_path / "paper", {"s6": 87.6}, profile="paper", comparable=True, images=2346)
     text = write_report(folder, NOWHERE).read_text()

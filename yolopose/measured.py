@@ -71,6 +71,11 @@ class ResultSet:
         return bool(self.runs) and all(run.record.get("comparable") for run in self._all_runs())
 
     @property
+    def other_data(self) -> bool:
+        """Whether the runs have the paper's settings and lack only its data, as on a part of COCO."""
+        return bool(self.runs) and not self.full_scale and all(run.config.get("comparable") for run in self._all_runs())
+
+    @property
     def datasets(self) -> set[str]:
         """Names of the data sets of the runs; without a run, the name in ``data.json``."""
         return self._about_data("dataset", "name")
@@ -90,7 +95,7 @@ class ResultSet:
         if run is None:
             return "no run"
         if not self.full_scale:
-            return f"reduced scale ({self.scale()})"
+            return f"{'other data than COCO 2017' if self.other_data else 'reduced scale'} ({self.scale()})"
         base = next((name for name in COCO_IMAGES if split == name or split.startswith(name + "_int")), split)
         parts = [run.metrics.get(split) for run in self._all_runs()]
         counts = {part["images"] for part in parts if isinstance(part, dict) and "images" in part}

@@ -51,8 +51,9 @@ def headline(results: ResultSet, claims: list[dict[str, Any]]) -> list[str]:
     if undecided := said[WITHIN_NOISE] + said[NOT_COMPARABLE]:
         sentences.append(f"Run, but not decided: {'; '.join(undecided)}.")
     if not results.full_scale and results.runs:
-        sentences.append(f"These runs are at a reduced scale ({results.scale()}): orderings can be judged, the paper's "
-                         "absolute accuracies cannot, and no accuracy below stands beside a printed one as its equal.")
+        what = "on other data than COCO 2017" if results.other_data else "at a reduced scale"
+        sentences.append(f"These runs are {what} ({results.scale()}): orderings can be judged, the paper's absolute "
+                         "accuracies cannot, and no accuracy below stands beside a printed one as its equal.")
     paper = [claim for claim in claims if claim["decided_by"] == "paper"]
     bad = [claim["id"] for claim in paper if claim["verdict"] == NOT_REPRODUCED]
     tail = f" and {len(bad)} do not ({', '.join(bad)})." if bad else "."
@@ -117,6 +118,9 @@ def limits(results: ResultSet, reference: ResultSet | None) -> list[str]:
         found.append(f"Unfinished runs are left out: {'; '.join(results.unfinished)}.")
     if not results.runs:
         found.append("Nothing has been trained in this folder; only complexity and the printed numbers speak.")
+    elif results.other_data:
+        found.append(f"Other data than COCO 2017 ({', '.join(sorted(results.datasets))}): the accuracies are not the "
+                     "paper's, and an order that holds here may turn round there.")
     elif not results.full_scale:
         found.append("Reduced scale: smaller models, images and budgets than the paper's, and other data. An order "
                      "that holds here may turn round at full scale, and the other way round.")

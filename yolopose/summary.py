@@ -84,7 +84,8 @@ def summary(results_dir: Path) -> str:
     lines = ["", f"{results_dir} ({results.scale()}), keypoint accuracy on val in percent:",
              accuracies(results, reference)]
     if not results.full_scale:
-        lines.append("  (a reduced scale: orderings can be compared with the paper, these numbers cannot)")
+        lines.append(f"  ({'other data than COCO 2017' if results.other_data else 'a reduced scale'}: orderings can be "
+                     "compared with the paper, these numbers cannot)")
     if told := verdict_lines(results_dir):
         lines += ["", "claims and printed numbers:", *told]
     records = read_records(results_dir)
