@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 import zipfile
 from copy import deepcopy
 from pathlib import Path
@@ -13,7 +15,15 @@ import pytest
 
 from yolopose.data.coco import load_dataset
 from yolopose.data.schema import KeypointSchema
-from yolopose.scoring import KEYPOINT_METRICS, precision_recall, score_boxes, score_keypoints
+from yolopose.scoring import (
+    KEYPOINT_METRICS,
+    ImageScorer,
+    SplitScorer,
+    precision_recall,
+    score_boxes,
+    score_keypoints,
+    scored,
+)
 from yolopose.server_file import write_server_file
 
 FAKE100 = (0.3721605920962963, 0.6363211676183651, 0.34809411054389316, 0.38376909707884893, 0.3861842165646891,
@@ -162,3 +172,78 @@ def test_server_file(tmp_path: Path) -> None:
             {"image_id": 1, "category_id": 1, "keypoints": [1.5, 2, 0.5], "score": 0.25}]
     write_server_file(path, [found(1.5, 2, 0.25)])
     assert path.read_bytes() == first
+
+
+# --- image by image --------------------------------------------------------------------------------------------------
+
+def crowd(images: int, people: int, found_each: int, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Persons on a grid, some of them crowds and some without joints, and detections near and far, by image."""
+    rng = np.random.default_rng(seed)
+    persons, rows = [], []
+    for image in range(1, images + 1):
+        for n in range(int(rng.integers(0, people + 1))):
+            x, y = 80.0 * (n % 10), 90.0 * (n // 10)
+            persons.append({"at": (x, y, int(rng.integers(0, 3))), "image": image, "iscrowd": int(rng.random() < 0.1),
+                            "area": float(rng.choice([500, 3000, 20_000])), "bbox": [x - 25, y - 25, 50, 50]})
+        for n in range(int(rng.integers(0, found_each + 1))):
+            x, y = 80 * (n % 10) + rng.normal(0, 4), 90 * (n // 10 % 3) + rng.normal(0, 4)
+            box = [x - 25 + rng.normal(0, 4), y - 25, 50.0, 50.0]
+            rows.append(found(x, y, round(float(rng.random()), 1), image, box))  # one decimal: many scores are equal
+    return truth(*persons, images=images), rows
+
+
+@pytest.mark.parametrize("at_a_time", [1, 7, 1000])
+def test_image_by_image_gives_the_same_numbers(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yolopose.scoring.IMAGES_AT_A_TIME", at_a_time)
+    annotations, rows = crowd(40, 12, 30)
+    ids, some = list(range(1, 41)), list(range(3, 31))
+    scorer = SplitScorer(annotations, ids, some, SIGMA)
+    order = sorted(rows, key=lambda one: (one["image_id"] * 17) % 41)  # images in another order, each in one piece
+    assert list(scorer.through(iter(order))) == order
+    assert scorer.metrics() == {"val": score_keypoints(annotations, rows, some, SIGMA),
+                                "val_all": score_keypoints(annotations, rows, ids, SIGMA),
+                                "val_box": score_boxes(annotations, rows, ids)}
+    assert scorer.metrics()["val"]["AP"] > 0.01 and scorer.metrics()["val_box"]["AP"] > 0.01
+    assert list(SplitScorer(annotations, ids, some, None).metrics()) == ["val_box"]
+
+
+def test_image_by_image_on_cocos_own_example(shared: Path) -> None:
+    folder = shared / "oracles" / "coco-val2014-fakekeypoints100"
+    annotations = json.loads((folder / "person_keypoints_val2014_100.json").read_text())
+    results = json.loads((folder / "person_keypoints_val2014_fakekeypoints100_results.json").read_text())
+    category = next(c for c in annotations["categories"] if c.get("keypoints"))
+    scorer = ImageScorer("keypoints", annotations, [i["id"] for i in annotations["images"]],
+                         KeypointSchema.from_category(category).sigmas)
+    for _ in scored(sorted(results, key=lambda one: one["image_id"]), scorer):
+        pass
+    assert [scorer.scores()[k] for k in KEYPOINT_METRICS] == pytest.approx(FAKE100, abs=1e-12)
+
+
+def test_images_without_detections_and_detections_without_an_image() -> None:
+    annotations = truth({"at": (200, 200, 2)}, {"at": (100, 100, 2), "image": 2}, images=2)
+    scorer = ImageScorer("keypoints", annotations, [1, 2], SIGMA)
+    scorer.add(1, [found(200, 200, 0.9)])
+    scorer.add(7, [found(1, 1, 1.0, image=7)])
+    assert scorer.scores() == score_keypoints(annotations, [found(200, 200, 0.9)], [1, 2], SIGMA)
+    assert scorer.scores([1])["AP"] == pytest.approx(1) and scorer.scores([2])["AP"] == 0
+    assert ImageScorer("keypoints", truth(), [1], SIGMA).scores()["AP"] == -1
+    with pytest.raises(ValueError, match="image 1 came in two parts"):
+        list(scored([found(1, 1, 0.5), found(1, 1, 0.5, image=2), found(1, 1, 0.5)],
+                    ImageScorer("keypoints", annotations, [1, 2], SIGMA)))
+
+
+def test_memory_of_scoring_is_a_few_kib_an_image() -> None:
+    """Of 100 detections an image, which would take 200 KiB as objects with the 17 joints of COCO."""
+    def peak(images: int) -> int:
+        annotations = truth(*({"at": (100, 100, 2), "image": n} for n in range(1, images + 1)), images=images)
+        rows = (found(100 + n, 100, 0.5, image) for image in range(1, images + 1) for n in range(100))
+        gc.collect()
+        tracemalloc.start()
+        scorer = SplitScorer(annotations, list(range(1, images + 1)), [1], SIGMA)
+        assert sum(1 for _ in scorer.through(rows)) == 100 * images
+        high = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return high
+
+    few, many = peak(100), peak(400)
+    assert (many - few) / 300 < 12_000, f"{(many - few) / 300:.0f} bytes an image"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, islice
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +28,6 @@ from yolopose.withstand import device_words, mixed_hardware
 
 if TYPE_CHECKING:
     from yolopose.data.letterbox import Letterbox
-
-BOXES_SCORED = 100  # best detections of an image that COCO scores: 100 boxes, 20 poses; the others need no memory
-
 
 def select_device(name: str = "auto") -> torch.device:
     """``auto`` is the GPU where there is one.
@@ -116,22 +111,20 @@ def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Evalu
     return list(stream_split(model, split, input_size, cfg, device, workers, label, world, folder))
 
 
-def score_split(split: CocoSplit, annotations: dict[str, Any], predictions: list[dict[str, Any]],
+def score_split(split: CocoSplit, annotations: dict[str, Any], predictions: Iterable[dict[str, Any]],
                 schema: KeypointSchema, with_keypoints: Sequence[int], keypoints: bool = True) -> dict[str, dict]:
     """Keypoint metrics on the images with keypoints (``val``) and on all (``val_all``), box metrics on all.
 
-    ``keypoints`` is false for a person detector, which has box metrics alone.
+    ``predictions`` may be a stream: none is kept. ``keypoints`` is false for a person detector, which has box metrics
+    alone.
     """
-    from yolopose.scoring import score_boxes, score_keypoints
+    from yolopose.scoring import SplitScorer
 
-    every = [split.image_id(i) for i in range(len(split))]
-    keypoint_ids = [split.image_id(i) for i in with_keypoints]
-    metrics: dict[str, dict[str, Any]] = {}
-    if keypoints:
-        metrics["val"] = score_keypoints(annotations, predictions, keypoint_ids, schema.sigmas)
-        metrics["val_all"] = score_keypoints(annotations, predictions, every, schema.sigmas)
-    metrics["val_box"] = score_boxes(annotations, predictions, every)
-    return metrics
+    scorer = SplitScorer(annotations, split.image_ids(), [split.image_id(i) for i in with_keypoints],
+                         schema.sigmas if keypoints else None)
+    for _ in scorer.through(predictions):
+        pass
+    return scorer.metrics()
 
 
 def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
@@ -156,14 +149,13 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
         return stream_split(model, split, run.input_size, run.evaluate, device, workers, f"{name} {split.name}",
                             world, run_dir)
 
-    rows, metrics = stream(dataset.val), {}
+    rows = stream(dataset.val)
     if world.main:
-        rows = written_through(run_dir / "predictions.json.gz", rows)
-    predictions = [one for _, image in groupby(rows, itemgetter("image_id")) for one in islice(image, BOXES_SCORED)]
-    if world.main:
-        metrics = score_split(dataset.val, dataset.val.annotations, predictions, dataset.schema,
+        metrics = score_split(dataset.val, dataset.val.annotations,
+                              written_through(run_dir / "predictions.json.gz", rows), dataset.schema,
                               dataset.val.with_keypoints(), about["num_keypoints"] > 0)
-    del predictions
+    else:
+        metrics = dict.fromkeys(rows)  # empty: it goes through the stream, which has nothing for this process
     metrics["test_dev"] = _evaluate_test_dev(run, dataset, run_dir, about["num_keypoints"], stream, world.main)
     if not world.main:
         return {}
@@ -178,7 +170,7 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
 def _evaluate_test_dev(run: RunConfig, dataset: CocoDataset, run_dir: Path, num_keypoints: int,
                        stream: Callable[[CocoSplit], Iterator[dict[str, Any]]], main: bool) -> dict[str, Any]:
     """Metrics on test-dev, or why there are none; writes the file for COCO's server."""
-    from yolopose.scoring import score_keypoints
+    from yolopose.scoring import ImageScorer, scored
     from yolopose.server_file import server_file_name, write_server_file
 
     if num_keypoints == 0:
@@ -194,10 +186,9 @@ def _evaluate_test_dev(run: RunConfig, dataset: CocoDataset, run_dir: Path, num_
         write_server_file(server_file, rows)  # 20,288 images go straight into the file
         return {"status": "not run", "reason": "scored by the COCO server only; its file is written"
                 + (f" for the {len(dataset.test_dev)} images of this profile" if run.data.test_dev else "")}
-    predictions = list(rows)
-    write_server_file(server_file, predictions)
-    return score_keypoints(dataset.test_dev_annotations, predictions, dataset.test_dev.image_ids(),
-                           dataset.schema.sigmas)
+    scorer = ImageScorer("keypoints", dataset.test_dev_annotations, dataset.test_dev.image_ids(), dataset.schema.sigmas)
+    write_server_file(server_file, scored(rows, scorer))
+    return scorer.scores()
 
 
 def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ from yolopose.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, RELEASED_T
 from yolopose.config import NOT_REACHED, EvaluateConfig, RunConfig, Study
 from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.errors import StudyError
-from yolopose.evaluate import predict_batches, predict_split, score_split, select_device
+from yolopose.evaluate import predict_batches, score_split, select_device, stream_split
+from yolopose.json_stream import written_through
 from yolopose.lock import results_in_use
 from yolopose.measured import COCO_IMAGES
 from yolopose.models.yolov5 import YOLOPose, count_parameters
@@ -34,7 +35,6 @@ from yolopose.results import (
     read_json,
     write_csv,
     write_json,
-    write_json_gz,
 )
 from yolopose.summary import duration
 from yolopose.train import CURVE
@@ -200,10 +200,9 @@ def _score(study: Study, dataset: CocoDataset, row: Released, cache: Path, devic
     model = model.fuse().to(device, memory_format=torch.channels_last)
     each = seconds_per_image(model, dataset.val, row.input_size, cfg, device)
     print(_announcement(row.name, len(dataset.val), row.input_size, each, device), flush=True)
-    predictions = predict_split(model, dataset.val, row.input_size, cfg, device, label=row.name)
-    write_json_gz(folder / "predictions.json.gz", predictions)
-    metrics = score_split(dataset.val, dataset.val.annotations, predictions, dataset.schema,
-                          dataset.val.with_keypoints(), about["num_keypoints"] > 0)
+    rows = stream_split(model, dataset.val, row.input_size, cfg, device, label=row.name)
+    metrics = score_split(dataset.val, dataset.val.annotations, written_through(folder / "predictions.json.gz", rows),
+                          dataset.schema, dataset.val.with_keypoints(), about["num_keypoints"] > 0)
     metrics |= {"identity": identity, "released": about["about"], "device": str(device), **provenance()}
     write_json(folder / "metrics.json", metrics)
     return metrics
