@@ -11,12 +11,20 @@ import torch
 
 from tests.coco_folder import make_folder
 from tests.test_train import CPU, tiny_run
+from yolopose.checkpoints import load_weights
 from yolopose.config import load_variants
 from yolopose.data.coco import load_dataset
 from yolopose.data.letterbox import Letterbox
-from yolopose.decode import Poses, decode, non_maximum_suppression
+from yolopose.decode import Poses, decode, non_maximum_suppression, suppress
 from yolopose.errors import StudyError
-from yolopose.evaluate import Predictor, as_coco_results, evaluate_run, select_device, to_image_frame
+from yolopose.evaluate import (
+    Predictor,
+    as_coco_results,
+    evaluate_run,
+    predict_batches,
+    select_device,
+    to_image_frame,
+)
 from yolopose.models.yolov5 import build_model
 from yolopose.results import read_json
 from yolopose.train import Trainer
@@ -45,6 +53,40 @@ def test_suppression_keeps_the_better_of_two_that_overlap():
     assert found.scores.tolist() == pytest.approx([0.8, 0.7])
     assert found.boxes_xyxy[0].tolist() == pytest.approx([32, 10, 72, 90])
     assert len(non_maximum_suppression(rows, max_detections=1)[0]) == 1
+
+
+@pytest.mark.parametrize("at_a_time", [1, 7, 64, 1000])
+@pytest.mark.parametrize("most", [1, 30, 1000])
+def test_suppression_in_blocks_is_torchvisions(at_a_time, most, monkeypatch):
+    from torchvision.ops import nms
+
+    monkeypatch.setattr("yolopose.decode.SUPPRESSED_AT_A_TIME", at_a_time)
+    generator = torch.Generator().manual_seed(at_a_time)
+    corners = torch.rand(400, 2, generator=generator) * 120
+    boxes = torch.cat((corners, corners + 20 + 40 * torch.rand(400, 2, generator=generator)), 1)
+    scores = torch.rand(400, generator=generator).mul(50).round() / 50  # many are equal
+    expected = nms(boxes, scores, 0.5)
+    assert 30 < len(expected) < 300
+    assert suppress(boxes, scores, 0.5, most).tolist() == expected[:most].tolist()
+
+
+def test_a_cpu_takes_large_batches_in_parts(trained, monkeypatch):
+    run, dataset, run_dir = trained
+    model, _ = load_weights(run_dir / "weights.pt")
+    model.fuse()
+    sizes = []
+    model.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
+    cfg = replace(run.evaluate, batch_size=4)
+    whole = list(predict_batches(model, dataset.val, run.input_size, cfg, CPU))
+    assert max(sizes) == min(4, len(dataset.val)) > 1
+    sizes.clear()
+    monkeypatch.setattr("yolopose.evaluate.CPU_PIXELS", run.input_size**2 + 1)
+    parts = list(predict_batches(model, dataset.val, run.input_size, cfg, CPU))
+    assert set(sizes) == {1} and len(sizes) == len(dataset.val)
+    assert [index for index, _ in parts] == [index for index, _ in whole]
+    for (_, a), (_, b) in zip(whole, parts, strict=True):
+        assert len(a) == len(b) and torch.allclose(a.scores, b.scores, atol=1e-5)
+        assert torch.allclose(a.keypoints, b.keypoints, atol=1e-2)
 
 
 def test_no_candidates_is_an_empty_result():
