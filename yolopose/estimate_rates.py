@@ -109,7 +109,7 @@ def measure(run: RunConfig, gmacs: float, device_name: str, num_keypoints: int, 
     """
     import torch
 
-    from yolopose.evaluate import select_device
+    from yolopose.evaluate import images_at_once, select_device
 
     device = select_device(device_name)
     batch = run.train.batch_size
@@ -124,7 +124,7 @@ def measure(run: RunConfig, gmacs: float, device_name: str, num_keypoints: int, 
                 raise StudyError(f"{run.experiment.name} at {run.input_size} px: not one image fits the GPU for "
                                  "training; give a smaller profile, or DEVICE=cpu") from error
             batch //= 2
-    most = max(1, min(run.evaluate.batch_size, batch))
+    most = max(1, min(images_at_once(run.input_size, run.evaluate, device), batch))
     return out | _evaluate_rate(run, most, device, num_keypoints, seconds)
 
 

@@ -58,6 +58,11 @@ def to_image_frame(poses: Poses, letterbox: Letterbox) -> Poses:
     return Poses(torch.from_numpy(boxes), poses.scores.cpu(), torch.from_numpy(keypoints))
 
 
+def images_at_once(input_size: int, cfg: EvaluateConfig, device: torch.device) -> int:
+    """Images of one forward pass: a batch, on a CPU of large images a part of it."""
+    return min(max(CPU_PIXELS // input_size**2, 1), cfg.batch_size) if device.type == "cpu" else cfg.batch_size
+
+
 @torch.inference_mode()
 def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
                     workers: int = 0, world: World = SINGLE) -> Iterator[tuple[int, Poses]]:
@@ -76,7 +81,7 @@ def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Eva
     """
     from yolopose.data.loader import EvalLoader
 
-    at_once = max(CPU_PIXELS // input_size**2, 1) if device.type == "cpu" else cfg.batch_size
+    at_once = images_at_once(input_size, cfg, device)
     for images, places in EvalLoader(split, input_size, cfg.batch_size, workers, world):
         found: list[Poses] = []
         for part in images.split(at_once):
