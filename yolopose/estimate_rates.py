@@ -7,6 +7,7 @@ device (``results/estimate/<machine>.json``). Loading images is not part of them
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 from yolopose.bench import machine_name
 from yolopose.complexity import complexity_key
-from yolopose.config import RunConfig, Study, load_profiles, load_study
+from yolopose.config import RunConfig, Study, Variant, load_profiles, load_study
 from yolopose.errors import StudyError, exit_status
 from yolopose.results import hardware, read_json, write_json
 
@@ -49,13 +50,22 @@ def model_counts(run: RunConfig, num_keypoints: int) -> dict[str, float]:
         momentum and moving average, and ``image_gib``: what one image in training keeps for the backward pass in
         float32, half of it in half precision. Workspace and fragments come on top.
     """
+    macs, parameters, size = _unit_counts(run.variant, num_keypoints, run.width_factor)
+    area = (run.input_size / UNIT) ** 2
+    return {"gmacs": macs * area / 1e9, "params_m": parameters / 1e6, "image_gib": size * area / 2**30,
+            "fixed_gib": BYTES_PER_PARAMETER * parameters / 2**30}
+
+
+@functools.cache
+def _unit_counts(variant: Variant, num_keypoints: int, width_factor: float) -> tuple[float, int, int]:
+    """Multiply-accumulates, parameters, and bytes kept for the backward pass, of a square image of :data:`UNIT` px."""
     import torch
 
     from yolopose.complexity import count_macs
     from yolopose.measured import MAIN_CONVENTION
     from yolopose.models.yolov5 import build_model, count_parameters
 
-    model, area = build_model(run.variant, num_keypoints, run.width_factor, seed=0).eval(), (run.input_size / UNIT) ** 2
+    model = build_model(variant, num_keypoints, width_factor, seed=0).eval()
     macs = count_macs(model, UNIT)[MAIN_CONVENTION]
     model.to("meta").train()  # shapes without numbers
     weights = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
@@ -71,9 +81,7 @@ def model_counts(run: RunConfig, num_keypoints: int) -> dict[str, float]:
         outputs = model(torch.empty(1, 3, UNIT, UNIT, device="meta"))
     size = sum(storage.nbytes() for storage in kept.values())
     del outputs
-    parameters = count_parameters(model)
-    return {"gmacs": macs * area / 1e9, "params_m": parameters / 1e6, "image_gib": size * area / 2**30,
-            "fixed_gib": BYTES_PER_PARAMETER * parameters / 2**30}
+    return macs, count_parameters(model), size
 
 
 def timed(work: Callable[[], Any], seconds: float = SECONDS) -> float:
