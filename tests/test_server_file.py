@@ -25,7 +25,7 @@ from yolopose.errors import StudyError
 from yolopose.evaluate import predict_split, stream_split
 from yolopose.models.yolov5 import build_model
 from yolopose.results import read_json, write_json_gz
-from yolopose.scoring import score_keypoints
+from yolopose.scoring import score_boxes, score_keypoints
 from yolopose.server_check import check_server_file
 from yolopose.server_file import main, read_image_ids, server_file_name, write_server_file
 
@@ -335,6 +335,18 @@ def test_a_list_that_is_not_read_to_its_end_leaves_the_old_file(tmp_path: Path) 
     blocked = tmp_path / "list.json.gz" / "below-a-file.json.gz"
     with pytest.raises(StudyError, match="below-a-file"):
         list(json_stream.written_through(blocked, [1]))
+
+
+def test_boxes_of_the_best_hundred_are_all_that_is_scored() -> None:
+    rng = np.random.default_rng(3)
+    boxes = [[*(rng.random(2) * 900).round(1).tolist(), 60.0, 60.0] for _ in range(160)]
+    people = [{"id": n + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 3600.0, "bbox": box,
+               "keypoints": [0, 0, 0], "num_keypoints": 0} for n, box in enumerate(boxes)]
+    annotations = {"images": [{"id": 1}], "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+    rows = [detection(1, round(0.9 - n // 4 / 100, 5), bbox=box) for n, box in enumerate(boxes)]
+    every = score_boxes(annotations, rows, [1])
+    assert score_boxes(annotations, rows[:100], [1]) == every and 0.5 < every["AP"] < 0.7
+    assert score_boxes(annotations, rows[:99], [1]) != every
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

@@ -134,8 +134,9 @@ def limits(results: ResultSet, reference: ResultSet | None) -> list[str]:
     found += ["The paper reports one run per row and no spread; a printed difference of a few tenths decides little.",
               "16-bit quantization is a simulation of its accuracy: the runtime has no 16-bit convolution on a CPU.",
               "Figure 1's bottom-up decoder groups joints by limb lengths alone; no trained one was at hand."]
-    missing = [row["name"] for row in released_rows(results) if not row["AP"]]
-    if not released_rows(results):
+    released = released_rows(results)
+    missing = [row["name"] for row in released if not row["AP"]]
+    if not released:
         found.append("The official checkpoints are not among these runs; PROFILE=checkpoints scores them.")
     elif missing:
         found.append(f"Released checkpoints that were not scored: {', '.join(missing)}.")

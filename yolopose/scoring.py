@@ -40,18 +40,19 @@ def score_keypoints(annotations: dict[str, Any], predictions: list[dict[str, Any
         any prediction AP is 0.
     """
     evaluation, count = run_cocoeval("keypoints", annotations, predictions, image_ids, sigmas)
-    return _named(KEYPOINT_METRICS, evaluation, count)
+    return _named("keypoints", evaluation, count)
 
 
 def score_boxes(annotations: dict[str, Any], predictions: list[dict[str, Any]],
                 image_ids: Iterable[int]) -> dict[str, float]:
     """``BOX_METRICS`` of the boxes (``bbox`` x, y, w, h in px) of all persons, crowds ignored, and ``images``."""
     evaluation, count = run_cocoeval("bbox", annotations, predictions, image_ids, None)
-    return _named(BOX_METRICS, evaluation, count)
+    return _named("bbox", evaluation, count)
 
 
-def _named(names: tuple[str, ...], evaluation: COCOeval, images: int) -> dict[str, float]:
-    return {**dict(zip(names, map(float, evaluation.stats), strict=False)), "images": images}
+def _named(kind: str, evaluation: COCOeval, images: int) -> dict[str, float]:
+    names, values = (KEYPOINT_METRICS, evaluation.stats) if kind == "keypoints" else (BOX_METRICS, evaluation.stats[:3])
+    return {**dict(zip(names, map(float, values), strict=True)), "images": images}
 
 
 def precision_recall(annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
@@ -154,7 +155,7 @@ class ImageScorer:
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.accumulate()
             evaluation.summarize()
-        return _named(KEYPOINT_METRICS if self.kind == "keypoints" else BOX_METRICS, evaluation, len(ids))
+        return _named(self.kind, evaluation, len(ids))
 
 
 def _ranked(one: dict[str, Any] | None) -> dict[str, np.ndarray] | None:
