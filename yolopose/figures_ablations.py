@@ -214,7 +214,7 @@ def draw_differences(results: ResultSet, reference: ResultSet | None = None) -> 
     if not groups:
         return None
     heights = [sum(row.baseline is not None for row in rows) + 1.6 for rows in groups.values()]
-    figure, panels = plt.subplots(len(groups), 1, figsize=(7.6, 0.34 * sum(heights) + 0.9), squeeze=False,
+    figure, panels = plt.subplots(len(groups), 1, figsize=(8.4, 0.34 * sum(heights) + 0.9), squeeze=False,
                                   height_ratios=heights, layout="constrained")
     for axes, (name, rows) in zip(panels[:, 0], groups.items(), strict=True):
         _forest(axes, rows, GROUPS[name].title)
