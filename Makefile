@@ -15,7 +15,7 @@ LAUNCH  ?=
 PROCESSES ?=
 IMAGES  ?= $(if $(DATA),$(wildcard $(DATA)/annotations/image_info_test-dev2017.json))
 
-# The name that yolopose/config.py gives to results on other data: that of the folder, links followed.
+# The name that yolopose/study/config.py gives to results on other data: that of the folder, links followed.
 DATA_NAME = $(shell cd "$(DATA)" && basename "$$(pwd -P)")
 VENV    := .venv
 PY      := $(VENV)/bin/python
@@ -103,34 +103,34 @@ setup: $(STAMP)
 	@echo "setup: $(VENV) is up to date"
 
 reproduce ablations $(STAGES): $(STAMP)
-	@$(LAUNCH) "$(PY)" -m yolopose.run $@ $(OPTIONS) $(foreach p,$(PARAMS),--set '$(p)')
+	@$(LAUNCH) "$(PY)" -m yolopose.workflow.run $@ $(OPTIONS) $(foreach p,$(PARAMS),--set '$(p)')
 
 status: $(STAMP)
-	@"$(PY)" -m yolopose.status $(OPTIONS)
+	@"$(PY)" -m yolopose.workflow.status $(OPTIONS)
 
 compare: $(STAMP)
-	@"$(PY)" -m yolopose.compare "$(A)" "$(B)"
+	@"$(PY)" -m yolopose.report.sets "$(A)" "$(B)"
 
 estimate: $(STAMP)
-	@"$(PY)" -m yolopose.estimate $(OPTIONS) $(if $(RATE),--images-per-second "$(RATE)") $(if $(MARKDOWN),--markdown)
+	@"$(PY)" -m yolopose.analysis.cost $(OPTIONS) $(if $(RATE),--images-per-second "$(RATE)") $(if $(MARKDOWN),--markdown)
 
 validate: $(STAMP)
-	@"$(PY)" -m yolopose.server_file "$(FILE)" $(if $(IMAGES),--images "$(IMAGES)")
+	@"$(PY)" -m yolopose.evaluation.coco_server.results_file "$(FILE)" $(if $(IMAGES),--images "$(IMAGES)")
 
 answer: $(STAMP)
-	@"$(PY)" -m yolopose.server_answer "$(RUN)" "$(ANSWER)" $(if $(DATE),--date "$(DATE)") $(if $(REPLACE),--replace)
+	@"$(PY)" -m yolopose.evaluation.coco_server.answer "$(RUN)" "$(ANSWER)" $(if $(DATE),--date "$(DATE)") $(if $(REPLACE),--replace)
 
 checkpoints: $(STAMP)
-	@"$(PY)" -m yolopose.released $(NAMES)
+	@"$(PY)" -m yolopose.released.catalogue $(NAMES)
 
 runs: $(STAMP)
 	@$(MAKE) --no-print-directory -f fanout.mk PY="$(PY)" OPTIONS='$(OPTIONS)' LAUNCH='$(LAUNCH)'
 
 tune: $(STAMP)
-	@$(LAUNCH) "$(PY)" -m yolopose.tune $(OPTIONS)
+	@$(LAUNCH) "$(PY)" -m yolopose.training.tune $(OPTIONS)
 
 bench: $(STAMP)
-	@"$(PY)" -m yolopose.bench $(if $(SUBJECTS),--subjects $(SUBJECTS))
+	@"$(PY)" -m benchmarks.bench $(if $(SUBJECTS),--subjects $(SUBJECTS))
 
 lab: $(STAMP)
 	@"$(PY)" -m jupyterlab notebooks
@@ -142,7 +142,7 @@ test: lint
 	@"$(PY)" -m pytest -q --durations=10 $(TESTS)
 
 readme: $(STAMP)
-	@"$(PY)" -m yolopose.report --readme README.md results/reference/mini
+	@"$(PY)" -m yolopose.report.page --readme README.md results/reference/mini
 
 lock: $(STAMP)
 	@cd env && ../$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -152,4 +152,4 @@ lock: $(STAMP)
 	@echo "lock: env/uv.txt and env/requirements.txt are up to date"
 
 clean:
-	@"$(if $(wildcard $(PY)),$(PY),$(PYTHON))" -m yolopose.clean --profile "$(PROFILE)" --data "$(DATA)" --results "$(RESULTS)"
+	@"$(if $(wildcard $(PY)),$(PY),$(PYTHON))" -m yolopose.workflow.clean --profile "$(PROFILE)" --data "$(DATA)" --results "$(RESULTS)"

@@ -1,5 +1,5 @@
 # Runs of a study beside each other: `make -j4 runs` calls this file, so that Make decides how many, and LAUNCH where.
-FANOUT ?= "$(PY)" -m yolopose.launch
+FANOUT ?= "$(PY)" -m yolopose.training.launch
 RUNS ?= $(shell $(FANOUT) list $(OPTIONS))
 
 .PHONY: all $(RUNS)

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-import yolopose.trainer as trainers
+import yolopose.training.trainer as trainers
 from tests.test_train import CPU, tiny_run
 from yolopose.data.coco import load_dataset
-from yolopose.distributed import World, own_device, process_group, spread
-from yolopose.errors import StudyError
-from yolopose.evaluate import evaluate_run
+from yolopose.evaluation.evaluate import evaluate_run
 from yolopose.models.yolov5 import build_model
-from yolopose.results import write_json
-from yolopose.trainer import Trainer
+from yolopose.training.trainer import Trainer
+from yolopose.utils.distributed import World, own_device, process_group, spread
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import write_json
 
 
 def configured(options: dict):

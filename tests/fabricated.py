@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yolopose.config import load_experiments, load_study
-from yolopose.results import write_csv, write_json
+from yolopose.study.config import load_experiments, load_study
+from yolopose.utils.files import write_csv, write_json
 
 # GMACs at 960 px as the reference counts them: conv, fused_bias, fvcore_unfused; and fused parameters in millions.
 COUNTS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from yolopose import stages
+from yolopose.workflow import stages
 
 PARAMETERS = 'PROFILE = "smoke"\nDATA = ""\nRESULTS = ""\nSEEDS = ""\nDEVICE = "auto"\nABLATIONS = False'
 STORED = 'PROFILE = "smoke"\nRESULTS = ""'
@@ -20,7 +20,7 @@ def put(name, text="x"):
     (root / name).write_text(text)
 """
 STUDY = """
-from yolopose.config import load_study
+from yolopose.study.config import load_study
 study = load_study(PROFILE, DATA, RESULTS, SEEDS, DEVICE, ABLATIONS)
 root = study.results_dir
 """

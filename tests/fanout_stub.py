@@ -1,4 +1,4 @@
-"""``yolopose.launch`` whose trainings and evaluations take a moment and write into ``$FANOUT_LOG`` what they do."""
+"""``yolopose.training.launch`` whose trainings and evaluations take a moment and write into ``$FANOUT_LOG`` what they do."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import yolopose.data.prepare
-import yolopose.evaluate
-import yolopose.freshness
-import yolopose.train
-from yolopose import launch
-from yolopose.results import write_json
+import yolopose.evaluation.evaluate
+import yolopose.study.freshness
+import yolopose.training.runs
+from yolopose.training import launch
+from yolopose.utils.files import write_json
 
 
 def note(words: str) -> None:
@@ -43,9 +43,9 @@ def evaluate_run(run: Any, dataset: Any, run_dir: Path, *rest: Any) -> None:
 
 
 yolopose.data.prepare.prepare_data = lambda study: SimpleNamespace()
-yolopose.freshness.check_fresh = lambda *_: None
-yolopose.train.Trainer = Trainer
-yolopose.evaluate.evaluate_run = evaluate_run
+yolopose.study.freshness.check_fresh = lambda *_: None
+yolopose.training.trainer.Trainer = Trainer
+yolopose.evaluation.evaluate.evaluate_run = evaluate_run
 
 if __name__ == "__main__":
     sys.exit(launch.main())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from yolopose.config import EvaluateConfig, load_variants
 from yolopose.models.yolov5 import YOLOPose, build_model
+from yolopose.study.config import EvaluateConfig, load_variants
 
 NAMES = ["nose", "left_eye", "right_eye"]
 SCHEMA = {"names": NAMES, "sigmas": [0.026, 0.025, 0.025], "flip_indices": [0, 2, 1], "skeleton": [[0, 1], [0, 2]],

@@ -12,17 +12,18 @@ import torch
 from tests.coco_folder import make_folder
 from tests.test_run import executed  # noqa: F401  (a fixture)
 from tests.test_train import tiny_run
-from yolopose import run, tune
-from yolopose.config import load_profiles, load_study, load_variants
 from yolopose.data.coco import load_dataset
 from yolopose.data.loader import TrainLoader
-from yolopose.errors import StudyError
-from yolopose.losses import LOSSES, compute_loss, effective_gains, keypoint_terms, sigma_widening
-from yolopose.measured import REFERENCE_DIR
+from yolopose.models.losses import LOSSES, compute_loss, effective_gains, keypoint_terms, sigma_widening
 from yolopose.models.yolov5 import build_model
-from yolopose.recipe import run_gains
-from yolopose.results import read_json
-from yolopose.train import Trainer
+from yolopose.report.measured import REFERENCE_DIR
+from yolopose.study.config import load_profiles, load_study, load_variants
+from yolopose.training import tune
+from yolopose.training.recipe import run_gains
+from yolopose.training.trainer import Trainer
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json
+from yolopose.workflow import run
 
 CPU = torch.device("cpu")
 

@@ -12,27 +12,18 @@ import pytest
 from tests import fabricated
 from tests.test_bootstrap import scene
 from tests.test_scoring import SIGMA
-from yolopose import bootstrap
-from yolopose.ablations import (
-    BETTER,
-    GROUPS,
-    ONE_SEED,
-    OPEN,
-    WORSE,
-    ablation_rows,
-    joint_rates,
-    pairs_of,
-    write_ablations,
-)
-from yolopose.ablations_tables import build_ablation, write_ablation_tables
-from yolopose.ablations_text import heads_finding, holds_from, losses_by_budget, losses_finding
-from yolopose.bootstrap import paired_bootstrap_seeds
-from yolopose.config import load_experiments
-from yolopose.errors import StudyError
-from yolopose.figures_ablations import draw_differences, draw_heads, draw_losses, write_ablation_figures
-from yolopose.measured import ResultSet, load_results
-from yolopose.results import read_csv, read_json, write_json_gz
-from yolopose.stored import paired_interval
+from yolopose.analysis.ablations import pairs_of, write_ablations
+from yolopose.evaluation import bootstrap
+from yolopose.evaluation.bootstrap import paired_bootstrap_seeds
+from yolopose.report.ablation_tables import build_ablation, write_ablation_tables
+from yolopose.report.ablations import BETTER, ONE_SEED, OPEN, WORSE, ablation_rows, joint_rates
+from yolopose.report.figures.ablations import draw_differences, draw_heads, draw_losses, write_ablation_figures
+from yolopose.report.findings import heads_finding, holds_from, losses_by_budget, losses_finding
+from yolopose.report.measured import ResultSet, load_results, paired_interval
+from yolopose.study.config import load_experiments
+from yolopose.study.groups import GROUPS
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv, read_json, write_json_gz
 
 NOWHERE = Path("no-reference")
 SCORES = {"s6_l1": [30.0, 31.0, 32.0], "s6_l1_scaled": [34.0, 35.5, 36.0], "s6": [40.0, 41.0, 43.0],
@@ -145,7 +136,7 @@ class Val:
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Three experiments with two seeds and stored predictions on a small scene."""
-    monkeypatch.setattr("yolopose.ablations.RESAMPLES", 60)
+    monkeypatch.setattr("yolopose.analysis.ablations.RESAMPLES", 60)
     annotations, detections = scene(2, images=25)
     rng = np.random.default_rng(0)
     predictions = {}

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolopose import archives, download
-from yolopose.archives import Unpacked, space_to_unpack, unpack
-from yolopose.errors import StudyError
+from yolopose.utils import archives, download
+from yolopose.utils.archives import Unpacked, space_to_unpack, unpack
+from yolopose.utils.errors import StudyError
 
 LIMIT = 1_000_000_000
 GOOD = {"train2017/1.jpg": b"one" * 100, "train2017/2.jpg": b"two" * 2000, "annotations/a.json": b"{}"}

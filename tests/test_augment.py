@@ -12,19 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.coco_folder import COLOURS, make_folder
-from yolopose.config import AugmentConfig
 from yolopose.data.augment import (
+    Tile,
     augment,
     decode_targets,
     encode_targets,
     epoch_order,
     flip_labels,
     jitter_colour,
+    place_labels,
+    plan_mosaic,
+    plan_single,
     sample_generator,
 )
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.data.letterbox import PAD_VALUE, Letterbox, letterbox
-from yolopose.data.mosaic import Tile, place_labels, plan_mosaic, plan_single
+from yolopose.study.config import AugmentConfig
 
 PLAIN = AugmentConfig(mosaic=0.0, scale=0.0, translate=0.0, flip=0.0, hsv=(0.0, 0.0, 0.0))
 side = st.integers(1, 3000)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.coco_folder import make_folder
-from yolopose.config import load_study
-from yolopose.data.baseline import baseline_predictions, mean_pose, mean_pose_baseline
+from yolopose.analysis.dataset import baseline_predictions, mean_pose, mean_pose_baseline, write_data_report
 from yolopose.data.coco import load_dataset
-from yolopose.data.prepare import prepare_data, write_data_report
-from yolopose.results import read_json
+from yolopose.data.prepare import prepare_data
+from yolopose.study.config import load_study
+from yolopose.utils.files import read_json
 
 
 def test_mean_pose_by_hand(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolopose import bench, bench_evaluation, bench_subjects
-from yolopose.bench_subjects import _keep_candidates, jittered
-from yolopose.errors import StudyError
+from benchmarks import bench, full_evaluation, subjects
+from benchmarks.rows import rates
+from benchmarks.rows import row as make_row
+from benchmarks.subjects import _keep_candidates, jittered
+from yolopose.utils import provenance
+from yolopose.utils.errors import StudyError
 
 
 @pytest.mark.parametrize(("about", "name"), [
@@ -24,14 +27,14 @@ from yolopose.errors import StudyError
     ({"cpu": "", "cores": 1, "accelerator": None}, "1-core-cpu"),
 ])
 def test_machines_are_named_by_kind(about: dict, name: str) -> None:
-    assert bench.machine_name(about) == name
+    assert provenance.machine_name(about) == name
 
 
 def test_row_by_hand() -> None:
-    assert bench.rates("loader", "case", 10, [0.1, 0.2, 0.4], "why") == {
+    assert rates("loader", "case", 10, [0.1, 0.2, 0.4], "why") == {
         "subject": "loader", "case": "case", "value": 50.0, "unit": "images/s", "runs": 3, "goal": "", "met": "",
         "note": "min 25, max 100; why"}
-    assert bench.row("a", "b", [1.23456], "s")["note"] == ""
+    assert make_row("a", "b", [1.23456], "s")["note"] == ""
 
 
 @pytest.mark.parametrize(("values", "goal", "met"), [
@@ -39,15 +42,15 @@ def test_row_by_hand() -> None:
     ([5.0], "", ""),
 ])
 def test_a_goal_is_held_against_the_median(values: list[float], goal: str, met: str) -> None:
-    row = bench.row("a", "b", values, "%", goal=goal)
+    row = make_row("a", "b", values, "%", goal=goal)
     assert (row["goal"], row["met"]) == (goal, met)
 
 
 def test_goals_are_printed_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                       capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [bench.row("training", "waiting", [3.0], "%", goal="< 10"), bench.row("drawing", "near", [80.0], "images/s",
+    rows = [make_row("training", "waiting", [3.0], "%", goal="< 10"), make_row("drawing", "near", [80.0], "images/s",
                                                                                  goal=">= 100"),
-            bench.row("startup", "x", [1.0], "s")]
+            make_row("startup", "x", [1.0], "s")]
     done = subprocess.CompletedProcess([], 0, stdout=json.dumps(rows), stderr="")
     monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: done)
     monkeypatch.setattr(bench, "provenance", lambda: {
@@ -72,7 +75,7 @@ def test_table_of_one_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_full_evaluation_at_a_small_size() -> None:
     """Every step of it: drawing and training in another process, evaluation of each image once."""
-    duration, pace, size = bench_evaluation.full_evaluation_rows(6, 128, trained_images=8, trained_size=64)
+    duration, pace, size = full_evaluation.full_evaluation_rows(6, 128, trained_images=8, trained_size=64)
     assert duration["case"] == pace["case"] == "s6, 128 px, 6 images" and "float32, batch 32" in duration["note"]
     assert pace["value"] == pytest.approx(6 / (60 * duration["value"]), rel=1e-2) and size["value"] > 0
     assert "full_evaluation" not in bench.SUBJECTS  # takes too long to be measured unasked
@@ -93,11 +96,11 @@ def test_candidates_are_as_many_as_said() -> None:
 
 def test_drawing_counts_every_image_of_every_split(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("yolopose.data.synthetic.generate", lambda root, spec, workers, progress: asked.append(
+    monkeypatch.setattr("yolopose.data.synthetic.generate.generate", lambda root, spec, workers, progress: asked.append(
         (root, spec.difficulty, spec.image_size, spec.train + spec.val + spec.test_dev, workers)))
-    monkeypatch.setattr(bench_subjects, "seconds_of",
+    monkeypatch.setattr(subjects, "seconds_of",
                         lambda work, runs, warmup: [(work(), 4.0)[1] for _ in range(runs)])
-    (row,) = bench_subjects.drawing_rows()
+    (row,) = subjects.drawing_rows()
     assert {one[1:] for one in asked} == {("near", 320, 600, 2)} and len({one[0] for one in asked}) == len(asked) == 3
     assert (row["value"], row["goal"], row["met"]) == (150.0, ">= 100", "yes")
 

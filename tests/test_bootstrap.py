@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_scoring import SIGMA, found, truth
-from yolopose.bootstrap import (
+from yolopose.data.schema import KeypointSchema
+from yolopose.evaluation.bootstrap import (
     Resampled,
     average_precision,
     difference_interval,
@@ -22,9 +23,8 @@ from yolopose.bootstrap import (
     paired_bootstrap_seeds,
     resample,
 )
-from yolopose.data.schema import KeypointSchema
-from yolopose.errors import StudyError
-from yolopose.scoring import score_boxes, score_keypoints
+from yolopose.evaluation.scoring import score_boxes, score_keypoints
+from yolopose.utils.errors import StudyError
 
 
 def scene(seed: int, images: int = 12) -> tuple[dict[str, Any], list[dict[str, Any]]]:

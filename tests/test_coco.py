@@ -15,7 +15,7 @@ import pytest
 from tests.coco_folder import CATEGORY, NAMES, draw, make_folder
 from yolopose.data.coco import load_dataset
 from yolopose.data.schema import KeypointSchema
-from yolopose.errors import StudyError
+from yolopose.utils.errors import StudyError
 
 COCO_FLIP = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]  # reference §5
 

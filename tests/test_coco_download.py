@@ -16,12 +16,19 @@ import pytest
 
 from tests.coco_folder import make_folder
 from tests.file_server import serving
-from yolopose import download
-from yolopose.config import load_study
-from yolopose.data import coco_download
-from yolopose.data.coco_download import COCO2017, RECORD, Archive, ensure_coco2017, missing_archives, space_needed
-from yolopose.data.prepare import prepare_data
-from yolopose.errors import StudyError
+from yolopose.data import prepare
+from yolopose.data.prepare import (
+    COCO2017,
+    RECORD,
+    Archive,
+    ensure_coco2017,
+    missing_archives,
+    prepare_data,
+    space_needed,
+)
+from yolopose.study.config import load_study
+from yolopose.utils import download
+from yolopose.utils.errors import StudyError
 
 IMAGES = 6
 CORE = ["annotations_trainval2017.zip", "val2017.zip", "train2017.zip"]
@@ -54,7 +61,7 @@ def small(tmp_path_factory) -> tuple[Path, dict[str, bytes], tuple[Archive, ...]
 def server(small, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "PAUSE_S", 0.0)
-    monkeypatch.setattr(coco_download, "fetch", partial(download.fetch, pause_s=0.0))
+    monkeypatch.setattr(prepare, "fetch", partial(download.fetch, pause_s=0.0))
     with serving() as running:
         running.files |= small[1]
         monkeypatch.setenv("YOLOPOSE_COCO_URL", running.address)
@@ -98,7 +105,7 @@ def test_a_new_folder_becomes_the_whole_set_and_the_second_time_nothing_happens(
 
 
 def test_prepare_data_fetches_for_the_paper_profile(small, server, tmp_path, monkeypatch, ensure):
-    monkeypatch.setattr(coco_download, "ensure_coco2017", ensure)
+    monkeypatch.setattr(prepare, "ensure_coco2017", ensure)
     study = load_study("paper", data=tmp_path / "coco")
     dataset = prepare_data(study)
     assert (len(dataset.train), len(dataset.val), len(dataset.test_dev)) == (4, IMAGES, IMAGES)
@@ -107,7 +114,7 @@ def test_prepare_data_fetches_for_the_paper_profile(small, server, tmp_path, mon
 
 @pytest.mark.parametrize("word, images", [("no", None), ("yes", IMAGES)])
 def test_prepare_data_hands_the_decision_on(server, tmp_path, monkeypatch, ensure, word, images):
-    monkeypatch.setattr(coco_download, "ensure_coco2017", ensure)
+    monkeypatch.setattr(prepare, "ensure_coco2017", ensure)
     for given in (word, ""):
         dataset = prepare_data(load_study("paper", data=tmp_path / "coco"), given)
         assert (len(dataset.test_dev) if dataset.test_dev else None) == images
@@ -154,13 +161,13 @@ def test_a_read_only_set_is_used_and_an_incomplete_one_named(small, server, ensu
     def refuse(*_arguments, **_more):
         raise PermissionError(30, "Read-only file system", str(root))
 
-    for module, name in ((os, "mkdir"), (os, "open"), (coco_download.tempfile, "TemporaryFile")):
+    for module, name in ((os, "mkdir"), (os, "open"), (prepare.tempfile, "TemporaryFile")):
         monkeypatch.setattr(module, name, refuse)  # chmod alone would not stop root
     assert ensure(root, True) == [] and server.log == []
     monkeypatch.undo()
     for path in (root / "val2017").iterdir():
         path.unlink()
-    monkeypatch.setattr(coco_download.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(prepare.tempfile, "TemporaryFile", refuse)
     with pytest.raises(StudyError, match=f"{root}: lacks val2017 of COCO 2017, which cannot be .*not writable"):
         ensure(root, False)
 

@@ -12,11 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import fabricated
-from yolopose.claims import CLAIM_COLUMNS, decide
-from yolopose.claims_quantities import Value, combine
-from yolopose.claims_rules import UNDECIDED, Judge, Outcome, measured_verdict
-from yolopose.claims_words import ORDERING_FLOOR, describe
-from yolopose.compare import (
+from yolopose.report.claims import (
+    CLAIM_COLUMNS,
+    ORDERING_FLOOR,
+    UNDECIDED,
+    Judge,
+    Outcome,
+    decide,
+    decide_claims,
+    describe,
+    measured_verdict,
+    write_comparison,
+)
+from yolopose.report.compare import (
     NOT_COMPARABLE,
     NOT_REPRODUCED,
     NOT_RUN,
@@ -24,14 +32,13 @@ from yolopose.compare import (
     WITHIN_NOISE,
     accuracy_verdict,
     compare_with_paper,
-    decide_claims,
     same_digits,
-    write_comparison,
 )
-from yolopose.errors import StudyError
-from yolopose.measured import ResultSet, load_results
-from yolopose.results import read_csv, read_json, write_json
-from yolopose.spread import Measurement, difference, t975
+from yolopose.report.measured import ResultSet, load_results
+from yolopose.report.quantities import Value, combine
+from yolopose.report.seeds import Measurement, difference, t975
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv, read_json, write_json
 
 # AP is half of AP50 (fabricated.metrics): steps of 8 points of AP50 are 4 of AP, beyond the reduced margin of 3.
 MINI = {"s6": 50.0, "m6": 58.0, "l6": 66.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
@@ -472,7 +479,7 @@ def test_quantized_splits_have_room(mini: Path) -> None:
 
 def test_an_undefined_accuracy_is_not_called_not_run(mini: Path) -> None:
     """COCO's evaluator gives −1 where nobody is of that size: at 128 px no person is large."""
-    from yolopose.tables import UNDEFINED, write_tables
+    from yolopose.report.tables import UNDEFINED, write_tables
 
     path = mini / "s6" / "seed0" / "metrics.json"
     metrics = read_json(path)

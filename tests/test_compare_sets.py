@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests import fabricated
-from yolopose.compare import NOT_COMPARABLE
-from yolopose.compare_sets import compare_sets, describe_difference, format_text, main
-from yolopose.errors import StudyError
-from yolopose.results import read_csv, read_json, write_json
+from yolopose.report.compare import NOT_COMPARABLE
+from yolopose.report.sets import compare_sets, describe_difference, format_text, main
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv, read_json, write_json
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_command_line(mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_module_compare_is_the_command(mini: Path) -> None:
     """What ``make compare`` calls."""
-    done = subprocess.run([sys.executable, "-m", "yolopose.compare", "paper", str(mini)],
+    done = subprocess.run([sys.executable, "-m", "yolopose.report.compare", "paper", str(mini)],
                           capture_output=True, text=True)
     assert done.returncode == 0 and "s6_faithful" not in done.stdout and "145.6" in done.stdout
 

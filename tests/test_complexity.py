@@ -9,20 +9,13 @@ import torch
 from torch import nn
 
 from tests.conftest import REPO
-from yolopose.complexity import (
-    CONVENTIONS,
-    DECODER_LADDER,
-    complexity_rows,
-    count_gmacs,
-    count_macs,
-    decoder_depth_rows,
-    resolution_rows,
-    write_complexity,
-)
-from yolopose.config import load_experiments, load_study, load_variants
-from yolopose.errors import StudyError
+from yolopose.analysis.complexity import complexity_rows, count_gmacs, count_macs, write_complexity
 from yolopose.models.yolov5 import build_model
-from yolopose.results import read_csv
+from yolopose.report.compare import decoder_depth_rows, resolution_rows
+from yolopose.study.config import load_experiments, load_study, load_variants
+from yolopose.study.paper import CONVENTIONS, DECODER_LADDER
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv
 
 CONV_ONLY_640 = {"yolov5s6_pose": 10.09, "yolov5m6_pose": 29.39, "yolov5l6_pose": 64.58}  # reference §1.9
 
@@ -186,7 +179,7 @@ def test_decoder_depth_csv_says_what_the_readme_rows_say():
 
 def stand_in(calls: list, stop_after: int | None = None):
     """A counter that takes no time and notes (variant, sizes, keypoints, width factor)."""
-    import yolopose.complexity as module
+    import yolopose.analysis.complexity as module
 
     def rows(variant, sizes, num_keypoints, factor):
         if len(calls) == stop_after:
@@ -201,7 +194,7 @@ def stand_in(calls: list, stop_after: int | None = None):
 
 def test_file_holds_every_paper_size_and_keeps_what_is_counted(tmp_path, monkeypatch):
     calls: list = []
-    monkeypatch.setattr("yolopose.complexity.complexity_rows", stand_in(calls))
+    monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(calls))
     study = load_study("smoke", results=tmp_path)
     write_complexity(study, progress=False)
     first = (tmp_path / "complexity.csv").read_bytes()
@@ -220,7 +213,7 @@ def test_file_holds_every_paper_size_and_keeps_what_is_counted(tmp_path, monkeyp
 
 def test_only_what_is_missing_is_counted_and_stale_rows_go(tmp_path, monkeypatch):
     calls: list = []
-    monkeypatch.setattr("yolopose.complexity.complexity_rows", stand_in(calls))
+    monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(calls))
     study = load_study("smoke", results=tmp_path)
     write_complexity(study, progress=False)
     path = tmp_path / "complexity.csv"
@@ -235,24 +228,24 @@ def test_only_what_is_missing_is_counted_and_stale_rows_go(tmp_path, monkeypatch
 
 
 def test_a_kill_loses_one_model_and_k_comes_from_the_data_set(tmp_path, monkeypatch):
-    from yolopose.results import write_json
+    from yolopose.utils.files import write_json
 
     calls: list = []
-    monkeypatch.setattr("yolopose.complexity.complexity_rows", stand_in(calls, stop_after=2))
+    monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(calls, stop_after=2))
     write_json(tmp_path / "data.json", {"keypoints": {"names": ["a", "b", "c"]}})
     study = load_study("smoke", results=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         write_complexity(study, progress=False)
     assert len(read_csv(tmp_path / "complexity.csv")) == 2 * len(TABLE4) * len(CONVENTIONS)
     again: list = []
-    monkeypatch.setattr("yolopose.complexity.complexity_rows", stand_in(again))
+    monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(again))
     write_complexity(study, progress=False)
     assert not {name for name, *_ in again[:1]} & {name for name, *_ in calls}
     assert {(k, factor) for *_, k, factor in again} == {(17, 1.0), (3, 0.25)}
 
 
 def test_key_follows_the_variant():
-    from yolopose.complexity import complexity_key
+    from yolopose.analysis.complexity import complexity_key
 
     variant = load_variants()["yolov5s6_pose"]
     other = SimpleNamespace(**{**variant.__dict__, "width": 0.75})

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from yolopose import config
-from yolopose.config import load_experiments, load_profiles, load_study, load_variants
-from yolopose.errors import StudyError
+from yolopose.study import config
+from yolopose.study.config import load_experiments, load_profiles, load_study, load_variants
+from yolopose.utils.errors import StudyError
 
 
 def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, change: tuple[str, str]) -> None:
@@ -128,7 +128,7 @@ def test_mistakes_in_the_study_files_name_file_and_key(monkeypatch, tmp_path, fi
     ("profiles.yaml", "optimizer: adamw", "optimizer: adam", r"train\.optimizer: 'adam' is none of sgd, adamw"),
 ])
 def test_a_wrong_word_never_chooses_another_method_in_silence(tmp_path, monkeypatch, file, old, new, message):
-    from yolopose import config
+    from yolopose.study import config
 
     for source in config.STUDY.glob("*.yaml"):
         text = source.read_text()

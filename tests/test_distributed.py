@@ -15,12 +15,12 @@ import torch
 from tests.coco_folder import make_folder
 from tests.elastic_worker import configured
 from tests.test_train import CPU, files
-from yolopose.checkpoints import load_state
 from yolopose.data.coco import load_dataset
-from yolopose.distributed import SINGLE, World, launched, own_device, process_group, spread
-from yolopose.errors import StudyError
-from yolopose.evaluate import evaluate_run
-from yolopose.results import read_csv, read_json
+from yolopose.evaluation.evaluate import evaluate_run
+from yolopose.models.checkpoints import load_state
+from yolopose.utils.distributed import SINGLE, World, launched, own_device, process_group, spread
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv, read_json
 
 REPO = Path(__file__).parents[1]
 
@@ -141,9 +141,9 @@ def test_one_process_alone():
 
 def test_shares_of_a_batch_add_up_to_its_loss():
     """The halves' losses, each with both halves' counts, against the whole; no second process is needed for that."""
-    from yolopose.config import load_variants
-    from yolopose.losses import LOSSES, TERMS, compute_loss, effective_gains
+    from yolopose.models.losses import LOSSES, TERMS, compute_loss, effective_gains
     from yolopose.models.yolov5 import build_model
+    from yolopose.study.config import load_variants
 
     torch.manual_seed(0)
     model = build_model(load_variants()["yolov5s6_pose"], 3, 0.125, seed=0).eval()
@@ -192,9 +192,9 @@ def test_a_bad_step_of_one_process_is_left_out_by_both(root, tmp_path):
 @pytest.mark.slow
 def test_a_study_is_trained_by_the_launcher_it_starts(tmp_path, monkeypatch):
     """What a notebook does where several GPUs are visible: detector first, then the run itself, scored by both."""
-    from yolopose.config import load_study
-    from yolopose.data.synthetic import SyntheticSpec, generate
-    from yolopose.launch import elastic
+    from yolopose.data.synthetic.generate import SyntheticSpec, generate
+    from yolopose.study.config import load_study
+    from yolopose.training.launch import elastic
 
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.file_server import FileServer, serving
-from yolopose import download
-from yolopose.download import Remote, fetch, require_space
-from yolopose.errors import StudyError
+from yolopose.utils import download
+from yolopose.utils.download import Remote, fetch, require_space
+from yolopose.utils.errors import StudyError
 
 BODY = bytes(range(256)) * 4000  # 1,024,000 bytes
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -66,7 +66,7 @@ def test_cut_connections_are_resumed_where_they_broke(server, tmp_path):
 def test_a_killed_process_loses_nothing(server, tmp_path):
     """SIGKILL in the middle: no chance to tidy up, and the part is still no more than a part."""
     server.stalls = [600_000]
-    code = f"from yolopose.download import *; fetch(Remote({server.address + '/a.zip'!r}), {str(tmp_path / 'a.zip')!r})"
+    code = f"from yolopose.utils.download import *; fetch(Remote({server.address + '/a.zip'!r}), {str(tmp_path / 'a.zip')!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     part, deadline = tmp_path / "a.zip.part", time.monotonic() + 20
     while not (part.exists() and part.stat().st_size > 0) and time.monotonic() < deadline:

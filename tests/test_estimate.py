@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from tests.coco_folder import make_folder
-from yolopose import estimate_rates
-from yolopose.config import ABLATIONS, load_variants
+from yolopose.analysis import cost_rates
+from yolopose.analysis.cost import COCO_COUNTS, dataset_gib, estimate, image_counts, main, parse_rates
+from yolopose.analysis.cost_rates import measure, model_counts, rates, study_for_estimate, timed
+from yolopose.analysis.cost_text import duration, report
 from yolopose.data.coco import load_dataset
-from yolopose.errors import StudyError
-from yolopose.estimate import COCO_COUNTS, dataset_gib, estimate, image_counts, main, parse_rates
-from yolopose.estimate_rates import measure, model_counts, rates, study_for_estimate, timed
-from yolopose.estimate_text import duration, report
 from yolopose.models.yolov5 import build_model
-from yolopose.results import read_json
+from yolopose.study.config import ABLATIONS, load_variants
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json
 
 PAPER_GMACS = {"s6": 22.8, "m6": 66.3, "l6": 145.6, "s6_person": 18.8, "m6_person": 57.8, "l6_person": 131.0,
                "s6_relu": 22.8}
@@ -36,7 +36,7 @@ def made_up(study: Any, experiments: list[str], *_: Any) -> dict[str, dict[str, 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yolopose.estimate.counts", made_up)
+    monkeypatch.setattr("yolopose.analysis.cost_rates.counts", made_up)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_measured_rates_go_to_models_of_their_depth_and_width(counted: None, stu
         return {n: {"train": 1000 / gmacs[n], "evaluate": 5000 / gmacs[n], "train_batch": 8, "precision": "bfloat16",
                     "gpu_gib": 0.25 + 8 * 0.8, "pushed_off": 99.0 if n == "m6" else 1.0} for n in names}
 
-    monkeypatch.setattr("yolopose.estimate.rates", measured)
+    monkeypatch.setattr("yolopose.analysis.cost_rates.rates", measured)
     rows = {r.experiment: r for r in estimate(studies, COCO_COUNTS) if r.part == "study"}
     assert asked == ["s6", "m6", "l6"]
     assert {n: r.source for n, r in rows.items()} == {
@@ -228,9 +228,9 @@ def test_what_does_not_fit_the_gpu_is_halved(monkeypatch: pytest.MonkeyPatch) ->
             raise torch.cuda.OutOfMemoryError
         return {"train": 1.0, "train_batch": batch}
 
-    monkeypatch.setattr("yolopose.evaluate.select_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(estimate_rates, "_train_rate", train)
-    monkeypatch.setattr(estimate_rates, "_evaluate_rate", lambda _, batch, *__: {"evaluate_batch": batch})
+    monkeypatch.setattr("yolopose.utils.distributed.select_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(cost_rates, "_train_rate", train)
+    monkeypatch.setattr(cost_rates, "_evaluate_rate", lambda _, batch, *__: {"evaluate_batch": batch})
     fits, run = 16, study_for_estimate("paper").run("l6", 0)
     assert measure(run, 146, "cuda", 17) == {"train": 1.0, "train_batch": 16, "evaluate_batch": 16}
     assert tried == [64, 32, 16]
@@ -246,7 +246,7 @@ def test_rates_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         calls.append(command)
         return subprocess.CompletedProcess(command, 0, stdout=json.dumps({"train": 5.0}), stderr="")
 
-    monkeypatch.setattr(estimate_rates.subprocess, "run", run)
+    monkeypatch.setattr(cost_rates.subprocess, "run", run)
     study = study_for_estimate("smoke", device="cpu")
     assert rates(study, ["s6", "m6"], {"s6": 1, "m6": 2}, 17, tmp_path)["m6"] == {"train": 5.0}
     assert rates(study, ["s6", "m6"], {"s6": 1, "m6": 2}, 17, tmp_path)["s6"] == {"train": 5.0}
@@ -256,7 +256,7 @@ def test_rates_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate_rates.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(
+    monkeypatch.setattr(cost_rates.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(
         c, 2, stdout="", stderr="estimate: no GPU"))
     with pytest.raises(StudyError, match=r"measuring s6 failed .give its rate by --rate s6=.*no GPU"):
         rates(study_for_estimate("smoke", device="cpu"), ["s6"], {"s6": 1}, 17, tmp_path)
@@ -264,7 +264,7 @@ def test_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_command_that_measures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate_rates, "measure", lambda run, gmacs, device, joints: [run.experiment.name, gmacs,
+    monkeypatch.setattr(cost_rates, "measure", lambda run, gmacs, device, joints: [run.experiment.name, gmacs,
                                                                                         device, joints])
-    assert estimate_rates.main(["paper", "l6", "145.6", "cpu", "17"]) == 0
+    assert cost_rates.main(["paper", "l6", "145.6", "cpu", "17"]) == 0
     assert json.loads(capsys.readouterr().out) == ["l6", 145.6, "cpu", 17]

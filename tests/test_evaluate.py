@@ -11,23 +11,18 @@ import torch
 
 from tests.coco_folder import make_folder
 from tests.test_train import CPU, tiny_run
-from yolopose.checkpoints import load_weights
-from yolopose.config import load_variants
 from yolopose.data.coco import load_dataset
 from yolopose.data.letterbox import Letterbox
-from yolopose.decode import Poses, decode, non_maximum_suppression, suppress
-from yolopose.errors import StudyError
-from yolopose.evaluate import (
-    Predictor,
-    as_coco_results,
-    evaluate_run,
-    predict_batches,
-    select_device,
-    to_image_frame,
-)
+from yolopose.evaluation.evaluate import Predictor, evaluate_run, predict_batches, to_image_frame
+from yolopose.evaluation.predictions import as_coco_results
+from yolopose.models.checkpoints import load_weights
+from yolopose.models.decode import Poses, decode, non_maximum_suppression, suppress
 from yolopose.models.yolov5 import build_model
-from yolopose.results import read_json
-from yolopose.train import Trainer
+from yolopose.study.config import load_variants
+from yolopose.training.trainer import Trainer
+from yolopose.utils.distributed import select_device
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json
 
 
 def one_pose(box, keypoints, score=0.5) -> Poses:
@@ -60,7 +55,7 @@ def test_suppression_keeps_the_better_of_two_that_overlap():
 def test_suppression_in_blocks_is_torchvisions(at_a_time, most, monkeypatch):
     from torchvision.ops import nms
 
-    monkeypatch.setattr("yolopose.decode.SUPPRESSED_AT_A_TIME", at_a_time)
+    monkeypatch.setattr("yolopose.models.decode.SUPPRESSED_AT_A_TIME", at_a_time)
     generator = torch.Generator().manual_seed(at_a_time)
     corners = torch.rand(400, 2, generator=generator) * 120
     boxes = torch.cat((corners, corners + 20 + 40 * torch.rand(400, 2, generator=generator)), 1)
@@ -80,7 +75,7 @@ def test_a_cpu_takes_large_batches_in_parts(trained, monkeypatch):
     whole = list(predict_batches(model, dataset.val, run.input_size, cfg, CPU))
     assert max(sizes) == min(4, len(dataset.val)) > 1
     sizes.clear()
-    monkeypatch.setattr("yolopose.evaluate.CPU_PIXELS", run.input_size**2 + 1)
+    monkeypatch.setattr("yolopose.evaluation.evaluate.CPU_PIXELS", run.input_size**2 + 1)
     parts = list(predict_batches(model, dataset.val, run.input_size, cfg, CPU))
     assert set(sizes) == {1} and len(sizes) == len(dataset.val)
     assert [index for index, _ in parts] == [index for index, _ in whole]
@@ -148,7 +143,7 @@ def test_weights_that_run_json_does_not_describe_are_refused(trained, tmp_path):
 
 
 def test_a_person_detector_is_scored_by_boxes_alone(trained):
-    from yolopose.evaluate import score_split
+    from yolopose.evaluation.evaluate import score_split
 
     dataset = trained[1]
     chosen = dataset.val.with_keypoints()

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.fake_notebooks import CODE, HEAD, PARAMETERS, notebook
-from yolopose import execute, stages
-from yolopose.errors import StudyError
-from yolopose.execute import Console, NotebookFailure, check_parameters, parameter_defaults
+from yolopose.utils.errors import NotebookFailure, StudyError
+from yolopose.workflow import execute, stages
+from yolopose.workflow.execute import Console, check_parameters, parameter_defaults
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -41,7 +41,7 @@ def test_executed_notebook_has_the_same_bytes_each_time_and_no_machine_in_it(tmp
 
 def test_a_users_mistake_in_a_notebook_is_its_message_alone(tmp_path):
     book = notebook(tmp_path, "n", "N = 1",
-                    "from yolopose.errors import StudyError\nraise StudyError('a.json: lacks b')")
+                    "from yolopose.utils.errors import StudyError\nraise StudyError('a.json: lacks b')")
     (tmp_path / "out.ipynb").write_text("what stood here")
     with pytest.raises(StudyError, match="^a.json: lacks b$"):
         execute.execute(book, tmp_path / "out.ipynb", {}, tmp_path)
@@ -94,12 +94,12 @@ def _heed_interrupts() -> None:
 
 def test_training_in_a_kernel_ends_with_its_checkpoint(books, results):
     """SIGTERM to the command reaches the notebook, which is given the time to save."""
-    notebook(books, "01_data", PARAMETERS, HEAD + "import time\nfrom yolopose.withstand import Terminated, Termination",
+    notebook(books, "01_data", PARAMETERS, HEAD + "import time\nfrom yolopose.training.state import Terminated, Termination",
              "with Termination() as termination:\n    put('at work', '')\n"
              "    while not termination.asked:\n        time.sleep(0.1)\n    time.sleep(2)\n    put('checkpoint', '')",
              "raise Terminated")
     script = ("import sys\nfrom pathlib import Path\nfrom yolopose import stages\n"
-              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.run import main\n"
+              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.workflow.run import main\n"
               f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO)
     deadline = time.monotonic() + 60
@@ -118,7 +118,7 @@ def test_stopping_ends_the_kernel_and_the_command_can_be_repeated(books, results
     notebook(books, "01_data", PARAMETERS, HEAD + "import os, time\nput('kernel.pid', str(os.getpid()))",
              "if not (root / 'go').exists(): time.sleep(60)", CODE["01_data"])
     script = ("import sys\nfrom pathlib import Path\nfrom yolopose import stages\n"
-              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.run import main\n"
+              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.workflow.run import main\n"
               f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO,
                                preexec_fn=_heed_interrupts)

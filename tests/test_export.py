@@ -14,18 +14,18 @@ from torch import nn
 
 from tests.coco_folder import make_folder
 from tests.lively import ABOUT, CFG, NAMES, SCHEMA, lively_model, noise
-from yolopose import decode as decode_module
-from yolopose import export_graph
-from yolopose.checkpoints import save_state, save_weights
-from yolopose.config import EvaluateConfig, Study, load_study, load_variants
 from yolopose.data.coco import CocoDataset, load_dataset
-from yolopose.decode import Poses, decode
-from yolopose.errors import StudyError
-from yolopose.export import MAP_NAMES, export_model, export_network, export_study, export_weights, summary
-from yolopose.export_parity import OnnxModel, TorchModel, compare_people, is_near_tie, match_people, measure_parity
+from yolopose.export import graph
+from yolopose.export.graph import MAP_NAMES, OnnxNetwork
+from yolopose.export.onnx import export_model, export_network, export_study, export_weights, summary
+from yolopose.export.parity import OnnxModel, TorchModel, compare_people, is_near_tie, match_people, measure_parity
+from yolopose.models import decode as decode_module
+from yolopose.models.checkpoints import save_state, save_weights
+from yolopose.models.decode import Poses, decode
 from yolopose.models.yolov5 import YOLOPose, build_model
-from yolopose.onnx_network import OnnxNetwork
-from yolopose.results import file_sha256, read_json, write_json
+from yolopose.study.config import EvaluateConfig, Study, load_study, load_variants
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256, read_json, write_json
 
 
 @pytest.fixture(scope="module", params=["yolov5s6_pose", "yolov5s6_pose_faithful", "yolov5s6_pose_ti_lite"])
@@ -75,7 +75,7 @@ def test_thresholds_have_defaults(file):
 
 def test_only_the_best_candidates_are_suppressed(monkeypatch, tmp_path):
     """The cut to the best candidates, 30,000 of them in earnest, leaves the same people here and there."""
-    for module in (decode_module, export_graph):
+    for module in (decode_module, graph):
         monkeypatch.setattr(module, "MAX_CANDIDATES", 40)
     model, images = lively_model(), noise(2, 3, 128, 128)
     cfg = replace(CFG, confidence=0.01)
@@ -165,8 +165,8 @@ def test_standard_operators_alone_and_metadata(exported):
     model, path = exported
     loaded = onnx.load(path)
     assert [(entry.domain, entry.version) for entry in loaded.opset_import] == [("", 17)]
-    assert list(export_graph.operators(loaded)) == ["ai.onnx"]
-    assert "NonMaxSuppression" in export_graph.operators(loaded)["ai.onnx"]
+    assert list(graph.operators(loaded)) == ["ai.onnx"]
+    assert "NonMaxSuppression" in graph.operators(loaded)["ai.onnx"]
     about = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
     assert about["variant"] == model.variant.name and about["head"] == model.detect.layout
     assert json.loads(about["keypoints"]) == NAMES and json.loads(about["skeleton"]) == SCHEMA["skeleton"]

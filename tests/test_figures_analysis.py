@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests import fabricated
-from yolopose.complexity import COLUMNS, DECODER_LADDER
-from yolopose.figures_analysis import (
+from yolopose.analysis.complexity import COLUMNS
+from yolopose.analysis.runtime import summarise_constant
+from yolopose.report.figures.analysis import (
     draw_almost_free,
     draw_constant_runtime,
     draw_decoder_depth,
@@ -16,9 +17,9 @@ from yolopose.figures_analysis import (
     measured_depths,
     write_analysis_figures,
 )
-from yolopose.measured import load_results
-from yolopose.results import write_csv, write_json
-from yolopose.runtime_persons import summarise_constant
+from yolopose.report.measured import load_results
+from yolopose.study.paper import DECODER_LADDER
+from yolopose.utils.files import write_csv, write_json
 
 NAMES = ("loss_shape", "almost_free", "constant_runtime", "decoder_depth")
 

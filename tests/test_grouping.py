@@ -9,11 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yolopose.analysis.grouping import (
+    Limbs,
+    assign_groups,
+    fit_limbs,
+    group_joints,
+    grouping_report,
+    nearer_to_another,
+    overlaps,
+)
+from yolopose.analysis.matching import match_people
 from yolopose.data.schema import KeypointSchema
-from yolopose.errors import StudyError
-from yolopose.grouping import Limbs, assign_groups, fit_limbs, group_joints
-from yolopose.matching import match_people
-from yolopose.mistaken import grouping_report, nearer_to_another, overlaps
+from yolopose.utils.errors import StudyError
 
 # A chain of four joints with limbs of 10, 20 and 10 px.
 SKELETON = ((0, 1), (1, 2), (2, 3))

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from pycocotools.cocoeval import COCOeval
 
-from yolopose import joints
+from yolopose.analysis import joints
+from yolopose.analysis.matching import box_iou, match_people, oks_terms, outside_distance
 from yolopose.data.schema import KeypointSchema
-from yolopose.errors import StudyError
-from yolopose.matching import box_iou, match_people, oks_terms, outside_distance, rate_difference, rate_interval
-from yolopose.results import read_json, write_json, write_json_gz
-from yolopose.scoring import _index
+from yolopose.evaluation.bootstrap import rate_difference, rate_interval
+from yolopose.evaluation.scoring import _index
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json, write_json, write_json_gz
 
 SCHEMA = KeypointSchema(("nose", "left_eye", "right_eye"), np.array([0.1, 0.05, 0.05]), np.array([0, 2, 1]),
                         ((0, 1), (0, 2)))

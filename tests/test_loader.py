@@ -13,13 +13,12 @@ import torch
 
 import yolopose.data.loader as loaders
 from tests.coco_folder import make_folder
-from yolopose.config import RunConfig, load_study
 from yolopose.data.augment import decode_targets, epoch_order
-from yolopose.data.coco import CocoDataset, load_dataset
+from yolopose.data.coco import CocoDataset, SampleStore, load_dataset
 from yolopose.data.letterbox import letterbox
 from yolopose.data.loader import EvalLoader, TrainLoader
-from yolopose.data.store import SampleStore
-from yolopose.errors import StudyError
+from yolopose.study.config import RunConfig, load_study
+from yolopose.utils.errors import StudyError
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolopose.loss_shape import (
+from yolopose.analysis.loss_shape import (
     CURVES,
     PERSON_PX,
     SIGMAS,
@@ -22,8 +22,8 @@ from yolopose.loss_shape import (
     write_loss_shape,
     zero_from,
 )
-from yolopose.losses import WIDEST
-from yolopose.results import read_json
+from yolopose.models.losses import WIDEST
+from yolopose.utils.files import read_json
 
 UNDERFLOW = math.log(2.0**149)  # exp(−x) is zero in float32 from about here on
 

@@ -9,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolopose.assign import match_anchors
-from yolopose.config import load_variants
-from yolopose.losses import (
+from yolopose.models.assign import match_anchors
+from yolopose.models.losses import (
     complete_iou,
     compute_loss,
     effective_gains,
@@ -20,6 +19,7 @@ from yolopose.losses import (
     last_write,
 )
 from yolopose.models.yolov5 import build_model
+from yolopose.study.config import load_variants
 
 ANCHOR = torch.tensor([[16.0, 32.0]])
 

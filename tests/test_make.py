@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from yolopose import clean
-from yolopose.errors import StudyError
-from yolopose.lock import results_lock
+from yolopose.utils.errors import StudyError
+from yolopose.utils.locks import results_lock
+from yolopose.workflow import clean
 
 REPO = Path(__file__).resolve().parents[1]
 MAKEFILE = (REPO / "Makefile").read_text()
@@ -45,7 +45,7 @@ def test_reproduce_passes_the_variables_on():
     done = make("-n", "reproduce", "PROFILE=smoke", "DATA=a folder", "RESULTS=r", "SEEDS=0 1 2", "DEVICE=cpu",
                 "PARAMS=IMAGES=6")
     assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.splitlines() if "yolopose.run" in line)
+    line = next(line for line in done.stdout.splitlines() if "yolopose.workflow.run" in line)
     for word in ("reproduce", '--profile "smoke"', '--data "a folder"', '--results "r"', '--seeds "0 1 2"',
                  '--device "cpu"', "--set 'IMAGES=6'"):
         assert word in line
@@ -168,7 +168,7 @@ def test_clean_refuses_while_somebody_works_there(tmp_path):
 
 
 def test_clean_needs_the_standard_library_alone():
-    script = ("import sys\nsys.path.insert(0, '.')\nimport yolopose.clean\n"
+    script = ("import sys\nsys.path.insert(0, '.')\nimport yolopose.workflow.clean\n"
               "sys.exit(str({'yaml', 'numpy', 'torch'} & set(sys.modules) or '') or 0)")
     done = subprocess.run([sys.executable, "-S", "-I", "-c", script], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -182,7 +182,7 @@ def test_clean_needs_the_standard_library_alone():
 def test_compare_takes_the_results_that_reproduce_would_write(tmp_path, variables, a):
     (tmp_path / "my coco").mkdir()
     done = make("-n", "compare", *(v.format(data=tmp_path / "my coco") for v in variables))
-    assert f'-m yolopose.compare "{a}" "paper"' in done.stdout, done.stdout + done.stderr
+    assert f'-m yolopose.report.compare "{a}" "paper"' in done.stdout, done.stdout + done.stderr
 
 
 def test_clean_names_its_folder_as_the_study_does():

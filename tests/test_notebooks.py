@@ -11,9 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from yolopose.errors import StudyError
-from yolopose.execute import parameter_defaults
-from yolopose.stages import NOTEBOOKS, STAGES
+from yolopose.utils.errors import StudyError
+from yolopose.workflow.execute import parameter_defaults
+from yolopose.workflow.stages import NOTEBOOKS, STAGES
 
 REPO = Path(__file__).resolve().parents[1]
 BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -60,7 +60,7 @@ def test_nothing_is_defined_in_a_notebook(path):
 @pytest.mark.parametrize("name", ["01_data", "03_train", "04_evaluate"])
 def test_an_unknown_experiment_is_refused_before_anything_is_made(name, monkeypatch, tmp_path):
     monkeypatch.chdir(REPO)
-    for heavy in ("yolopose.data.prepare.prepare_data", "yolopose.train.train_study"):
+    for heavy in ("yolopose.data.prepare.prepare_data", "yolopose.training.launch.train_study"):
         monkeypatch.setattr(heavy, lambda *_: pytest.fail("work began before the parameters were checked"))
     path = NOTEBOOKS / f"{name}.ipynb"
     values = parameter_defaults(path) | {"EXPERIMENT": "s7", "RESULTS": str(tmp_path)}

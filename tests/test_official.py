@@ -21,14 +21,14 @@ from tests.official_files import (
     small_shapes,
     write_checkpoint,
 )
-from yolopose.checkpoints import load_weights, save_weights
-from yolopose.config import load_variants
-from yolopose.decode import decode
-from yolopose.errors import StudyError
+from yolopose.models.checkpoints import load_weights, save_weights
+from yolopose.models.decode import decode
 from yolopose.models.layers import Conv
 from yolopose.models.yolov5 import build_model
-from yolopose.official import coco_schema, import_checkpoint, reorder_focus
-from yolopose.results import file_sha256
+from yolopose.released.importer import coco_schema, import_checkpoint, reorder_focus
+from yolopose.study.config import load_variants
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256
 
 IMAGE = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(3))
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from yolopose.claims import DECIDERS, load_claims
-from yolopose.claims_words import ORDERING_FLOOR
-from yolopose.compare import METRICS, TABLES, VERDICTS, number, paper_numbers, printed_rows
-from yolopose.config import load_experiments, load_profiles
-from yolopose.errors import StudyError
-from yolopose.measured import PAPER_DIR
-from yolopose.report_html import profile_differences
-from yolopose.results import read_csv
+from yolopose.report.claims import DECIDERS, ORDERING_FLOOR, load_claims
+from yolopose.report.compare import METRICS, TABLES, VERDICTS, number, paper_numbers, printed_rows
+from yolopose.report.html import profile_differences
+from yolopose.report.measured import PAPER_DIR
+from yolopose.study.config import load_experiments, load_profiles
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv
 
 SEED_ROWS = {1: 12, 2: 15, 3: 3, 4: 11, 5: 4}
 TEXT_COLUMNS = {
@@ -193,7 +192,7 @@ def test_deviations_are_numbered_and_their_tables_are_true() -> None:
 
 
 def test_importing_compare_is_light() -> None:
-    code = ("import sys, yolopose.compare_sets, yolopose.claims, yolopose.tables, yolopose.figures, yolopose.report; "
+    code = ("import sys, yolopose.report.sets, yolopose.report.claims, yolopose.report.tables, yolopose.report.figures.accuracy, yolopose.report.page; "
             "print([m for m in ('torch', 'pandas', 'matplotlib', 'cv2', 'jinja2', 'numpy') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from yolopose.config import load_variants
-from yolopose.decode import decode, non_maximum_suppression
-from yolopose.losses import complete_iou, compute_loss
+from yolopose.models.decode import decode, non_maximum_suppression
+from yolopose.models.losses import complete_iou, compute_loss
 from yolopose.models.yolov5 import build_model, count_parameters
+from yolopose.study.config import load_variants
 
 SIGMAS = torch.tensor([.26, .25, .25, .35, .35, .79, .79, .72, .72, .62, .62, 1.07, 1.07, .87, .87, .89, .89]) / 10
 PARAMETERS = {  # unfused, fused (reference §1.9)

@@ -17,32 +17,33 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.coco_folder import make_folder
-from yolopose import config, quantize, quantize_speed
-from yolopose.checkpoints import save_weights
-from yolopose.config import Study, load_study, load_variants
 from yolopose.data.coco import CocoDataset, load_dataset
-from yolopose.errors import StudyError
-from yolopose.export import MAP_NAMES, export_network
-from yolopose.figures_quantize import draw_curve
-from yolopose.measured import load_results
-from yolopose.models.yolov5 import build_model
-from yolopose.onnx_network import OnnxNetwork, open_session
-from yolopose.quantize import quantize_study
-from yolopose.quantize_layers import (
+from yolopose.export import quantize
+from yolopose.export.graph import MAP_NAMES, OnnxNetwork, open_session
+from yolopose.export.onnx import export_network
+from yolopose.export.quantize import compare_speed, interleaved_times, quantize_study
+from yolopose.export.quantize_graph import (
     OPSET,
     Scheme,
     calibrate,
+    choose_layers,
     list_layers,
     power_of_two_scale,
+    prediction_distance,
     prepare_graph,
     quantize_graph,
+    round_one_layer,
     wide_tensors,
 )
-from yolopose.quantize_record import load_quantization, share_recovered, summary
-from yolopose.quantize_run import SPLITS, choose_images
-from yolopose.quantize_sensitivity import choose_layers, prediction_distance, round_one_layer
-from yolopose.quantize_speed import compare_speed, interleaved_times
-from yolopose.results import file_sha256, read_json, write_json
+from yolopose.export.quantized_run import SPLITS, choose_images
+from yolopose.models.checkpoints import save_weights
+from yolopose.models.yolov5 import build_model
+from yolopose.report.figures.quantization import draw_curve
+from yolopose.report.measured import load_quantization, load_results, share_recovered, summary
+from yolopose.study import config
+from yolopose.study.config import Study, load_study, load_variants
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256, read_json, write_json
 
 # --- a graph small enough to follow by hand --------------------------------------------------------------------------
 # images (1, 3, 4, 4) -> a: 1×1, ReLU -> b: 3×3 depth-wise, SiLU ┐
@@ -379,7 +380,7 @@ def quantized(tiny) -> tuple[Study, CocoDataset]:
     with pytest.MonkeyPatch.context() as patch:
         prepare_run(study, dataset, "s6_relu")
         prepare_run(study, dataset, "s6")
-        patch.setattr(quantize_speed, "compare_speed", lambda *_, **__: {"rows": []})
+        patch.setattr(quantize, "compare_speed", lambda *_, **__: {"rows": []})
         patch.setattr(quantize, "RESAMPLES", 50)
         quantize_study(study, dataset, calibration_images=50)
     return study, dataset
@@ -428,7 +429,7 @@ def test_metrics_of_quantized_models_join_the_runs(quantized):
 
 def test_what_is_done_is_kept_and_what_is_lost_is_made_again(quantized, monkeypatch):
     study, dataset = quantized
-    monkeypatch.setattr(quantize_speed, "compare_speed", lambda *_, **__: {"rows": []})
+    monkeypatch.setattr(quantize, "compare_speed", lambda *_, **__: {"rows": []})
     monkeypatch.setattr(quantize, "RESAMPLES", 50)
     before = {path: path.stat().st_mtime_ns for path in study.results_dir.rglob("*.*")}
     rows = quantize_study(study, dataset, calibration_images=50)

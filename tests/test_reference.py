@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests import fabricated
-from yolopose.ablations_tables import write_ablation_tables
-from yolopose.compare import write_comparison
-from yolopose.measured import REFERENCE_DIR
-from yolopose.tables import write_tables
-from yolopose.tta_audit import write_audit
+from yolopose.report.ablation_tables import write_ablation_tables
+from yolopose.report.audit import write_audit
+from yolopose.report.claims import write_comparison
+from yolopose.report.measured import REFERENCE_DIR
+from yolopose.report.tables import write_tables
 
 MINI = REFERENCE_DIR / "mini"
 

@@ -13,17 +13,18 @@ import torch
 
 from tests.file_server import serving
 from tests.official_files import ANCHORS_PX, random_state, small_shapes, write_checkpoint
-from yolopose import released, released_runs
-from yolopose.checkpoints import load_weights
-from yolopose.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
-from yolopose.config import load_experiments, load_study, load_variants
 from yolopose.data.prepare import prepare_data
-from yolopose.errors import StudyError
-from yolopose.evaluate import evaluate_study, predict_split
-from yolopose.measured import PAPER_DIR
-from yolopose.released import BASE, GROUPS, Released, chosen, get_checkpoint, get_checkpoints, load_released
-from yolopose.results import file_sha256, read_csv, read_json, write_json
-from yolopose.train import train_study
+from yolopose.evaluation.evaluate import evaluate_study, predict_split
+from yolopose.models.checkpoints import load_weights
+from yolopose.released import catalogue, runs
+from yolopose.released.catalogue import BASE, GROUPS, Released, chosen, get_checkpoint, get_checkpoints, load_released
+from yolopose.report import compare
+from yolopose.report.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from yolopose.report.measured import PAPER_DIR
+from yolopose.study.config import load_experiments, load_study, load_variants
+from yolopose.training.launch import train_study
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256, read_csv, read_json, write_json
 
 NAMES = ("s6_960", "s6_960_retrained", "s6_640_ti_lite")
 
@@ -116,7 +117,7 @@ def test_files_are_fetched_imported_and_never_asked_for_again(server, official, 
         assert about["about"]["AP_path"] == row.AP_path and about["about"]["AP_readme"] == row.AP_readme
     assert load_weights(rows[0].weights(tmp_path))[1]["about"]["focus_order"] == "slices"
     before, times = len(server.log), [row.weights(tmp_path).stat().st_mtime_ns for row in rows]
-    assert released.main([*NAMES, "--cache", str(tmp_path), "--base", server.address + "/"]) == 0
+    assert catalogue.main([*NAMES, "--cache", str(tmp_path), "--base", server.address + "/"]) == 0
     assert len(server.log) == before and times == [row.weights(tmp_path).stat().st_mtime_ns for row in rows]
     printed = capsys.readouterr().out
     assert re.search(r"s6_960_retrained +960 +64\.8 +63\.7 +\w{12} +imported", printed)
@@ -126,7 +127,7 @@ def test_without_a_network_what_is_there_works_and_the_rest_says_how(server, tmp
     get_checkpoints(chosen(["s6_960"]), tmp_path, server.address + "/", progress=False)
     nowhere = "http://127.0.0.1:9/"
     assert get_checkpoints(chosen(["s6_960"]), tmp_path, nowhere)[0]["state"] == "imported"
-    assert released.main(["s6_960", "s6_640_ti_lite", "--cache", str(tmp_path), "--base", nowhere]) == 2
+    assert catalogue.main(["s6_960", "s6_640_ti_lite", "--cache", str(tmp_path), "--base", nowhere]) == 2
     message = capsys.readouterr().err
     assert "cannot be reached" in message and str(tmp_path / "s6_640_ti_lite" / "last.pt") in message
     assert f"{nowhere}yolov5s6_640_ti_lite_54p9_82p2/weights/last.pt" in message
@@ -145,7 +146,7 @@ def test_a_file_that_is_gone_is_named_and_the_others_come(server, tmp_path):
     states = {row["name"]: row["state"] for row in report}
     assert states["s6_960"] == "imported"
     assert states["m6_960"].startswith("not reached: ") and "404" in states["m6_960"]
-    assert "67.4" in released.table(report) and "not reached" in released.table(report)
+    assert "67.4" in catalogue.table(report) and "not reached" in catalogue.table(report)
     with pytest.raises(StudyError, match="none of the 2 checkpoints"):
         get_checkpoints(chosen(["m6_960", "l6_960"]), tmp_path, server.address + "/", progress=False)
 
@@ -173,10 +174,10 @@ def test_changed_weights_and_a_newer_importer_are_noticed(server, tmp_path, monk
         get_checkpoints([row], tmp_path, base)
     path.unlink()
     get_checkpoint(row, tmp_path, base, progress=False)
-    monkeypatch.setattr(released, "IMPORTER", 2)
-    assert not released.is_imported(row, tmp_path)
+    monkeypatch.setattr(catalogue, "IMPORTER", 2)
+    assert not catalogue.is_imported(row, tmp_path)
     get_checkpoint(row, tmp_path, "http://127.0.0.1:9/", progress=False)  # anew from the file, not from the network
-    assert released.is_imported(row, tmp_path) and len(asked(server)) == 1
+    assert catalogue.is_imported(row, tmp_path) and len(asked(server)) == 1
 
 
 def test_a_hostile_file_is_refused_loudly(server, tmp_path):
@@ -215,12 +216,12 @@ def study_of(results: Path, monkeypatch, size: int = 64):
     name = "small"
     variant = replace(load_variants()["yolov5s6_pose_faithful"], name="yolov5x6_pose_faithful_dw6", width=0.125)
     variants = {**load_variants(), name: variant}
-    monkeypatch.setattr("yolopose.config.load_variants", lambda: variants)
+    monkeypatch.setattr("yolopose.study.config.load_variants", lambda: variants)
     experiments = {**load_experiments(), "s6": replace(load_experiments()["s6"], variant=name),
                    "m6": replace(load_experiments()["m6"], variant=name)}
-    monkeypatch.setattr("yolopose.config.load_experiments", lambda: experiments)
+    monkeypatch.setattr("yolopose.study.config.load_experiments", lambda: experiments)
     rows = {key: replace(row, input_size=size) for key, row in load_released().items()}
-    monkeypatch.setattr(released_runs, "load_released", lambda: rows)
+    monkeypatch.setattr(runs, "load_released", lambda: rows)
     study = load_study("smoke", results=results)
     profile = replace(study.profile, sizes={960: size}, width_factor=1.0, experiments=("s6", "m6"),
                       train=replace(study.profile.train, epochs=0, initialisation="released"))
@@ -230,7 +231,7 @@ def study_of(results: Path, monkeypatch, size: int = 64):
 def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys):
     """Import, estimate, evaluation and tables of runs that nobody trained; one of the files is gone."""
     study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address + "/"
-    report = released_runs.import_runs(study, dataset, cache, base=base, progress=False)
+    report = runs.import_runs(study, dataset, cache, base=base, progress=False)
     assert [row["state"][:8] for row in report] == ["imported", "not reac"]
     record = read_json(study.run_dir("s6", 0) / "run.json")
     assert record["config_hash"] == study.run("s6", 0).hash and record["data_fingerprint"] == dataset.fingerprint
@@ -240,7 +241,7 @@ def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys
     assert not study.run_dir("m6", 0).exists()
 
     alone = replace(study, experiments=("s6",))
-    rows = released_runs.announce_evaluation(alone, dataset)
+    rows = runs.announce_evaluation(alone, dataset)
     assert rows[0]["images"] == len(dataset.val) + len(dataset.test_dev) and rows[0]["seconds_per_image"] > 0
     assert rows[0]["seconds"] == pytest.approx(rows[0]["seconds_per_image"] * rows[0]["images"], abs=0.1)
     assert "s6: 12 images at 64 px take about" in capsys.readouterr().out
@@ -250,32 +251,32 @@ def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys
     predictions = read_json(study.run_dir("s6", 0) / "predictions.json.gz")
     model, _ = load_weights(cache / "s6_960" / "weights.pt")
     assert predictions == predict_split(model.fuse(), dataset.val, 64, study.profile.evaluate, torch.device("cpu"))
-    assert released_runs.announce_evaluation(alone, dataset) == []
+    assert runs.announce_evaluation(alone, dataset) == []
 
     # a second time: nothing to do; what was gone is asked for again when its note is deleted
     server.log.clear()
-    assert released_runs.import_runs(study, dataset, cache, base=base) == [] and server.log == []
+    assert runs.import_runs(study, dataset, cache, base=base) == [] and server.log == []
     (study.results_dir / "not_reached.json").unlink()
-    again = released_runs.import_runs(study, dataset, cache, base=base, progress=False)
+    again = runs.import_runs(study, dataset, cache, base=base, progress=False)
     assert [row["name"] for row in again] == ["m6_960"] and (study.results_dir / "not_reached.json").is_file()
 
 
 def test_offline_a_study_makes_do_with_what_is_there_but_not_with_nothing(official, dataset, tmp_path, monkeypatch):
     study, nowhere = study_of(tmp_path / "results", monkeypatch), "http://127.0.0.1:9/"
     with pytest.raises(StudyError, match=r"none of the checkpoints of s6, m6 .* no network; fetch http"):
-        released_runs.import_runs(study, dataset, tmp_path, base=nowhere)
+        runs.import_runs(study, dataset, tmp_path, base=nowhere)
     assert not (study.results_dir / "not_reached.json").exists()
     place = load_released()["s6_960"].source(tmp_path)
     place.parent.mkdir()
     place.write_bytes(official["s6_960"])
-    released_runs.import_runs(study, dataset, tmp_path, base=nowhere)
+    runs.import_runs(study, dataset, tmp_path, base=nowhere)
     assert (study.run_dir("s6", 0) / "weights.pt").is_file()
     assert "m6_960/best.pt" in read_json(study.results_dir / "not_reached.json")["m6"]
 
 
 def test_the_others_are_reported_apart(server, dataset, tmp_path, monkeypatch, capsys):
     study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address + "/"
-    rows = {row["name"]: row for row in released_runs.evaluate_apart(study, dataset, cache, base=base, progress=False)}
+    rows = {row["name"]: row for row in runs.evaluate_apart(study, dataset, cache, base=base, progress=False)}
     assert set(rows) == {row.name for row in load_released().values() if row.group in ("paper", "retrained", "ti_lite")}
     for name in ("s6_960_retrained", "s6_640_ti_lite"):
         assert rows[name]["verdict"] == NOT_COMPARABLE and "not COCO" in rows[name]["note"]
@@ -286,10 +287,10 @@ def test_the_others_are_reported_apart(server, dataset, tmp_path, monkeypatch, c
     assert (written["s6_960_retrained"]["AP_path"], written["s6_960_retrained"]["AP_readme"]) == ("64.8", "63.7")
     assert "s6_960_retrained: 8 images at 64 px take about" in capsys.readouterr().out
     # kept while weights, data and settings are the same
-    released_runs.evaluate_apart(study, dataset, cache, base=base, progress=False)
+    runs.evaluate_apart(study, dataset, cache, base=base, progress=False)
     assert "take about" not in capsys.readouterr().out
     changed = replace(study, profile=replace(study.profile, evaluate=replace(study.profile.evaluate, nms_iou=0.5)))
-    released_runs.evaluate_apart(changed, dataset, cache, base=base, progress=False)
+    runs.evaluate_apart(changed, dataset, cache, base=base, progress=False)
     assert "s6_960_retrained: 8 images" in capsys.readouterr().out
 
 
@@ -300,7 +301,7 @@ def test_verdicts_need_coco_and_a_tenth_of_a_point(dataset, tmp_path, monkeypatc
 
     def line(ap: float, images: int = 2346, data=coco) -> dict:
         scores = {"AP": ap / 100, "AP50": 0.8, "images": images}
-        return released_runs._line(study, data, row, {"val": scores, "val_all": scores, "val_box": scores}, "")
+        return compare._line(study, data, row, {"val": scores, "val_all": scores, "val_box": scores}, "")
 
     assert line(64.71)["verdict"] == line(64.89)["verdict"] == line(64.9)["verdict"] == REPRODUCED
     assert line(64.69)["verdict"] == line(64.95)["verdict"] == NOT_REPRODUCED
@@ -312,21 +313,21 @@ def test_weights_of_another_model_or_size_are_no_run(server, dataset, tmp_path, 
     study = study_of(tmp_path / "results", monkeypatch)
     path = get_checkpoint(load_released()["s6_640_ti_lite"], tmp_path, server.address + "/", progress=False)
     with pytest.raises(StudyError, match=r"weights\.pt: variant is .*profiles\.yaml"):
-        released_runs.import_as_run(study.run("s6", 0), dataset, tmp_path / "run", path)
+        runs.import_as_run(study.run("s6", 0), dataset, tmp_path / "run", path)
     path = get_checkpoint(load_released()["s6_960"], tmp_path, server.address + "/", progress=False)
     with pytest.raises(StudyError, match=r"weights\.pt: input_size is 960"):
-        released_runs.import_as_run(study.run("s6", 0), dataset, tmp_path / "run", path)
+        runs.import_as_run(study.run("s6", 0), dataset, tmp_path / "run", path)
     assert not (tmp_path / "run").exists()
     other = replace(study, experiments=("s6_l1",))
     with pytest.raises(StudyError, match="s6_l1: no checkpoint of it was released"):
-        released_runs.import_runs(other, dataset, tmp_path)
+        runs.import_runs(other, dataset, tmp_path)
 
 
 def test_the_table_shows_both_numbers_and_a_dash(tmp_path):
     row = Released("a", "person", "A", 640, 64.8, 90.2, None, None, "", "folder", "last.pt", "")
     line = {"name": "a", "group": "person", "model": "A", "input_size": 640, "AP_path": 64.8, "AP_readme": None,
             "sha256": None, "state": "not reached: x"}
-    assert re.search(r"person detectors.*\n +a +640 +64\.8 +– +not reached: x", released.table([line]))
+    assert re.search(r"person detectors.*\n +a +640 +64\.8 +– +not reached: x", catalogue.table([line]))
     assert row.url("http://x/") == "http://x/folder/weights/last.pt"
     assert row.weights(tmp_path) == tmp_path / "a" / "weights.pt" and len(ANCHORS_PX) == 4
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from yolopose.complexity import CONVENTIONS
-from yolopose.measured import MAIN_CONVENTION
-from yolopose.results import read_csv
-from yolopose.stages import NOTEBOOKS, STAGES
+from yolopose.study.paper import CONVENTIONS, MAIN_CONVENTION
+from yolopose.utils.files import read_csv
+from yolopose.workflow.stages import NOTEBOOKS, STAGES
 
 REPO = Path(__file__).resolve().parents[1]
 EXACT = ("*/seed*/curve.csv", "*/seed*/metrics.json", "*/seed*/predictions.json.gz", "tables/*", "figures/*",
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "yolopose.run", *arguments]
+    return [sys.executable, "-m", "yolopose.workflow.run", *arguments]
 
 
 def run(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:

@@ -24,9 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.official_files import write_container
-from yolopose.errors import StudyError
-from yolopose.pickle_archive import Archive
-from yolopose.restricted_pickle import ALLOWED, MAX_DEPTH, Inert, load_inert
+from yolopose.released.pickle_archive import Archive
+from yolopose.released.restricted_pickle import ALLOWED, MAX_DEPTH, Inert, load_inert
+from yolopose.utils.errors import StudyError
 
 
 class Call:

@@ -10,20 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolopose import results
-from yolopose.errors import StudyError
-from yolopose.results import (
+from yolopose.utils import files
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import (
     atomic_write,
     config_hash,
     file_sha256,
-    git_state,
-    provenance,
     read_csv,
     read_json,
     write_csv,
     write_json,
     write_json_gz,
 )
+from yolopose.utils.provenance import git_state, provenance
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-10**9, 10**9) | FINITE | st.text(),
@@ -48,7 +47,7 @@ def test_failed_write_keeps_the_old_file_and_says_why(tmp_path, monkeypatch, num
     def fail(_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(results.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(StudyError, match=words) as caught:
         write_json(target, {"new": 2})
     assert str(target) in str(caught.value)

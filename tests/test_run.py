@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, notebook
-from yolopose import run, stages, status
-from yolopose.errors import StudyError
-from yolopose.execute import check_parameters, parameter_defaults
-from yolopose.lock import RESULTS_VARIABLE, holder, results_in_use, results_lock
-from yolopose.stages import resolve_target
+from yolopose.utils import cli
+from yolopose.utils.errors import StudyError
+from yolopose.utils.locks import RESULTS_VARIABLE, holder, results_in_use, results_lock
+from yolopose.workflow import run, stages, status
+from yolopose.workflow.execute import check_parameters, parameter_defaults
+from yolopose.workflow.stages import resolve_target
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -66,7 +67,7 @@ import sys
 from pathlib import Path
 from yolopose import stages
 stages.NOTEBOOKS = Path({str(books)!r})
-from yolopose.run import main
+from yolopose.workflow.run import main
 status = main(["reproduce", "--profile", "smoke", "--results", {str(results)!r}])
 heavy = {{"torch", "papermill", "pandas", "matplotlib", "cv2", "nbclient", "IPython"}} & set(sys.modules)
 sys.exit(status or (f"imported {{heavy}}" if heavy else 0))
@@ -203,7 +204,7 @@ def test_other_data_make_results_stale(books, results, executed, capsys):
 def test_a_new_generator_draws_the_data_again(books, results, executed, monkeypatch):
     assert command("reproduce", results=results) == 0
     executed.clear()
-    monkeypatch.setattr("yolopose.config.GENERATOR_VERSION", "the next one")
+    monkeypatch.setattr("yolopose.study.config.GENERATOR_VERSION", "the next one")
     assert command("reproduce", results=results) == 0
     assert executed == ["01_data"]
 
@@ -263,11 +264,11 @@ def test_a_full_disk_is_one_message_wherever_it_is_met(books, results, executed,
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(results / "somewhere"))
 
-    assert run.guarded(full) == 2
+    assert cli.guarded(full) == 2
     assert capsys.readouterr().err == (f"error: {results}/somewhere: no space left on the disk; free some and repeat "
                                        "the command, which then goes on\n")
     with monkeypatch.context() as patch:
-        patch.setattr("yolopose.lock.os.write", full)
+        patch.setattr("yolopose.utils.locks.os.write", full)
         with pytest.raises(StudyError, match="no space left on the disk"), results_lock(results, "x"):
             pytest.fail("the lock was taken without its note")
     assert holder(results) is None and not any(results.glob(".lock*"))
@@ -285,7 +286,7 @@ def test_a_stage_that_leaves_out_a_file_is_not_done(books, results, executed, ca
 def test_two_commands_do_not_work_on_the_same_results(books, results, executed, capsys):
     with results_lock(results, "make reproduce"):
         assert holder(results)["pid"] == os.getpid()
-        script = f"from yolopose.lock import results_lock\nwith results_lock({str(results)!r}, 'x'): pass"
+        script = f"from yolopose.utils.locks import results_lock\nwith results_lock({str(results)!r}, 'x'): pass"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO)
         assert "StudyError" in done.stderr
         assert f"`make reproduce` is at work there (process {os.getpid()}" in done.stderr
@@ -293,7 +294,7 @@ def test_two_commands_do_not_work_on_the_same_results(books, results, executed, 
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(results):
-    script = (f"import time\nfrom yolopose.lock import results_lock\nwith results_lock({str(results)!r}, 'x'):\n"
+    script = (f"import time\nfrom yolopose.utils.locks import results_lock\nwith results_lock({str(results)!r}, 'x'):\n"
               "    print('held', flush=True)\n    time.sleep(60)")
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPO)
     assert process.stdout.readline() == "held\n"
@@ -307,7 +308,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(results):
 
 def test_a_look_at_the_lock_does_not_stop_a_command(results):
     """``make status`` holds the lock for an instant; a command that starts just then waits for it."""
-    script = (f"import time\nfrom yolopose.lock import _acquire\nfrom pathlib import Path\n"
+    script = (f"import time\nfrom yolopose.utils.locks import _acquire\nfrom pathlib import Path\n"
               f"handle = _acquire(Path({str(results / '.lock')!r}), 0.0)\nprint('held', flush=True)\ntime.sleep(0.4)")
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPO)
     assert process.stdout.readline() == "held\n"

@@ -11,15 +11,31 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolopose import runtime, runtime_detector, runtime_timing
-from yolopose.checkpoints import save_weights
-from yolopose.config import EvaluateConfig, load_study, load_variants
+from yolopose.analysis import runtime, timing
+from yolopose.analysis.runtime import (
+    almost_free_rows,
+    best_of,
+    constant_rows,
+    measure_constant,
+    measure_runtime,
+    summarise_constant,
+    true_width_shares,
+)
+from yolopose.analysis.timing import (
+    PLANS,
+    Plan,
+    choose_tiles,
+    make_scenes,
+    median_interval,
+    quartiles,
+    seconds_of,
+    slope_interval,
+    take_turns,
+)
+from yolopose.models.checkpoints import save_weights
 from yolopose.models.yolov5 import build_model
-from yolopose.results import read_json
-from yolopose.runtime import almost_free_rows, constant_rows, measure_runtime, true_width_shares
-from yolopose.runtime_persons import best_of, measure_constant, summarise_constant
-from yolopose.runtime_scenes import choose_tiles, make_scenes
-from yolopose.runtime_timing import PLANS, Plan, median_interval, quartiles, seconds_of, slope_interval, take_turns
+from yolopose.study.config import EvaluateConfig, load_study, load_variants
+from yolopose.utils.files import read_json
 
 CPU = torch.device("cpu")
 TINY = Plan(("s6",), 128, 0.0, 2, 2, (0, 1, 5, 99), 2, 2)
@@ -77,8 +93,8 @@ def test_cases_take_turns_and_the_order_turns_round() -> None:
 
 def test_the_budget_ends_the_rounds_but_not_before_the_fewest(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(runtime_timing.time, "perf_counter", lambda: float(next(clock)))
-    assert len(take_turns([lambda: (0.0,)], budget_s=5, rounds=50)[0]) == runtime_timing.FEWEST_ROUNDS
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    assert len(take_turns([lambda: (0.0,)], budget_s=5, rounds=50)[0]) == timing.FEWEST_ROUNDS
 
 
 def test_a_gpu_is_waited_for_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +178,7 @@ def test_slopes_and_shares_by_hand() -> None:
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     monkeypatch.setitem(PLANS, "smoke", TINY)
-    monkeypatch.setattr(runtime_detector, "load_variants", lambda: {
+    monkeypatch.setattr(runtime, "load_variants", lambda: {
         name: replace(v, depth=0.1, width=0.1) for name, v in load_variants().items()})
     return load_study("smoke", results=tmp_path / "smoke", device="cpu")
 
@@ -210,7 +226,7 @@ def test_what_is_measured_and_what_is_kept(study) -> None:
 
 
 def test_pose_against_person(study, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    found = runtime_detector.measure_almost_free(TINY, CPU, tmp_path / "none.csv", progress=False)
+    found = runtime.measure_almost_free(TINY, CPU, tmp_path / "none.csv", progress=False)
     s6 = found["s6"]
     assert found["weights"] == "untrained" and s6["rounds"] == 2
     assert s6["pose"]["variant"] == "yolov5s6_pose" and s6["person"]["variant"] == "yolov5s6_person"
@@ -222,8 +238,8 @@ def test_pose_against_person(study, monkeypatch: pytest.MonkeyPatch, tmp_path) -
 
 
 def test_counts_at_hand_are_not_counted_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolopose import complexity
-    from yolopose.results import write_csv
+    from yolopose.analysis import complexity
+    from yolopose.utils.files import write_csv
 
     variant = load_variants()["yolov5s6_pose"]
     key = complexity.complexity_key(variant, 960, 17, 1.0)
@@ -231,13 +247,13 @@ def test_counts_at_hand_are_not_counted_again(tmp_path, monkeypatch: pytest.Monk
             for gmacs, convention in ((9.0, "conv"), (18.0, "fused_bias"))]
     write_csv(tmp_path / "complexity.csv", rows)
     monkeypatch.setattr(complexity, "complexity_rows", None)
-    assert runtime_detector._gmacs(variant, 640, tmp_path / "complexity.csv") == pytest.approx(18 * (640 / 960) ** 2)
+    assert runtime._gmacs(variant, 640, tmp_path / "complexity.csv") == pytest.approx(18 * (640 / 960) ** 2)
 
 
 def test_activations_of_untrained_models_do_not_vanish() -> None:
     """Denormal numbers would make the time that of the processor's slow path."""
     variant = replace(load_variants()["yolov5s6_pose"], width=0.1)
-    model = runtime_detector.untrained_model(variant, CPU)
+    model = runtime.untrained_model(variant, CPU)
     with torch.inference_mode():
         x = torch.rand(1, 3, 128, 128)
         for layer in list(model.model)[:12]:
@@ -246,7 +262,7 @@ def test_activations_of_untrained_models_do_not_vanish() -> None:
 
 
 def test_every_profile_has_a_plan_that_fits() -> None:
-    from yolopose.config import load_profiles
+    from yolopose.study.config import load_profiles
 
     assert set(PLANS) == set(load_profiles()) - {"checkpoints"}  # which times nothing
     for plan in PLANS.values():
@@ -263,8 +279,8 @@ def test_a_tile_keeps_the_thresholds_of_the_evaluation(tmp_path) -> None:
 
 
 def test_the_lock_is_held_while_writing(study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolopose.errors import StudyError
-    from yolopose.lock import results_in_use
+    from yolopose.utils.errors import StudyError
+    from yolopose.utils.locks import results_in_use
 
     with results_in_use(study.results_dir, "another"), pytest.raises(StudyError, match="another"):
         monkeypatch.setattr(runtime, "measure_almost_free", lambda *_: {"size_px": 1})

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from tests.coco_folder import make_folder
-from yolopose import scenes
-from yolopose.architecture import describe, write_architecture
-from yolopose.complexity import complexity_rows
-from yolopose.config import load_variants
+from yolopose.analysis import scenes
+from yolopose.analysis.architecture import describe, write_architecture
+from yolopose.analysis.complexity import complexity_rows
+from yolopose.analysis.matching import match_people
 from yolopose.data.coco import CocoDataset, load_dataset
-from yolopose.errors import StudyError
-from yolopose.figures import OPTIONS, save
-from yolopose.figures_architecture import block_name, layout
-from yolopose.figures_scenes import draw_architecture, draw_crowd, draw_outside
-from yolopose.matching import match_people
-from yolopose.results import read_json, write_json, write_json_gz
+from yolopose.report.figures.architecture import block_name, draw_architecture, layout
+from yolopose.report.figures.scenes import draw_crowd, draw_outside
+from yolopose.report.figures.style import OPTIONS, save
+from yolopose.study.config import load_variants
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json, write_json, write_json_gz
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_figure2_is_drawn_without_overlaps(tmp_path: Path, monkeypatch):
     rows = write_architecture(tmp_path)
     assert [row["part"] for row in rows][0] == "backbone" and sum(row["share (%)"] for row in rows) == pytest.approx(
         100, abs=0.3)
-    monkeypatch.setattr("yolopose.architecture.describe", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("yolopose.analysis.architecture.describe", lambda *_: pytest.fail("made again"))
     assert write_architecture(tmp_path) == rows
     blocks, height, _ = layout(read_json(tmp_path / "architecture.json"))
     assert len(blocks) == 33 + 8

@@ -15,7 +15,8 @@ import pytest
 
 from yolopose.data.coco import load_dataset
 from yolopose.data.schema import KeypointSchema
-from yolopose.scoring import (
+from yolopose.evaluation.coco_server.results_file import write_server_file
+from yolopose.evaluation.scoring import (
     KEYPOINT_METRICS,
     ImageScorer,
     SplitScorer,
@@ -24,7 +25,6 @@ from yolopose.scoring import (
     score_keypoints,
     scored,
 )
-from yolopose.server_file import write_server_file
 
 FAKE100 = (0.3721605920962963, 0.6363211676183651, 0.34809411054389316, 0.38376909707884893, 0.3861842165646891,
            0.514388489208633, 0.7338129496402878, 0.5035971223021583, 0.5081081081081081, 0.5215384615384615)
@@ -194,7 +194,7 @@ def crowd(images: int, people: int, found_each: int, seed: int = 0) -> tuple[dic
 
 @pytest.mark.parametrize("at_a_time", [1, 7, 1000])
 def test_image_by_image_gives_the_same_numbers(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yolopose.scoring.IMAGES_AT_A_TIME", at_a_time)
+    monkeypatch.setattr("yolopose.evaluation.scoring.IMAGES_AT_A_TIME", at_a_time)
     annotations, rows = crowd(40, 12, 30)
     ids, some = list(range(1, 41)), list(range(3, 31))
     scorer = SplitScorer(annotations, ids, some, SIGMA)

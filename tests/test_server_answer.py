@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tests import fabricated
-from yolopose.errors import StudyError
-from yolopose.lock import results_lock
-from yolopose.measured import load_results
-from yolopose.results import read_json, write_json
-from yolopose.server_answer import METRICS, main, put_answer, read_answer
-from yolopose.tables import build_tables
+from yolopose.evaluation.coco_server.answer import METRICS, main, put_answer, read_answer
+from yolopose.report.measured import load_results
+from yolopose.report.tables import build_tables
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json, write_json
+from yolopose.utils.locks import results_lock
 
 SCORES = dict(zip(METRICS, (0.629, 0.877, 0.694, 0.574, 0.711, 0.698, 0.913, 0.756, 0.64, 0.779), strict=True))
 STDOUT = """loading annotations into memory...

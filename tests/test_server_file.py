@@ -18,16 +18,17 @@ import pytest
 import torch
 
 from tests.coco_folder import make_folder
-from yolopose import json_stream, server_check, server_file
-from yolopose.config import EvaluateConfig, load_variants
 from yolopose.data.coco import load_dataset
-from yolopose.errors import StudyError
-from yolopose.evaluate import predict_split, stream_split
+from yolopose.evaluation import predictions
+from yolopose.evaluation.coco_server import check, results_file
+from yolopose.evaluation.coco_server.check import check_server_file
+from yolopose.evaluation.coco_server.results_file import main, read_image_ids, server_file_name, write_server_file
+from yolopose.evaluation.evaluate import predict_split, stream_split
+from yolopose.evaluation.scoring import score_boxes, score_keypoints
 from yolopose.models.yolov5 import build_model
-from yolopose.results import read_json, write_json_gz
-from yolopose.scoring import score_boxes, score_keypoints
-from yolopose.server_check import check_server_file
-from yolopose.server_file import main, read_image_ids, server_file_name, write_server_file
+from yolopose.study.config import EvaluateConfig, load_variants
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json, write_json_gz
 
 NAME = "person_keypoints_test-dev2017_s6_results"
 IDS = range(1, 20289)
@@ -137,7 +138,7 @@ def test_images_must_be_together(tmp_path: Path) -> None:
 
 
 def test_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_file, "MAX_JSON_BYTES", 2000)
+    monkeypatch.setattr(results_file, "MAX_JSON_BYTES", 2000)
     with pytest.raises(StudyError, match="keep fewer detections"):
         write_server_file(tmp_path / server_file_name("s6"), generated(10, 2))
     assert not list(tmp_path.iterdir())
@@ -271,7 +272,7 @@ def test_damage_inside_and_a_size_that_lies(tmp_path: Path) -> None:
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_check, "MAX_JSON_BYTES", 1 << 20)
+    monkeypatch.setattr(check, "MAX_JSON_BYTES", 1 << 20)
     path = make_zip(tmp_path, b"[" + b" " * (2 << 20) + b"]")
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("was opened"))
     (problem,) = check_server_file(path, IDS).problems
@@ -308,17 +309,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("size", [1, 7, 64, 1 << 20])
 def test_a_list_read_in_pieces_is_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Numbers, strings and characters of several bytes are cut anywhere."""
-    monkeypatch.setattr(json_stream, "CHUNK_BYTES", size)
+    monkeypatch.setattr(predictions, "CHUNK_BYTES", size)
     value = [12345, -1.5e-7, "ä,]\"", {"a": [1, {"b": None}]}, [], True]
     (tmp_path / "list.json").write_text(" " + json.dumps(value, ensure_ascii=False, indent=1) + "\n")
     with open(tmp_path / "list.json", "rb") as file:
-        assert list(json_stream.read_list(file, longest=50)) == value
+        assert list(predictions.read_list(file, longest=50)) == value
 
 
 def test_a_list_is_written_through(tmp_path: Path) -> None:
     for rows in ([], [{"a": 1.5}], list(generated(40, 60))):
         write_json_gz(tmp_path / "whole.json.gz", rows)
-        assert list(json_stream.written_through(tmp_path / "streamed.json.gz", iter(rows))) == rows
+        assert list(predictions.written_through(tmp_path / "streamed.json.gz", iter(rows))) == rows
         assert (tmp_path / "streamed.json.gz").read_bytes() == (tmp_path / "whole.json.gz").read_bytes()
         assert read_json(tmp_path / "streamed.json.gz") == rows
 
@@ -326,15 +327,15 @@ def test_a_list_is_written_through(tmp_path: Path) -> None:
 def test_a_list_that_is_not_read_to_its_end_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "list.json.gz"
     path.write_bytes(b"old")
-    rows = json_stream.written_through(path, [1, 2, 3])
+    rows = predictions.written_through(path, [1, 2, 3])
     assert next(rows) == 1
     rows.close()
     with pytest.raises(ValueError, match="not JSON compliant"):
-        list(json_stream.written_through(path, [1, float("nan")]))
+        list(predictions.written_through(path, [1, float("nan")]))
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
     blocked = tmp_path / "list.json.gz" / "below-a-file.json.gz"
     with pytest.raises(StudyError, match="below-a-file"):
-        list(json_stream.written_through(blocked, [1]))
+        list(predictions.written_through(blocked, [1]))
 
 
 def test_boxes_of_the_best_hundred_are_all_that_is_scored() -> None:
@@ -378,7 +379,7 @@ def test_memory_of_writing_and_checking_does_not_grow_with_the_images(tmp_path: 
         return lambda: write_server_file(path, generated(images, 30))
 
     def through(images: int) -> Any:
-        return lambda: sum(1 for _ in json_stream.written_through(path, generated(images, 30)))
+        return lambda: sum(1 for _ in predictions.written_through(path, generated(images, 30)))
 
     assert growth(writing(50), writing(200), bound) < bound
     assert growth(through(50), through(200), bound) < bound
@@ -386,7 +387,7 @@ def test_memory_of_writing_and_checking_does_not_grow_with_the_images(tmp_path: 
     for file, images in ((small, 50), (large, 200)):
         file.parent.mkdir()
         write_server_file(file, generated(images, 30))
-    bound += json_stream.CHUNK_BYTES * 4
+    bound += predictions.CHUNK_BYTES * 4
     assert growth(lambda: check_server_file(small, IDS), lambda: check_server_file(large, IDS), bound) < bound
 
 

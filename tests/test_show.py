@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.coco_folder import make_folder
-from yolopose import plots, show
-from yolopose.config import load_study
 from yolopose.data.coco import load_dataset
-from yolopose.errors import StudyError
+from yolopose.display import people, plots
+from yolopose.study.config import load_study
+from yolopose.utils.errors import StudyError
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +30,26 @@ def drawn(figure: Figure) -> np.ndarray:
 
 
 def test_a_choice_of_images_is_evenly_spread():
-    assert show.spread(list(range(100)), 5) == [0, 25, 50, 74, 99]
-    assert show.spread([3, 4], 5) == [3, 4] and show.spread([], 5) == []
+    assert people.spread(list(range(100)), 5) == [0, 25, 50, 74, 99]
+    assert people.spread([3, 4], 5) == [3, 4] and people.spread([], 5) == []
 
 
 def test_contact_sheet_shows_people_with_sides_in_their_colours(dataset):
-    figure = show.contact_sheet(dataset.train, count=4, columns=3)
+    figure = people.contact_sheet(dataset.train, count=4, columns=3)
     assert len(figure.axes) == 4
     lines = figure.axes[0].lines
     joints = [line for line in lines if line.get_marker() == "o"]
     limbs = [line for line in lines if line.get_marker() != "o"]
     assert len(joints) == 5 and len(limbs) == 2 * 3, "five labelled joints; two limbs and one, each with an edge"
     colours = [to_hex(joint.get_color()).upper() for joint in joints]
-    assert colours[1:3] == [show.LEFT, show.RIGHT]
+    assert colours[1:3] == [people.LEFT, people.RIGHT]
     assert [joint.get_fillstyle() for joint in joints[1:3]] == ["none", "full"], "the left eye is labelled but hidden"
     assert drawn(figure).std() > 10
 
 
 def test_augmentations_are_the_samples_that_training_sees(dataset, tmp_path):
     run = load_study("smoke", data=dataset.train.image_dir.parent).run("s6", 0)
-    first, second = (show.augmentations(dataset, run, count=2) for _ in range(2))
+    first, second = (people.augmentations(dataset, run, count=2) for _ in range(2))
     assert first.axes[0].images[0].get_array().shape == (run.input_size, run.input_size, 3)
     assert np.array_equal(first.axes[0].images[0].get_array(), second.axes[0].images[0].get_array())
 
@@ -58,7 +58,7 @@ def test_predictions_stand_below_the_truth_and_weak_ones_are_left_out(dataset):
     image = dataset.val.image_id(0)
     results = [{"image_id": image, "category_id": 1, "score": score, "bbox": [10, 20, 60, 80],
                 "keypoints": [40, 30, 0.9, 50, 28, 0.2, 30, 28, 0.01]} for score in (0.9, 0.1)]
-    figure = show.predictions(dataset.val, results, count=2)
+    figure = people.predictions(dataset.val, results, count=2)
     truth, found, nothing = figure.axes[0], figure.axes[2], figure.axes[3]
     assert len(truth.patches) == 2 and len(found.patches) == 1 and len(nothing.patches) == 0
     assert [t.get_text() for t in found.texts] == ["0.90"]
@@ -79,7 +79,7 @@ def test_pictures_of_photographs_go_into_a_notebook_as_jpeg(dataset, monkeypatch
 
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda data, raw: shown.append(data))
-    show.contact_sheet(dataset.train, count=2)._ipython_display_()
+    people.contact_sheet(dataset.train, count=2)._ipython_display_()
     assert list(shown[0]) == ["image/jpeg", "text/plain"]
 
 
@@ -88,9 +88,9 @@ def test_a_photo_is_read_upright(tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6  # turned by 90 degrees
     image.save(tmp_path / "me.jpg", exif=exif)
-    assert show.read_photo(tmp_path / "me.jpg").shape == (40, 20, 3)
+    assert people.read_photo(tmp_path / "me.jpg").shape == (40, 20, 3)
     Image.new("LA", (8, 6)).save(tmp_path / "grey.png")
-    assert show.read_photo(tmp_path / "grey.png").shape == (6, 8, 3)
+    assert people.read_photo(tmp_path / "grey.png").shape == (6, 8, 3)
 
 
 @pytest.mark.parametrize("name, content, words", [
@@ -102,7 +102,7 @@ def test_a_bad_photo_is_explained(tmp_path: Path, name, content, words):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(StudyError, match=words) as caught:
-        show.read_photo(tmp_path / name)
+        people.read_photo(tmp_path / name)
     assert f"PHOTO={tmp_path / name}" in str(caught.value)
 
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.lively import ABOUT, CFG, lively_model
-from yolopose import standalone
 from yolopose.data.letterbox import letterbox
-from yolopose.errors import StudyError
-from yolopose.export import export_model, export_network, run_alone
-from yolopose.export_parity import TorchModel
+from yolopose.export import standalone
+from yolopose.export.onnx import export_model, export_network, run_alone
+from yolopose.export.parity import TorchModel
+from yolopose.utils.errors import StudyError
 
 SCRIPT = Path(standalone.__file__)
 

@@ -13,18 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yolopose.data import synthetic
-from yolopose.data.synthetic import CATEGORY, SyntheticSpec, generate, render_image, render_scene
-from yolopose.data.synthetic_body import keypoints, person_patches
-from yolopose.data.synthetic_colours import side_colours
-from yolopose.data.synthetic_compose import DIFFICULTIES, compose
-from yolopose.data.synthetic_labels import crowd_annotation, outline, person_annotation, run_lengths
-from yolopose.data.synthetic_people import Drawn, Person, draw_person, sample_person
-from yolopose.data.synthetic_raster import Camera, Light, Patch, rasterise
-from yolopose.data.synthetic_skeleton import ARM_LIMITS, FAMILIES, LEG_LIMITS, Pose, Proportions, sample_pose, solve
-from yolopose.data.synthetic_statistics import dataset_statistics, statistics_table
-from yolopose.data.synthetic_wardrobe import sample_looks
-from yolopose.errors import StudyError
+from yolopose.analysis.dataset import dataset_statistics, statistics_table
+from yolopose.data.synthetic import generate as generator
+from yolopose.data.synthetic.body import keypoints, person_patches
+from yolopose.data.synthetic.compose import (
+    DIFFICULTIES,
+    compose,
+    crowd_annotation,
+    outline,
+    person_annotation,
+    run_lengths,
+)
+from yolopose.data.synthetic.generate import CATEGORY, SyntheticSpec, generate, render_image, render_scene
+from yolopose.data.synthetic.looks import sample_looks, side_colours
+from yolopose.data.synthetic.person import Drawn, Person, draw_person, sample_person
+from yolopose.data.synthetic.raster import Camera, Light, Patch, rasterise
+from yolopose.data.synthetic.skeleton import ARM_LIMITS, FAMILIES, LEG_LIMITS, Pose, Proportions, sample_pose, solve
+from yolopose.utils.errors import StudyError
 
 LIGHT = Light(np.array([0.0, -0.8, -0.6]), 0.5, 0.6)
 NAMES = CATEGORY["keypoints"]
@@ -77,7 +82,7 @@ def test_same_bytes_whatever_the_number_of_workers(small, tmp_path):
 def test_image_depends_on_seed_split_and_number_alone():
     one, more = (SyntheticSpec("near", 80, n, 1, 1, seed=4) for n in (5, 50))
     assert render_image(one, "train", 3) == render_image(more, "train", 3)
-    codes = {render_image(one, split, 0)[0] for split in synthetic.SPLITS}
+    codes = {render_image(one, split, 0)[0] for split in generator.SPLITS}
     codes.add(render_image(SyntheticSpec("near", 80, 5, 1, 1, seed=5), "train", 0)[0])
     assert len(codes) == 4
 
@@ -104,7 +109,7 @@ def test_layout_is_coco(small):
 def test_interrupted_generation_goes_on_where_it_was(small, tmp_path, monkeypatch):
     root, spec = small
     target = tmp_path / "resumed"
-    real, calls = synthetic._chunk, []
+    real, calls = generator._chunk, []
 
     def stops_midway(task):
         if len(calls) == 1:
@@ -114,15 +119,15 @@ def test_interrupted_generation_goes_on_where_it_was(small, tmp_path, monkeypatc
         calls.append(task[2:])
         return real(task)
 
-    monkeypatch.setattr(synthetic, "_chunk", stops_midway)
+    monkeypatch.setattr(generator, "_chunk", stops_midway)
     with pytest.raises(KeyboardInterrupt):
         generate(target, spec, workers=1, progress=False)
     assert not target.exists() and (tmp_path / "resumed.partial").exists()
     later = []
-    monkeypatch.setattr(synthetic, "_chunk", lambda task: (later.append(task[2:]), real(task))[1])
+    monkeypatch.setattr(generator, "_chunk", lambda task: (later.append(task[2:]), real(task))[1])
     generate(target, spec, workers=1, progress=False)
     assert calls == [("train", 0)] and ("train", 0) not in later
-    assert len(later) == len(synthetic._jobs(spec)) - 1 > 0
+    assert len(later) == len(generator._jobs(spec)) - 1 > 0
     assert hashes(target) == hashes(root)
     assert not (tmp_path / "resumed.partial").exists()
 
@@ -151,7 +156,7 @@ def test_disk_errors_name_folder_and_remedy(tmp_path, monkeypatch, code, words):
     def fails(task):
         raise OSError(code, "refused")
 
-    monkeypatch.setattr(synthetic, "_chunk", fails)
+    monkeypatch.setattr(generator, "_chunk", fails)
     with pytest.raises(StudyError, match=words) as caught:
         generate(tmp_path / "data", SyntheticSpec("near", 64, 2, 0, 0), workers=1, progress=False)
     assert "data.partial" in str(caught.value) and "choose" in str(caught.value)
@@ -170,7 +175,7 @@ def test_fingerprint_follows_spec_and_generator(monkeypatch):
     others = [SyntheticSpec("coco", 128, 1, 1, 1), SyntheticSpec("near", 128, 1, 1, 1, seed=1)]
     assert len({s.fingerprint() for s in (spec, *others)}) == 3
     old = spec.fingerprint()
-    monkeypatch.setattr(synthetic, "GENERATOR_VERSION", "another")
+    monkeypatch.setattr(generator, "GENERATOR_VERSION", "another")
     assert spec.fingerprint() != old
 
 
@@ -386,7 +391,7 @@ def test_statistics_of_two_known_persons():
 
 
 def test_stored_coco_numbers_are_the_oracles(shared):
-    from yolopose.config import STUDY
+    from yolopose.study.config import STUDY
 
     file = shared / "oracles" / "coco-val2017-reconstructed" / "person_keypoints_val2017_reconstructed.json"
     stored = json.loads((STUDY / "coco_val_statistics.json").read_text())
@@ -395,7 +400,7 @@ def test_stored_coco_numbers_are_the_oracles(shared):
 
 def test_coco_difficulty_resembles_coco():
     """Loose: 150 images; the table in the notebook shows the numbers of a real data set side by side."""
-    from yolopose.config import STUDY
+    from yolopose.study.config import STUDY
 
     coco = json.loads((STUDY / "coco_val_statistics.json").read_text())
     images, annotations = [], []
@@ -419,9 +424,9 @@ def test_workers_start_after_opencv_has_used_threads(tmp_path, work):
     """A forked worker that touches OpenCV's thread pool waits for threads that only its parent has."""
     generate(tmp_path / "old", SyntheticSpec("near", 64, 40, 4, 4), workers=1, progress=False)
     script = ("import sys, cv2, numpy as np; from pathlib import Path; root = Path(sys.argv[1])\n"
-              "from yolopose.config import load_study; from yolopose.data.coco import load_dataset\n"
+              "from yolopose.study.config import load_study; from yolopose.data.coco import load_dataset\n"
               "from yolopose.data.loader import TrainLoader\n"
-              "from yolopose.data.synthetic import SyntheticSpec, generate\n"
+              "from yolopose.data.synthetic.generate import SyntheticSpec, generate\n"
               "run = load_study('smoke').run('s6', 0)\n"
               "cv2.setNumThreads(2); cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 2)\n" + work)
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=60)

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from tests import fabricated
-from yolopose import report
-from yolopose.claims import load_claims
-from yolopose.compare import NOT_RUN, REPRODUCED, same_digits
-from yolopose.errors import StudyError
-from yolopose.figures import SPECS, measured_points, paper_points, write_figures
-from yolopose.figures_labels import line_samples, place_labels
-from yolopose.fingerprints import fingerprint
-from yolopose.measured import fingerprint_note, load_reference, load_results
-from yolopose.report import readme_claims_table, write_report
-from yolopose.report_html import markdown_to_html, number_text, statistics_rows
-from yolopose.results import read_csv, read_json, write_csv, write_json
-from yolopose.stages import STAGES, resolve_target
-from yolopose.tables import FUSED_BIAS_NOTE, build_tables, conventions_note, write_tables
-from yolopose.tables_format import Column, Table, groups, latex_escape, to_csv, to_html, to_latex, to_markdown
+from yolopose.report import page
+from yolopose.report.claims import load_claims
+from yolopose.report.compare import NOT_RUN, REPRODUCED, same_digits
+from yolopose.report.figures.accuracy import SPECS, measured_points, paper_points
+from yolopose.report.figures.style import line_samples, place_labels
+from yolopose.report.figures.write import write_figures
+from yolopose.report.html import markdown_to_html, number_text, statistics_rows
+from yolopose.report.layout import Column, Table, groups, latex_escape, to_csv, to_html, to_latex, to_markdown
+from yolopose.report.measured import fingerprint_note, load_reference, load_results
+from yolopose.report.page import readme_claims_table, write_report
+from yolopose.report.tables import FUSED_BIAS_NOTE, build_tables, conventions_note, write_tables
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv, read_json, write_csv, write_json
+from yolopose.workflow.stages import STAGES, fingerprint, resolve_target
 
 MINI = {"s6": 50.0, "m6": 58.0, "l6": 66.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
 NOWHERE = Path("no-reference")
@@ -243,7 +243,7 @@ def test_points_of_the_reference_are_named_in_the_title(tmp_path: Path, comparab
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from yolopose.figures import draw
+    from yolopose.report.figures.accuracy import draw
 
     results = load_results(fabricated.study(tmp_path / "r", {"s6": 87.0}, comparable=comparable, images=2346))
     for from_reference in (False, True):
@@ -260,7 +260,7 @@ def test_labels_never_overlap(tmp_path: Path, scale: str, monkeypatch: pytest.Mo
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from yolopose import figures
+    from yolopose.report.figures import accuracy, style
 
     options = {"profile": "paper", "comparable": True, "images": 2346} if scale == "full" else {}
     results = None
@@ -268,10 +268,10 @@ def test_labels_never_overlap(tmp_path: Path, scale: str, monkeypatch: pytest.Mo
         scores = {"s6": 87.3, "m6": 89.0, "l6": 90.4} if scale == "full" else MINI
         results = load_results(fabricated.study(tmp_path / "r", scores, test_dev=50.0, **options))
     boxes = []
-    monkeypatch.setattr(figures, "place_labels", lambda *a, **k: boxes.append(place_labels(*a, **k)))
-    with plt.rc_context(figures.OPTIONS):
+    monkeypatch.setattr(accuracy, "place_labels", lambda *a, **k: boxes.append(place_labels(*a, **k)))
+    with plt.rc_context(style.OPTIONS):
         for spec in SPECS:
-            plt.close(figures.draw(spec, results))
+            plt.close(accuracy.draw(spec, results))
     assert len(boxes) == (6 if scale == "reduced" else 3 + (scale == "full"))
     for placed in boxes:
         for i, one in enumerate(placed):
@@ -405,15 +405,15 @@ def test_readme_table_lists_decided_claims(mini: Path) -> None:
 def test_readme_is_refreshed_between_its_marks(mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# Title\n<!-- claims: begin -->\noutdated\n<!-- claims: end -->\nrest\n")
-    assert report.main(["--readme", str(readme), str(mini)]) == 0
+    assert page.main(["--readme", str(readme), str(mini)]) == 0
     text = readme.read_text()
     assert text.startswith("# Title\n<!-- claims: begin -->\n") and text.endswith("<!-- claims: end -->\nrest\n")
     assert "| C01 |" in text and "outdated" not in text
     readme.write_text("no marks")
-    assert report.main(["--readme", str(readme), str(mini)]) == 2
+    assert page.main(["--readme", str(readme), str(mini)]) == 2
     assert "claims: begin" in capsys.readouterr().err and readme.read_text() == "no marks"
-    assert report.main([str(mini)]) == 0 and (mini / "report.html").is_file()
-    assert report.main(["--readme", str(tmp_path / "none.md"), str(mini)]) == 2
+    assert page.main([str(mini)]) == 0 and (mini / "report.html").is_file()
+    assert page.main(["--readme", str(tmp_path / "none.md"), str(mini)]) == 2
 
 
 def test_markdown_subset() -> None:

@@ -15,17 +15,16 @@ import pytest
 import torch
 
 from tests.coco_folder import make_folder
-from yolopose.checkpoints import load_state, load_weights, save_state, transfer_weights
-from yolopose.config import RunConfig, TrainConfig, load_study, load_variants
 from yolopose.data.coco import CocoDataset, load_dataset
-from yolopose.errors import StudyError
-from yolopose.freshness import check_fresh
-from yolopose.models.anchors import best_possible_recall, fit_anchors
+from yolopose.models.checkpoints import load_state, load_weights, save_state, transfer_weights
 from yolopose.models.yolov5 import build_model
-from yolopose.optim import BIAS, ExponentialMovingAverage, Schedule, build_optimizer
-from yolopose.recipe import run_gains
-from yolopose.results import read_csv, read_json
-from yolopose.train import Trainer
+from yolopose.study.config import RunConfig, TrainConfig, load_study, load_variants
+from yolopose.study.freshness import check_fresh
+from yolopose.training.optim import BIAS, ExponentialMovingAverage, Schedule, build_optimizer
+from yolopose.training.recipe import best_possible_recall, fit_anchors, run_gains
+from yolopose.training.trainer import Trainer
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv, read_json
 
 CPU = torch.device("cpu")
 
@@ -90,7 +89,7 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(dataset, tmp_path):
 def test_killed_process_resumes(dataset, tmp_path):
     """SIGKILL at some moment of a real process; what it leaves can be gone on from."""
     script = ("import sys, torch; from pathlib import Path; from tests.test_train import tiny_run; "
-              "from yolopose.data.coco import load_dataset; from yolopose.train import Trainer; "
+              "from yolopose.data.coco import load_dataset; from yolopose.training.runs import Trainer; "
               "Trainer(tiny_run(6), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), torch.device('cpu'), "
               "checkpoint_seconds=0).fit()")
     root = Path(dataset.train.image_dir).parent
@@ -113,7 +112,7 @@ def test_a_full_disk_loses_minutes_not_the_run(dataset, tmp_path, monkeypatch):
     """The disk fills up while a checkpoint is written; with room again the run ends as if nothing had happened."""
     import errno
 
-    import yolopose.checkpoints as checkpoints
+    import yolopose.models.checkpoints as checkpoints
 
     run, save, calls = tiny_run(), torch.save, []
     Trainer(run, dataset, tmp_path / "whole", CPU).fit()
@@ -135,7 +134,7 @@ def test_a_full_disk_loses_minutes_not_the_run(dataset, tmp_path, monkeypatch):
 
 
 def test_scores_of_other_weights_do_not_survive_a_new_training(tmp_path):
-    from yolopose.train import clear_outputs
+    from yolopose.training.runs import clear_outputs
 
     for name in ("metrics.json", "predictions.json.gz", "x_results.zip", ".checkpoint.pt.123", "checkpoint.pt"):
         (tmp_path / name).write_text("x")
@@ -151,7 +150,7 @@ def test_detector_of_another_width_is_refused():
 
 
 def test_anchors_that_reach_too_few_boxes_are_refused(dataset):
-    from yolopose.recipe import choose_anchors
+    from yolopose.training.recipe import choose_anchors
 
     with pytest.raises(StudyError, match=r"train.anchors: coco anchors match only .* set anchors: auto"):
         choose_anchors(tiny_run(anchor_threshold=1.01), dataset)
@@ -166,11 +165,11 @@ def test_checkpoint_of_another_configuration_is_refused(dataset, tmp_path):
 
 def test_stale_result_is_named_with_what_changed(dataset, tmp_path):
     Trainer(tiny_run(1), dataset, tmp_path, CPU).fit()
-    check_fresh(tiny_run(1), dataset, tmp_path)
+    check_fresh(tiny_run(1), dataset.fingerprint, tmp_path)
     with pytest.raises(StudyError, match=r"run.json: was made by another configuration \(train.lr: 0.01 → 0.5\)"):
-        check_fresh(tiny_run(1, lr=0.5), dataset, tmp_path)
+        check_fresh(tiny_run(1, lr=0.5), dataset.fingerprint, tmp_path)
     with pytest.raises(StudyError, match="data fingerprint"):
-        check_fresh(tiny_run(1), replace(dataset, fingerprint="other"), tmp_path)
+        check_fresh(tiny_run(1), "other", tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(dataset, tmp_path):
@@ -264,7 +263,7 @@ def test_anchors_fit_what_they_are_fitted_to():
 
 @pytest.mark.parametrize("name", ["yolov5s6_pose", "yolov5s6_pose_faithful"])
 def test_mean_pose_prior_is_what_an_empty_head_predicts(name):
-    from yolopose.decode import decode
+    from yolopose.models.decode import decode
 
     model = build_model(load_variants()[name], 3, 0.125)
     for parameter in model.detect.parameters():
@@ -281,7 +280,7 @@ def test_mean_pose_prior_is_what_an_empty_head_predicts(name):
 @pytest.mark.parametrize(("profile", "size"), [("gpu", 320), ("paper", 960)])
 def test_full_scale_profiles_take_a_step_at_true_width(profile, size, tmp_path_factory, tmp_path):
     """What no CPU trains to the end: the profile's own recipe, width and input size on a few drawn images."""
-    from yolopose.data.synthetic import SyntheticSpec, generate
+    from yolopose.data.synthetic.generate import SyntheticSpec, generate
 
     root = tmp_path_factory.mktemp("drawn") / "coco"
     generate(root, SyntheticSpec("coco", 640, train=8, val=2, test_dev=1), workers=1, progress=False)

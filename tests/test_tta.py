@@ -12,29 +12,32 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.coco_folder import make_folder
-from yolopose import tta_evaluate
-from yolopose.checkpoints import load_weights, save_weights
-from yolopose.config import EvaluateConfig, load_study, load_variants
 from yolopose.data.coco import load_dataset
-from yolopose.decode import Poses, cell_indices, decode
-from yolopose.errors import StudyError
-from yolopose.evaluate import predict_split
-from yolopose.models.heads import Detect
-from yolopose.models.yolov5 import build_model
-from yolopose.results import file_sha256, read_json, write_json
-from yolopose.tta import (
+from yolopose.evaluation import tta
+from yolopose.evaluation.evaluate import predict_split
+from yolopose.evaluation.tta import (
+    BOTH,
+    COLOUR_MODES,
+    MODES,
     SCALES,
     Mode,
     average,
     consensus,
     cost_factor,
+    evaluate_tta,
     find_poses,
     merge_views,
     predict_views,
     unmirror,
     view_side,
 )
-from yolopose.tta_evaluate import BOTH, COLOUR_MODES, MODES, evaluate_tta
+from yolopose.models.checkpoints import load_weights, save_weights
+from yolopose.models.decode import Poses, cell_indices, decode
+from yolopose.models.heads import Detect
+from yolopose.models.yolov5 import build_model
+from yolopose.study.config import EvaluateConfig, load_study, load_variants
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256, read_json, write_json
 
 CPU = torch.device("cpu")
 CFG = EvaluateConfig()
@@ -318,14 +321,14 @@ def test_the_file_holds_every_mode_and_is_not_measured_twice(study, dataset, mon
     assert record["flip_valid"] and record["flip_reason"] == "" and record["settings"]["images"] == 8
     assert {"git", "packages", "hardware", "weights_sha256"} <= set(record)
 
-    monkeypatch.setattr(tta_evaluate, "measure_tta", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(tta, "measure_tta", lambda *_: pytest.fail("measured again"))
     assert evaluate_tta(study, dataset, resamples=20) == rows
 
 
 def test_other_weights_or_settings_are_measured_again(study, dataset, monkeypatch):
     evaluate_tta(study, dataset, max_images=2, resamples=5)
     calls = []
-    monkeypatch.setattr(tta_evaluate, "measure_tta", lambda *a: calls.append(a) or {"settings": a[-1], "modes": []})
+    monkeypatch.setattr(tta, "measure_tta", lambda *a: calls.append(a) or {"settings": a[-1], "modes": []})
     evaluate_tta(study, dataset, max_images=3, resamples=5)
     with open(study.run_dir("s6", 0) / "run.json") as file:
         record = read_json(file.name)

@@ -6,10 +6,7 @@ import shutil
 
 import pytest
 
-from yolopose.errors import StudyError
-from yolopose.measured import PAPER_DIR
-from yolopose.results import read_csv
-from yolopose.tta_audit import (
+from yolopose.report.audit import (
     COLUMNS,
     FAILS,
     HOLDS,
@@ -20,6 +17,9 @@ from yolopose.tta_audit import (
     summary,
     write_audit,
 )
+from yolopose.report.measured import PAPER_DIR
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv
 
 
 @pytest.fixture(scope="module")

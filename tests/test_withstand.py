@@ -20,19 +20,20 @@ import torch
 import yolopose.data.loader as loaders
 from tests.coco_folder import make_folder
 from tests.test_train import CPU, files, tiny_run
-from yolopose.checkpoints import load_state
-from yolopose.config import load_study
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.data.loader import TrainLoader
-from yolopose.decode import Poses
-from yolopose.errors import StudyError
-from yolopose.json_stream import written_through
-from yolopose.launch import chosen_runs, claimed, number_of_processes, run_name, study_options
-from yolopose.lock import results_lock
-from yolopose.results import write_json
-from yolopose.spool import PoseSpool, as_coco_results
-from yolopose.trainer import Trainer
-from yolopose.withstand import Terminated, gradient_norm, mend_statistics, mixed_hardware
+from yolopose.evaluation.predictions import PoseSpool, as_coco_results, written_through
+from yolopose.models.checkpoints import load_state
+from yolopose.models.decode import Poses
+from yolopose.study.config import load_study
+from yolopose.training.launch import number_of_processes, study_options
+from yolopose.training.runs import chosen_runs, claimed, run_name
+from yolopose.training.state import Terminated, gradient_norm, mend_statistics
+from yolopose.training.trainer import Trainer
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import write_json
+from yolopose.utils.locks import results_lock
+from yolopose.utils.provenance import mixed_hardware
 
 REPO = Path(__file__).parents[1]
 
@@ -217,7 +218,7 @@ def test_sigterm_writes_a_checkpoint_and_resumes_exactly(dataset, tmp_path, step
 
 def test_a_process_ends_with_143(dataset, tmp_path):
     script = ("import sys, torch; from pathlib import Path; from tests.test_train import tiny_run; "
-              "from yolopose.data.coco import load_dataset; from yolopose.trainer import Trainer; "
+              "from yolopose.data.coco import load_dataset; from yolopose.training.trainer import Trainer; "
               "Trainer(tiny_run(400, workers=1), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), "
               "torch.device('cpu')).fit()")
     root = Path(dataset.train.image_dir).parent
@@ -330,7 +331,7 @@ def test_a_run_that_moves_to_other_hardware_says_so(dataset, tmp_path, monkeypat
     ask_after(trainer, 2)
     with pytest.raises(Terminated):
         trainer.fit()
-    monkeypatch.setattr("yolopose.trainer.device_words", lambda device, world: "cuda: NVIDIA H200")
+    monkeypatch.setattr("yolopose.utils.provenance.device_words", lambda device, world: "cuda: NVIDIA H200")
     moved = Trainer(tiny_run(1), dataset, tmp_path, CPU)
     assert "goes on on cuda: NVIDIA H200; run.json names both" in capsys.readouterr().out
     used = moved.fit()["train"]["hardware"]
@@ -442,4 +443,4 @@ def test_make_runs_lists_every_run(tmp_path):
                           capture_output=True, text=True, check=True)
     commands = [line for line in done.stdout.splitlines() if line.startswith("srun --gres=gpu:1 ")]
     assert len(commands) == len(load_study("smoke", results=tmp_path).runs())
-    assert sum("-m yolopose.launch run s6/seed0 --profile smoke" in command for command in commands) == 1
+    assert sum("-m yolopose.training.launch run s6/seed0 --profile smoke" in command for command in commands) == 1

@@ -1,3 +1,1 @@
-"""A reproducibility study of YOLO-Pose (Maji et al., 2022)."""
-
-__version__ = "0.1.0"
+"""Reproducibility study of YOLO-Pose (Maji et al., 2022)."""

@@ -18,15 +18,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from yolopose.config import RunConfig
-from yolopose.data import before_forking
 from yolopose.data.augment import Sample, augment, encode_targets, epoch_order, sample_generator
-from yolopose.data.coco import CocoSplit
+from yolopose.data.coco import CocoSplit, SampleStore
 from yolopose.data.letterbox import Letterbox, letterbox
 from yolopose.data.schema import KeypointSchema
-from yolopose.data.store import SampleStore
-from yolopose.distributed import SINGLE, World
-from yolopose.errors import DamagedImage, StudyError
+from yolopose.study.config import RunConfig
+from yolopose.utils.distributed import SINGLE, World, before_forking
+from yolopose.utils.errors import DamagedImage, StudyError
 
 WORKER_RESTARTS = 3  # of one loader; after that the machine has a lasting problem
 SUBSTITUTES = 50  # tries to make a sample (of four images in a mosaic) without a damaged one

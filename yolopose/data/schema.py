@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from yolopose.errors import StudyError
+from yolopose.utils.errors import StudyError
 
 KEYPOINT_FACTS = Path(__file__).resolve().parents[1] / "study" / "keypoints.yaml"
 

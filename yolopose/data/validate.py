@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from yolopose.errors import StudyError
+from yolopose.utils.errors import StudyError
 
 SHOWN = 5  # offenders named for each kind of problem
 BOX_TOLERANCE = 1.0  # px; COCO's boxes overshoot the image by fractions of a pixel

@@ -7,12 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from yolopose.config import Variant
 from yolopose.models.heads import Detect
 from yolopose.models.layers import C3, SPP, Concat, Conv, ConvFocus, Focus
+from yolopose.study.config import Variant
 
 STRIDES = (8, 16, 32, 64)
-
 # YOLOv5's P6 anchors for COCO, (w, h) in px (reference §3).
 COCO_ANCHORS_PX = (
     ((19, 27), (44, 40), (38, 94)),
@@ -20,7 +19,6 @@ COCO_ANCHORS_PX = (
     ((140, 301), (303, 264), (238, 542)),
     ((436, 615), (739, 380), (925, 792)),
 )
-
 # (inputs, kind, nominal channels, kernel or repeats, stride or shortcut); an input -1 is the previous layer's output.
 LAYERS: tuple[tuple, ...] = (
     ((-1,), "focus", 64, 3, 1),

@@ -1,1 +1,1 @@
-"""Study definitions as data: variants, experiments, profiles, keypoint schemas."""
+"""The study as data: YAML rows, the configuration of one run, constants of the paper. Neither torch nor results live here."""

@@ -1,0 +1,1 @@
+"""What make bench measures on this machine. Nothing in yolopose imports it."""

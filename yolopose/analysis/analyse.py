@@ -1,0 +1,96 @@
+"""What is measured of trained runs beyond their scores: joints, grouping, test-time augmentation, run time, ablations.
+
+Each analysis keeps what it has done; see its own module for what it writes.
+
+One trained model tested at every input size of its profile, beside Table 4's models trained at each (paper §4.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from yolopose.analysis.ablations import write_ablations
+from yolopose.analysis.joints import write_joints_of_study
+from yolopose.analysis.runtime import almost_free_rows, constant_rows, measure_runtime
+from yolopose.analysis.scenes import write_scenes
+from yolopose.data.coco import CocoDataset
+from yolopose.evaluation.evaluate import predict_split
+from yolopose.evaluation.scoring import score_keypoints
+from yolopose.evaluation.tta import MAX_IMAGES as TTA_IMAGES
+from yolopose.evaluation.tta import evaluate_tta
+from yolopose.models.checkpoints import load_weights
+from yolopose.study.config import Study
+from yolopose.utils.distributed import select_device
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json, write_json
+from yolopose.utils.locks import results_in_use
+from yolopose.utils.provenance import provenance
+
+ANALYSES = ("joints", "tta", "sizes", "scenes", "almost_free", "constant", "ablations")
+FILE = "sizes.json"
+MAX_IMAGES = 500  # of val with keypoints, at a reduced scale
+
+
+def analyse(study: Study, dataset: CocoDataset) -> dict[str, list[dict[str, Any]]]:
+    """Make every analysis of a study whose runs are trained and scored.
+
+    A set of ablations gets the joints and the comparison of its experiments; released weights the joints and the
+    scenes; the main study all the rest.
+
+    Returns:
+        Rows to show by the names of :data:`ANALYSES`; none for an analysis that does not belong to the set.
+
+    Raises:
+        StudyError: as the analyses do.
+    """
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ANALYSES}
+    found["joints"] = write_joints_of_study(study, dataset)
+    if study.ablations:
+        found["ablations"] = write_ablations(study, dataset)
+        return found
+    found["scenes"] = write_scenes(study, dataset)
+    if study.released:
+        return found
+    found["tta"] = evaluate_tta(study, dataset, max_images=None if study.profile.comparable else TTA_IMAGES)
+    found["sizes"] = score_sizes(study, dataset)
+    runtime = measure_runtime(study, dataset)
+    return found | {"almost_free": almost_free_rows(runtime), "constant": constant_rows(runtime)}
+
+
+def score_sizes(study: Study, dataset: CocoDataset, experiment: str = "s6") -> list[dict[str, Any]]:
+    """Score the first seed of an experiment on val at each of the profile's sizes; writes ``sizes.json`` beside its
+    ``metrics.json``, and reads it where it is of the same weights, data and settings.
+
+    Returns:
+        One row per size: the paper's and this profile's in px, whether it was trained at it, AP and AP50 as fractions.
+
+    Raises:
+        StudyError: the experiment is not trained.
+    """
+    import torch
+
+    run = study.run(experiment, study.seeds[0])
+    run_dir = study.run_dir(experiment, run.seed)
+    if not (run_dir / "run.json").is_file():
+        raise StudyError(f"{run_dir / 'run.json'}: not found; testing across sizes needs a trained {experiment}: "
+                         "make train")
+    shown = dataset.val.with_keypoints()[:None if run.comparable else MAX_IMAGES]
+    settings = {"weights_sha256": read_json(run_dir / "run.json")["weights_sha256"], "images": len(shown),
+                "data_fingerprint": dataset.fingerprint, "sizes": {str(k): v for k, v in study.profile.sizes.items()},
+                "evaluate": asdict(run.evaluate)}
+    path = run_dir / FILE
+    record = read_json(path) if path.is_file() else {}
+    if record.get("settings") != settings:
+        with results_in_use(study.results_dir, "score_sizes"):
+            device = select_device(study.device)
+            model = load_weights(run_dir / "weights.pt")[0].fuse().to(device, memory_format=torch.channels_last)
+            split, rows = dataset.val.subset(shown), []
+            for paper_px, px in sorted(study.profile.sizes.items()):
+                found = predict_split(model, split, px, run.evaluate, device, 0, f"{experiment} at {px} px")
+                scores = score_keypoints(split.annotations, found, split.image_ids(), dataset.schema.sigmas)
+                rows.append({"paper_px": paper_px, "px": px, "trained_here": px == run.input_size,
+                             "AP": scores["AP"], "AP50": scores["AP50"]})
+            record = {"settings": settings, "rows": rows, **provenance()}
+            write_json(path, record)
+    return record["rows"]

@@ -1,0 +1,154 @@
+"""What Figure 2 draws: every numbered module of the real network with its output's shape, parameters and GMACs.
+
+The modules run once on torch's meta device, which computes shapes and nothing else, so that a 960 px forward takes no
+time. Multiply-accumulates are those of convolutions, the ``conv`` convention of ``complexity.py``, whose total they
+equal; parameters are those of the fused network.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolopose.models.layers import C3, Conv
+from yolopose.models.yolov5 import HEAD_INPUTS, LAYERS, STRIDES, YOLOPose, build_model, count_parameters
+from yolopose.study.config import load_variants, nearest
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import config_hash, read_json, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONVENTION = "conv"
+VERSION = 1  # of the file's layout
+# Numbered modules of the backbone and of PANet's way up (to finer maps); the rest is its way down, and the head.
+BACKBONE, UP = range(12), range(12, 24)
+
+
+def conv_macs(conv: nn.Conv2d, output: Tensor) -> int:
+    """Multiply-accumulates of one convolution: one for each weight of a filter and each element of the output."""
+    height, width = conv.kernel_size
+    return output.numel() * (conv.in_channels // conv.groups) * height * width
+
+
+def trace_modules(model: YOLOPose, input_size: int) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """MACs of every convolution and output shape of every module that gives one map, by the module's name.
+
+    Args:
+        model: in eval mode; it is left on the meta device, without weights.
+        input_size: side of the square image in px, a multiple of 64.
+
+    Returns:
+        MACs by convolution, and (C, H, W) by module.
+    """
+    import torch
+    from torch import nn
+
+    macs: dict[str, int] = {}
+    shapes: dict[str, list[int]] = {}
+
+    def record(name: str, module: nn.Module, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            shapes[name] = list(output.shape[1:])
+            if isinstance(module, nn.Conv2d):
+                macs[name] = macs.get(name, 0) + conv_macs(module, output)
+
+    hooks = [m.register_forward_hook(lambda m, _, out, name=name: record(name, m, out))
+             for name, m in model.named_modules()]
+    try:
+        with torch.no_grad():
+            model.to("meta")(torch.zeros(1, 3, input_size, input_size, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return macs, shapes
+
+
+def describe(variant_name: str = "yolov5s6_pose", input_size: int = 960, num_keypoints: int = 17,
+             width_factor: float = 1.0) -> dict[str, Any]:
+    """The network as numbers.
+
+    Args:
+        variant_name: a row of ``study/variants.yaml``.
+        input_size: px, a multiple of 64.
+        num_keypoints: K; a person detector has none.
+        width_factor: multiplies all widths.
+
+    Returns:
+        ``variant``, ``input_size``, ``num_keypoints``, ``width_factor``, ``convention``; ``gmacs`` and ``params_m`` of
+        all; ``layers``: number, kind, inputs (numbers), part (backbone, up, down), stride, shape (C, H, W), repeats (of
+        a C3's bottlenecks), kernel and step of a convolution, gmacs, params_m; ``heads``, one for each scale: level
+        ("P3"), stride, input (number), ``box`` and ``keypoints`` with shape (A × outputs, H, W), gmacs, params_m and
+        convolutions (``keypoints`` is ``None`` for a person detector); ``parts``: gmacs and params_m of backbone, up,
+        down, box and keypoints.
+
+    Raises:
+        StudyError: no such variant, or a size that is not a positive multiple of 64.
+    """
+    variants = load_variants()
+    if variant_name not in variants:
+        raise StudyError(f"architecture: variant {variant_name!r} does not exist; {nearest(variant_name, variants)}")
+    if input_size <= 0 or input_size % STRIDES[-1]:
+        raise StudyError(f"architecture: input_size {input_size} px is not a positive multiple of {STRIDES[-1]}; "
+                         "give one, such as 960")
+    model = build_model(variants[variant_name], num_keypoints, width_factor, seed=0).fuse()
+    macs, shapes = trace_modules(model, input_size)
+
+    def cost(*prefixes: str) -> dict[str, float]:
+        """GMACs and parameters of the modules under ``prefixes``."""
+        return {"gmacs": sum(n for name, n in macs.items() if name.startswith(prefixes)) / 1e9,
+                "params_m": sum(p.numel() for name, p in model.named_parameters() if name.startswith(prefixes)) / 1e6}
+
+    layers = []
+    for number, (inputs, kind, *_) in enumerate(LAYERS):
+        module, name = model.model[number], f"model.{number}"
+        own: dict[str, Any] = {"repeats": len(module.m) if isinstance(module, C3) else None}
+        if isinstance(module, Conv):
+            own |= {"kernel": module.conv.kernel_size[0], "step": module.conv.stride[0]}
+        layers.append({"number": number, "kind": kind, "inputs": [number - 1 if i == -1 else i for i in inputs],
+                       "part": "backbone" if number in BACKBONE else "up" if number in UP else "down",
+                       "stride": input_size // shapes[name][1], "shape": shapes[name], **own, **cost(name + ".")})
+    head = f"model.{len(LAYERS)}"
+    with_keypoints = model.detect.num_keypoints > 0
+    heads = []
+    for scale, (stride, number) in enumerate(zip(STRIDES, HEAD_INPUTS, strict=True)):
+        branches: dict[str, Any] = {}
+        for name, branch in (("box", "m"), ("keypoints", "m_kpt"))[:1 + with_keypoints]:
+            under = f"{head}.{branch}.{scale}"
+            branches[name] = {"shape": shapes[under], **cost(under),
+                              "convolutions": sum(c.startswith(under) for c in macs)}
+        branches.setdefault("keypoints", None)
+        heads.append({"level": f"P{int(math.log2(stride))}", "stride": stride, "input": number, **branches})
+    parts = {part: _sum([row for row in layers if row["part"] == part]) for part in ("backbone", "up", "down")}
+    parts |= {name: _sum([row[name] for row in heads if row[name]]) for name in ("box", "keypoints")}
+    return {"variant": variant_name, "input_size": input_size, "num_keypoints": model.detect.num_keypoints,
+            "width_factor": width_factor, "convention": CONVENTION, "gmacs": sum(macs.values()) / 1e9,
+            "params_m": count_parameters(model) / 1e6, "layers": layers, "heads": heads, "parts": parts}
+
+
+def _sum(rows: list[dict[str, Any]]) -> dict[str, float]:
+    return {key: sum(row[key] for row in rows) for key in ("gmacs", "params_m")}
+
+
+def write_architecture(results_dir: Path | str, variant: str = "yolov5s6_pose",
+                       input_size: int = 960) -> list[dict[str, Any]]:
+    """Write ``architecture.json`` of a results folder (see :func:`describe`), the input of Figure 2.
+
+    A file of the same variant and size is kept.
+
+    Returns:
+        One row for each part: name, GMACs, their share in percent, millions of parameters.
+    """
+    path = Path(results_dir) / "architecture.json"
+    row = load_variants().get(variant)
+    key = config_hash([VERSION, row.__dict__ if row else variant, input_size])
+    stored = read_json(path) if path.exists() else {}
+    if stored.get("key") != key:
+        stored = {"key": key, **describe(variant, input_size)}
+        write_json(path, stored)
+    names = {"backbone": "backbone", "up": "PANet, to finer maps", "down": "PANet, to coarser maps",
+             "box": "box heads", "keypoints": "keypoint heads"}
+    return [{"part": names[part], "GMACs": round(part_row["gmacs"], 3),
+             "share (%)": round(100 * part_row["gmacs"] / stored["gmacs"], 1),
+             "parameters (M)": round(part_row["params_m"], 3)} for part, part_row in stored["parts"].items()]

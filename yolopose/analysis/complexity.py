@@ -1,0 +1,160 @@
+"""Parameters and multiply-accumulates by fvcore, in three named conventions (paper Tables 1, 2 and 4, decoder depth).
+
+A GMAC is 1e9 multiply-accumulates. Conventions:
+
+* ``conv``: convolutions alone;
+* ``fused_bias``: all that fvcore counts on the fused model (convolutions and nearest-neighbour upsampling), plus one
+  operation per element of each biased output;
+* ``fvcore_unfused``: all that fvcore counts on the unfused model in eval mode (batch norms too).
+
+No single one gives all the numbers that the paper and its README print; the tables show each printed number beside all
+three. Every map's area is the input's divided by a power of four, so that each count is proportional to the input's
+area: a model is counted at two small sizes, which checks that, and its count at any other size follows exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolopose.models.yolov5 import build_model, count_parameters
+from yolopose.study.config import Study, Variant, load_variants
+from yolopose.study.paper import BASE_SIZE, CONVENTIONS, DECODER_LADDER, PAPER_KEYPOINTS, PAPER_SIZES, PAPER_VARIANTS
+from yolopose.utils.files import config_hash, read_csv, read_json, write_csv
+
+if TYPE_CHECKING:
+    from torch import nn
+
+AT_BASE_SIZE = ("yolov5s6_pose_faithful", "yolov5s6_person", "yolov5m6_person", "yolov5l6_person",
+                *DECODER_LADDER[:-1])  # 960 px alone
+UNIT = 64  # px: the largest stride, of which every input size is a multiple
+COLUMNS = ["variant", "width_factor", "input_size", "params_m", "params_unfused_m", "gmacs", "convention", "key"]
+
+
+def count_macs(model: nn.Module, input_size: int, fused_model: nn.Module | None = None) -> dict[str, int]:
+    """Multiply-accumulates of one square image of ``input_size`` px in every convention, counted at that size.
+
+    Args:
+        model: unfused, in eval mode.
+        input_size: px, a multiple of 64.
+        fused_model: its fused copy, made here if not given.
+    """
+    import torch
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import conv_flop_jit, get_shape
+
+    def biased_conv(inputs: list[Any], outputs: list[Any]) -> Any:
+        counter = conv_flop_jit(inputs, outputs)
+        if get_shape(inputs[2]) is not None:
+            elements = 1
+            for extent in get_shape(outputs[0]):
+                elements *= extent
+            counter["bias"] = elements
+        return counter
+
+    image = torch.zeros(1, 3, input_size, input_size)
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer's remarks about python values in shapes
+        fused = FlopCountAnalysis(fused_model or copy.deepcopy(model).fuse(), image)
+        fused.set_op_handle("aten::_convolution", biased_conv)
+        fused = fused.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_operator = fused.by_operator()
+        unfused = FlopCountAnalysis(model, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        total = unfused.total()
+    return {"conv": round(by_operator["conv"]), "fused_bias": round(sum(by_operator.values())),
+            "fvcore_unfused": round(total)}
+
+
+def count_gmacs(model: nn.Module, sizes: Sequence[int], fused_model: nn.Module | None = None
+                ) -> dict[int, dict[str, float]]:
+    """GMACs of one square image of each size in every convention: size -> convention -> GMACs, exact.
+
+    Args:
+        model: unfused, in eval mode, whose maps are all proportional to the input.
+        sizes: px, multiples of 64.
+        fused_model: its fused copy, made here if not given.
+
+    Raises:
+        ValueError: a size is no multiple of 64, or the counts at 64 and 128 px show that the model's are not
+            proportional to the area.
+    """
+    fused_model = fused_model or copy.deepcopy(model).fuse()
+    unit, twice = count_macs(model, UNIT, fused_model), count_macs(model, 2 * UNIT, fused_model)
+    if any(twice[c] != 4 * unit[c] for c in CONVENTIONS):
+        raise ValueError(f"counts are not proportional to the input's area: {unit} at {UNIT} px, {twice} at twice that")
+    if uneven := [size for size in sizes if size % UNIT]:
+        raise ValueError(f"input sizes {uneven} are no multiples of {UNIT} px")
+    return {size: {c: unit[c] * (size // UNIT) ** 2 / 1e9 for c in CONVENTIONS} for size in sizes}
+
+
+def complexity_rows(variant: Variant, sizes: Sequence[int], num_keypoints: int, width_factor: float = 1.0
+                    ) -> list[dict]:
+    """Rows of ``complexity.csv`` for one variant: each size in each convention, with parameters in millions."""
+    model = build_model(variant, num_keypoints, width_factor, seed=0).eval()
+    fused = copy.deepcopy(model).fuse()
+    parameters = {"params_m": round(count_parameters(fused) / 1e6, 6),
+                  "params_unfused_m": round(count_parameters(model) / 1e6, 6)}
+    return [{"variant": variant.name, "width_factor": width_factor, "input_size": size, **parameters,
+             "gmacs": round(gmacs, 6), "convention": convention,
+             "key": complexity_key(variant, size, num_keypoints, width_factor)}
+            for size, counted in count_gmacs(model, sizes, fused).items() for convention, gmacs in counted.items()]
+
+
+def complexity_key(variant: Variant, size: int, num_keypoints: int, width_factor: float) -> str:
+    """What a count depends on; rows with another key are stale."""
+    return config_hash([variant.__dict__, size, num_keypoints, width_factor])
+
+
+def write_complexity(study: Study, num_keypoints: int | None = None, progress: bool = True) -> list[dict]:
+    """Write ``complexity.csv``: the paper's variants at its own sizes, and this study's own models at theirs.
+
+    Counts that stand there already for the same variant, size and width are kept.
+
+    Args:
+        study: whose experiments' variants, sizes and width factor are counted as well, those of its ablations too.
+        num_keypoints: K of the study's data set, by default as ``data.json`` says; the paper's models have 17.
+        progress: whether to show a progress bar.
+    """
+    from tqdm import tqdm
+
+    path = Path(study.results_dir) / "complexity.csv"
+    if num_keypoints is None:
+        about = path.with_name("data.json")
+        num_keypoints = len(read_json(about)["keypoints"]["names"]) if about.exists() else PAPER_KEYPOINTS
+    done: dict[str, list[dict]] = {}
+    for row in read_csv(path) if path.exists() else []:
+        done.setdefault(row["key"], []).append(row)
+    models = _wanted(study, num_keypoints)
+    rows: dict[str, list[dict]] = {}
+    for (variant, k, factor), sizes in tqdm(models.items(), "GMACs", disable=not progress, unit="model"):
+        keys = {complexity_key(variant, size, k, factor): size for size in sizes}
+        counted = {key: done.pop(key) for key in keys if key in done}
+        for row in complexity_rows(variant, missing, k, factor) if (
+                missing := [size for key, size in keys.items() if key not in counted]) else []:
+            counted.setdefault(row["key"], []).append(row)
+        rows |= {key: counted.get(key, []) for key in keys}
+        if missing:  # after each model, with what stood there before: a kill loses one count
+            write_csv(path, [row for part in (*rows.values(), *done.values()) for row in part], COLUMNS)
+    flat = [row for part in rows.values() for row in part]
+    write_csv(path, flat, COLUMNS)
+    return flat
+
+
+def _wanted(study: Study, num_keypoints: int) -> dict[tuple[Variant, int, float], list[int]]:
+    """(variant, keypoints, width factor) -> input sizes in px of all that ``complexity.csv`` is to hold."""
+    variants = load_variants()
+    wanted = [(variants[v], PAPER_KEYPOINTS, 1.0, size) for v in PAPER_VARIANTS for size in PAPER_SIZES]
+    wanted += [(variants[v], PAPER_KEYPOINTS, 1.0, BASE_SIZE) for v in AT_BASE_SIZE]
+    ablations = study.profile.ablations.experiments if study.profile.ablations else ()
+    for name in (*study.experiments, *ablations):
+        run = study.run(name, study.seeds[0])
+        wanted.append((run.variant, num_keypoints, run.width_factor, run.input_size))
+    models: dict[tuple[Variant, int, float], list[int]] = {}
+    for *model, size in dict.fromkeys(wanted):
+        models.setdefault(tuple(model), []).append(size)
+    return models

@@ -1,0 +1,180 @@
+"""Errors of each joint, and joints outside the predicted box (paper §3.6, Figure 3), from stored predictions.
+
+Predictions are matched to people by their boxes (``matching.py``); no model runs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolopose.analysis.matching import MIN_IOU, MIN_SCORE, MatchedPeople, match_people, oks_terms, outside_distance
+from yolopose.data.coco import CocoDataset
+from yolopose.data.schema import KeypointSchema
+from yolopose.evaluation.bootstrap import rate_interval
+from yolopose.study.config import Study
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256, read_json, write_json
+
+FOUND = 0.5  # OKS term from which a joint counts as found
+FAR = 0.5  # "far outside": farther from the true box than this share of its longer side
+PCK = 0.1  # PCK@0.1: no farther from the true joint than this share of the true box's longer side
+CONFIDENT = 0.5  # confidence from which the paper keeps a joint (§3.3)
+# Bins of the distance outside the predicted box, as a share of its longer side; the last has no upper edge.
+DISTANCE_BINS = ((0.0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 0.2), (0.2, None))
+VERSION = 1  # of the definitions; stored reports of another version are made again
+
+
+def _share(hits: NDArray[Any], of: NDArray[np.bool_]) -> float | None:
+    return float(hits[of].mean()) if of.any() else None
+
+
+def _summary(m: MatchedPeople, terms: NDArray[np.float64], columns: slice, labelled: int) -> dict[str, Any]:
+    """One joint's numbers, or those of all joints pooled."""
+    shown, distance = m.shown[:, columns], m.distances[:, columns]
+    size = m.boxes_xyxy[:, 2:] - m.boxes_xyxy[:, :2]
+    longer = size.max(1)[:, None]
+    error = distance / np.sqrt(size.prod(1))[:, None]
+    term = terms[:, columns]
+    far = outside_distance(m.pred_keypoints[:, columns, :2], m.boxes_xyxy) > FAR * longer
+    confident = m.pred_keypoints[:, columns, 2] >= CONFIDENT
+    return {"visible": int(shown.sum()), "error_mean": _share(error, shown),
+            "error_median": float(np.median(error[shown])) if shown.any() else None, "oks": _share(term, shown),
+            "found": _share(term >= FOUND, shown), "pck10": _share(distance <= PCK * longer, shown),
+            "far_outside": _share(far, shown),
+            "far_outside_95": rate_interval(m.image_ids, (far & shown).sum(1), shown.sum(1)),
+            "confident": int(confident.sum()), "far_outside_confident": _share(far, confident),
+            "labelled": int(labelled), "found_of_labelled": float(((term >= FOUND) & shown).sum() / labelled)
+            if labelled else None}
+
+
+def _counts(m: MatchedPeople, chosen: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, Any]:
+    hits = (chosen & found).sum(1)
+    return {"joints": int(chosen.sum()), "found": int(hits.sum()), "found_rate": _share(found, chosen),
+            "found_rate_95": rate_interval(m.image_ids, hits, chosen.sum(1))}
+
+
+def box_counts(m: MatchedPeople, sigmas: NDArray[np.float64]) -> dict[str, Any]:
+    """Figure 3's numbers: labelled true joints inside and outside the *predicted* box, and how many are found.
+
+    A method that looks for joints within the box alone is imitated by moving the predicted joints to the nearest point
+    of the predicted box ("confined").
+
+    Returns:
+        The ``box`` part of :func:`joint_report`.
+    """
+    def found_with(distances: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return oks_terms(distances, m.areas, sigmas) >= FOUND
+
+    boxes, true, predicted = m.pred_boxes_xyxy, m.keypoints[..., :2], m.pred_keypoints[..., :2]
+    beyond = outside_distance(true, boxes)
+    outside, found = m.shown & (beyond > 0), found_with(m.distances)
+    confined = found_with(np.linalg.norm(np.clip(predicted, boxes[:, None, :2], boxes[:, None, 2:]) - true, axis=2))
+    # The nearest point of the box is the best that any confined method could give.
+    unreachable = outside & ~found_with(beyond)
+    share = beyond / (boxes[:, 2:] - boxes[:, :2]).max(1).clip(1e-9)[:, None]
+    bins = [(low, high, outside & (share > low) & (share <= (high or np.inf))) for low, high in DISTANCE_BINS]
+    gain = (outside & found).sum(1) - (outside & confined).sum(1)
+    return {"inside": _counts(m, m.shown & ~outside, found), "outside": _counts(m, outside, found),
+            "outside_hidden": _counts(m, outside & (m.keypoints[..., 2] == 1), found),
+            "unreachable": _counts(m, unreachable, found), "outside_confined": _counts(m, outside, confined),
+            "gain": int(gain.sum()), "gain_rate": float(gain.sum() / outside.sum()) if outside.any() else None,
+            "gain_rate_95": rate_interval(m.image_ids, gain, outside.sum(1)),
+            "found_predicted_outside": int((outside & found & (outside_distance(predicted, boxes) > 0)).sum()),
+            "by_distance": [{"from": low, "to": high, **_counts(m, chosen, found)} for low, high, chosen in bins]}
+
+
+def joint_report(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], schema: KeypointSchema,
+                 image_ids: Iterable[int], min_score: float = MIN_SCORE) -> dict[str, Any]:
+    """Errors of each joint of matched people, and joints outside the predicted box.
+
+    *Visible* below is COCO's v > 0: labelled, hidden ones included, as in OKS. Rates are fractions; ``None`` where
+    nothing counts. Intervals are 95 %, by bootstrap over images; at a rate of 0 or 1 they have no width. Stored
+    predictions are clipped to the image, which makes ``far_outside`` a lower bound.
+
+    Args:
+        annotations: COCO ground truth.
+        predictions: COCO results, as in ``predictions.json.gz``.
+        schema: joints and sigmas.
+        image_ids: images that count, usually those with keypoints.
+        min_score: smallest score of a predicted person.
+
+    Returns:
+        * ``settings``: thresholds; ``people``: labelled people; ``matched``: those with a prediction of box IoU ≥ 0.5;
+          ``matched_rate``.
+        * ``all`` and ``joints[name]``: ``visible`` (joints of matched people that the means run over), ``error_mean``
+          and ``error_median`` (distance / √(true box's area)), ``oks`` (mean term), ``found`` (term ≥ 0.5), ``pck10``
+          (distance ≤ 0.1 × the true box's longer side), ``far_outside`` (the predicted joint is farther outside the
+          true box than half its longer side) with ``far_outside_95``; ``confident`` (predicted joints of matched people
+          with confidence ≥ 0.5, labelled or not) and ``far_outside_confident`` among them; ``labelled`` (joints of all
+          labelled people) and ``found_of_labelled`` (a joint of an unmatched person is not found).
+        * ``box``: true joints of matched people by where they lie to the *predicted* box: ``inside``, ``outside``,
+          ``outside_hidden`` (v = 1) and ``unreachable`` (no point of the predicted box is near enough to count as
+          found), each with ``joints``, ``found``, ``found_rate``, ``found_rate_95``; ``outside_confined``, the same for
+          outside joints with predictions moved to the nearest point of the predicted box; ``gain``, ``gain_rate``,
+          ``gain_rate_95`` (outside joints found minus found when confined); ``found_predicted_outside`` (outside joints
+          found whose prediction lies outside too); ``by_distance``, bins of the distance outside as a share of the
+          predicted box's longer side (``from``, ``to`` or null, counts as above).
+    """
+    matches = match_people(annotations, predictions, len(schema), image_ids, min_score)
+    sigmas = np.asarray(schema.sigmas, np.float64)
+    terms = oks_terms(matches.distances, matches.areas, sigmas)
+    count = len(matches.scores)
+    return {"settings": {"version": VERSION, "min_score": min_score, "min_iou": MIN_IOU, "found": FOUND, "far": FAR,
+                         "pck": PCK, "confident": CONFIDENT},
+            "people": matches.people, "matched": count,
+            "matched_rate": count / matches.people if matches.people else None,
+            "all": _summary(matches, terms, slice(None), int(matches.labelled.sum())),
+            "joints": {name: _summary(matches, terms, slice(k, k + 1), int(matches.labelled[k]))
+                       for k, name in enumerate(schema.names)},
+            "box": box_counts(matches, sigmas)}
+
+
+def write_joints(run_dir: Path | str, annotations: dict[str, Any], schema: KeypointSchema,
+                 image_ids: Iterable[int]) -> dict[str, Any]:
+    """Write ``joints.json`` of one evaluated run: :func:`joint_report` and the hash of the predictions that it is of.
+
+    A report of the same predictions and definitions is read, not made again.
+
+    Raises:
+        StudyError: the run has no ``predictions.json.gz``, or it holds no poses.
+    """
+    run_dir = Path(run_dir)
+    source, target = run_dir / "predictions.json.gz", run_dir / "joints.json"
+    if not source.is_file():
+        raise StudyError(f"{source}: not found; make evaluate writes it")
+    sha = file_sha256(source)
+    if target.exists():
+        stored = read_json(target)
+        if stored.get("predictions_sha256") == sha and stored.get("settings", {}).get("version") == VERSION:
+            return stored
+    try:
+        report = joint_report(annotations, read_json(source), schema, image_ids)
+    except StudyError as error:
+        raise StudyError(f"{source}: {error}") from error
+    report["predictions_sha256"] = sha
+    write_json(target, report)
+    return report
+
+
+def write_joints_of_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
+    """Write ``joints.json`` of every evaluated run of a study, person detectors apart; one summary row per run."""
+    ids = dataset.val.image_ids(dataset.val.with_keypoints())
+    rows = []
+    for run in study.runs():
+        run_dir = study.run_dir(run.experiment.name, run.seed)
+        if run.variant.head == "person" or not (run_dir / "metrics.json").exists():
+            continue
+        report = write_joints(run_dir, dataset.val.annotations, dataset.schema, ids)
+        box = report["box"]
+        rows.append({"experiment": run.experiment.name, "seed": run.seed, "people": report["people"],
+                     "matched": report["matched_rate"], **{k: report["all"][k] for k in ("error_mean", "oks", "pck10",
+                                                                                         "far_outside")},
+                     **{f"far outside: {name}": report["joints"][name]["far_outside"]
+                        for name in ("left_eye", "left_ear") if name in report["joints"]},
+                     "joints outside the box": box["outside"]["joints"], "found": box["outside"]["found_rate"]})
+    return rows

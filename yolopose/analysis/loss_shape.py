@@ -1,0 +1,179 @@
+"""The gradient of the keypoint losses against distance: does the OKS loss "never plateau" (paper §3.4)?
+
+The paper: "Unlike vanilla IoU loss, that suffers from vanishing gradient for non-overlapping cases, OKS loss never
+plateaus. Hence, OKS loss is more similar to dIoU loss." Eq. 3's term of a joint, 1 − exp(−d²/(2 s² k²)), is flat far
+off like any Gaussian; how far off, and in which number format, is measured here on the functions that train the models.
+
+Distances are in px along one axis and in units of s·k with s² the box's area and k = 2σ (COCO). Gradients are those of
+one joint's loss with gain 1, per px; batch size, gain and the mean over joints, which only scale them, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolopose.models.losses import LOSSES, WIDEST, complete_iou, keypoint_terms, sigma_widening
+from yolopose.utils.files import write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, dtype
+
+SIGMAS = {"left_eye": 0.025, "left_hip": 0.107}  # the most and the least exact of COCO's joints
+PERSON_PX, STRIDE = 100.0, 8  # side of the square box, and px per cell of the map that predicts it
+# Curves by name: the loss in yolopose.models.losses and the share of the training done, which only the annealed one heeds.
+CURVES = {"l1": ("l1", 1.0), "l1_scaled": ("l1_scaled", 1.0), "official": ("official", 1.0),
+          "paper_eq": ("paper_eq", 1.0), "oks_annealed": ("oks_annealed", 0.0)}
+REACH_SK, POINTS = 64, 1 << 12  # distances examined: up to 64 s·k; a power of two, so that their mean loses no bit
+DRAWN_PX = 151  # the stored curves: 0, 1, … 150 px
+FAINT = 0.01  # share of the largest gradient below which a loss hardly pulls
+LOSS_SCALE = 65536.0  # what torch's gradient scaler multiplies a float16 loss by at first
+
+
+def joint_gradient(distance_px: Tensor, sigma: float, curve: str, number_format: dtype | None = None
+                   ) -> tuple[Tensor, Tensor]:
+    """Gradient of one joint's loss that reaches the head's output, by autograd through the training's own function.
+
+    As in training the head's outputs may be of a smaller number format while the loss is computed in float32.
+
+    Args:
+        distance_px: (m,) float32, m a power of two; how far the predicted joint lies off along x.
+        sigma: COCO's standard deviation of the joint.
+        curve: a name of :data:`CURVES`.
+        number_format: of the head's outputs; default ``torch.float32``. ``torch.float16`` gets the scaler's factor.
+
+    Returns:
+        (m,) the distances in px that the number format can hold, and (m,) float64 the gradient per px.
+    """
+    import torch
+
+    loss, progress = CURVES[curve]
+    widening = sigma_widening(progress) if LOSSES[loss].annealed else 1.0
+    number_format = number_format or torch.float32
+    scale = LOSS_SCALE if number_format == torch.float16 else 1.0
+    m = len(distance_px)
+    raw = torch.zeros(m, 1, 3, dtype=number_format)
+    raw[:, 0, 0] = (distance_px / (2 * STRIDE)).to(number_format)  # x = 2t − 0.5 cells: the target stands at −0.5
+    raw[:, 0, 1] = 0
+    raw.requires_grad_()
+    target = torch.tensor([-0.5 * STRIDE, -0.5 * STRIDE, 2.0]).expand(m, 1, 3)
+    size = torch.full((m, 2), PERSON_PX / STRIDE)
+    term = keypoint_terms(raw.float(), target, torch.zeros(m, 2), STRIDE, size, torch.tensor([sigma]) * widening,
+                          loss)["kpt"]
+    # Pooled losses are a mean over all m joints, which times m leaves each joint its own gradient, unrounded.
+    term.backward(torch.full_like(term, scale * m / len(term)))
+    found = raw.grad[:, 0, 0].double() / scale / (2 * STRIDE)
+    return raw.detach()[:, 0, 0].float() * 2 * STRIDE, found
+
+
+def box_gradient(distance_px: Tensor, complete: bool) -> Tensor:
+    """Gradient per px of 1 − IoU, or of 1 − CIoU if ``complete``, of two equal boxes of 100 px that far apart along x.
+
+    For equal boxes CIoU is DIoU (Zheng et al. 2020).
+    """
+    import torch
+    from torchvision.ops import box_iou
+
+    shift = distance_px.clone().requires_grad_()
+    side = torch.full_like(shift, PERSON_PX)
+    pred = torch.stack((shift, torch.zeros_like(shift), side, side), 1)
+    truth = torch.tensor([0.0, 0.0, PERSON_PX, PERSON_PX])
+    if complete:
+        overlap = complete_iou(pred, truth.expand(len(shift), 4))
+    else:
+        corners = torch.cat((pred[:, :2] - pred[:, 2:] / 2, pred[:, :2] + pred[:, 2:] / 2), 1)
+        overlap = box_iou(corners, torch.tensor([[-0.5, -0.5, 0.5, 0.5]]) * PERSON_PX)[:, 0]
+    (1 - overlap).sum().backward()
+    return shift.grad.double()
+
+
+def zero_from(distance: Tensor, gradient: Tensor) -> float | None:
+    """The smallest distance from which on every gradient is exactly zero; ``None`` where the last one is not."""
+    nonzero = (gradient != 0).nonzero()[:, 0]
+    last = int(nonzero[-1]) if len(nonzero) else -1
+    return None if last == len(gradient) - 1 else float(distance[last + 1])
+
+
+def landmarks(distance: Tensor, gradient: Tensor) -> dict[str, float | None]:
+    """Where a gradient is largest, and where beyond that it has fallen to :data:`FAINT` of it.
+
+    Args:
+        distance: (m,) increasing, px.
+        gradient: (m,) per px, not negative.
+    """
+    size = gradient.abs()
+    peak = int(size.argmax())
+    faint = (size[peak:] <= FAINT * size[peak]).nonzero()[:, 0]
+    return {"largest_at_px": float(distance[peak]), "largest_per_px": float(size[peak]),
+            "one_percent_at_px": float(distance[peak + int(faint[0])]) if len(faint) else None}
+
+
+def loss_shape() -> dict[str, Any]:
+    """All that the figure and the claim need, as plain values; the same at every call.
+
+    Returns:
+        ``joints``: by joint and curve ``largest_at_px``, ``largest_per_px``, ``one_percent_at_px``, the same places in
+        ``…_sk``, and ``zero_at_px`` and ``zero_at_sk`` by number format (``None``: not within 64 s·k); ``boxes``: the
+        same of IoU and CIoU; ``curves``: gradients per px at ``distance_px``; ``person_px``, ``stride_px``, and
+        ``widest``, by what the annealed loss starts to multiply the sigmas.
+    """
+    import torch
+
+    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    drawn = torch.arange(256, dtype=torch.float32)  # a power of two; the first DRAWN_PX are kept
+    joints: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    for joint, sigma in SIGMAS.items():
+        unit = 2 * sigma * PERSON_PX  # s·k in px
+        distance = torch.arange(1, POINTS + 1, dtype=torch.float32) * (REACH_SK * unit / POINTS)
+        joints[joint], curves[joint] = {"sigma": sigma, "sk_px": unit}, {}
+        for curve in CURVES:
+            zero = {name: zero_from(*joint_gradient(distance, sigma, curve, kind)) for name, kind in formats.items()}
+            joints[joint][curve] = _in_both_units(landmarks(*joint_gradient(distance, sigma, curve)), zero, unit)
+            curves[joint][curve] = _plain(joint_gradient(drawn, sigma, curve)[1][:DRAWN_PX])
+    distance = torch.arange(1, POINTS + 1, dtype=torch.float32) * (10 * PERSON_PX / POINTS)
+    boxes: dict[str, Any] = {}
+    for name, complete in (("iou", False), ("ciou", True)):
+        gradient = box_gradient(distance, complete)
+        boxes[name] = _rounded(landmarks(distance, gradient)) | {"zero_at_px": _round(zero_from(distance, gradient))}
+        curves.setdefault("boxes", {})[name] = _plain(box_gradient(drawn, complete)[:DRAWN_PX])
+    return {"person_px": PERSON_PX, "stride_px": STRIDE, "reach_sk": REACH_SK, "float16_loss_scale": LOSS_SCALE,
+            "widest": WIDEST, "joints": joints, "boxes": boxes, "distance_px": list(range(DRAWN_PX)), "curves": curves}
+
+
+def _in_both_units(places: dict[str, float | None], zero: dict[str, float | None], unit: float) -> dict[str, Any]:
+    return _rounded(places) | {
+        "largest_at_sk": _round(places["largest_at_px"], unit),
+        "one_percent_at_sk": _round(places["one_percent_at_px"], unit),
+        "zero_at_px": _rounded(zero), "zero_at_sk": {name: _round(value, unit) for name, value in zero.items()}}
+
+
+def _round(value: float | None, unit: float = 1.0) -> float | None:
+    return None if value is None else float(f"{value / unit:.4g}")
+
+
+def _rounded(values: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: _round(value) for name, value in values.items()}
+
+
+def _plain(values: Tensor) -> list[float]:
+    return [float(f"{v:.4g}") for v in values.tolist()]
+
+
+def write_loss_shape(results_dir: Path | str, make: Callable[[], dict[str, Any]] = loss_shape) -> dict[str, Any]:
+    """Write :func:`loss_shape` to ``loss_shape.json`` of a results folder and return it."""
+    value = make()
+    write_json(Path(results_dir) / "loss_shape.json", value)
+    return value
+
+
+def loss_shape_rows(shape: dict[str, Any]) -> list[dict[str, Any]]:
+    """The landmarks of :func:`loss_shape` as rows of a table: one a loss and joint, and one each for IoU and CIoU."""
+    rows = [{"joint": joint.replace("left_", ""), "loss": curve, "s·k px": about["sk_px"],
+             "largest at px": about[curve]["largest_at_px"], "1 % at px": about[curve]["one_percent_at_px"],
+             **{f"zero at px, {name}": at for name, at in about[curve]["zero_at_px"].items()}}
+            for joint, about in shape["joints"].items() for curve in CURVES]
+    return rows + [{"joint": "box", "loss": name, "largest at px": about["largest_at_px"],
+                    "1 % at px": about["one_percent_at_px"], "zero at px, float32": about["zero_at_px"]}
+                   for name, about in shape["boxes"].items()]

@@ -1,0 +1,328 @@
+"""Run time: what poses cost on top of a person detector, and whether it depends on the number of persons (paper §1).
+
+Two measurements, on one image at a time, in float32, with batch norms folded into convolutions:
+
+* *almost free*: GMACs, parameters and latency of the pose models against the same person detectors without keypoints,
+  at true width. Weights are untrained: time does not depend on what a network has learned.
+* *constant*: latency of the trained small model against the number of persons in the picture, the network apart from
+  the steps after it (decoding, suppression, the way back to the image's frame). The pictures are mosaics of one size
+  made of validation images, so that nothing but the people differs.
+
+All cases take turns, so that a machine that slows down slows all of them.
+
+What poses cost on top of a person detector: "pose estimation comes almost free" (paper §1, contributions).
+
+Whether run time depends on the number of persons: "constant run time" (paper §1), on mosaics of one size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from yolopose.analysis.complexity import complexity_key, complexity_rows
+from yolopose.analysis.timing import (
+    PLANS,
+    Plan,
+    Scene,
+    make_scenes,
+    median_interval,
+    quartiles,
+    seconds_of,
+    slope_interval,
+    take_turns,
+)
+from yolopose.data.coco import CocoDataset
+from yolopose.data.letterbox import Letterbox
+from yolopose.evaluation.evaluate import to_image_frame
+from yolopose.models.checkpoints import load_weights
+from yolopose.models.decode import decode, non_maximum_suppression
+from yolopose.models.yolov5 import YOLOPose, build_model, count_parameters
+from yolopose.study.config import EvaluateConfig, Study, Variant, load_experiments, load_variants
+from yolopose.study.paper import BASE_SIZE, MAIN_CONVENTION, PAPER_KEYPOINTS
+from yolopose.utils.distributed import select_device
+from yolopose.utils.files import config_hash, file_sha256, read_csv, read_json, write_json
+from yolopose.utils.locks import results_in_use
+from yolopose.utils.provenance import hardware
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+TRAINED = "s6"  # the experiment whose weights meet the crowds
+USE_CONFIDENCE = 0.25  # score from which a person is shown; the evaluation's threshold is the profile's
+MAX_DETECTIONS = 300  # the paper's; a profile may keep fewer in its evaluation, which would hide a crowd
+MANY = 20  # persons by which the cost of crowds is stated
+
+
+def measure_runtime(study: Study, dataset: CocoDataset, progress: bool = True) -> dict[str, Any]:
+    """Write ``runtime.json`` and return it: ``almost_free`` and ``constant`` (their functions say what they hold).
+
+    A part that stands there for the same plan, weights, machine and torch is kept. ``share_at_20_true_width`` joins the
+    two by arithmetic: 20 slopes after the network as a share of the time of an image at the paper's width.
+
+    Args:
+        study: whose profile says at which size, and whose run of ``s6`` with the first seed is timed.
+        dataset: for the pictures of crowds.
+        progress: whether to show progress bars.
+
+    Raises:
+        StudyError: another command works on the results folder, or the device does not exist.
+    """
+    import torch
+
+    device, plan = select_device(study.device), PLANS[study.profile.name]
+    machine = {"hardware": hardware(), "device": str(device), "threads": torch.get_num_threads(),
+               "torch": torch.__version__}
+    weights = study.run_dir(TRAINED, study.seeds[0]) / "weights.pt"
+    sha256 = file_sha256(weights) if weights.is_file() else None
+    pairs = [[asdict(pose), asdict(person)] for _, pose, person in model_pairs(plan.models)]
+    keys = {"almost_free": config_hash([asdict(plan), machine, pairs]),
+            "constant": config_hash([asdict(plan), machine, sha256, dataset.fingerprint,
+                                     asdict(study.profile.evaluate)])}
+    work: dict[str, Callable[[], dict[str, Any]]] = {
+        "almost_free": lambda: measure_almost_free(plan, device, study.results_dir / "complexity.csv", progress),
+        "constant": lambda: measure_constant(weights, plan, dataset, study.profile.evaluate, device, progress)
+        if sha256 else {"status": "not run", "reason": f"{TRAINED} with seed {study.seeds[0]} is not trained here"}}
+    path = study.results_dir / "runtime.json"
+    found = read_json(path) if path.is_file() else {}
+    kept = {name: found[name] for name in keys if found.get(name, {}).get("key") == keys[name]}
+    if len(kept) == len(keys):
+        return found
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32 here
+    with results_in_use(study.results_dir, "measure_runtime"):
+        for name in keys:
+            if name not in kept:
+                started = time.perf_counter()
+                kept[name] = {"key": keys[name], **work[name]()}
+                kept[name]["seconds"] = round(time.perf_counter() - started, 1)
+        found = {"machine": machine, "precision": "float32", "batch_size": 1, **{name: kept[name] for name in keys}}
+        found["share_at_20_true_width"] = true_width_shares(found["almost_free"], found["constant"])
+        write_json(path, found)
+    return found
+
+
+def true_width_shares(almost_free: dict[str, Any], constant: dict[str, Any]) -> dict[str, Any] | None:
+    """By threshold: what :data:`MANY` persons cost after the network, as a share of an image's time at true width.
+
+    The steps after the network see the same number of cells whatever its width, so that a narrow network's slope holds
+    for a wide one; its share does not. ``None`` where no trained model was timed.
+    """
+    if "thresholds" not in constant:
+        return None
+    network = almost_free[TRAINED]["pose"]["network_ms"]["median"]
+    return {name: {key: round(MANY * slope / (network + part["after"]["median_ms"]), 5)
+                   for key, slope in part["after"]["slope_ms"].items()}
+            for name, part in constant["thresholds"].items()}
+
+
+def almost_free_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """``runtime.json``'s ``almost_free`` as rows of a table: one a model."""
+    rows = []
+    for name, part in found["almost_free"].items():
+        if not isinstance(part, dict):
+            continue
+        row: dict[str, Any] = {"model": name}
+        for kind in ("person", "pose"):
+            about = part[kind]
+            row |= {f"{kind} M": about["params_m"], f"{kind} GMACs": about["gmacs"],
+                    f"{kind} ms": about["total_ms"]["median"]}
+        ratio = part["ratio"]
+        rows.append(row | {"GMACs ratio": ratio["gmacs"], "time ratio": ratio["total"]["value"],
+                           "95 % low": ratio["total"]["low"], "95 % high": ratio["total"]["high"],
+                           "rounds": part["rounds"]})
+    return rows
+
+
+def constant_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """``runtime.json``'s ``constant`` as rows of a table: the network, and by threshold what follows it and the whole;
+    empty where no trained model was timed."""
+    constant = found["constant"]
+    if "thresholds" not in constant:
+        return []
+    parts = [("network", "", constant["network"])]
+    parts += [(name, about["confidence"], about[key]) for about in constant["thresholds"].values()
+              for name, key in (("after the network", "after"), ("whole image", "total"))]
+    return [{"part": name, "scores above": confidence, "ms": part["median_ms"],
+             "ms a person": part["slope_ms"]["value"], "95 % low": part["slope_ms"]["low"],
+             "95 % high": part["slope_ms"]["high"], f"{MANY} persons, % of the image":
+                 round(100 * part[f"share_at_{MANY}"]["value"], 3)} for name, confidence, part in parts]
+
+
+def model_pairs(names: tuple[str, ...]) -> list[tuple[str, Variant, Variant]]:
+    """(name, pose variant, the person detector of the same size) of each experiment."""
+    variants = load_variants()
+    pairs = []
+    for name in names:
+        row = load_experiments()[name]
+        pairs.append((name, variants[row.variant], variants[load_experiments()[row.detector].variant]))
+    return pairs
+
+
+def measure_almost_free(plan: Plan, device: torch.device, complexity_csv: Path, progress: bool = True
+                        ) -> dict[str, Any]:
+    """Pose models against person detectors.
+
+    Args:
+        plan: models, input size, seconds and rounds.
+        device: to run on.
+        complexity_csv: counts that are there already; what it lacks is counted.
+        progress: whether to show a progress bar.
+
+    Returns:
+        ``size_px``, ``weights``, and by model (``s6`` …) ``pose`` and ``person`` with ``params_m``, ``gmacs``,
+        ``network_ms``, ``decode_ms`` and ``total_ms`` (each median, q1, q3, least), and ``ratio`` of pose to person:
+        ``params``, ``gmacs``, and ``network``, ``decode`` and ``total`` (each value, low, high: the median over
+        rounds with its 95 % bootstrap interval).
+    """
+    import torch
+    from tqdm import tqdm
+
+    image = torch.rand(1, 3, plan.size_px, plan.size_px, generator=torch.Generator().manual_seed(0))
+    image = image.to(device).contiguous(memory_format=torch.channels_last)
+    result: dict[str, Any] = {"size_px": plan.size_px, "weights": "untrained"}
+    pairs = tqdm(model_pairs(plan.models), "pose against person", disable=not progress, unit="model", leave=False)
+    for name, *variants in pairs:
+        models = [untrained_model(variant, device) for variant in variants]
+        taken = take_turns([lambda m=m: _forward_and_decode(m, image, device, decode) for m in models],
+                            plan.budget_s, plan.rounds)
+        sides = {}
+        for kind, variant, model, times in zip(("pose", "person"), variants, models, taken, strict=True):
+            sides[kind] = {"variant": variant.name, "params_m": round(count_parameters(model) / 1e6, 6),
+                           "gmacs": round(_gmacs(variant, plan.size_px, complexity_csv), 6)}
+            for part, values in (("network", times[:, 0]), ("decode", times[:, 1]), ("total", times.sum(1))):
+                sides[kind][f"{part}_ms"] = quartiles(values * 1e3)
+        ratio = {key: round(sides["pose"][f"{key}{unit}"] / sides["person"][f"{key}{unit}"], 4)
+                 for key, unit in (("params", "_m"), ("gmacs", ""))}
+        pose, person = taken
+        for part, column in (("network", [0]), ("decode", [1]), ("total", [0, 1])):
+            ratio[part] = median_interval(pose[:, column].sum(1) / person[:, column].sum(1))
+        result[name] = {"rounds": len(pose), **sides, "ratio": ratio}
+    return result
+
+
+def untrained_model(variant: Variant, device: torch.device) -> YOLOPose:
+    """A fused model of true width whose activations have the scale of a trained one's.
+
+    Its batch norms take the statistics of one random batch. With those of a fresh model activations shrink from layer
+    to layer to denormal numbers, with which a processor computes many times as slowly.
+    """
+    import torch
+
+    model = build_model(variant, PAPER_KEYPOINTS, seed=0, bn_momentum=1.0).train()
+    with torch.no_grad():
+        model(torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
+    return model.eval().fuse().to(device, memory_format=torch.channels_last)
+
+
+def _forward_and_decode(model: YOLOPose, image: Tensor, device: torch.device, decode: Callable) -> tuple[float, float]:
+    import torch
+
+    with torch.inference_mode():
+        network_s, raw = seconds_of(lambda: model(image), device)
+        decode_s, _ = seconds_of(lambda: decode(raw, model.detect), device)
+    return network_s, decode_s
+
+
+def _gmacs(variant: Variant, size: int, complexity_csv: Path) -> float:
+    """GMACs of the true width at ``size`` px, as the paper's Table 1 counts; proportional to the area."""
+    key = complexity_key(variant, BASE_SIZE, PAPER_KEYPOINTS, 1.0)
+    rows = read_csv(complexity_csv) if complexity_csv.is_file() else []
+    rows = [r for r in rows if r.get("key") == key] or complexity_rows(variant, [BASE_SIZE], PAPER_KEYPOINTS)
+    return next(float(r["gmacs"]) for r in rows if r["convention"] == MAIN_CONVENTION) * (size / BASE_SIZE) ** 2
+
+
+def measure_constant(weights: Path, plan: Plan, dataset: CocoDataset, evaluate: EvaluateConfig, device: torch.device,
+                     progress: bool = True) -> dict[str, Any]:
+    """Latency of a trained model against the number of persons.
+
+    Args:
+        weights: of the model.
+        plan: size, tiles, numbers of persons, mosaics and repeats.
+        dataset: whose validation images become tiles.
+        evaluate: the evaluation's score threshold and NMS overlap.
+        device: to run on.
+        progress: whether to show a progress bar.
+
+    Returns:
+        ``tile_px``, ``canvas_px``, ``trained_px``, ``width_factor``, ``left_out`` (numbers that no mosaic can hold),
+        ``network`` (ms and slope, see below), ``thresholds`` by ``evaluation`` and ``use`` (``confidence``,
+        ``after`` and ``total``), ``top_down`` and ``points`` (one a mosaic: persons, found, candidates, ms).
+        Times are the least of the repeats of a mosaic: what else runs on the machine only ever adds to them.
+        ``network``, ``after`` and ``total`` each hold ``median_ms``, ``slope_ms`` per person (value, low, high: 95 %)
+        and ``share_at_20``: 20 slopes as a share of the median total.
+    """
+    import torch
+    from tqdm import tqdm
+
+    model, about = load_weights(weights)
+    model = model.fuse().to(device, memory_format=torch.channels_last)
+    tile = plan.size_px // plan.tiles
+    scenes, left_out = make_scenes(dataset.val, tile, plan.tiles, plan.persons, plan.scenes)
+    thresholds = {"evaluation": evaluate.confidence, "use": USE_CONFIDENCE}
+    cases = [lambda s=s: _time_scene(model, s, thresholds, evaluate.nms_iou, device) for s in scenes]
+    order, taken = np.random.default_rng(0), [[] for _ in cases]
+    cases[0]()  # the first call does not count
+    for _ in tqdm(range(plan.repeats), "persons", disable=not progress, unit="round", leave=False):
+        for index in order.permutation(len(cases)):
+            taken[index].append(cases[index]())
+    points = [{"persons": scene.persons, **best_of(times)} for scene, times in zip(scenes, taken, strict=True)]
+    return {"experiment": TRAINED, "weights_sha256": file_sha256(weights), "width_factor": about["width_factor"],
+            "trained_px": about["input_size"], "tile_px": tile, "canvas_px": tile * plan.tiles,
+            "repeats": plan.repeats, "left_out": left_out,
+            **summarise_constant(points, thresholds, plan.tiles), "points": points}
+
+
+def _time_scene(model: YOLOPose, scene: Scene, thresholds: dict[str, float], iou: float, device: torch.device
+                ) -> dict[str, float]:
+    """Seconds of each step for one mosaic, and by threshold how many candidates and persons there are."""
+    import torch
+
+    side = scene.image.shape[0]
+    x = torch.from_numpy(scene.image.transpose(2, 0, 1).copy())[None].to(device).float().div_(255)
+    x, frame, out = x.contiguous(memory_format=torch.channels_last), Letterbox.fit(side, side, side), {}
+    with torch.inference_mode():
+        out["network_s"], raw = seconds_of(lambda: model(x), device)
+        out["decode_s"], decoded = seconds_of(lambda: decode(raw, model.detect), device)
+        for name, confidence in thresholds.items():
+            out[f"nms_{name}_s"], poses = seconds_of(
+                lambda c=confidence: non_maximum_suppression(decoded, c, iou, MAX_DETECTIONS)[0], device)
+            out[f"frame_{name}_s"], poses = seconds_of(lambda p=poses: to_image_frame(p, frame), device)
+            rows = decoded[0]
+            out[f"candidates_{name}"] = int(((rows[:, 4] > confidence) & (rows[:, 4] * rows[:, 5] > confidence)).sum())
+            out[f"found_{name}"] = len(poses)
+    return out
+
+
+def best_of(repeats: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The least time of each step in ms (``…_s`` becomes ``…_ms``); counts, which do not vary, as they are."""
+    return {f"{key.removesuffix('_s')}_ms" if key.endswith("_s") else key:
+            round(1e3 * min(r[key] for r in repeats), 4) if key.endswith("_s") else value
+            for key, value in repeats[0].items()}
+
+
+def summarise_constant(points: Sequence[dict[str, Any]], thresholds: dict[str, float], tiles: int) -> dict[str, Any]:
+    """Slopes and shares of :func:`measure_constant` from its ``points``; ``tiles`` is the side of a mosaic in tiles."""
+    persons = np.array([p["persons"] for p in points])
+    network = np.array([p["network_ms"] for p in points])
+
+    def line(values: np.ndarray, total: np.ndarray) -> dict[str, Any]:
+        slope, whole = slope_interval(persons, values), float(np.median(total))
+        share = {key: round(MANY * value / whole, 5) for key, value in slope.items()}
+        return {"median_ms": round(float(np.median(values)), 4), "slope_ms": {k: round(v, 5) for k, v in slope.items()},
+                f"share_at_{MANY}": share}
+
+    by_threshold = {}
+    for name, confidence in thresholds.items():
+        after = sum(np.array([p[f"{step}_ms"] for p in points]) for step in ("decode", f"nms_{name}", f"frame_{name}"))
+        by_threshold[name] = {"confidence": confidence, "after": line(after, network + after),
+                              "total": line(network + after, network + after)}
+    per_person = float(np.median(network)) / tiles**2
+    return {"network": line(network, network), "thresholds": by_threshold, "top_down": {
+        "note": "arithmetic, not measured: one more pass of this network, over a single tile, for each person",
+        "slope_ms": round(per_person, 4), f"share_at_{MANY}": round(MANY * per_person / float(np.median(network)), 4)}}

@@ -1,0 +1,244 @@
+"""The pictures and numbers behind Figures 1 and 3, chosen by rules from the validation images and stored.
+
+Figures read stored results alone, so what they show is written here: ``scenes.json`` and small pictures in ``scenes/``
+of a results folder. The predictions are those of the evaluation; no model runs. Coordinates are px of the original
+image, whatever the size of the stored picture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolopose.analysis.grouping import (
+    KEPT,
+    Limbs,
+    assign_groups,
+    fit_limbs,
+    group_joints,
+    grouping_report,
+    labelled_people,
+)
+from yolopose.analysis.joints import FOUND, box_counts
+from yolopose.analysis.matching import MatchedPeople, box_iou, match_people, oks_terms, outside_distance, xyxy
+from yolopose.data.coco import CocoDataset, CocoSplit
+from yolopose.study.config import Study
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import atomic_write, config_hash, file_sha256, read_json, write_json
+from yolopose.utils.locks import results_in_use
+
+VERSION = 1  # of this file's definitions; scenes of another version are chosen again
+PREFERRED = ("m6", "s6", "l6")  # the paper's Figure 1 shows the medium model
+SHOWN = 0.25  # smallest score of a person in a picture
+TOUCHING = 0.1  # box IoU from which two people count as overlapping
+COUNT = 3  # pictures of each figure
+LARGEST_BYTES = 200_000  # of a stored picture
+CROWD_RULE = (f"validation images with the most pairs of labelled people whose boxes overlap (IoU above {TOUCHING:g}); "
+              "equal ones by the number of labelled people, then by the smallest image id")
+OUTSIDE_RULE = (f"validation images with the most joints that are found (OKS term ≥ {FOUND:g}) although truth and "
+                f"prediction lie outside the predicted box of a person with a score of at least {SHOWN:g}; equal ones "
+                "by the share of the box by which the true joints lie outside, then by the smallest image id")
+
+
+def crowded_images(annotations: dict[str, Any], count: int = COUNT) -> list[int]:
+    """Ids of the most crowded images by :data:`CROWD_RULE`; those with one labelled person only if there are no
+    others."""
+    def rank(image_id: int) -> tuple[int, int, int]:
+        boxes = xyxy([a["bbox"] for a in people[image_id]])
+        pairs = int((np.triu(box_iou(boxes, boxes), 1) > TOUCHING).sum())
+        return -pairs, -len(boxes), image_id
+
+    people = labelled_people(annotations)
+    return sorted(people, key=rank)[:count]
+
+
+def outside_images(matches: MatchedPeople, sigmas: np.ndarray, count: int = COUNT) -> list[int]:
+    """Ids of images with joints found outside the predicted box, by :data:`OUTSIDE_RULE`; there may be none."""
+    beyond = outside_distance(matches.keypoints[..., :2], matches.pred_boxes_xyxy)
+    found = oks_terms(matches.distances, matches.areas, sigmas) >= FOUND
+    predicted = outside_distance(matches.pred_keypoints[..., :2], matches.pred_boxes_xyxy) > 0
+    hits = matches.shown & (beyond > 0) & predicted & found & (matches.scores >= SHOWN)[:, None]
+    longer = (matches.pred_boxes_xyxy[:, 2:] - matches.pred_boxes_xyxy[:, :2]).max(1, initial=1e-9)
+    share = np.where(hits, beyond / longer[:, None], 0).sum(1)
+    totals: dict[int, tuple[int, float]] = {}
+    for image_id, n, s in zip(matches.image_ids.tolist(), hits.sum(1).tolist(), share.tolist(), strict=True):
+        before = totals.get(image_id, (0, 0.0))
+        totals[image_id] = (before[0] + n, before[1] + s)
+    ranked = sorted((i for i, (n, _) in totals.items() if n), key=lambda i: (-totals[i][0], -totals[i][1], i))
+    return ranked[:count]
+
+
+def crowd_scene(people: list[dict[str, Any]], predictions: list[dict[str, Any]], limbs: Limbs | None) -> dict[str, Any]:
+    """One picture of Figure 1: the model's people, and the true joints put together by distances alone.
+
+    Args:
+        people: labelled people of the image.
+        predictions: the model's people that are shown.
+        limbs: what the grouping knows; ``None`` leaves it out.
+
+    Returns:
+        ``people`` (their number), ``ours`` (score, bbox, keypoints), ``grouped`` (x, y, joint, group, owner, the person
+        that the group belongs to, -1 for nobody) and ``swapped``, ``lost``, ``joints``: counts of the grouping.
+    """
+    scene: dict[str, Any] = {"people": len(people), "ours": predictions}
+    if limbs is None:
+        return scene
+    truth = np.asarray([a["keypoints"] for a in people], np.float64).reshape(len(people), -1, 3)
+    owners, kinds = np.nonzero(truth[..., 2] > 0)
+    points = truth[owners, kinds, :2]
+    groups = group_joints(points, kinds, limbs)
+    given = assign_groups(groups, owners)
+    columns = zip(points.tolist(), kinds.tolist(), groups.tolist(), owners.tolist(), given.tolist(), strict=True)
+    return scene | {"grouped": [[*point, *rest] for point, *rest in columns], "joints": len(points),
+                    "swapped": int(((given != owners) & (given >= 0)).sum()), "lost": int((given < 0).sum())}
+
+
+def outside_scene(matches: MatchedPeople, image_id: int, sigmas: np.ndarray) -> dict[str, Any]:
+    """One picture of Figure 3: matched people with score, bbox, keypoints, and their joints outside the predicted box.
+
+    Returns:
+        ``ours`` and ``outside``: (person, joint, true x, true y, predicted x, predicted y, OKS term) of every labelled
+        joint whose true place lies outside the predicted box of its person.
+    """
+    rows = np.flatnonzero((matches.image_ids == image_id) & (matches.scores >= SHOWN))
+    terms = oks_terms(matches.distances, matches.areas, sigmas)
+    beyond = outside_distance(matches.keypoints[..., :2], matches.pred_boxes_xyxy)
+    ours, outside = [], []
+    for n, row in enumerate(rows):
+        x1, y1, x2, y2 = matches.pred_boxes_xyxy[row].tolist()
+        ours.append({"score": float(matches.scores[row]), "bbox": [x1, y1, x2 - x1, y2 - y1],
+                     "keypoints": matches.pred_keypoints[row].ravel().tolist()})
+        for k in np.flatnonzero(matches.shown[row] & (beyond[row] > 0)).tolist():
+            outside.append([n, k, *matches.keypoints[row, k, :2].tolist(), *matches.pred_keypoints[row, k, :2].tolist(),
+                            round(float(terms[row, k]), 4)])
+    return {"ours": ours, "outside": outside}
+
+
+def picture(image: np.ndarray, largest: int = LARGEST_BYTES) -> bytes:
+    """(H, W, 3) uint8 RGB as PNG of at most ``largest`` bytes; shrunk until it fits."""
+    import cv2
+
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    while True:
+        data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+        if len(data) <= largest or max(bgr.shape[:2]) <= 64:
+            return data
+        factor = max(0.5, min(0.9, (largest / len(data)) ** 0.5))
+        size = [max(1, round(side * factor)) for side in bgr.shape[1::-1]]
+        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+
+
+def choose_run(study: Study) -> tuple[str, int, Path]:
+    """Experiment, seed and folder of the run whose predictions are shown: m6, s6 or l6, else the first evaluated one.
+
+    Raises:
+        StudyError: no run with keypoints is evaluated.
+    """
+    runs = [r for r in study.runs() if r.variant.head != "person"]
+    names = [e for e in PREFERRED if e in study.experiments] + [r.experiment.name for r in runs]
+    for name in dict.fromkeys(names):
+        folder = study.run_dir(name, study.seeds[0])
+        if (folder / "metrics.json").is_file() and (folder / "predictions.json.gz").is_file():
+            return name, study.seeds[0], folder
+    raise StudyError(f"{study.results_dir}: no run is evaluated, so there are no predictions for Figures 1 and 3; "
+                     "make evaluate first")
+
+
+def _write_scene(folder: Path, name: str, split: CocoSplit, index: int, scene: dict[str, Any]) -> dict[str, Any]:
+    image = split.load_image(index)
+    atomic_write(folder / name, picture(image))
+    return {"image_id": split.image_id(index), "picture": f"scenes/{name}", "width": image.shape[1],
+            "height": image.shape[0], **scene}
+
+
+def make_scenes(split: CocoSplit, predictions: list[dict[str, Any]], train_persons: np.ndarray,
+                folder: Path) -> dict[str, Any]:
+    """Choose and store the scenes of both figures, with the numbers of the whole split; pictures go to ``folder``.
+
+    Returns:
+        ``crowd`` and ``outside``, each with ``rule`` and ``scenes``; ``grouping`` (``mistaken.grouping_report``, or
+        ``None`` and ``grouping_reason`` where the data set has no limbs); ``box`` (``joints.box_counts``).
+    """
+    schema, places = split.schema, {split.image_id(i): i for i in range(len(split))}
+    sigmas = np.asarray(schema.sigmas, np.float64)
+    scored = split.image_ids(split.with_keypoints())
+    matches = match_people(split.annotations, predictions, len(schema), scored)
+    found: dict[str, Any] = {"shown": SHOWN, "kept": KEPT}
+    try:
+        limbs = fit_limbs(train_persons, schema.skeleton)
+        found["grouping"] = grouping_report(split.annotations, matches, limbs, schema)
+    except StudyError as error:
+        limbs, found["grouping"], found["grouping_reason"] = None, None, str(error)
+    people, shown = labelled_people(split.annotations), {}
+    for p in predictions:
+        if p["score"] >= SHOWN:
+            shown.setdefault(p["image_id"], []).append({k: p[k] for k in ("score", "bbox", "keypoints")})
+    crowd = [_write_scene(folder, f"crowd{n}.png", split, places[i], crowd_scene(people[i], shown.get(i, []), limbs))
+             for n, i in enumerate(crowded_images(split.annotations), 1)]
+    outside = [_write_scene(folder, f"outside{n}.png", split, places[i], outside_scene(matches, i, sigmas))
+               for n, i in enumerate(outside_images(matches, sigmas), 1)]
+    return found | {"box": box_counts(matches, sigmas), "crowd": {"rule": CROWD_RULE, "scenes": crowd},
+                    "outside": {"rule": OUTSIDE_RULE, "scenes": outside}}
+
+
+def write_scenes(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
+    """Write ``scenes.json`` and ``scenes/*.png`` from stored predictions; returns the numbers behind Figures 1 and 3.
+
+    Scenes of the same predictions, data and definitions are kept. Pictures of a data set that may not be passed on stay
+    in the results folder, which git ignores.
+
+    Raises:
+        StudyError: no run is evaluated, or its predictions are damaged.
+    """
+    experiment, seed, run_dir = choose_run(study)
+    source, target = run_dir / "predictions.json.gz", study.results_dir / "scenes.json"
+    key = config_hash([VERSION, file_sha256(source), dataset.fingerprint])
+    stored = read_json(target) if target.exists() else {}
+    pictures = [s["picture"] for part in ("crowd", "outside") for s in stored.get(part, {}).get("scenes", [])]
+    if stored.get("key") != key or not all((study.results_dir / p).is_file() for p in pictures):
+        with results_in_use(study.results_dir, "write_scenes"):
+            made = make_scenes(dataset.val, read_json(source), dataset.train.store.persons,
+                               study.results_dir / "scenes")
+            stored = {"key": key, "version": VERSION, "experiment": experiment, "seed": seed, "dataset": dataset.name,
+                      "schema": dataset.schema.as_dict(), **made}
+            write_json(target, stored)
+    return scene_rows(stored)
+
+
+GROUPING_WORDS = {
+    "truth_grouped": "true joints grouped by distances: given to another person",
+    "truth_lost": "true joints grouped by distances: given to nobody",
+    "predicted_grouped": "predicted joints grouped by distances: given to another person",
+    "grouped_taken": "predicted joints grouped by distances: found at another person, not at their own",
+    "ours_taken": "ours: found at another person, not at their own",
+    "ours_mixed": "ours: the same, each pose given to the person whom it fits best",
+    "ours_nearer": "ours: nearer to another person's joint than to their own person's",
+}
+BOX_WORDS = {
+    "inside": "true joint inside the predicted box: found", "outside": "true joint outside the predicted box: found",
+    "outside_hidden": "outside and labelled as hidden: found",
+    "unreachable": "outside, too far for any point of the box: found",
+    "outside_confined": "outside: found if predictions are moved into the box",
+}
+
+
+def scene_rows(scenes: dict[str, Any]) -> list[dict[str, Any]]:
+    """The numbers behind Figures 1 and 3 as rows: figure, quantity, joints, rate and interval in percent."""
+    rows = []
+    for figure, part, words, count in ((1, scenes["grouping"] or {}, GROUPING_WORDS, "wrong"),
+                                       (3, scenes["box"], BOX_WORDS, "found")):
+        rate = "rate" if figure == 1 else "found_rate"
+        for key, text in words.items():
+            value = part.get(key)
+            if value is None:
+                continue
+            low, high = value[f"{rate}_95"] or (None, None)
+            rows.append({"figure": figure, "quantity": text, "joints": value["joints"], "of them": value[count],
+                         "rate (%)": _percent(value[rate]), "from": _percent(low), "to": _percent(high)})
+    return rows
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else round(100 * value, 2)

@@ -1,0 +1,179 @@
+"""How run times are taken and summed up: what a profile measures, cases that take turns, medians and intervals.
+
+Pictures with a known number of persons and always the same size: mosaics of validation images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from yolopose.data.coco import CocoSplit
+from yolopose.data.letterbox import PAD_VALUE, letterbox
+
+if TYPE_CHECKING:
+    import torch
+
+MODELS = ("s6", "m6", "l6")
+RESAMPLES = 2000
+FEWEST_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a profile measures.
+
+    Attributes:
+        models: compared with their person detectors.
+        size_px: side of the input, for them and for the mosaics; a multiple of 64.
+        budget_s: seconds for a model and its detector.
+        rounds: most measurements of each.
+        tiles: in a row of a mosaic; a tile has the size that the profile trains at, or a third of it.
+        persons: numbers of persons.
+        scenes: mosaics for each number.
+        repeats: of each mosaic.
+    """
+
+    models: tuple[str, ...]
+    size_px: int
+    budget_s: float
+    rounds: int
+    tiles: int
+    persons: tuple[int, ...]
+    scenes: int
+    repeats: int
+
+
+PLANS = {"smoke": Plan(("s6",), 128, 0.3, 3, 2, (0, 1, 2, 4), 2, 2),
+         "mini": Plan(MODELS, 640, 5.0, 12, 5, (0, 1, 2, 4, 8, 16, 32), 4, 3),
+         "gpu": Plan(MODELS, 960, 6.0, 60, 3, (0, 1, 2, 4, 8, 16, 32), 10, 5),
+         "paper": Plan(MODELS, 960, 30.0, 60, 3, (0, 1, 2, 4, 8, 16, 32), 20, 5)}
+
+
+def seconds_of(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    """Seconds of one call and what it returns; a GPU is waited for before and after."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started, result
+
+
+def take_turns(cases: Sequence[Callable[[], tuple[float, ...]]], budget_s: float, rounds: int) -> list[np.ndarray]:
+    """Call every case once a round, in an order that turns round, until the seconds or the rounds are spent.
+
+    One round that does not count comes first; FEWEST_ROUNDS follow whatever they take.
+
+    Returns:
+        For each case (rounds, parts) seconds.
+    """
+    for case in cases:
+        case()
+    taken: list[list[tuple[float, ...]]] = [[] for _ in cases]
+    started = time.perf_counter()
+    for n in range(rounds):
+        if n >= FEWEST_ROUNDS and time.perf_counter() - started > budget_s:
+            break
+        for index in range(len(cases))[::-1 if n % 2 else 1]:
+            taken[index].append(cases[index]())
+    return [np.asarray(times) for times in taken]
+
+
+def quartiles(values: np.ndarray) -> dict[str, float]:
+    """Median, quartiles and least value to four digits."""
+    least, q1, median, q3 = (float(f"{v:.4g}") for v in np.percentile(values, (0, 25, 50, 75)))
+    return {"median": median, "q1": q1, "q3": q3, "least": least}
+
+
+def median_interval(values: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Median of ``values`` (n,) with its 95 % bootstrap interval."""
+    drawn = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values)))
+    low, high = np.percentile(np.median(drawn, axis=1), (2.5, 97.5))
+    return {"value": round(float(np.median(values)), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def slope_interval(x: np.ndarray, y: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Least-squares slope of ``y`` (n,) over ``x`` (n,) with its 95 % bootstrap interval, cases drawn within each x."""
+    centred = x - x.mean()
+    weight = centred / (centred**2).sum()
+    rng, drawn = np.random.default_rng(seed), np.empty((RESAMPLES, len(y)))
+    for value in np.unique(x):
+        members = np.flatnonzero(x == value)
+        drawn[:, members] = rng.choice(y[members], (RESAMPLES, len(members)))
+    low, high = np.percentile(drawn @ weight, (2.5, 97.5))
+    return {"value": float(y @ weight), "low": float(low), "high": float(high)}
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A square (H, H, 3) uint8 RGB picture with ``persons`` labelled persons."""
+
+    persons: int
+    image: np.ndarray
+
+
+def choose_tiles(counts: np.ndarray, persons: int, tiles: int, rng: np.random.Generator) -> list[int] | None:
+    """Indices of at most ``tiles`` images whose persons add up to ``persons``; ``None`` where no such choice is found.
+
+    Args:
+        counts: (n,) persons in each image.
+        persons: wanted in all.
+        tiles: places.
+        rng: draws among the images that still lead to the number.
+    """
+    most, chosen = int(counts.max(initial=0)), []
+    while persons > 0:
+        places = tiles - len(chosen) - 1  # that this image leaves
+        fitting = np.flatnonzero((counts >= max(1, persons - places * most)) & (counts <= persons))
+        if places < 0 or not len(fitting):
+            return None
+        chosen.append(int(rng.choice(fitting)))
+        persons -= int(counts[chosen[-1]])
+    return chosen
+
+
+def make_scenes(split: CocoSplit, tile_px: int, side: int, persons: Sequence[int], scenes: int, seed: int = 0
+                ) -> tuple[list[Scene], list[int]]:
+    """Mosaics of ``side`` × ``side`` letterboxed images in random places.
+
+    Places without people get images in which nobody is labelled, or the letterbox's grey where the split has none.
+
+    Args:
+        split: whose images become tiles.
+        tile_px: side of a tile in px.
+        side: tiles in a row.
+        persons: wanted numbers of persons.
+        scenes: mosaics for each number.
+        seed: of the choice.
+
+    Returns:
+        The mosaics, and the numbers of persons that they cannot hold.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.array([len(split.boxes_xyxy(i)) for i in range(len(split))])
+    nobody = np.flatnonzero(counts == 0)
+    made, left_out = [], []
+    for wanted in persons:
+        for _ in range(scenes):
+            chosen = choose_tiles(counts, wanted, side * side, rng)
+            if chosen is None:
+                left_out.append(wanted)
+                break
+            free = side * side - len(chosen)
+            chosen += rng.choice(nobody, free).tolist() if len(nobody) else [-1] * free
+            canvas = np.full((side * tile_px, side * tile_px, 3), PAD_VALUE, np.uint8)
+            for place, index in enumerate(rng.permutation(chosen)):
+                if index >= 0:
+                    top, left = place // side * tile_px, place % side * tile_px
+                    letterbox(split.load_image(int(index)), tile_px,
+                              out=canvas[top:top + tile_px, left:left + tile_px])
+            made.append(Scene(wanted, canvas))
+    return made, left_out

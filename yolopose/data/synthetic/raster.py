@@ -1,0 +1,243 @@
+"""Draw textured surface patches with a depth buffer: the renderer of the synthetic people.
+
+A patch is a coarse grid of surface points with normals and a texture. Every cell of the grid that faces the camera is
+filled with points denser than the pixels, every point is written to its pixel and the nearest one wins. All cells of
+a person are handled together, in groups of equal size, so that the cost hardly depends on the number of patches; the
+depth is what joint visibility is decided from.
+
+Curved surfaces from which bodies are put together: tubes of elliptic rings and ellipsoids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+_LEVELS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256])  # points along a side of a cell
+_STEP = 0.82  # greatest spacing of the surface points in pixels of the buffer; from 0.95 on, holes appear
+_EMPTY = np.int64(1 << 62)
+_PRODUCT = 12_000  # points per matrix product: OpenBLAS starts threads above 13,107 of them, which would only disturb
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A piece of surface.
+
+    Attributes:
+        points: (m, n, 3) camera frame of the person, units of the stature.
+        normals: (m, n, 3) outward, of any length above zero.
+        texture: (h, w, 3) or (h, w, 4) uint8 BGR(A); rows run along the first axis of ``points``. Alpha under 128 is a
+            hole.
+        two_sided: also draw the inside (skirts, coats, brims).
+        gloss: added to the shading where the surface faces the light (hair, shoes).
+    """
+
+    points: np.ndarray
+    normals: np.ndarray
+    texture: np.ndarray
+    two_sided: bool = False
+    gloss: float = 0.0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Weak perspective: ``scale`` pixels per stature at the pelvis, which is drawn at ``origin`` (x, y)."""
+
+    scale: float
+    origin: tuple[float, float]
+    distance: float = 5.0
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """(..., 3) points of the person -> (..., 2) pixels (x, y), pixel centres at integers."""
+        ratio = self.scale * self.distance / (self.distance + points[..., 2:])
+        return points[..., :2] * ratio + np.asarray(self.origin)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Direction towards the light (camera frame), share of ambient light, strength of the directed light."""
+
+    direction: np.ndarray
+    ambient: float
+    strength: float
+
+
+def rasterise(
+    patches: list[Patch], camera: Camera, light: Light, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the patches into an empty buffer.
+
+    Returns:
+        colour: (height, width, 4) uint8 BGRA, alpha 0 or 255.
+        depth: (height, width) float32 in statures, +inf where nothing was drawn.
+    """
+    colour = np.zeros((height * width, 4), np.uint8)
+    depth = np.full(height * width, np.inf, np.float32)
+    x, y, z, shade, facing, place = _fill_cells(*_cells(patches, camera, light, height, width))
+    texel = np.concatenate([_bgra(patch.texture) for patch in patches])[place]
+    keep = (facing > 0) & (texel >= 0x80000000) & (x > -0.5) & (y > -0.5) & (x < width - 0.51) & (y < height - 0.51)
+    index = np.flatnonzero(keep)
+    pixel = (y[index] + np.float32(0.5)).astype(np.int64) * width + (x[index] + np.float32(0.5)).astype(np.int64)
+    nearest = np.full(height * width, _EMPTY)
+    # One integer per point: depth in the high bits, its number in the low 24, so that a minimum finds the point.
+    np.minimum.at(nearest, pixel, ((z[index] + 8.0) * 1e6).astype(np.int64) << 24 | index)
+    hit = np.flatnonzero(nearest != _EMPTY)
+    source = nearest[hit] & 0xFFFFFF
+    colour[hit] = np.minimum(texel[source].view(np.uint8).reshape(-1, 4) * shade[source, None], 255)
+    colour[hit, 3] = 255
+    depth[hit] = z[source]
+    colour, depth = colour.reshape(height, width, 4), depth.reshape(height, width)
+    return _contact_shadows(colour, depth), depth
+
+
+def _bgra(texture: np.ndarray) -> np.ndarray:
+    """Texture as a flat array of one integer per texel."""
+    if texture.shape[2] == 3:
+        texture = cv2.cvtColor(texture, cv2.COLOR_BGR2BGRA)
+    return np.ascontiguousarray(texture).view(np.uint32).ravel()
+
+
+@lru_cache(maxsize=64)
+def _grid_cells(m: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the four corners of every cell of an (m, n) grid, (cells, 4), and its row and column."""
+    rows, columns = (v.ravel() for v in np.meshgrid(np.arange(m - 1), np.arange(n - 1), indexing="ij"))
+    first = rows * n + columns
+    return np.stack([first, first + 1, first + n, first + n + 1], 1), rows, columns
+
+
+def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, width: int):
+    """Cells that may be seen.
+
+    Returns:
+        corners: (5, cells, 4) float32: x, y in pixels, depth, shading and facing of the four corners.
+        texture: (cells, 6) float32: first column and row of the cell in its texture, their extents, the width of the
+            texture and its offset among all textures.
+    """
+    points = np.concatenate([p.points.reshape(-1, 3) for p in patches]).astype(np.float32)
+    normals = np.concatenate([p.normals.reshape(-1, 3) for p in patches]).astype(np.float32)
+    counts = [p.points.shape[0] * p.points.shape[1] for p in patches]
+    two_sided = np.repeat([p.two_sided for p in patches], counts)
+    gloss = np.repeat(np.array([p.gloss for p in patches], np.float32), counts)
+    normals /= np.sqrt(np.einsum("ij,ij->i", normals, normals) + np.float32(1e-12))[:, None]
+    facing = -np.einsum("ij,ij->i", normals, points) - np.float32(camera.distance) * normals[:, 2]
+    lit = normals @ light.direction.astype(np.float32)
+    lit = np.where(two_sided & (facing < 0), -0.5 * lit - 0.35, lit)
+    diffuse = np.clip(0.5 + 0.5 * lit, 0, 1)  # wrapped, as under a sky
+    values = np.empty((len(points), 5), np.float32)
+    values[:, :2] = camera.project(points)
+    values[:, 2] = points[:, 2]
+    values[:, 3] = light.ambient + light.strength * diffuse + gloss * np.clip(lit, 0, 1) ** 4
+    values[:, 4] = np.where(two_sided, 1, facing)  # positive towards the camera
+    corners, texture, first, offset = [], [], 0, 0
+    for patch, count in zip(patches, counts, strict=True):
+        (m, n), (h, w) = patch.points.shape[:2], patch.texture.shape[:2]
+        index, rows, columns = _grid_cells(m, n)
+        corners.append(index + first)
+        info = np.empty((len(index), 6), np.float32)
+        info[:, 0], info[:, 1] = columns * (w / (n - 1)), rows * (h / (m - 1))
+        info[:, 2:] = w / (n - 1), h / (m - 1), w, offset
+        texture.append(info)
+        first, offset = first + count, offset + h * w
+    index, info = np.concatenate(corners), np.concatenate(texture)
+    front = values[:, 4] > 0
+    inside = (values[:, :2] > -1).all(1) & (values[:, 0] < width) & (values[:, 1] < height)
+    seen = (front[index].any(1)) & inside[index].any(1)
+    return values.T[:, index[seen]], info[seen]
+
+
+@lru_cache(maxsize=256)
+def _weights(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bilinear weights of rows x columns points in a cell, (4, points), and their place in it, 0..1."""
+    t, s = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij")
+    s, t = s.ravel().astype(np.float32), t.ravel().astype(np.float32)
+    weights = np.stack([(1 - s) * (1 - t), s * (1 - t), (1 - s) * t, s * t])
+    return weights, s, t
+
+
+def _fill_cells(corners: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Points in cells: x, y, depth, shading, facing (float32) and the texel's place among all textures."""
+    if not len(texture):
+        return (*(np.zeros(0, np.float32) for _ in range(5)), np.zeros(0, np.int32))
+    x, y = corners[:2]  # (cells, corner)
+    across = np.maximum(np.hypot(x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]), np.hypot(x[:, 3] - x[:, 2], y[:, 3] - y[:, 2]))
+    down = np.maximum(np.hypot(x[:, 2] - x[:, 0], y[:, 2] - y[:, 0]), np.hypot(x[:, 3] - x[:, 1], y[:, 3] - y[:, 1]))
+    last = len(_LEVELS) - 1
+    columns = np.minimum(np.searchsorted(_LEVELS, across / _STEP), last)
+    rows = np.minimum(np.searchsorted(_LEVELS, down / _STEP), last)
+    group = rows * (last + 1) + columns
+    order = np.argsort(group, kind="stable")
+    values, places = [], []
+    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        key = int(group[members[0]])
+        weights, s, t = _weights(int(_LEVELS[key // (last + 1)]), int(_LEVELS[key % (last + 1)]))
+        step = max(1, _PRODUCT // len(s))
+        for cells in (members[i : i + step] for i in range(0, len(members), step)):
+            values.append((corners[:, cells] @ weights).reshape(5, -1))
+            u0, v0, du, dv, width, offset = texture[cells].T[..., None]
+            row = (v0 + dv * t).astype(np.int32) * width.astype(np.int32) + offset.astype(np.int32)
+            places.append((row + (u0 + du * s).astype(np.int32)).ravel())
+    return (*np.concatenate(values, axis=1), np.concatenate(places))
+
+
+def _contact_shadows(colour: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Darken what lies close behind something nearer (an arm over the chest, the chin over the neck)."""
+    drawn = np.isfinite(depth)
+    if not drawn.any():
+        return colour
+    z = np.where(drawn, depth, 0).astype(np.float32)
+    size = max(3, int(round(max(depth.shape) * 0.035)) | 1)
+    weight = cv2.blur(drawn.astype(np.float32), (size, size))
+    behind = z - cv2.blur(z, (size, size)) / np.maximum(weight, 1e-3)
+    factor = 1.0 - np.clip(behind * 7.0, 0.0, 0.42)
+    colour[..., :3] = (colour[..., :3] * factor[..., None]).astype(np.uint8)
+    return colour
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (..., 3) scaled to length one."""
+    return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
+
+
+@lru_cache(maxsize=16)
+def _circle(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine of n + 1 angles around a tube, the last equal to the first."""
+    angle = np.linspace(0, 2 * np.pi, n + 1)
+    return np.cos(angle), np.sin(angle)
+
+
+def tube(centres, e1, e2, a, b, texture, n: int = 16, two_sided: bool = False, gloss: float = 0.0) -> Patch:
+    """Tube of elliptic rings.
+
+    Args:
+        centres: (m, 3); e1, e2: (m, 3) or (3,) unit axes of each ring, at columns 0 and a quarter of the texture.
+        a, b: (m,) half axes along e1 and e2.
+    """
+    m = len(centres)
+    e1, e2 = np.broadcast_to(e1, (m, 3)), np.broadcast_to(e2, (m, 3))
+    a, b = np.broadcast_to(a, m)[:, None, None], np.broadcast_to(b, m)[:, None, None]
+    cos, sin = (v[None, :, None] for v in _circle(n))
+    points = centres[:, None] + a * cos * e1[:, None] + b * sin * e2[:, None]
+    along = np.gradient(centres, axis=0)
+    length = np.sqrt((along**2).sum(-1)) + 1e-9
+    slope = np.gradient((a + b)[:, 0, 0] / 2) / length
+    tangent = along / length[:, None]
+    normals = b * cos * e1[:, None] + a * sin * e2[:, None]
+    normals = normals / (np.sqrt((normals**2).sum(-1, keepdims=True)) + 1e-9)
+    normals = normals - (np.clip(slope, -3, 3)[:, None] * tangent)[:, None]
+    return Patch(points, normals, texture, two_sided, gloss)
+
+
+def ellipsoid(centre, frame, radii, texture, m: int = 9, n: int = 14, gloss: float = 0.0) -> Patch:
+    """Ellipsoid with its rings stacked along the frame's second axis (down); front is minus the third axis."""
+    angle = np.linspace(0, np.pi, m)
+    ring, height = np.sin(angle), -np.cos(angle)
+    cos, sin = _circle(n)
+    unit = np.empty((m, n + 1, 3))
+    unit[..., 0] = ring[:, None] * cos
+    unit[..., 1] = height[:, None]
+    unit[..., 2] = -ring[:, None] * sin
+    radii = np.asarray(radii, float)
+    return Patch(centre + (unit * radii) @ frame.T, (unit / radii) @ frame.T, texture, False, gloss)

@@ -1,0 +1,185 @@
+"""Pictures of people for the notebooks: contact sheets, augmented samples, predictions beside ground truth, a photo.
+
+Each function returns a matplotlib ``Figure`` (nothing goes through pyplot's global state). Left limbs are orange, right
+ones blue, the middle is white with a dark edge; a joint that is labelled but hidden is hollow. The colours keep apart
+for all common kinds of colour blindness.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from yolopose.data.augment import augment, epoch_order, sample_generator
+from yolopose.data.coco import CocoDataset, CocoSplit
+from yolopose.data.schema import KeypointSchema
+from yolopose.evaluation.evaluate import Predictor
+from yolopose.study.config import RunConfig
+from yolopose.utils.errors import StudyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+LEFT, RIGHT, MIDDLE, BOX, EDGE = "#E69F00", "#56B4E9", "#FFFFFF", "#009E73", "#1A1A1A"
+LEGEND = "orange: left, blue: right, white: middle; hollow: labelled but hidden"
+
+
+class Photographs(Figure):
+    """A figure of photographs, which a notebook stores as JPEG: as PNG a contact sheet takes a megabyte and more."""
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="jpeg", pil_kwargs={"quality": 85})
+        display({"image/jpeg": base64.b64encode(buffer.getvalue()).decode(), "text/plain": repr(self)}, raw=True)
+
+
+def grid(count: int, columns: int, cell_in: float, title: str, note: str = "",
+         ratio: float = 1.0) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` axes without ticks, in rows of ``columns``; ``ratio`` is a cell's height by its width."""
+    columns = max(1, min(columns, count))
+    rows = -(-count // columns)
+    head = 0.62 if note else 0.4  # inches for title and note
+    height = rows * cell_in * ratio + head
+    figure = Photographs(figsize=(columns * cell_in, height), dpi=100)
+    figure.subplots_adjust(0.005, 0.005, 0.995, 1 - head / height, wspace=0.02, hspace=0.02)
+    figure.text(0.005, 1 - 0.09 / height, title, fontsize=11, fontweight="bold", va="top")
+    if note:
+        figure.text(0.005, 1 - 0.34 / height, note, fontsize=8.5, color="#444444", va="top")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    for axis in axes:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def draw_people(axis: Axes, image: NDArray[np.uint8], boxes_xyxy: NDArray, keypoints: NDArray, schema: KeypointSchema,
+                visible: float = 1.5, least: float = 0.5, scores: Sequence[float] | None = None) -> None:
+    """Draw an image with its people.
+
+    Args:
+        axis: where.
+        image: (H, W, 3) RGB.
+        boxes_xyxy: (n, 4) in px of the image.
+        keypoints: (n, K, 3) x px, y px, and a visibility flag (0, 1, 2) or a confidence in [0, 1].
+        schema: names and skeleton.
+        visible: third values from here on give a filled joint.
+        least: third values under this give no joint, and no limb to it.
+        scores: printed at the boxes where given.
+    """
+    axis.imshow(image, interpolation="antialiased")
+    axis.set_xlim(0, image.shape[1])
+    axis.set_ylim(image.shape[0], 0)
+    sides = [{"left": LEFT, "right": RIGHT}.get(name.split("_")[0], MIDDLE) for name in schema.names]
+    for n, (box, person) in enumerate(zip(np.asarray(boxes_xyxy), np.asarray(keypoints), strict=True)):
+        axis.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, edgecolor=BOX, linewidth=1.0))
+        if scores is not None:
+            axis.text(box[0], box[1], f"{scores[n]:.2f}", fontsize=6.5, color="white", va="bottom", clip_on=True,
+                      bbox={"facecolor": BOX, "edgecolor": "none", "pad": 0.8})
+        for i, j in schema.skeleton:
+            if person[i, 2] >= least and person[j, 2] >= least:
+                colour = sides[i] if sides[i] == sides[j] else MIDDLE
+                axis.plot(person[[i, j], 0], person[[i, j], 1], color=EDGE, linewidth=2.4, solid_capstyle="round")
+                axis.plot(person[[i, j], 0], person[[i, j], 1], color=colour, linewidth=1.4, solid_capstyle="round")
+        for k, (x, y, value) in enumerate(person):
+            if value >= least:
+                axis.plot(x, y, "o", markersize=2.8, color=sides[k], markeredgecolor=EDGE, markeredgewidth=0.5,
+                          fillstyle="full" if value >= visible else "none")
+
+
+def spread(indices: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of ``indices``, evenly spread from first to last: a choice that nobody made by looking."""
+    if not indices:
+        return []
+    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
+    return [indices[i] for i in dict.fromkeys(places.tolist())]
+
+
+def contact_sheet(split: CocoSplit, count: int = 24, columns: int = 6) -> Figure:
+    """Images of a split, evenly spread, with their labelled people."""
+    chosen = spread(split.with_keypoints(), count)
+    if not chosen:
+        raise StudyError(f"{split.image_dir}: no image of {split.name} has a person with keypoints to show")
+    figure, axes = grid(len(chosen), columns, 1.9, f"{split.name}: {len(chosen)} of {len(split)} images", LEGEND)
+    for axis, i in zip(axes, chosen, strict=True):
+        draw_people(axis, split.load_image(i), split.boxes_xyxy(i), split.keypoints(i), split.schema)
+    return figure
+
+
+def augmentations(dataset: CocoDataset, run: RunConfig, count: int = 12, columns: int = 6, epoch: int = 0) -> Figure:
+    """Training samples as the network sees them in ``epoch``, with the targets that it is given."""
+    order = epoch_order(run.seed, epoch, len(dataset.train))
+    figure, axes = grid(min(count, len(order)), columns, 1.9,
+                        f"{run.experiment.name}: the first training samples of epoch {epoch + 1}, {run.input_size} px",
+                        f"mosaic with probability {run.augment.mosaic:g}, scale 1 ± {run.augment.scale:g}, "
+                        f"translation ± {run.augment.translate:g}, flip {run.augment.flip:g}, colour. {LEGEND}")
+    for position, axis in enumerate(axes):
+        sample = augment(dataset.train, int(order[position]), run.input_size, run.augment, dataset.schema.flip_indices,
+                         sample_generator(run.seed, epoch, position))
+        draw_people(axis, sample.image, sample.boxes_xyxy, sample.keypoints, dataset.schema)
+    return figure
+
+
+def predictions(split: CocoSplit, results: Iterable[dict[str, Any]], count: int = 6,
+                confidence: float = 0.25) -> Figure:
+    """Ground truth (upper image) and predictions of at least ``confidence`` (lower image) for images of a split.
+
+    Args:
+        split: with ground truth.
+        results: COCO results of these images, as in ``predictions.json.gz``.
+        count: number of images, evenly spread.
+        confidence: smallest score of a person shown.
+    """
+    chosen = spread(split.with_keypoints(), count)
+    by_image: dict[int, list[dict[str, Any]]] = {split.image_id(i): [] for i in chosen}
+    for result in results:
+        if result["image_id"] in by_image and result["score"] >= confidence:
+            by_image[result["image_id"]].append(result)
+    figure, axes = grid(2 * len(chosen), len(chosen), 2.2, f"{split.name}: labelled (above) and predicted (below)",
+                        f"people with a score of at least {confidence:g}, evenly spread images. {LEGEND}")
+    for column, i in enumerate(chosen):
+        image = split.load_image(i)
+        draw_people(axes[column], image, split.boxes_xyxy(i), split.keypoints(i), split.schema)
+        found = by_image[split.image_id(i)]
+        boxes = np.array([r["bbox"] for r in found], float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        points = np.array([r["keypoints"] for r in found], float).reshape(-1, len(split.schema), 3)
+        draw_people(axes[column + len(chosen)], image, boxes, points, split.schema, visible=0.5, least=0.05,
+                    scores=[r["score"] for r in found])
+    return figure
+
+
+def read_photo(path: Path | str) -> NDArray[np.uint8]:
+    """A photo as (H, W, 3) uint8 RGB, turned upright by its EXIF entry.
+
+    Raises:
+        StudyError: no such file, or not an image.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    except FileNotFoundError:
+        raise StudyError(f"PHOTO={path}: no such file; a relative path counts from the repository's root") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise StudyError(f"PHOTO={path}: cannot be read as an image ({error}); give a JPEG or PNG file") from None
+
+
+def photo(predictor: Predictor, image: NDArray[np.uint8], confidence: float = 0.25) -> Figure:
+    """The people that a model finds in one (H, W, 3) RGB image of any size."""
+    poses = predictor.predict(image, confidence)
+    found = f"{len(poses)} {'person' if len(poses) == 1 else 'people'} with a score of at least {confidence:g}"
+    width_in = float(np.clip(image.shape[1] / 60, 3.5, 8.0))
+    figure, axes = grid(1, 1, width_in, f"{found}, at {predictor.input_size} px", ratio=image.shape[0] / image.shape[1])
+    draw_people(axes[0], image, poses.boxes_xyxy.numpy(), poses.keypoints.numpy(), predictor.schema, visible=0.5,
+                least=0.05, scores=poses.scores.tolist())
+    return figure

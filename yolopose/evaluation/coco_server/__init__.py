@@ -1,0 +1,1 @@
+"""The file that COCO's evaluation server takes, and the answer that it gives. Computes no score itself."""

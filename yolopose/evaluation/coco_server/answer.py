@@ -1,0 +1,244 @@
+"""Putting the answer of COCO's evaluation server into a run's results, so that Table 2 and Figure 6 fill themselves.
+
+``python -m yolopose.evaluation.coco_server.answer results/paper-coco/s6/seed0 ANSWER [--date 2022-04-14] [--replace]``, where ANSWER is
+what the server gave back (*Upload Results*, cocodataset.org #upload): its standard output with the ten lines that
+pycocotools prints, or a JSON or ``name: value`` file of them. The numbers become ``test_dev`` of the run's
+``metrics.json``, with where they came from; tables, figures and report see the change and are made again by the next
+``make tables figures report``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from yolopose.evaluation.coco_server.check import SCORED_PER_IMAGE, TEST_DEV_IMAGES, server_file_name
+from yolopose.utils.cli import exit_status
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256, read_json, write_json
+from yolopose.utils.locks import results_in_use
+
+METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")  # COCO's order
+NEEDED = ("AP", "AP50", "AP75", "APL", "AR")  # columns of Table 2
+SOURCE = "COCO evaluation server, test-dev2017"
+MAX_ANSWER_BYTES = 1 << 20
+VAL_IMAGES = 5000
+# One line of pycocotools' summary; what it calls IoU is OKS here.
+LINE = re.compile(r"Average (Precision|Recall)\s+\((?:AP|AR)\)\s*@\[\s*(?:IoU|OKS)=([\d.:]+)\s*\|\s*area=\s*(\w+)\s*\|"
+                  r"\s*maxDets=\s*(\d+)\s*\]\s*=\s*(\S+)")
+PAIR = re.compile(r"^\s*[\"']?(A[PR][\w .@=]*?)[\"']?\s*[:=\s]\s*(-?[\d.]+(?:[eE][-+]?\d+)?)\s*,?\s*$", re.MULTILINE)
+SUFFIX = {("0.50:0.95", "all"): "", ("0.50", "all"): "50", ("0.75", "all"): "75", ("0.50:0.95", "medium"): "M",
+          ("0.50:0.95", "large"): "L"}
+NAMES = {"medium": "m", "large": "l", "iou": "", "oks": "", "all": "", "050": "50", "075": "75"}
+# Pairs of which the first cannot be the larger: a stricter threshold, or precision beyond recall (101 recall points).
+ORDER = (("AP", "AP50", 0.0), ("AP75", "AP50", 0.0), ("AR", "AR50", 0.0), ("AR75", "AR50", 0.0), ("AP", "AR", 0.012),
+         ("AP50", "AR50", 0.012), ("AP75", "AR75", 0.012), ("APM", "ARM", 0.012), ("APL", "ARL", 0.012))
+
+
+def read_answer(path: Path | str) -> dict[str, float]:
+    """The metrics in a file from the server, as fractions.
+
+    Accepted are pycocotools' lines, ``name: value`` lines, a JSON object of names and values (names as here, or as
+    ``AP_50``, ``AP_medium``) and a JSON list of the ten in COCO's order.
+
+    Raises:
+        StudyError: the file is missing, holds no such numbers or some of them twice, lacks one that Table 2 needs, or
+            the numbers cannot be those of COCO's keypoint metrics.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"{path}: no such file; give what the server returned (its scores or standard output)")
+    if path.stat().st_size > MAX_ANSWER_BYTES:
+        raise StudyError(f"{path}: has more than {MAX_ANSWER_BYTES >> 20} MiB; give the server's scores, "
+                         "not the predictions")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise StudyError(f"{path}: is no text; unpack what the server returned and give its scores") from None
+    found = _from_json(path, text)
+    if found is None:
+        found = _from_lines(path, text) or _from_pairs(path, text)
+    if not found:
+        raise StudyError(f"{path}: holds no metrics; give pycocotools' ten lines, or JSON such as "
+                         '{"AP": 0.629, "AP50": 0.877, …}')
+    _check(path, found)
+    return {name: found[name] for name in METRICS if name in found}
+
+
+def _from_json(path: Path, text: str) -> dict[str, float] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, dict):
+        nested = [part for part in value.values() if isinstance(part, (dict, list))]
+        if len(nested) == 1 and not any(_metric(key) for key in value):  # {"stats": [...]}
+            value = nested[0]
+    if isinstance(value, list):
+        if len(value) != len(METRICS):
+            raise StudyError(f"{path}: a list of {len(value)} values; COCO's keypoint metrics are {len(METRICS)}: "
+                             f"{', '.join(METRICS)}")
+        value = dict(zip(METRICS, value, strict=True))
+    return _named(path, value.items()) if isinstance(value, dict) else None
+
+
+def _from_lines(path: Path, text: str) -> dict[str, float]:
+    rows = []
+    for kind, threshold, area, most, value in LINE.findall(text):
+        if int(most) != SCORED_PER_IMAGE:
+            raise StudyError(f"{path}: has maxDets={most}; keypoints are scored with {SCORED_PER_IMAGE}: "
+                             "give the answer of the keypoint server")
+        suffix = SUFFIX.get((threshold, area))
+        if suffix is None:
+            raise StudyError(f"{path}: IoU={threshold}, area={area} is none of COCO's keypoint metrics; give the "
+                             "answer of the keypoint server")
+        rows.append((("AP" if kind == "Precision" else "AR") + suffix, value))
+    return _named(path, rows)
+
+
+def _from_pairs(path: Path, text: str) -> dict[str, float]:
+    return _named(path, PAIR.findall(text))
+
+
+def _named(path: Path, rows: Any) -> dict[str, float]:
+    """Values by our names; other names are passed over."""
+    found: dict[str, float] = {}
+    for key, value in rows:
+        name = _metric(key)
+        if name is None:
+            continue
+        if name in found:
+            raise StudyError(f"{path}: {name} stands there twice; give the answer to one submission")
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            found[name] = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise StudyError(f"{path}: {name} is {value!r}, not a number; give the server's file unchanged") from None
+    return found
+
+
+def _metric(name: Any) -> str | None:
+    """Our name of a metric: ``AP_50``, ``AP IoU=0.50`` and ``AP_medium`` are AP50, AP50 and APM; ``None`` of another.
+
+    >>> _metric("AP_50"), _metric("AR_medium"), _metric("AP .75"), _metric("AP_small")
+    ('AP50', 'ARM', 'AP75', None)
+    """
+    words = re.findall(r"[a-z]+|\d+", str(name).replace(".", "").lower())
+    short = "".join(NAMES.get(word, word) for word in words)
+    return {one.lower(): one for one in METRICS}.get(short)
+
+
+def _check(path: Path, found: dict[str, float]) -> None:
+    if missing := [name for name in NEEDED if name not in found]:
+        raise StudyError(f"{path}: lacks {', '.join(missing)}, which Table 2 needs; give the whole answer")
+    for name, value in found.items():
+        if not 0 <= value <= 1:
+            hint = ("divide by 100: fractions are wanted" if 1 < value <= 100 else
+                    "the server scored nothing: look at its log" if value == -1 else "give the server's file unchanged")
+            raise StudyError(f"{path}: {name} is {value:g}, not within 0 and 1; {hint}")
+    for low, high, slack in ORDER:
+        if low in found and high in found and found[low] > found[high] + slack:
+            raise StudyError(f"{path}: {low} {found[low]:g} is larger than {high} {found[high]:g}, which cannot be; "
+                             "the numbers are mixed up: give the server's file unchanged")
+
+
+def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, replace: bool = False) -> bool:
+    """Write the server's answer into ``metrics.json`` of a run that was evaluated on COCO 2017.
+
+    Args:
+        run_dir: ``results/<profile>/<experiment>/seed<k>``.
+        answer: the server's file, see :func:`read_answer`.
+        day: of the submission, ``YYYY-MM-DD``.
+        replace: whether another answer that stands there may be replaced.
+
+    Returns:
+        Whether anything was written; ``False`` where this very answer stands there already.
+
+    Raises:
+        StudyError: the run is not evaluated, is of a reduced scale or other data, detects persons alone, holds another
+            answer, or the answer is none.
+    """
+    run_dir = Path(run_dir)
+    scores = read_answer(answer)
+    if day is not None:
+        try:
+            date.fromisoformat(day)
+        except ValueError:
+            raise StudyError(f"--date {day}: write it as YYYY-MM-DD") from None
+    if not run_dir.is_dir():
+        raise StudyError(f"{run_dir}: no such folder; give one such as results/paper-coco/s6/seed0")
+    with results_in_use(run_dir.resolve().parents[1], "server_answer"):
+        record, metrics = (_object(run_dir / name) for name in ("run.json", "metrics.json"))
+        if reason := why_not(record, metrics):
+            raise StudyError(f"{run_dir}: {reason}")
+        submission = run_dir / server_file_name(str(record.get("experiment", run_dir.parent.name)))
+        about = {"source": SOURCE, "answer": Path(answer).name, "answer_sha256": file_sha256(answer),
+                 "submission_sha256": file_sha256(submission) if submission.is_file() else None,
+                 "weights_sha256": record.get("weights_sha256")}
+        before = metrics.get("test_dev") or {}
+        same = all(before.get(key) == value for key, value in {**scores, **about}.items())
+        if same and day in (None, before.get("date")):
+            return False
+        if "AP" in before and not same and not replace:
+            raise StudyError(f"{run_dir / 'metrics.json'}: test_dev holds another answer already (AP "
+                             f"{before['AP']}, from {before.get('answer', before.get('source', 'this study'))}); "
+                             "give --replace to put this one in its place")
+        part = {**scores, "images": TEST_DEV_IMAGES, **about, **({"date": day} if day else {})}
+        write_json(run_dir / "metrics.json", {**metrics, "test_dev": part})
+    return True
+
+
+def why_not(record: dict[str, Any], metrics: dict[str, Any]) -> str | None:
+    """Why a run cannot have a test-dev score of COCO's server; ``None`` where it can."""
+    limit = ((record.get("config") or {}).get("data") or {}).get("test_dev")
+    val_all = (metrics.get("val_all") or {}).get("images")
+    if "val" not in metrics:
+        return "a person detector has no keypoints; give the folder of a pose model's run"
+    if not record.get("comparable") or val_all != VAL_IMAGES:
+        return (f"its run is not one on COCO 2017 at full scale (profile {record.get('profile')}, data "
+                f"{record.get('dataset')}, {val_all} val images), so the server did not score it; give a folder of "
+                "make reproduce PROFILE=paper DATA=<COCO>")
+    if limit is not None:
+        return f"its configuration has {limit} test-dev images only; the server scores all {TEST_DEV_IMAGES:,}"
+    return None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise StudyError(f"{path}: not found; make evaluate writes it")
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise StudyError(f"{path}: must be a JSON object; delete its folder and repeat the run")
+    return value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m yolopose.evaluation.coco_server.answer",
+                                     description="Put the COCO server's answer into the results of a run.")
+    parser.add_argument("run", type=Path, help="results/<profile>/<experiment>/seed<k>")
+    parser.add_argument("answer", type=Path, help="the server's scores: pycocotools' lines, or JSON")
+    parser.add_argument("--date", help="of the submission, YYYY-MM-DD")
+    parser.add_argument("--replace", action="store_true", help="replace another answer that stands there")
+    options = parser.parse_args(arguments)
+
+    def action() -> None:
+        path = options.run / "metrics.json"
+        if put_answer(options.run, options.answer, options.date, options.replace):
+            scores = read_json(path)["test_dev"]
+            shown = ", ".join(f"{name} {100 * scores[name]:.1f}" for name in METRICS if name in scores)
+            print(f"{path}: test_dev written: {shown}; make tables figures report shows it")
+        else:
+            print(f"{path}: this answer stands there already")
+
+    return exit_status(action, "server_answer")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

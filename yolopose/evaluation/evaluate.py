@@ -1,0 +1,227 @@
+"""Evaluation as in the paper (§4.1 Testing, reference §6): letterbox, fused model, NMS, COCO's OKS metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yolopose.data.coco import CocoDataset, CocoSplit
+from yolopose.data.letterbox import Letterbox, letterbox
+from yolopose.data.loader import EvalLoader
+from yolopose.data.schema import KeypointSchema
+from yolopose.evaluation.coco_server.results_file import server_file_name, write_server_file
+from yolopose.evaluation.predictions import PoseSpool, as_coco_results, written_through
+from yolopose.evaluation.scoring import ImageScorer, SplitScorer, scored
+from yolopose.models.checkpoints import load_weights
+from yolopose.models.decode import Poses, decode, non_maximum_suppression
+from yolopose.models.yolov5 import YOLOPose
+from yolopose.study.config import EvaluateConfig, RunConfig, Study
+from yolopose.study.freshness import check_fresh
+from yolopose.utils.distributed import SINGLE, World, select_device
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256, read_json, write_json
+from yolopose.utils.locks import results_in_use
+from yolopose.utils.provenance import device_words, mixed_hardware, peak_memory_gib
+
+# Pixels of a CPU's forward pass: two images of 960 px. Activations of more fall out of its caches (measured: 130 ms an
+# image by twos, 381 by 32), and fill its memory.
+CPU_PIXELS = 2 << 20
+
+
+def to_image_frame(poses: Poses, letterbox: Letterbox) -> Poses:
+    """Move people from the letterboxed frame to the image's, in px, clipped to the image."""
+    boxes = letterbox.invert(poses.boxes_xyxy.cpu().numpy().reshape(-1, 2, 2), clip=True).reshape(-1, 4)
+    keypoints = poses.keypoints.cpu().numpy().copy()
+    if keypoints.size:
+        keypoints[..., :2] = letterbox.invert(keypoints[..., :2], clip=True)
+    return Poses(torch.from_numpy(boxes), poses.scores.cpu(), torch.from_numpy(keypoints))
+
+
+def images_at_once(input_size: int, cfg: EvaluateConfig, device: torch.device) -> int:
+    """Images of one forward pass: a batch, on a CPU of large images a part of it."""
+    return min(max(CPU_PIXELS // input_size**2, 1), cfg.batch_size) if device.type == "cpu" else cfg.batch_size
+
+
+@torch.inference_mode()
+def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
+                    workers: int = 0, world: World = SINGLE) -> Iterator[tuple[int, Poses]]:
+    """People of every image of a split, or of this process's share: (index into the split, poses in px), in order.
+
+    A CPU takes batches of many pixels in parts.
+
+    Args:
+        model: fused, in eval mode, on ``device``.
+        split: images.
+        input_size: side of the square input in px.
+        cfg: thresholds and batch size.
+        device: where the model is.
+        workers: loading processes.
+        world: the processes that share the split, batch by batch.
+    """
+    at_once = images_at_once(input_size, cfg, device)
+    for images, places in EvalLoader(split, input_size, cfg.batch_size, workers, world):
+        found: list[Poses] = []
+        for part in images.split(at_once):
+            x = part.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+            found += non_maximum_suppression(decode(model(x), model.detect), cfg.confidence, cfg.nms_iou,
+                                             cfg.max_detections)
+        for (index, frame), poses in zip(places, found, strict=True):
+            yield index, to_image_frame(poses, frame)
+
+
+def stream_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
+                 workers: int = 0, label: str | None = None, world: World = SINGLE,
+                 folder: Path | None = None) -> Iterator[dict[str, Any]]:
+    """COCO results of a whole split, image by image, none of them kept; ``label`` shows a progress bar of that name.
+
+    Of several processes, all of which go through the stream, the first gets every result, by way of files in
+    ``folder``, and the others none.
+    """
+    from tqdm import tqdm
+
+    found = tqdm(predict_batches(model, split, input_size, cfg, device, workers, world), label,
+                 -(-len(split) // world.size), disable=label is None or not world.main, unit="image", leave=False)
+    if world.size == 1:
+        for index, poses in found:
+            yield from as_coco_results(poses, split.image_id(index), split.schema.category_id)
+        return
+    assert folder is not None
+    with PoseSpool(folder, split.image_ids(), split.schema.category_id, world) as spool:
+        for index, poses in found:
+            spool.add(index, poses)
+        spool.finish()
+        if world.main:
+            yield from spool
+        world.any(False)  # until here the first reads the others' files
+
+
+def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
+                  workers: int = 0, label: str | None = None, world: World = SINGLE,
+                  folder: Path | None = None) -> list[dict[str, Any]]:
+    """The same as a list: about 2 KiB each."""
+    return list(stream_split(model, split, input_size, cfg, device, workers, label, world, folder))
+
+
+def score_split(split: CocoSplit, annotations: dict[str, Any], predictions: Iterable[dict[str, Any]],
+                schema: KeypointSchema, with_keypoints: Sequence[int], keypoints: bool = True) -> dict[str, dict]:
+    """Keypoint metrics on the images with keypoints (``val``) and on all (``val_all``), box metrics on all.
+
+    ``predictions`` may be a stream: none is kept. ``keypoints`` is false for a person detector, which has box metrics
+    alone.
+    """
+    scorer = SplitScorer(annotations, split.image_ids(), [split.image_id(i) for i in with_keypoints],
+                         schema.sigmas if keypoints else None)
+    for _ in scorer.through(predictions):
+        pass
+    return scorer.metrics()
+
+
+def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
+                 world: World = SINGLE) -> dict[str, Any]:
+    """Evaluate one trained run on val and test-dev; writes predictions, the server file and ``metrics.json``.
+
+    ``run.json`` gets the seconds, hardware and peak memory. ``metrics.json`` is written last: where it stands, all is
+    done. Several processes share the images; the first scores and writes, the others return nothing.
+    """
+    started = time.perf_counter()
+    record = read_json(run_dir / "run.json")
+    model, about = load_weights(run_dir / "weights.pt")
+    if file_sha256(run_dir / "weights.pt") != record["weights_sha256"]:
+        raise StudyError(f"{run_dir / 'weights.pt'}: is not the file that run.json describes (weights_sha256 differs); "
+                         f"delete {run_dir} and train again")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32 here
+    model = model.fuse().to(device, memory_format=torch.channels_last)
+    workers = run.train.workers if device.type == "cuda" else 0
+    name = f"{run.experiment.name} seed {run.seed}"
+
+    def stream(split: CocoSplit) -> Iterator[dict[str, Any]]:
+        return stream_split(model, split, run.input_size, run.evaluate, device, workers, f"{name} {split.name}",
+                            world, run_dir)
+
+    rows = stream(dataset.val)
+    if world.main:
+        metrics = score_split(dataset.val, dataset.val.annotations,
+                              written_through(run_dir / "predictions.json.gz", rows), dataset.schema,
+                              dataset.val.with_keypoints(), about["num_keypoints"] > 0)
+    else:
+        metrics = dict.fromkeys(rows)  # empty: it goes through the stream, which has nothing for this process
+    metrics["test_dev"] = _evaluate_test_dev(run, dataset, run_dir, about["num_keypoints"], stream, world.main)
+    if not world.main:
+        return {}
+    record["evaluate"] = {"seconds": round(time.perf_counter() - started, 1), "device": str(device),
+                          "hardware": [device_words(device, world)], "precision": "float32",
+                          "peak_memory_gib": peak_memory_gib()}
+    write_json(run_dir / "run.json", record)
+    write_json(run_dir / "metrics.json", metrics)
+    return metrics
+
+
+def _evaluate_test_dev(run: RunConfig, dataset: CocoDataset, run_dir: Path, num_keypoints: int,
+                       stream: Callable[[CocoSplit], Iterator[dict[str, Any]]], main: bool) -> dict[str, Any]:
+    """Metrics on test-dev, or why there are none; writes the file for COCO's server."""
+    if num_keypoints == 0:
+        return {"status": "not run", "reason": "a person detector has no keypoints"}
+    if not run.evaluate.test_dev:
+        return {"status": "not run", "reason": "this set is scored on val alone"}
+    if dataset.test_dev is None:
+        return {"status": "not run", "reason": "the data set has no test-dev images"}
+    server_file, rows = run_dir / server_file_name(run.experiment.name), stream(dataset.test_dev)
+    if not main:
+        return dict.fromkeys(rows)  # empty: it goes through the stream, which has nothing for this process
+    if dataset.test_dev_annotations is None:
+        write_server_file(server_file, rows)  # 20,288 images go straight into the file
+        return {"status": "not run", "reason": "scored by the COCO server only; its file is written"
+                + (f" for the {len(dataset.test_dev)} images of this profile" if run.data.test_dev else "")}
+    scorer = ImageScorer("keypoints", dataset.test_dev_annotations, dataset.test_dev.image_ids(), dataset.schema.sigmas)
+    write_server_file(server_file, scored(rows, scorer))
+    return scorer.scores()
+
+
+def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
+    """Evaluate every trained run that has no ``metrics.json`` yet; returns one summary row per run."""
+    device = select_device(study.device)
+    rows = []
+    for run in study.runs():
+        run_dir = study.run_dir(run.experiment.name, run.seed)
+        check_fresh(run, dataset.fingerprint, run_dir)
+        if not (run_dir / "metrics.json").exists():
+            with results_in_use(study.results_dir, "evaluate_study"):
+                evaluate_run(run, dataset, run_dir, device)
+        metrics = read_json(run_dir / "metrics.json")
+        row = {"experiment": run.experiment.name, "seed": run.seed}
+        for split in ("val", "val_all", "test_dev"):
+            row |= {f"{split} {m}": metrics.get(split, {}).get(m) for m in ("AP", "AP50")}
+        rows.append(row | {"box AP50": metrics["val_box"]["AP50"]})
+    if mixed := mixed_hardware(study.run_dir(run.experiment.name, run.seed) for run in study.runs()):
+        print(mixed)
+    return rows
+
+
+class Predictor:
+    """A trained model for photos: ``Predictor.load(path).predict(image)``."""
+
+    def __init__(self, model: YOLOPose, about: dict[str, Any], device: torch.device):
+        self.model = model.fuse().to(device, memory_format=torch.channels_last)
+        self.device = device
+        self.input_size: int = about["input_size"]
+        self.schema = KeypointSchema.from_dict(about["schema"])
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "auto") -> Predictor:
+        """Read a weights file of this study."""
+        return cls(*load_weights(path), select_device(device))
+
+    @torch.inference_mode()
+    def predict(self, image_rgb: NDArray[np.uint8], confidence: float = 0.25, nms_iou: float = 0.65) -> Poses:
+        """People in one (H, W, 3) RGB image of any size; boxes and keypoints in its px."""
+        square, place = letterbox(image_rgb, self.input_size)
+        x: Tensor = torch.from_numpy(np.ascontiguousarray(square.transpose(2, 0, 1)))[None].to(self.device)
+        decoded = decode(self.model(x.float() / 255), self.model.detect)
+        return to_image_frame(non_maximum_suppression(decoded, confidence, nms_iou)[0], place)

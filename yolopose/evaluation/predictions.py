@@ -1,0 +1,200 @@
+"""Predictions of any number of images in constant memory: rows of a file, read back as COCO results when needed.
+
+Long JSON lists, read and written element by element, in memory that does not grow with them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+import torch
+
+from yolopose.models.decode import Poses
+from yolopose.utils.distributed import SINGLE, World
+from yolopose.utils.files import explain_os_error, replaced
+
+BOX_AND_SCORE = 5  # x0, y0, x1, y1, score; then K × (x, y, confidence)
+CHUNK_BYTES = 1 << 20
+GZIP = 31  # zlib's window bits for a gzip file
+
+
+def _rows(part: array[int]) -> np.ndarray:
+    return np.asarray(part, np.int64).reshape(-1, 3)
+
+
+def as_coco_results(poses: Poses, image_id: int, category_id: int) -> list[dict[str, Any]]:
+    """COCO results entries of one image: score to 5 decimals as officially, coordinates to 0.01 px."""
+    boxes = poses.boxes_xyxy.double().numpy()
+    sizes = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1).round(2)
+    keypoints = poses.keypoints.double().flatten(1).numpy().round(2)
+    scores = poses.scores.double().numpy().round(5)
+    return [{"image_id": image_id, "category_id": category_id, "score": float(s), "bbox": b.tolist(),
+             "keypoints": k.tolist()} for s, b, k in zip(scores, sizes, keypoints, strict=True)]
+
+
+class PoseSpool:
+    """The poses of a split's images: 4·(5 + 3K) bytes of a file each, and in memory 24 bytes an image.
+
+    Iterating gives COCO results in the order of the images, as often as wanted. Several processes each add their images
+    to a file of their own in one folder; after :meth:`finish` the first of them reads all.
+
+    Args:
+        folder: where the temporary files lie, shared by all processes.
+        image_ids: of the split, by index.
+        category_id: of persons.
+        world: the processes.
+    """
+
+    def __init__(self, folder: Path, image_ids: Sequence[int], category_id: int, world: World = SINGLE):
+        self.folder, self.image_ids, self.category_id, self.world = Path(folder), image_ids, category_id, world
+        self.parts = [array("q")]  # by process, one after the other: index of an image, its people, values of one
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = open(self._path(world.rank), "wb")  # noqa: SIM115  (closed by finish)
+        except OSError as error:
+            raise explain_os_error(error, self.folder) from error
+
+    def _path(self, rank: int) -> Path:
+        return self.folder / f".poses.{rank}"
+
+    def add(self, index: int, poses: Poses) -> None:
+        """Keep one image's poses, on the CPU in float32.
+
+        Raises:
+            StudyError: the disk is full.
+        """
+        rows = torch.cat((poses.boxes_xyxy, poses.scores[:, None], poses.keypoints.flatten(1)), 1).float().numpy()
+        try:
+            self._file.write(rows.tobytes())
+        except OSError as error:
+            raise explain_os_error(error, self.folder) from error
+        self.parts[0].extend((index, *rows.shape))
+
+    def finish(self) -> None:
+        """End adding. The first process learns of every image.
+
+        Raises:
+            ValueError: an image was left out or predicted twice.
+            StudyError: the disk is full.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise explain_os_error(error, self.folder) from error
+        parts = self.world.collect(self.parts[0])
+        if parts is None:
+            return
+        self.parts = parts
+        seen = np.sort(np.concatenate([_rows(part)[:, 0] for part in parts]))
+        if not np.array_equal(seen, np.arange(len(self.image_ids))):
+            raise ValueError(f"{len(seen)} predictions for {len(self.image_ids)} images, or not one for each")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        places = np.empty((len(self.image_ids), 4), np.int64)  # process, offset in bytes, people, values of one
+        for rank, part in enumerate(self.parts):
+            rows = _rows(part)
+            sizes = 4 * rows[:, 1] * rows[:, 2]
+            places[rows[:, 0], 0], places[rows[:, 0], 1] = rank, np.cumsum(sizes) - sizes
+            places[rows[:, 0], 2:] = rows[:, 1:]
+        files = [open(self._path(rank), "rb") for rank in range(len(self.parts))]  # noqa: SIM115
+        try:
+            for index, place in enumerate(places):
+                rank, offset, people, values = place.tolist()
+                files[rank].seek(offset)
+                rows = np.frombuffer(files[rank].read(4 * people * values), np.float32).reshape(people, values)
+                rows = torch.from_numpy(rows.copy())
+                keypoints = rows[:, BOX_AND_SCORE:].reshape(people, (values - BOX_AND_SCORE) // 3, 3)
+                poses = Poses(rows[:, :4], rows[:, 4], keypoints)
+                yield from as_coco_results(poses, self.image_ids[index], self.category_id)
+        finally:
+            for file in files:
+                file.close()
+
+    def close(self) -> None:
+        """Delete this process's file."""
+        self._file.close()
+        self._path(self.world.rank).unlink(missing_ok=True)
+
+    def __enter__(self) -> PoseSpool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def read_list(file: IO[bytes], longest: int = 1 << 16) -> Iterator[Any]:
+    """Elements of the JSON list that is all of ``file``, each as soon as it is read.
+
+    Args:
+        file: open for reading, in UTF-8.
+        longest: characters that one element may have; memory is bounded by a few of them and a chunk.
+
+    Raises:
+        ValueError: it is no such list; the message says what stands in its way.
+        RecursionError: an element is nested without end.
+    """
+    decoder, text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")()
+    buffer, at, ended = "", 0, False
+
+    def more() -> None:
+        nonlocal buffer, at, ended
+        raw = file.read(CHUNK_BYTES)
+        buffer, at, ended = buffer[at:] + text.decode(raw, final=not raw), 0, not raw
+
+    def following() -> str:
+        """The next character that is no white space; an empty string at the end of the file."""
+        nonlocal at
+        while True:
+            while at < len(buffer) and buffer[at] in " \t\r\n":
+                at += 1
+            if at < len(buffer) or ended:
+                return buffer[at:at + 1]
+            more()
+
+    if following() != "[":
+        raise ValueError("it does not begin with [")
+    at += 1
+    if (mark := following()) == "]":
+        at += 1
+    while mark != "]":
+        if not following():
+            raise ValueError("the list is cut off")
+        # An element is parsed where it is surely whole: a number that the chunk cuts would parse, too.
+        while len(buffer) - at <= longest and not ended:
+            more()
+        element, end = decoder.raw_decode(buffer, at)
+        if end - at > longest:
+            raise ValueError(f"an element is longer than {longest:,} characters")
+        at = end
+        yield element
+        if (mark := following()) not in ("]", ","):
+            raise ValueError(f"{mark!r} where a comma should be" if mark else "the list is cut off")
+        at += 1
+    if following():
+        raise ValueError("something follows the list")
+
+
+def written_through(path: Path | str, rows: Iterable[Any]) -> Iterator[Any]:
+    """Hand on ``rows`` while they are written as a JSON list, the bytes those of
+    :func:`yolopose.utils.files.write_json_gz`; the file stands when the last one was taken.
+
+    Raises:
+        StudyError: the disk is full or the folder is not writable; what stood at ``path`` is untouched.
+        ValueError: a number is not finite.
+    """
+    packer = zlib.compressobj(9, zlib.DEFLATED, GZIP)
+    with replaced(path) as file:
+        mark = b"["
+        for row in rows:
+            text = json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
+            file.write(packer.compress(mark + text))
+            mark = b","
+            yield row
+        file.write(packer.compress(b"[]" if mark == b"[" else b"]") + packer.flush())

@@ -1,0 +1,456 @@
+"""Test-time augmentation (paper §3.5): flip test and multi-scale testing, which the official switches do not carry out.
+
+The official code mirrors and rescales boxes but leaves joints in the augmented frame (reference §2, §6); here all of a
+view's prediction returns to the frame of the scale-1 letterbox before views are merged:
+
+* **flip**: a mirrored view has the same grid, so that its prediction at column ``n − 1 − c`` belongs to column ``c``,
+  and the views are averaged cell by cell: the score plainly, places and joint confidences weighted by each view's
+  score, so that a view that does not see the person does not move it. This averages out errors, but a person
+  whom the two views assign to different cells or anchors gets half the score. Pooling the candidates under one
+  suppression would keep that score and take every place from one view alone.
+* **scales**: grids differ, so that each scale's detections are suppressed first and then clustered by box overlap
+  (:func:`consensus`): a cluster's score is the mean over all scales, its places are averaged by score. Pooling all
+  candidates under one suppression would be simpler and keep a person found at one scale only at its full score, but
+  also every false detection of the scale that suits the model least, and it averages nothing. On 200 training images
+  of ``mini`` pooling did worse (AP 0.054 against 0.067; a model of half width that finds hardly anybody at scale 2).
+* **both**: each scale is averaged with its mirrored view, then the scales are clustered.
+
+Nothing of this was chosen on the images that it is reported on.
+
+Measuring test-time augmentation: accuracy, time and cost factor of every mode of :mod:`yolopose.evaluation.tta`.
+
+One pass makes every view once and merges them in every mode, so that all modes see the same predictions; a mode's time
+is that of its own views. The gain over ``single`` has a paired bootstrap interval over images.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolopose.data.coco import CocoDataset, CocoSplit
+from yolopose.data.letterbox import PAD_VALUE, Letterbox, letterbox
+from yolopose.evaluation.bootstrap import difference_interval, draw_images, match_images, resample
+from yolopose.evaluation.evaluate import to_image_frame
+from yolopose.evaluation.predictions import as_coco_results
+from yolopose.evaluation.scoring import score_keypoints
+from yolopose.models.checkpoints import load_weights
+from yolopose.models.decode import Poses, decode, non_maximum_suppression
+from yolopose.models.heads import Detect
+from yolopose.models.yolov5 import YOLOPose
+from yolopose.study.config import EvaluateConfig, RunConfig, Study
+from yolopose.study.freshness import check_fresh
+from yolopose.utils.distributed import select_device
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256, read_json, write_json
+from yolopose.utils.locks import results_in_use
+from yolopose.utils.provenance import provenance
+
+STRIDE = 64  # of the coarsest map: sides of inputs are multiples of it
+SCALES = (0.5, 1.0, 2.0)
+MAX_IMAGES = 500  # of val: the first with keypoints by id. The paper's 2,346 are asked for by max_images=None
+RESAMPLES = 1000
+VERSION = 1  # of the merging and of tta.json; results of another one are measured again
+BOTH = (False, True)
+COLOURS_REASON = (
+    "drawn people wear cool colours on their left side and warm ones on their right. In a mirrored image the colours "
+    "say that a limb keeps its name, the mirrored face and chest that it takes its partner's: exchanging left and "
+    "right, as for photos, contradicts the colours; not exchanging them contradicts the face. Neither is a symmetry of "
+    "these data, and which one a model follows depends on whether it was trained on mirrored images")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to test.
+
+    Attributes:
+        name: in tables and ``tta.json``.
+        scales: of the views.
+        mirrored: the views of each scale: the plain one ``(False,)``, both ``(False, True)``, the mirrored ``(True,)``.
+        permute: whether left and right joints of a mirrored view are exchanged.
+    """
+
+    name: str
+    scales: tuple[float, ...] = (1.0,)
+    mirrored: tuple[bool, ...] = (False,)
+    permute: bool = True
+
+    @property
+    def views(self) -> list[tuple[float, bool]]:
+        """(scale, mirrored) of every view."""
+        return [(scale, mirrored) for scale in self.scales for mirrored in self.mirrored]
+
+
+def view_side(input_size: int, scale: float) -> int:
+    """Side in px of the square input of one scale: ``input_size · scale`` rounded up to a multiple of 64.
+
+    Raises:
+        StudyError: the scale is not a positive number, or gives an image smaller than the largest stride.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise StudyError(f"TTA scale {scale}: must be a positive number; the paper's are 0.5, 1 and 2")
+    content = round(input_size * scale)
+    if content < STRIDE:
+        raise StudyError(f"TTA scale {scale:g} of an input of {input_size} px is {content} px, less than the stride of "
+                         f"{STRIDE} px; leave that scale out or use at least {math.ceil(STRIDE / scale)} px")
+    return math.ceil(content / STRIDE) * STRIDE
+
+
+def cost_factor(input_size: int, scales: Sequence[float], flip: bool) -> tuple[float, float]:
+    """By how much TTA multiplies GMACs: as the paper counts it (§3.5), and with padding to whole strides.
+
+    Args:
+        input_size: side of the network's input in px.
+        scales: of the views, for example (0.5, 1, 2).
+        flip: whether every view is also seen mirrored.
+
+    Returns:
+        printed = Σ scale² and actual = Σ (side / input_size)², both doubled by ``flip``: (5.25, 5.2844) at 960 px.
+
+    Raises:
+        StudyError: no scale, or one that :func:`view_side` refuses.
+    """
+    if not scales:
+        raise StudyError("TTA without a scale: give at least one, for example (1.0,)")
+    times = 2 if flip else 1
+    sides = [view_side(input_size, scale) for scale in scales]
+    return times * sum(s**2 for s in scales), times * sum((side / input_size) ** 2 for side in sides)
+
+
+@dataclass
+class Views:
+    """What a model predicts for a batch of B images in every view.
+
+    ``decoded`` maps (scale, mirrored) to (B, N, 6 + 3K) in px of that view; ``gains`` and ``offsets`` map a scale to
+    (B, 2), by which an unmirrored place becomes one of the scale-1 letterbox: gain · xy + offset.
+    """
+
+    letterboxes: list[Letterbox] = field(default_factory=list)
+    decoded: dict[tuple[float, bool], Tensor] = field(default_factory=dict)
+    gains: dict[float, Tensor] = field(default_factory=dict)
+    offsets: dict[float, Tensor] = field(default_factory=dict)
+    sides: dict[float, int] = field(default_factory=dict)
+
+
+class Clock:
+    """Seconds by key; waits for the GPU at both ends of what it measures."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[tuple[Any, ...], float] = {}
+        self._wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
+
+    @contextmanager
+    def measure(self, *key: Any) -> Iterator[None]:
+        """Add what the block takes to ``seconds[key]``."""
+        self._wait()
+        started = time.perf_counter()
+        yield
+        self._wait()
+        self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - started
+
+
+@torch.inference_mode()
+def predict_views(model: YOLOPose, images: Sequence[np.ndarray], input_size: int, scales: Sequence[float], flip: bool,
+                  device: torch.device, clock: Clock | None = None) -> Views:
+    """Run the model on every view of a batch.
+
+    Args:
+        model: fused, in eval mode, on ``device``.
+        images: (H, W, 3) uint8 RGB, of any sizes.
+        input_size: of scale 1 in px. Other scales resize the image itself, not its letterbox, so that scale 2 shows
+            what scale 1 has lost; grey fills up to a multiple of 64 px.
+        scales, flip: the views; the mirrored ones come in addition.
+        clock: receives ("prepare" | "network", scale, mirrored).
+    """
+    clock = clock or Clock(device)
+    views = Views([Letterbox.fit(image.shape[1], image.shape[0], input_size) for image in images])
+    for scale in scales:
+        side = views.sides[scale] = view_side(input_size, scale)
+        content = round(input_size * scale)
+        edge = (side - content) // 2
+        with clock.measure("prepare", scale, False):
+            batch = np.full((len(images), side, side, 3), PAD_VALUE, np.uint8)
+            boxes = [letterbox(image, content, out=batch[i, edge:edge + content, edge:edge + content])[1]
+                     for i, image in enumerate(images)]
+            x = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float().div_(255)  # channels last in memory
+        gains = [one.scale / box.scale for one, box in zip(views.letterboxes, boxes, strict=True)]
+        starts = [((one.left, one.top), (box.left + edge, box.top + edge))
+                  for one, box in zip(views.letterboxes, boxes, strict=True)]
+        views.gains[scale] = torch.tensor(np.array(gains), dtype=torch.float32, device=device)
+        views.offsets[scale] = torch.tensor(np.array([np.subtract(to, gain * np.array(of)) for gain, (to, of)
+                                                      in zip(gains, starts, strict=True)]),
+                                            dtype=torch.float32, device=device)
+        for mirrored in (False, True) if flip else (False,):
+            if mirrored:
+                with clock.measure("prepare", scale, True):
+                    x = x.flip(3).contiguous(memory_format=torch.channels_last)
+            with clock.measure("network", scale, mirrored):
+                views.decoded[scale, mirrored] = decode(model(x), model.detect)
+    return views
+
+
+def unmirror(decoded: Tensor, side: int, detect: Detect, flip_indices: Sequence[int] | None) -> Tensor:
+    """Bring the decoded prediction of a mirrored view into the frame and the cell order of the unmirrored one.
+
+    Its own inverse. Cells map to cells: x = (2σ − 0.5 + c)·S in column c lies, mirrored, at
+    W − x = (2(1 − σ) − 0.5 + n − 1 − c)·S, within the range of column n − 1 − c.
+
+    Args:
+        decoded: (B, N, 6 + 3K) from :func:`yolopose.models.decode.decode`, ordered by scale, anchor, row, column.
+        side: W of the square view in px.
+        detect: the head, for strides and the number of anchors.
+        flip_indices: (K,) permutation of the joints; ``None`` leaves every joint its name.
+    """
+    parts = []
+    for stride, part in zip(detect.strides, decoded.split([detect.num_anchors * (side // s) ** 2
+                                                           for s in detect.strides], 1), strict=True):
+        n = side // stride
+        parts.append(part.unflatten(1, (detect.num_anchors, n, n)).flip(3).flatten(1, 3))
+    out = torch.cat(parts, 1)
+    joints = out[..., 6:].unflatten(-1, (-1, 3))
+    joints[..., 0] = side - joints[..., 0]
+    out[..., 0] = side - out[..., 0]
+    if flip_indices is not None:
+        joints[:] = joints[..., torch.as_tensor(np.asarray(flip_indices), device=out.device), :]
+    return out
+
+
+def average(a: Tensor, b: Tensor) -> Tensor:
+    """Merge two decoded predictions (B, N, 6 + 3K) of the same cells.
+
+    Columns 4 and 5 become the mean of the two scores (objectness × class) and 1; all others the mean weighted by score.
+    """
+    score_a, score_b = (t[..., 4:5] * t[..., 5:6] for t in (a, b))
+    out = torch.lerp(b, a, score_a / (score_a + score_b).clamp_min(1e-12))
+    out[..., 4:5], out[..., 5] = (score_a + score_b) / 2, 1
+    return out
+
+
+def merge_views(views: Views, mode: Mode, detect: Detect, flip_indices: Sequence[int]) -> list[Tensor]:
+    """Decoded predictions of each scale of ``mode``, (B, N, 6 + 3K) in px of the scale-1 letterbox."""
+    merged = []
+    for scale in mode.scales:
+        permutation = flip_indices if mode.permute else None
+        found = [unmirror(views.decoded[scale, True], views.sides[scale], detect, permutation) if mirrored
+                 else views.decoded[scale, False] for mirrored in mode.mirrored]
+        merged.append(to_reference_frame(average(*found) if len(found) == 2 else found[0], views, scale))
+    return merged
+
+
+def to_reference_frame(decoded: Tensor, views: Views, scale: float) -> Tensor:
+    """Move decoded predictions of an unmirrored view at ``scale`` into px of the scale-1 letterbox."""
+    gain, offset = views.gains[scale][:, None], views.offsets[scale][:, None]  # (B, 1, 2)
+    out = decoded.clone()
+    out[..., 0:2] = decoded[..., 0:2] * gain + offset
+    out[..., 2:4] = decoded[..., 2:4] * gain
+    joints, moved = decoded[..., 6:].unflatten(-1, (-1, 3)), out[..., 6:].unflatten(-1, (-1, 3))
+    moved[..., :2] = joints[..., :2] * gain[:, :, None] + offset[:, :, None]
+    return out
+
+
+def consensus(scales: Sequence[Poses], iou: float, max_detections: int) -> Poses:
+    """Merge what S ≥ 1 scales found in one image.
+
+    The best detection of a cluster stands for it; every scale adds its best one that overlaps it by more than ``iou``.
+    The cluster's score is the sum of theirs over S, its box and joints are their mean weighted by score.
+
+    Args:
+        scales: detections of each scale in one frame, each after its own suppression.
+        iou: box overlap threshold in [0, 1].
+        max_detections: people kept.
+    """
+    from torchvision.ops import box_iou, nms
+
+    boxes, scores = torch.cat([p.boxes_xyxy for p in scales]), torch.cat([p.scores for p in scales])
+    values = torch.cat((boxes, torch.cat([p.keypoints for p in scales]).flatten(1)), 1)
+    kept = nms(boxes, scores, iou)
+    near = (box_iou(boxes[kept], boxes) > iou) * scores  # (k, n)
+    weights, total = torch.zeros_like(scores[kept]), torch.zeros_like(values[kept])
+    for part, of_scale in zip(near.split([len(p) for p in scales], 1), values.split([len(p) for p in scales]),
+                              strict=True):
+        if len(of_scale):
+            weight, best = part.max(1)
+            weights, total = weights + weight, total + weight[:, None] * of_scale[best]
+    order = weights.argsort(descending=True, stable=True)[:max_detections]
+    mean = (total / weights[:, None])[order]
+    keypoints = mean[:, 4:].unflatten(1, (-1, 3)) if len(mean) else scales[0].keypoints[:0]
+    return Poses(mean[:, :4], weights[order] / len(scales), keypoints)
+
+
+def find_poses(views: Views, mode: Mode, detect: Detect, flip_indices: Sequence[int],
+               cfg: EvaluateConfig) -> list[Poses]:
+    """People of every image of the batch, in px of the images as stored."""
+    scales = [non_maximum_suppression(merged, cfg.confidence, cfg.nms_iou, cfg.max_detections)
+              for merged in merge_views(views, mode, detect, flip_indices)]
+    found = scales[0] if len(scales) == 1 else [consensus(of_image, cfg.nms_iou, cfg.max_detections)
+                                                for of_image in zip(*scales, strict=True)]
+    return [to_image_frame(poses, place) for poses, place in zip(found, views.letterboxes, strict=True)]
+
+
+MODES = (Mode("single"), Mode("flip", mirrored=BOTH), Mode("multiscale", SCALES), Mode("multiscale+flip", SCALES, BOTH),
+         Mode("mirrored view alone", mirrored=(True,)))
+COLOUR_MODES = tuple(Mode(f"{mode.name} (colours, no permutation)", mode.scales, mode.mirrored, permute=False)
+                     for mode in MODES if True in mode.mirrored)
+
+
+def evaluate_tta(study: Study, dataset: CocoDataset, experiment: str = "s6", max_images: int | None = MAX_IMAGES,
+                 resamples: int = RESAMPLES) -> list[dict[str, Any]]:
+    """Measure every mode on val for each seed of an experiment; writes ``tta.json`` beside its ``metrics.json``.
+
+    What stands there for the same weights, data and settings is read, not measured again.
+
+    Args:
+        study: the experiment must be trained.
+        dataset: of the study.
+        experiment: name of a pose model.
+        max_images: images of val with keypoints, the first by id; ``None`` takes all.
+        resamples: of the paired bootstrap of the gain.
+
+    Returns:
+        One row per seed and mode: scores as fractions, gain with its 95 % interval, times and factors.
+
+    Raises:
+        StudyError: not trained, weights that are not those of ``run.json`` or no model, a person detector, or an input
+            whose half is smaller than the largest stride.
+    """
+    rows = []
+    for seed in study.seeds:
+        run, run_dir = study.run(experiment, seed), study.run_dir(experiment, seed)
+        if not (run_dir / "run.json").exists():
+            raise StudyError(f"{run_dir / 'run.json'}: not found; test-time augmentation needs a trained {experiment}: "
+                             "make train")
+        check_fresh(run, dataset.fingerprint, run_dir)
+        path = run_dir / "tta.json"
+        settings = _settings(run, dataset, max_images, resamples, read_json(run_dir / "run.json")["weights_sha256"])
+        record = read_json(path) if path.exists() else {}
+        if record.get("settings") != settings:
+            with results_in_use(study.results_dir, "evaluate_tta"):
+                record = measure_tta(run, dataset, run_dir, select_device(study.device), settings)
+                write_json(path, record)
+        rows += [_row(record, mode) for mode in record["modes"]]
+    return rows
+
+
+def _settings(run: RunConfig, dataset: CocoDataset, max_images: int | None, resamples: int, weights_sha256: str
+              ) -> dict[str, Any]:
+    """All that a result depends on; where it differs from the stored one, the result is stale."""
+    images = len(dataset.val.with_keypoints()[:max_images])
+    if images == 0:
+        raise StudyError(f"max_images={max_images}: leaves no image of val with keypoints to test on; give at least 1")
+    return {"version": VERSION, "weights_sha256": weights_sha256, "data_fingerprint": dataset.fingerprint,
+            "input_size": run.input_size, "split": "val", "images": images, "resamples": resamples,
+            "evaluate": asdict(run.evaluate), "modes": [mode.name for mode in modes_of(run)]}
+
+
+def modes_of(run: RunConfig) -> tuple[Mode, ...]:
+    """The modes to measure: on drawn people also those that leave every joint of a mirrored view its name."""
+    return MODES + (COLOUR_MODES if run.data.source == "synthetic" else ())
+
+
+def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
+                settings: dict[str, Any]) -> dict[str, Any]:
+    """The content of ``tta.json`` for one run; see :func:`evaluate_tta` also for what is raised.
+
+    Metrics and gains are fractions; ``seconds`` are per image: ``prepare`` (resizing, mirroring), ``network`` (with
+    decoding) and ``post`` (merging, suppression), ``seconds_per_image`` the sum of the latter two, and ``time_factor``
+    that sum over the one of ``single``.
+    """
+    model, about = load_weights(run_dir / "weights.pt")
+    if about["num_keypoints"] == 0:
+        raise StudyError(f"{run_dir / 'weights.pt'}: a person detector has no keypoints, whose test-time augmentation "
+                         f"this is; give a pose experiment, not {run.experiment.name}")
+    if file_sha256(run_dir / "weights.pt") != settings["weights_sha256"]:
+        raise StudyError(f"{run_dir / 'weights.pt'}: is not the file that run.json describes (weights_sha256 differs); "
+                         f"delete {run_dir} and train again")
+    started, modes = time.perf_counter(), modes_of(run)
+    costs = [cost_factor(run.input_size, mode.scales, mode.mirrored == BOTH) for mode in modes]
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32 here
+    model = model.fuse().to(device, memory_format=torch.channels_last)
+    split = dataset.val.subset(dataset.val.with_keypoints()[:settings["images"]])
+    clock, synthetic = Clock(device), run.data.source == "synthetic"
+    predictions = _predict(model, split, run, modes, device, clock)
+
+    ids, sigmas = split.image_ids(), dataset.schema.sigmas
+    draws = draw_images(len(ids), settings["resamples"], seed=0)
+    base = resample(match_images(split.annotations, predictions["single"], ids, sigmas), draws)
+    rows: list[dict[str, Any]] = []
+    for mode, (printed, actual) in zip(modes, costs, strict=True):
+        found, seconds = predictions[mode.name], _seconds(clock, mode, len(split))
+        per_image = round(seconds["network"] + seconds["post"], 6)
+        gain = None if mode.name == "single" else difference_interval(
+            [base], [resample(match_images(split.annotations, found, ids, sigmas), draws)])
+        rows.append({
+            "mode": mode.name, "scales": list(mode.scales), "mirrored": list(mode.mirrored),
+            "permuted": mode.permute if True in mode.mirrored else None,
+            "diagnostic": mode.mirrored == (True,),  # no way to test, but what the model makes of a mirrored image
+            "flip_valid": not (synthetic and True in mode.mirrored),
+            "printed_factor": printed, "actual_factor": round(actual, 6),
+            "time_factor": round(per_image / (rows[0]["seconds_per_image"] if rows else per_image), 3),
+            "seconds_per_image": per_image, "seconds": seconds,
+            "metrics": score_keypoints(split.annotations, found, ids, sigmas), "gain": gain})
+    return {"experiment": run.experiment.name, "profile": run.profile, "seed": run.seed,
+            "weights_sha256": settings["weights_sha256"], "settings": settings,
+            "flip_valid": not synthetic, "flip_reason": COLOURS_REASON if synthetic else "",
+            "flip_in_training": run.augment.flip, "modes": rows,
+            "gains": {row["mode"]: row["gain"] for row in rows[1:]},
+            "device": str(device), "precision": "float32", "batch_size": _batch_size(run),
+            "wall_seconds": round(time.perf_counter() - started, 1), **provenance()}
+
+
+def _batch_size(run: RunConfig) -> int:
+    """Images at once: the double-size view takes four times the memory."""
+    return max(1, int(run.evaluate.batch_size / max(SCALES) ** 2))
+
+
+def _predict(model: YOLOPose, split: CocoSplit, run: RunConfig, modes: Sequence[Mode], device: torch.device,
+             clock: Clock) -> dict[str, list[dict[str, Any]]]:
+    """COCO results of every mode by its name; ``clock`` receives the times of views and of ("post", mode)."""
+    from tqdm import tqdm
+
+    results: dict[str, list[dict[str, Any]]] = {mode.name: [] for mode in modes}
+    size = _batch_size(run)
+    warm = predict_views(model, [split.load_image(0)] * size, run.input_size, SCALES, True, device)
+    for mode in modes:  # first calls are slower and would count against the first mode
+        find_poses(warm, mode, model.detect, split.schema.flip_indices, run.evaluate)
+    with tqdm(total=len(split), desc=f"{run.experiment.name} seed {run.seed} TTA", unit="image", leave=False) as bar:
+        for start in range(0, len(split), size):
+            indices = range(start, min(start + size, len(split)))
+            views = predict_views(model, [split.load_image(i) for i in indices], run.input_size, SCALES, True, device,
+                                  clock)
+            for mode in modes:
+                with clock.measure("post", mode.name):
+                    found = find_poses(views, mode, model.detect, split.schema.flip_indices, run.evaluate)
+                for i, poses in zip(indices, found, strict=True):
+                    results[mode.name] += as_coco_results(poses, split.image_id(i), split.schema.category_id)
+            bar.update(len(indices))
+    return results
+
+
+def _seconds(clock: Clock, mode: Mode, images: int) -> dict[str, float]:
+    """Seconds per image by part: resizing and mirroring, network and decoding, merging and suppression."""
+    views = mode.views
+    prepare = {("prepare", scale, False) for scale, _ in views} | {("prepare", *view) for view in views}
+    parts = {"prepare": sum(clock.seconds[key] for key in prepare),
+             "network": sum(clock.seconds["network", *view] for view in views),
+             "post": clock.seconds["post", mode.name]}
+    return {name: round(value / images, 6) for name, value in parts.items()}
+
+
+def _row(record: dict[str, Any], mode: dict[str, Any]) -> dict[str, Any]:
+    """A mode of ``tta.json`` as a flat row for the notebook."""
+    row = {"experiment": record["experiment"], "seed": record["seed"], "mode": mode["mode"]}
+    row |= {name: mode["metrics"][name] for name in ("AP", "AP50")}
+    gain = (mode["gain"] or {}).get("AP", {})
+    row |= {"AP gain": gain.get("difference"), "gain low": gain.get("low"), "gain high": gain.get("high")}
+    return row | {"printed factor": mode["printed_factor"], "actual factor": mode["actual_factor"],
+                  "time factor": mode["time_factor"], "ms per image": round(1000 * mode["seconds_per_image"], 2),
+                  "flip valid": mode["flip_valid"]}

@@ -1,0 +1,1 @@
+"""ONNX files, their parity with PyTorch, and quantization. Trains nothing and decides no claim."""

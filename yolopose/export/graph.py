@@ -1,0 +1,216 @@
+"""The modules that ONNX export traces, and what is done to the traced graph before it becomes a file.
+
+Only standard operators (domain ``ai.onnx``) come out, of opset ``OPSET``, so that any runtime can run the file.
+
+A network that onnxruntime runs, in the place of a :class:`yolopose.models.yolov5.YOLOPose` in the evaluation.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from yolopose.models.decode import MAX_CANDIDATES, cxcywh_to_xyxy, decode
+from yolopose.models.heads import Detect
+from yolopose.models.yolov5 import YOLOPose
+from yolopose.utils.errors import StudyError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 17
+MAP_NAMES = tuple(f"{branch}_{scale}" for scale in ("p3", "p4", "p5", "p6") for branch in ("box", "kpt"))
+IMAGES = "images"  # the one input of export_network's files
+
+
+class Branches(nn.Module):
+    """A head cut off behind its convolutions: the channel maps of both branches, box before keypoints, by scale."""
+
+    def __init__(self, detect: Detect):
+        super().__init__()
+        self.m, self.m_kpt = detect.m, detect.m_kpt
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(branch[scale](x) for scale, x in enumerate(maps) for branch in (self.m, self.m_kpt))
+
+
+def join_branches(box: Tensor, kpt: Tensor, detect: Detect) -> Tensor:
+    """One scale's channel maps (B, 6A, h, w) and (B, 3KA, h, w) -> raw predictions (B, A, h, w, 6 + 3K), by layout."""
+    b, _, h, w = box.shape
+    per_anchor = (b, detect.num_anchors, -1, h, w)
+    if detect.layout == "faithful":
+        joined = torch.cat((box, kpt), 1).view(per_anchor)
+    else:
+        joined = torch.cat((box.view(per_anchor), kpt.view(per_anchor)), 2)
+    return joined.permute(0, 1, 3, 4, 2)
+
+
+class Suppress(torch.autograd.Function):
+    """Stands for the operator NonMaxSuppression in a traced graph; it is never evaluated in torch."""
+
+    @staticmethod
+    def forward(ctx: Any, boxes: Tensor, scores: Tensor, limit: Tensor, iou: Tensor, confidence: Tensor) -> Tensor:
+        return torch.zeros((1, 3), dtype=torch.int64)  # (selected, 3): image, class, candidate
+
+    @staticmethod
+    def symbolic(g: Any, boxes: Any, scores: Any, limit: Any, iou: Any, confidence: Any) -> Any:
+        return g.op("NonMaxSuppression", boxes, scores, limit, iou, confidence)
+
+
+class PoseGraph(nn.Module):
+    """From uint8 images to people: network, decoding, non-maximum suppression as in :mod:`yolopose.models.decode`.
+
+    The same people in the same order as :func:`yolopose.models.decode.non_maximum_suppression`: class confidence is at most 1,
+    so that a score above the threshold implies an objectness above it, and cutting to the best ``MAX_CANDIDATES``
+    commutes with the threshold.
+    """
+
+    def __init__(self, model: YOLOPose):
+        super().__init__()
+        self.network = model
+
+    def forward(self, images: Tensor, confidence: Tensor, nms_iou: Tensor, limit: Tensor) -> tuple[Tensor, ...]:
+        detect = self.network.detect
+        rows = decode(self.network(images.float() / 255), detect)
+        scores = rows[..., 4] * rows[..., 5]
+        total = torch._shape_as_tensor(scores)[1]  # a value in the graph, so that one file serves all sizes
+        count = torch.minimum(torch.tensor(MAX_CANDIDATES), total)
+        scores, candidates = scores.topk(count)
+        boxes = cxcywh_to_xyxy(rows[..., :4])
+        corners = torch.gather(boxes, 1, candidates.unsqueeze(-1).expand(-1, -1, 4))
+        # The operator wants y1, x1, y2, x2; an overlap stays the same when x and y change places.
+        selected = Suppress.apply(corners, scores.unsqueeze(1), limit, nms_iou, confidence)
+        image, place = selected[:, 0], selected[:, 0] * count + selected[:, 2]
+        row = image * total + candidates.flatten().index_select(0, place)
+        found = boxes.flatten(0, 1).index_select(0, row).view(-1, 4)
+        keypoints = rows.flatten(0, 1).index_select(0, row)[:, 6:].view(-1, detect.num_keypoints, 3)
+        return image, found, scores.flatten().index_select(0, place), keypoints
+
+
+def fused_copy(model: YOLOPose) -> YOLOPose:
+    """A fused float32 copy on the CPU; ``model`` stays as it is."""
+    return copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).fuse()
+
+
+def trace(module: nn.Module, inputs: tuple[Tensor, ...], input_names: list[str], output_names: list[str],
+          dynamic_axes: dict[str, dict[int, str]]) -> ModelProto:
+    """The module as an ONNX graph of opset ``OPSET``, its open axes named."""
+    import onnx
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        # The TorchScript exporter is deprecated in favour of one that needs the package onnxscript. It is used all the
+        # same: every torch 2 has it, it needs nothing else, and it writes plain operators.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # shapes: all that vary are in the graph
+        torch.onnx.export(module.eval(), inputs, buffer, input_names=input_names, output_names=output_names,
+                          dynamic_axes=dynamic_axes, opset_version=OPSET, dynamo=False)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def drop_copies(model: ModelProto) -> None:
+    """Let nodes read an initialiser itself where the exporter put an Identity between (it shares equal tensors).
+
+    A quantizer looks for weights and biases among the initialisers.
+    """
+    graph = model.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    outputs = {output.name for output in graph.output}
+    source = {n.output[0]: n.input[0] for n in graph.node
+              if n.op_type == "Identity" and n.input[0] in stored and n.output[0] not in outputs}
+    kept = [node for node in graph.node if node.output[0] not in source]
+    for node in kept:
+        node.input[:] = [source.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def set_defaults(model: ModelProto, defaults: dict[str, np.ndarray]) -> None:
+    """Give inputs a default value: an initialiser of the same name, which a caller may override."""
+    from onnx import numpy_helper
+
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in defaults.items())
+
+
+def operators(model: ModelProto) -> dict[str, list[str]]:
+    """Operator names by domain; the standard domain is called ``ai.onnx``."""
+    found: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        found.setdefault(node.domain or "ai.onnx", set()).add(node.op_type)
+    return {domain: sorted(names) for domain, names in sorted(found.items())}
+
+
+def serialise(model: ModelProto, properties: dict[str, str]) -> bytes:
+    """The checked file: metadata set, valid by onnx's own checker, no operator but standard ones.
+
+    Raises:
+        RuntimeError: the exporter of this torch writes operators of another domain.
+    """
+    import onnx
+
+    drop_copies(model)
+    onnx.helper.set_model_props(model, properties)
+    onnx.checker.check_model(model, full_check=True)
+    domains = set(operators(model)) | {entry.domain or "ai.onnx" for entry in model.opset_import}
+    if domains != {"ai.onnx"}:
+        raise RuntimeError(f"the exporter wrote operators of {', '.join(sorted(domains))}; only ai.onnx is wanted")
+    return model.SerializeToString(deterministic=True)
+
+
+def open_session(source: Path | str | bytes, threads: int | None = None) -> Any:
+    """An onnxruntime session on the CPU.
+
+    Args:
+        source: a file, or a serialised model.
+        threads: of one operator; default all processors that this process may use.
+
+    Raises:
+        StudyError: the file is missing or is no ONNX model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    options.intra_op_num_threads = threads or cores
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise StudyError(f"{source}: not found; make export writes such files")
+    try:
+        return onnxruntime.InferenceSession(source if isinstance(source, bytes) else str(source), options,
+                                            providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own kinds, which differ between its versions
+        name = "the model" if isinstance(source, bytes) else source
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise StudyError(f"{name}: is no ONNX model that onnxruntime can run ({reason}); export it again") from error
+
+
+class OnnxNetwork:
+    """A file of :func:`yolopose.export.onnx.export_network`, or a quantized one, as a callable network.
+
+    Like the model that it was made of, it takes (B, 3, H, W) images in [0, 1], gives raw predictions
+    (B, A, H/s, W/s, 6 + 3K) of each scale, and has ``detect``: anchors and strides for decoding.
+
+    Raises:
+        StudyError: no ONNX model, or one whose outputs are not ``MAP_NAMES``.
+    """
+
+    def __init__(self, source: Path | str | bytes, detect: Detect, threads: int | None = None):
+        self.session = open_session(source, threads)
+        self.detect = detect
+        found = [output.name for output in self.session.get_outputs()]
+        if found != list(MAP_NAMES):
+            raise StudyError(f"{source if not isinstance(source, bytes) else 'the model'}: its outputs are "
+                             f"{', '.join(found)} and not {', '.join(MAP_NAMES)}; give a file of export_network")
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        array = images.cpu().contiguous(memory_format=torch.contiguous_format).numpy()
+        maps = [torch.from_numpy(found) for found in self.session.run(None, {IMAGES: array})]
+        return [join_branches(box, kpt, self.detect) for box, kpt in zip(maps[::2], maps[1::2], strict=True)]

@@ -1,0 +1,277 @@
+"""ONNX export (paper §3.7): one standalone file from image to poses, or the network alone for quantization.
+
+The standalone file holds network, decoding and non-maximum suppression in standard operators; onnxruntime runs it with
+nothing of this project (``yolopose/export/standalone.py`` does). Images have any height and width that 64 divides, and any
+number of them makes a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from yolopose.data.coco import CocoDataset
+from yolopose.data.letterbox import PAD_VALUE
+from yolopose.export.graph import (
+    MAP_NAMES,
+    OPSET,
+    Branches,
+    PoseGraph,
+    fused_copy,
+    operators,
+    serialise,
+    set_defaults,
+    trace,
+)
+from yolopose.export.parity import measure_parity
+from yolopose.models.checkpoints import load_weights
+from yolopose.models.decode import MAX_CANDIDATES
+from yolopose.models.yolov5 import STRIDES, YOLOPose
+from yolopose.study.config import EvaluateConfig, RunConfig, Study
+from yolopose.study.freshness import check_fresh
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import atomic_write, file_sha256, read_json, write_json
+from yolopose.utils.locks import results_in_use
+from yolopose.utils.provenance import provenance
+
+FORMAT = "yolopose-onnx-1"  # changes with what the file takes, gives or says of itself
+LICENCE = "Apache-2.0"
+EXPERIMENTS = ("s6", "s6_relu")  # the model of the headline and the one that is quantized
+OUTPUTS = ("image_index", "boxes_xyxy", "scores", "keypoints")
+PARITY_IMAGES = 64
+STANDALONE = Path(__file__).with_name("standalone.py")
+
+
+def check_exportable(model: YOLOPose, input_size: int | None = None) -> None:
+    """Refuse a model or size that cannot be exported.
+
+    Raises:
+        StudyError: a model without keypoints, a size below the largest stride, or one that this does not divide.
+    """
+    largest = max(STRIDES)
+    if model.detect.num_keypoints == 0:
+        raise StudyError(f"{model.variant.name}: a model without keypoints (a person detector) has no poses to export; "
+                         "give the weights of a pose experiment, such as s6")
+    if input_size is None:
+        return
+    if input_size < largest:
+        raise StudyError(f"input_size={input_size}: is below the largest stride, {largest} px; "
+                         f"give a multiple of {largest}")
+    if input_size % largest:
+        below = input_size // largest * largest
+        raise StudyError(f"input_size={input_size}: is no multiple of the largest stride, {largest} px; "
+                         f"give {below} or {below + largest}")
+
+
+def export_network(model: YOLOPose, path: Path | str, input_size: int | None = None) -> Path:
+    """Write the fused network alone, cut before decoding, as quantization wants it.
+
+    Input ``images``: (B, 3, H, W) float32 RGB in [0, 1]. Outputs, named and ordered by ``MAP_NAMES``: ``box_p3``
+    (B, 6A, H/8, W/8), ``kpt_p3`` (B, 3KA, H/8, W/8), … ``box_p6``, ``kpt_p6``, straight from the last convolutions, so
+    that pixels, scores and keypoints need not share one range; :class:`yolopose.export.graph.OnnxNetwork` runs such a
+    file in the place of the model.
+
+    Args:
+        model: fused or not, with either head; it is left as it was.
+        path: file to write.
+        input_size: fixed height and width in px; ``None`` leaves both open. The batch is open always.
+
+    Raises:
+        StudyError: see :func:`check_exportable`; or the file cannot be written.
+    """
+    check_exportable(model, input_size)
+    network = fused_copy(model)
+    network.model[-1] = Branches(network.detect)
+    size = input_size or 2 * max(STRIDES)
+    axes = {name: _open_axes(input_size, name[-3:]) for name in MAP_NAMES} | {"images": _open_axes(input_size)}
+    traced = trace(network, (torch.zeros(2, 3, size, size),), ["images"], list(MAP_NAMES), axes)
+    atomic_write(path, serialise(traced, {"format": f"{FORMAT}-network", "variant": model.variant.name}))
+    return Path(path)
+
+
+def _open_axes(input_size: int | None, suffix: str = "") -> dict[int, str]:
+    return {0: "batch"} | ({} if input_size else {2: f"height{suffix}", 3: f"width{suffix}"})
+
+
+def export_model(model: YOLOPose, about: dict[str, Any], path: Path | str, *, weights_sha256: str = "",
+                 input_size: int | None = None, confidence: float = 0.25, nms_iou: float = 0.65,
+                 max_detections: int = 300) -> Path:
+    """Write one standalone ONNX file: letterboxed images in, the people of each out.
+
+    Inputs:
+        ``images`` (B, 3, H, W) uint8 RGB, H and W multiples of 64; and with defaults, each of shape (1,):
+        ``confidence`` float32, ``nms_iou`` float32, ``max_detections`` int64 (people kept per image).
+
+    Outputs, one entry a person, by image and then by falling score, in px of the input:
+        ``image_index`` (n,) int64 place in the batch, ``boxes_xyxy`` (n, 4), ``scores`` (n,) in [0, 1], ``keypoints``
+        (n, K, 3) x, y and confidence in [0, 1]. n is 0 where nobody is found.
+
+    Args:
+        model: fused or not, with either head; it is left as it was.
+        about: what :func:`yolopose.models.checkpoints.load_weights` gives beside the model: input size, schema, provenance.
+        path: file to write.
+        weights_sha256: of the weights file, for the metadata.
+        input_size: px that the metadata recommend; default the one trained at.
+        confidence, nms_iou, max_detections: defaults of the inputs. The evaluation uses 0.001, 0.65 and the profile's.
+
+    Raises:
+        StudyError: see :func:`check_exportable`; a default out of range; or the file cannot be written.
+    """
+    input_size = about["input_size"] if input_size is None else input_size
+    check_exportable(model, input_size)
+    for name, value, most in (("confidence", confidence, 1), ("nms_iou", nms_iou, 1),
+                              ("max_detections", max_detections, MAX_CANDIDATES)):
+        if not 0 <= value <= most or (most > 1 and value < 1):
+            raise StudyError(f"{name}={value}: give a number between {0 if most == 1 else 1} and {most}")
+    defaults = {"confidence": np.array([confidence], np.float32), "nms_iou": np.array([nms_iou], np.float32),
+                "max_detections": np.array([max_detections], np.int64)}
+    size = 2 * max(STRIDES)
+    example = (torch.zeros(2, 3, size, size, dtype=torch.uint8), *map(torch.from_numpy, defaults.values()))
+    traced = trace(PoseGraph(fused_copy(model)), example, ["images", *defaults], list(OUTPUTS),
+                   {"images": _open_axes(None)} | {name: {0: "people"} for name in OUTPUTS})
+    set_defaults(traced, defaults)
+    properties = _metadata(model, about, weights_sha256, input_size)
+    properties |= {name: f"{value[0]:g}" for name, value in defaults.items()}
+    atomic_write(path, serialise(traced, properties))
+    return Path(path)
+
+
+def _metadata(model: YOLOPose, about: dict[str, Any], weights_sha256: str, input_size: int) -> dict[str, str]:
+    """What the file says of itself; lists are JSON."""
+    schema, made = about["schema"], about.get("about", {})
+    return {
+        "format": FORMAT, "variant": model.variant.name, "head": model.detect.layout,
+        "experiment": str(made.get("experiment", "")), "profile": str(made.get("profile", "")),
+        "input_size": str(input_size), "size_multiple": str(max(STRIDES)), "pad_value": str(PAD_VALUE),
+        "keypoints": json.dumps(schema["names"]), "skeleton": json.dumps(schema["skeleton"]),
+        "sigmas": json.dumps(schema["sigmas"]), "weights_sha256": weights_sha256, "licence": LICENCE,
+        "opset": str(OPSET), "max_candidates": str(MAX_CANDIDATES),
+        "letterbox": f"longer side to input_size (area average when shrinking, bilinear when enlarging), shorter side "
+                     f"truncated, centred on grey {PAD_VALUE}",
+    }
+
+
+def export_weights(weights: Path | str, path: Path | str, **options: Any) -> Path:
+    """:func:`export_model` of a weights file of this study.
+
+    Raises:
+        StudyError: the file is no model of this study, or one that cannot be exported.
+    """
+    model, about = load_weights(weights)
+    try:
+        check_exportable(model, options.get("input_size"))
+    except StudyError as error:
+        raise StudyError(f"{weights}: {error}") from None
+    return export_model(model, about, path, weights_sha256=file_sha256(weights), **options)
+
+
+def export_study(study: Study, dataset: CocoDataset, images: int = PARITY_IMAGES) -> list[dict[str, Any]]:
+    """Export what of ``EXPERIMENTS`` the study has trained, and hold each file against PyTorch.
+
+    Writes ``export/<experiment>.onnx`` and ``export.json`` into the results folder. A file that was made of the same
+    weights by the same format, and still has the bytes that ``export.json`` describes, stays.
+
+    Args:
+        study: its first seed is exported.
+        dataset: gives the validation images.
+        images: of them compared, evenly spread.
+
+    Returns:
+        One row per file: see :func:`yolopose.export.parity.measure_parity` for its comparison and times.
+
+    Raises:
+        StudyError: none of the experiments is trained, or its results are stale.
+    """
+    seed = study.seeds[0]
+    runs = [study.run(name, seed) for name in EXPERIMENTS if name in study.experiments]
+    runs = [run for run in runs if (study.run_dir(run.experiment.name, seed) / "run.json").is_file()]
+    if not runs:
+        raise StudyError(f"{study.results_dir}: neither of {', '.join(EXPERIMENTS)} is trained there with seed {seed}; "
+                         "make train, then repeat the command")
+    stored = study.results_dir / "export.json"
+    before = {row["experiment"]: row for row in read_json(stored)["models"]} if stored.is_file() else {}
+    rows = []
+    for run in runs:
+        check_fresh(run, dataset.fingerprint, study.run_dir(run.experiment.name, seed))
+        row = before.get(run.experiment.name)
+        if row is None or not _holds(row, study, run):
+            with results_in_use(study.results_dir, "export_study"):
+                row = _export_run(study, run, dataset, images)
+        rows.append(row)
+        if before.get(row["experiment"]) != row:
+            with results_in_use(study.results_dir, "export_study"):
+                write_json(stored, {"models": list((before | {r["experiment"]: r for r in rows}).values())})
+    return rows
+
+
+def _holds(row: dict[str, Any], study: Study, run: RunConfig) -> bool:
+    """Whether a row of ``export.json`` describes the file that stands there and the weights that stand there."""
+    path = study.results_dir / row["file"]
+    weights = read_json(study.run_dir(run.experiment.name, run.seed) / "run.json")["weights_sha256"]
+    return (row.get("format") == FORMAT and row["seed"] == run.seed and row["weights_sha256"] == weights
+            and path.is_file() and file_sha256(path) == row["sha256"])
+
+
+def _export_run(study: Study, run: RunConfig, dataset: CocoDataset, images: int) -> dict[str, Any]:
+    import onnx
+
+    name = run.experiment.name
+    weights = study.run_dir(name, run.seed) / "weights.pt"
+    path = export_weights(weights, study.results_dir / "export" / f"{name}.onnx")
+    model, _ = load_weights(weights)
+    cfg: EvaluateConfig = run.evaluate
+    used = operators(onnx.load(path, load_external_data=False))
+    return {
+        "experiment": name, "seed": run.seed, "variant": run.variant.name, "format": FORMAT,
+        "file": path.relative_to(study.results_dir).as_posix(), "sha256": file_sha256(path),
+        "size_mib": round(path.stat().st_size / 2**20, 3), "opset": OPSET,
+        "operators": used, "other_domains": len(set(used) - {"ai.onnx"}), "input_size": run.input_size,
+        "weights_sha256": file_sha256(weights), **measure_parity(model, path, dataset.val, run.input_size, cfg, images),
+        **provenance(),
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of :func:`export_study` in brief, for a table: differences in px of the input, milliseconds an image."""
+    brief = []
+    for row in rows:
+        parity, seconds = row["parity"], row["seconds_per_image"]
+        brief.append({
+            "experiment": row["experiment"], "file": row["file"], "MiB": f"{row['size_mib']:.2f}",
+            "opset": row["opset"], "images": parity["images"], "people": parity["people"],
+            "same": parity["same_people"], "near-ties": parity["near_ties"], "others": parity["other_differences"],
+            **{name: f"{value:.6f}" for name, value in parity["largest_difference"].items()},
+            "PyTorch_ms": f"{1e3 * seconds['pytorch']:.1f}", "onnxruntime_ms": f"{1e3 * seconds['onnxruntime']:.1f}",
+        })
+    return brief
+
+
+def run_alone(model: Path | str, photo: Path | str, out: Path | str, confidence: float | None = None) -> str:
+    """Run an exported file on a photo by ``standalone.py``, in a process of its own that imports none of this project.
+
+    Args:
+        model: a file of :func:`export_model`.
+        photo: a picture, or a folder of them.
+        out: the drawing, or a folder for them.
+        confidence: smallest score of a person; default the file's own.
+
+    Returns:
+        What the script prints: the people found.
+
+    Raises:
+        StudyError: with the script's own message, for what the user can mend.
+    """
+    options = [] if confidence is None else ["--confidence", str(confidence)]
+    done = subprocess.run([sys.executable, "-I", str(STANDALONE), str(model), str(photo), str(out), *options],
+                          capture_output=True, text=True)
+    if done.returncode == 2:
+        raise StudyError(done.stderr.strip().removeprefix("error: "))
+    if done.returncode:
+        raise RuntimeError(f"{STANDALONE.name} ended with {done.returncode}: {done.stderr}")
+    return done.stdout

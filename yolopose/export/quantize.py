@@ -1,0 +1,320 @@
+"""Post-training quantization of the trained models (paper §4.5, Table 5): what is made, and what comes of it.
+
+The ReLU model gets every precision of the table and the curve of AP against the share of 16-bit layers; the SiLU model
+beside it tests the paper's reason for ReLU. Changes of AP (quantized − float32) are compared with the paper's −0.1,
+−6.3 and −1.3, not absolute AP.
+
+Which scheme is the table's "8 bits": one scale a tensor (``int8``), as the paper says no more than "8" and onnxruntime
+does it so by default. One scale a channel and power-of-two scales stand beside it.
+
+Size and latency of 8-bit networks against float32 at the paper's width and 640 px, on this CPU.
+
+Neither depends on what the weights are, so that untrained ones serve, calibrated on noise. The two networks run in turn
+(float32, 8-bit, float32, …), so that whatever else the machine does meets both; each time is the median over rounds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolopose.data.coco import CocoDataset
+from yolopose.evaluation.bootstrap import Resampled, difference_interval, draw_images, match_images, resample
+from yolopose.export.graph import IMAGES, open_session
+from yolopose.export.onnx import check_exportable, export_network
+from yolopose.export.quantize_graph import (
+    DISTANCE,
+    OPSET,
+    Scheme,
+    calibrate,
+    list_layers,
+    prepare_graph,
+    quantize_graph,
+)
+from yolopose.export.quantized_run import FORMAT, MIXED, SPLITS, Evaluated, QuantizedRun, letterboxed
+from yolopose.models.yolov5 import build_model
+from yolopose.report.measured import FILE, load_quantization, share_recovered, summary
+from yolopose.study.config import Study, load_variants
+from yolopose.study.paper import PAPER_KEYPOINTS
+from yolopose.utils.files import config_hash, write_json
+from yolopose.utils.locks import results_in_use
+from yolopose.utils.provenance import hardware, provenance
+
+RELU, SILU = "s6_relu", "s6"  # the paper's Table 5, and the same model with the activation that it replaced
+RUN_FILE = "quantized.json"
+RESAMPLES = 1000
+ABOUT = {
+    "layer": "a convolution with its activation; its precision is that of its weights and its output; concatenation, "
+             "addition, pooling and upsampling pass on the widest precision of their inputs",
+    "cut": "the network ends before decoding; the box map and the keypoint map of each scale have a range each",
+    "simulated": "16 bits: weights and activations are rounded to 16-bit integers and computed in float32, as "
+                 "onnxruntime has no 16-bit convolution on a CPU; that shows accuracy and size, not speed. 8 bits run "
+                 "in integer kernels",
+    "table_row": "8 bits in Table 5: one scale a tensor (int8); the paper does not say which",
+    "calibration": "smallest and largest value of each tensor on training images; what lies beyond them is cut off, at "
+                   "16 bits as well",
+    "interval": f"95 % bootstrap over the validation images, {RESAMPLES} resamples, the same for both models",
+    "sensitivity": DISTANCE,
+}
+INPUT_SIZE = 640
+VARIANTS = ("yolov5s6_pose_relu", "yolov5s6_pose")
+MODELS = {"int8": Scheme(), "int8_channel": Scheme(per_channel=True)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured: training images for sensitivities, percentages of 16-bit layers on the curve besides the
+    table's, models of the SiLU network; rounds, variants and 8-bit schemes of the timing."""
+
+    sensitivity_images: int = 16
+    percentages: tuple[int, ...] = (10, 20, 50, 70)
+    silu_models: tuple[str, ...] = ("float32", "int16", "int8", "int8_channel", "int8_pow2")
+    rounds: int = 15
+    timed: tuple[str, ...] = ("yolov5s6_pose_relu", "yolov5s6_pose")
+    timed_models: tuple[str, ...] = ("int8", "int8_channel")
+
+
+SMOKE = Settings(4, (), ("float32", "int8"), 3, ("yolov5s6_pose_relu",), ("int8",))
+
+
+def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int = 64) -> list[dict[str, Any]]:
+    """Quantize, evaluate and time; what is done already is kept.
+
+    Writes ``export/<experiment>_seed<k>_<model>.onnx``, ``<experiment>/seed<k>/quantized.json`` (metrics by split) and
+    ``quantization.json`` into the results folder.
+
+    Args:
+        study: whose ``s6_relu`` (and ``s6``, where it is trained) are quantized, every seed; nothing where the study
+            has no ``s6_relu``, which the file then says.
+        dataset: calibrates with training images, scores on validation images.
+        calibration_images: at least 50.
+
+    Returns:
+        One row per model: experiment, seed, model, size, AP and AP50 as fractions, their changes with the interval of
+        AP's, and the shares of layers and multiply-accumulates at 16 bits.
+
+    Raises:
+        StudyError: too few calibration images, ``s6_relu`` is not trained, or its results are stale.
+    """
+    path = study.results_dir / FILE
+    if RELU not in study.experiments:
+        write_json(path, {"status": "not run", "reason": f"the profile {study.profile.name} has no {RELU}"})
+        return []
+    settings = SMOKE if study.profile.name == "smoke" else Settings()
+    with_silu = all((study.run_dir(SILU, seed) / "run.json").is_file() for seed in study.seeds)
+    runs = {name: [QuantizedRun(study, study.run(name, seed), dataset, calibration_images,
+                                settings.sensitivity_images) for seed in study.seeds]
+            for name in ((RELU, SILU) if with_silu else (RELU,))}
+    key = config_hash([FORMAT, vars(settings), {name: [run.key for run in each] for name, each in runs.items()}])
+    stored = load_quantization(study.results_dir) or {}
+    if stored.get("key") == key and _complete(study, stored, runs):
+        return summary(stored)
+    with results_in_use(study.results_dir, "quantize_study"):
+        report = _quantize(study, runs, settings)
+        write_json(path, {"key": key, **report})
+    return summary(report)
+
+
+def _complete(study: Study, stored: dict[str, Any], runs: dict[str, list[QuantizedRun]]) -> bool:
+    """Whether every file that ``quantization.json`` names stands there."""
+    return (all((study.results_dir / row["file"]).is_file() for row in stored["models"])
+            and all((run.run_dir / RUN_FILE).is_file() for each in runs.values() for run in each))
+
+
+def _quantize(study: Study, runs: dict[str, list[QuantizedRun]], settings: Settings) -> dict[str, Any]:
+    started = time.perf_counter()
+    relu = runs[RELU][0]
+    models = {RELU: tuple(SPLITS), SILU: settings.silu_models}
+    draws = draw_images(len(relu.scored), RESAMPLES, seed=0)
+    rows: list[dict[str, Any]] = []
+    resampled: dict[str, dict[str, list[Resampled]]] = {}
+    for name, each in runs.items():
+        for run in each:
+            found = {model: run.evaluate(model) for model in models[name]}
+            write_json(run.run_dir / RUN_FILE, {SPLITS[model]: one.metrics for model, one in found.items()})
+            truth, ids = run.scored.annotations, run.scored.image_ids()
+            scores = {model: resample(match_images(truth, one.predictions, ids, run.sigmas), draws)
+                      for model, one in found.items()}
+            for model, one in found.items():
+                rows.append(_row(study, run, model, one, found["float32"], change(scores, model)))
+                resampled.setdefault(name, {}).setdefault(model, []).append(scores[model])
+    curve = [point for run in runs[RELU] for point in _curve(run, settings)]
+    changes = {name: {model: _differences(each["float32"], each[model]) for model in each if model != "float32"}
+               for name, each in resampled.items()}
+    return {
+        "profile": study.profile.name, "comparable": study.profile.comparable, "seeds": list(study.seeds),
+        "about": ABOUT, "opset": OPSET, "calibration": _calibration_record(relu),
+        "sensitivity": {"images": len(relu.held_out), "image_ids": relu.dataset.train.image_ids(relu.held_out),
+                        "held_out": not set(relu.held_out) & set(relu.calibration), "split": "train"},
+        "models": rows, "changes": changes,
+        "recovered": {RELU: share_recovered(changes[RELU])},
+        "contrasts": _contrasts(resampled), "curve": curve, "layers": _layer_rows(relu),
+        "speed": compare_speed(settings.timed, settings.timed_models, rounds=settings.rounds),
+        "seconds": round(time.perf_counter() - started, 1), **provenance()}
+
+
+def change(scores: dict[str, Resampled], model: str) -> dict[str, dict[str, float]]:
+    """AP and AP50 of a model minus those of float32, with intervals, for one run."""
+    return _differences([scores["float32"]], [scores[model]])
+
+
+def _differences(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[str, dict[str, float]]:
+    return {metric: {k: round(v, 5) for k, v in found.items()}
+            for metric, found in difference_interval(a, b).items()}
+
+
+def _gains(a: Sequence[Resampled], b: Sequence[Resampled]) -> list[Resampled]:
+    """``b − a`` run by run, as a quantity that can be compared in its turn."""
+    return [Resampled({m: y.point[m] - x.point[m] for m in x.point}, {m: y.values[m] - x.values[m] for m in x.values})
+            for x, y in zip(a, b, strict=True)]
+
+
+def _contrasts(resampled: dict[str, dict[str, list[Resampled]]]) -> dict[str, dict[str, Any]]:
+    """Comparisons of two quantized models on the same resamples of the images.
+
+    ``mixed_minus_int8`` of the ReLU model, and for each 8-bit scheme (change with ReLU) − (change with SiLU): above 0
+    where ReLU loses less. A reason stands where a model was not quantized.
+    """
+    relu, silu = resampled[RELU], resampled.get(SILU, {})
+    found: dict[str, dict[str, Any]] = {"mixed_minus_int8": _differences(relu["int8"], relu["mixed"])}
+    for model in ("int8", "int8_channel", "int8_pow2"):
+        found[f"relu_minus_silu_{model}"] = _differences(
+            _gains(silu["float32"], silu[model]), _gains(relu["float32"], relu[model])) if model in silu else {
+            "reason": f"{SILU} was not quantized so"}
+    return found
+
+
+def _row(study: Study, run: QuantizedRun, model: str, found: Evaluated, float32: Evaluated,
+         changed: dict[str, dict[str, float]]) -> dict[str, Any]:
+    assert found.file is not None
+    row = {"experiment": run.run.experiment.name, "activation": run.run.variant.activation, "seed": run.run.seed,
+           "model": model, "split": SPLITS[model], "file": found.file.relative_to(study.results_dir).as_posix(),
+           "size_mib": round(found.file.stat().st_size / 2**20, 3)}
+    for metric in ("AP", "AP50"):
+        row[metric] = found.metrics[metric]
+    for metric in ("AP", "AP50"):
+        row[f"{metric}_change"] = round(found.metrics[metric] - float32.metrics[metric], 5)
+    if model != "float32":
+        row |= {"AP_low": changed["AP"]["low"], "AP_high": changed["AP"]["high"]}
+    return row | {"layers_16bit": len(found.wide), **_shares(run, found.wide)}
+
+
+def _shares(run: QuantizedRun, wide: Sequence[str]) -> dict[str, float]:
+    """Share of 16-bit layers among the layers and among the multiply-accumulates."""
+    chosen = set(wide)
+    macs = sum(layer.macs for layer in run.layers)
+    return {"share_layers_16bit": round(len(chosen) / len(run.layers), 4),
+            "share_gmacs_16bit": round(sum(x.macs for x in run.layers if x.name in chosen) / macs, 4)}
+
+
+def _curve(run: QuantizedRun, settings: Settings) -> list[dict[str, Any]]:
+    """AP against the share of 16-bit layers, from none (8 bits) to all (16 bits)."""
+    wanted = {0: "int8", round(100 * MIXED): "mixed", 100: "int16"}
+    wanted |= {percent: f"mixed_{percent}" for percent in settings.percentages}
+    points = []
+    for percent, model in sorted(wanted.items()):
+        found = run.evaluate(model, keep_file=model in SPLITS)
+        points.append({"experiment": run.run.experiment.name, "seed": run.run.seed, "fraction": percent / 100,
+                       "layers_16bit": len(found.wide), "layers": len(run.layers), **_shares(run, found.wide),
+                       "AP": found.metrics["AP"], "AP50": found.metrics["AP50"]})
+    return points
+
+
+def _layer_rows(run: QuantizedRun) -> list[dict[str, Any]]:
+    """Every layer in the order of computation: GMACs, sensitivity, rank of it and bits in the mixed model."""
+    macs = sum(layer.macs for layer in run.layers)
+    wide = set(run.wide_layers("mixed"))
+    ranks = sorted(run.sensitivities, key=lambda name: -run.sensitivities[name])
+    return [{"name": layer.name, "order": order, "gmacs": round(layer.macs / 1e9, 6),
+             "share_gmacs": round(layer.macs / macs, 5), "sensitivity": float(f"{run.sensitivities[layer.name]:.4g}"),
+             "rank": ranks.index(layer.name) + 1, "bits": 16 if layer.name in wide else 8}
+            for order, layer in enumerate(run.layers, start=1)]
+
+
+def _calibration_record(run: QuantizedRun) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for index in run.calibration:
+        pixels = letterboxed(run.dataset.train, index, run.run.input_size) * 255
+        digest.update(pixels.round().astype(np.uint8).tobytes())
+    return {"images": len(run.calibration), "image_ids": run.dataset.train.image_ids(run.calibration),
+            "hash": digest.hexdigest()[:16], "split": "train", "method": "MinMax", "input_size": run.run.input_size}
+
+
+def has_vnni() -> bool | None:
+    """Whether the processor multiplies and adds 8-bit integers in one instruction; ``None`` where it does not say."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return None
+    return any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "asimddp"))
+
+
+def compare_speed(variants: Sequence[str] = VARIANTS, models: Sequence[str] = tuple(MODELS),
+                  input_size: int = INPUT_SIZE, width_factor: float = 1.0, rounds: int = 15,
+                  threads: int | None = None) -> dict[str, Any]:
+    """Latency of one image and file size of float32 and 8-bit networks.
+
+    Args:
+        variants: names of ``study/variants.yaml``, each with keypoints.
+        models: 8-bit schemes, of ``MODELS``.
+        input_size: px, a multiple of 64.
+        width_factor: 1 is the paper's width.
+        rounds: timed runs of each network, after two that do not count.
+        threads: of onnxruntime; default all processors that this process may use.
+
+    Returns:
+        ``{input_size, width_factor, threads, rounds, weights, cpu, vnni, rows}``; a row has variant, model, ``ms`` and
+        ``ms_min`` (median and best of the rounds), ``size_mib``, and against float32 ``faster`` (ratio of the medians)
+        and ``smaller``.
+
+    Raises:
+        StudyError: a variant without keypoints or a size that 64 does not divide.
+    """
+    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    rows: list[dict[str, Any]] = []
+    for name in variants:
+        rows += _compare_variant(name, models, input_size, width_factor, rounds, threads)
+    return {"input_size": input_size, "width_factor": width_factor, "batch": 1, "threads": threads, "rounds": rounds,
+            "weights": "untrained, calibrated on noise: speed and size do not depend on them",
+            "cpu": hardware()["cpu"], "vnni": has_vnni(), "rows": rows}
+
+
+def _compare_variant(name: str, models: Sequence[str], input_size: int, width_factor: float, rounds: int,
+                     threads: int) -> list[dict[str, Any]]:
+    variant = load_variants()[name]
+    model = build_model(variant, 0 if variant.head == "person" else PAPER_KEYPOINTS, width_factor, seed=0)
+    check_exportable(model, input_size)
+    image = np.random.default_rng(0).random((1, 3, input_size, input_size), np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = prepare_graph(export_network(model, Path(folder) / "network.onnx", input_size))
+    ranges, layers = calibrate(graph, image), list_layers(graph)
+    files = {"float32": graph.SerializeToString()}
+    files |= {key: quantize_graph(graph, ranges, layers, MODELS[key]).SerializeToString() for key in models}
+    times = interleaved_times({key: open_session(payload, threads) for key, payload in files.items()},
+                              {IMAGES: image}, rounds)
+    medians = {key: statistics.median(values) for key, values in times.items()}
+    return [{"variant": name, "activation": variant.activation, "model": key, "ms": round(1e3 * medians[key], 2),
+             "ms_min": round(1e3 * min(times[key]), 2), "size_mib": round(len(files[key]) / 2**20, 2),
+             "faster": round(medians["float32"] / medians[key], 2),
+             "smaller": round(len(files["float32"]) / len(files[key]), 2)} for key in files]
+
+
+def interleaved_times(sessions: dict[str, Any], inputs: dict[str, np.ndarray], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each session's runs; every round runs each once, after two rounds that do not count."""
+    times: dict[str, list[float]] = {key: [] for key in sessions}
+    for number in range(rounds + 2):
+        for key, session in sessions.items():
+            started = time.perf_counter()
+            session.run(None, inputs)
+            if number >= 2:
+                times[key].append(time.perf_counter() - started)
+    return times

@@ -1,0 +1,357 @@
+"""Post-training quantization of a network's ONNX graph with onnxruntime's quantizer, layer by layer (paper §4.5).
+
+A *layer* is one convolution with its activation function. Its precision is that of its weights and of its output, as in
+TI's tool, whose options name the layers with 16-bit outputs and parameters. What is no convolution (concatenation,
+addition, pooling, upsampling) passes on the widest precision of its inputs. The pixels stay 8-bit at every precision:
+they are integers from 0 to 255, and their scale of 1/255 loses nothing.
+
+A quantized graph holds QuantizeLinear and DequantizeLinear pairs (QDQ) around float operators. onnxruntime fuses the
+8-bit ones into integer kernels. It has none for 16-bit convolutions on a CPU: those really round weights and
+activations to 16-bit integers and then compute in float32, a simulation of the accuracy and not of the speed.
+
+How much each layer suffers from 8 bits, and the choice of the layers that get 16 (paper §4.5, mixed precision).
+
+A layer's sensitivity is the error of the network's predictions when that layer alone is rounded to 8 bits, weights and
+output, and all the others stay float32. It is measured on training images that the calibration did not see, never on
+validation images. The layers with the largest sensitivities get 16 bits.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolopose.export.graph import IMAGES, OnnxNetwork
+from yolopose.models.decode import decode
+from yolopose.models.heads import Detect
+from yolopose.utils.errors import StudyError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnxruntime.quantization.calibrate import TensorsData
+
+OPSET = 21  # the first whose QuantizeLinear knows 16-bit integers
+DISTANCE = ("sum over all anchors of (s' − s)² + s² (1 − OKS), divided by the sum of s²: s and s' are the scores "
+            "(objectness × class) of the float32 and the rounded network, OKS is that of the rounded pose against the "
+            "float32 one with the area of the float32 box. Both terms are quadratic in small errors, so that those of "
+            "layers that err independently add up")
+BATCH_PIXELS = 16 * 128 * 128  # images run at once: 16 of 128 px, one of 512 px and more
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How 8-bit numbers are laid out.
+
+    Activations are unsigned with one scale and zero point a tensor, weights signed and symmetric with one scale a
+    tensor, or one an output channel (``per_channel``). With ``power_of_two`` every scale is rounded up to a power of
+    two and the zero point is 0, or 128 where a tensor has negative values (symmetric), as TI's tool does it.
+    """
+
+    per_channel: bool = False
+    power_of_two: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution of the graph with its activation function.
+
+    Attributes:
+        name: path of the module in the network, for example ``model.2.cv1.conv``.
+        weight: name of its weight tensor.
+        outputs: tensors that it makes, the last one being what others read.
+        macs: multiply-accumulates for one image.
+    """
+
+    name: str
+    weight: str
+    outputs: tuple[str, ...]
+    macs: int
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep onnxruntime's advice on pre-processing and bias scales off the notebook's pages."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def prepare_graph(path: Path | str) -> ModelProto:
+    """The file's graph cleaned by onnxruntime (constants folded) and lifted to opset ``OPSET``.
+
+    Raises:
+        StudyError: the file is missing or is no ONNX model, or has no input ``images``.
+    """
+    import onnx
+    from onnx import version_converter
+    from onnxruntime.quantization import quant_pre_process
+
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"{path}: not found; yolopose.export.onnx.export_network writes such a file")
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        clean = Path(folder) / "clean.onnx"
+        try:
+            onnx.checker.check_model(onnx.load(path))
+            quant_pre_process(path, clean, skip_symbolic_shape=True)
+            graph = onnx.load(clean)
+        except Exception as error:  # protobuf's, onnx's and onnxruntime's own kinds, which share no base class
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise StudyError(f"{path}: is no ONNX model that can be read ({reason}); delete it and export again"
+                             ) from error
+    if [value.name for value in graph.graph.input] != [IMAGES]:
+        raise StudyError(f"{path}: its inputs are not the one called {IMAGES!r} that export_network writes; "
+                         "give such a file")
+    del graph.opset_import[1:]  # onnxruntime's own domains, of which the graph has no operator
+    return onnx.shape_inference.infer_shapes(version_converter.convert_version(graph, OPSET))
+
+
+def list_layers(graph: ModelProto) -> list[Layer]:
+    """The convolutions of a prepared graph in the order of computation; its height and width are fixed.
+
+    Raises:
+        StudyError: the graph holds no convolution, or one whose output size it does not say.
+    """
+    consumers: dict[str, list[Any]] = {}
+    for node in graph.graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
+    sizes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+             for value in (*graph.graph.value_info, *graph.graph.output)}
+    layers = []
+    for node in graph.graph.node:
+        if node.op_type != "Conv":
+            continue
+        outputs = [node.output[0]]
+        readers = consumers.get(outputs[0], [])
+        kinds = sorted(reader.op_type for reader in readers)
+        if kinds == ["Relu"]:
+            outputs.append(readers[0].output[0])
+        elif kinds == ["Mul", "Sigmoid"]:  # SiLU
+            ordered = sorted(readers, key=lambda reader: reader.op_type, reverse=True)
+            outputs += [reader.output[0] for reader in ordered]
+        shape = sizes.get(node.output[0], [])
+        if len(shape) != 4 or not all(shape[1:]):
+            raise StudyError(f"{node.name}: the graph does not say how large its output is; "
+                             "export it with a fixed size")
+        layers.append(Layer(node.input[1].removesuffix(".weight"), node.input[1], tuple(outputs),
+                            math.prod(weights[node.input[1]]) * shape[2] * shape[3]))
+    if not layers:
+        raise StudyError("the graph holds no convolution: there is nothing to quantize")
+    return layers
+
+
+def calibrate(graph: ModelProto, images: Iterable[np.ndarray]) -> TensorsData:
+    """Smallest and largest value of every tensor over images, by onnxruntime.
+
+    ``images`` are (3, S, S) float32 in [0, 1], of the graph's size.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, create_calibrator
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.images = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.images, None)
+            return None if image is None else {IMAGES: image[None]}
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        plain, augmented = Path(folder) / "plain.onnx", Path(folder) / "augmented.onnx"
+        onnx.save(graph, plain)
+        calibrator = create_calibrator(plain, None, augmented_model_path=str(augmented))
+        calibrator.collect_data(Reader())  # it keeps two numbers a tensor and image
+        return calibrator.compute_data()
+
+
+def wide_tensors(graph: ModelProto, layers: Sequence[Layer], wide: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Tensors at 16 bits when the layers called ``wide`` are, and the tensors that hold pixels (before any layer)."""
+    chosen = set(wide)
+    made_by = {name: layer for layer in layers for name in layer.outputs}
+    wide_names: set[str] = set()
+    pixels = {IMAGES}
+    for node in graph.graph.node:
+        for output in node.output:
+            if output in made_by:
+                if made_by[output].name in chosen:
+                    wide_names.add(output)
+            elif node.input[0] in pixels:
+                pixels.add(output)
+            elif any(name in wide_names for name in node.input):
+                wide_names.add(output)
+    return wide_names, pixels
+
+
+def power_of_two_scale(low: float, high: float, symmetric_limit: int = 127) -> tuple[float, int]:
+    """Scale (a power of two, rounded up) and zero point of an unsigned 8-bit tensor with values from low to high.
+
+    Without negative values 0 … 255 stand for 0 … 255·scale; otherwise 128 stands for 0 and ``symmetric_limit`` steps
+    reach the larger side.
+    """
+    if low >= 0:
+        return _ceil_power(max(high, 1e-30) / 255), 0
+    return _ceil_power(max(-low, high) / symmetric_limit), 128
+
+
+def _ceil_power(scale: float) -> float:
+    return 2.0 ** math.ceil(math.log2(scale) - 1e-12)
+
+
+def quantize_graph(graph: ModelProto, ranges: TensorsData, layers: Sequence[Layer], scheme: Scheme | None = None,
+                   wide: Iterable[str] = ()) -> ModelProto:
+    """The graph with QuantizeLinear and DequantizeLinear pairs, made by onnxruntime's quantizer.
+
+    Args:
+        graph: of :func:`prepare_graph`; it is left as it was.
+        ranges: of :func:`calibrate`.
+        layers: of :func:`list_layers`.
+        scheme: of the 8-bit tensors.
+        wide: names of the layers at 16 bits (unsigned activations, signed symmetric weights, one scale a tensor).
+
+    Raises:
+        StudyError: ``wide`` names a layer that the graph does not have.
+    """
+    import copy
+
+    from onnx import numpy_helper
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry
+
+    scheme, wide = scheme or Scheme(), set(wide)
+    if unknown := wide - {layer.name for layer in layers}:
+        raise StudyError(f"{', '.join(sorted(unknown))}: no such layer to set to 16 bits; list_layers names them")
+    wide_names, pixels = wide_tensors(graph, layers, wide)
+    overrides: dict[str, list[dict[str, Any]]] = {
+        name: [{"scale": np.array(1 / 255, np.float32), "zero_point": np.array(0, np.uint8)}] for name in pixels}
+    for name in wide_names:
+        overrides[name] = [{"quant_type": QuantType.QUInt16}]
+    for layer in layers:
+        if layer.name in wide:
+            overrides[layer.weight] = [{"quant_type": QuantType.QInt16}]
+    if scheme.power_of_two:
+        for name in ranges:
+            if name not in overrides:
+                low, high = (float(np.min(v)) for v in ranges[name].range_value)
+                scale, zero = power_of_two_scale(low, high)
+                overrides[name] = [{"scale": np.array(scale, np.float32), "zero_point": np.array(zero, np.uint8)}]
+        for tensor in graph.graph.initializer:
+            if any(layer.weight == tensor.name and layer.name not in wide for layer in layers):
+                largest = float(np.abs(numpy_helper.to_array(tensor)).max())
+                overrides[tensor.name] = [{"scale": _ceil_power(max(largest, 1e-30) / 127), "zero_point": 0}]
+    with quiet():
+        quantizer = QDQQuantizer(copy.deepcopy(graph), scheme.per_channel, False, QuantType.QInt8, QuantType.QUInt8,
+                                 ranges, [], [], list(QDQRegistry), {"TensorQuantOverrides": overrides})
+        quantizer.quantize_model()
+    return quantizer.model.model
+
+
+def prediction_distance(reference: Tensor, other: Tensor, sigmas: np.ndarray) -> float:
+    """How far two decoded outputs of the same images lie apart; 0 where they agree. See ``DISTANCE``.
+
+    Args:
+        reference: (B, N, 6 + 3K) of :func:`yolopose.models.decode.decode`.
+        other: the same shape, the same anchors.
+        sigmas: (K,) of OKS.
+    """
+    reference, other = reference.double(), other.double()
+    score, score_other = reference[..., 4] * reference[..., 5], other[..., 4] * other[..., 5]
+    area = (reference[..., 2] * reference[..., 3]).clamp(min=1.0)
+    joints, joints_other = (x[..., 6:].unflatten(-1, (-1, 3))[..., :2] for x in (reference, other))
+    variance = torch.as_tensor(np.asarray(sigmas) * 2, dtype=torch.float64) ** 2
+    squared = (joints - joints_other).square().sum(-1)  # (B, N, K)
+    oks = torch.exp(-squared / (2 * variance * area.unsqueeze(-1))).mean(-1)
+    error = (score_other - score).square() + score.square() * (1 - oks)
+    return float(error.sum() / score.square().sum().clamp(min=1e-12))
+
+
+def predictions_of(network: OnnxNetwork, images: np.ndarray) -> Tensor:
+    """Decoded outputs (B, N, 6 + 3K) of (B, 3, S, S) float32 images, a few at a time."""
+    batch = max(1, BATCH_PIXELS // images.shape[-1] ** 2)
+    parts = [decode(network(torch.from_numpy(images[i:i + batch])), network.detect)
+             for i in range(0, len(images), batch)]
+    return torch.cat(parts)
+
+
+def round_one_layer(graph: ModelProto, layer: Layer, eight_bit: ModelProto) -> ModelProto:
+    """``graph`` with the weights and outputs of one layer rounded as in ``eight_bit``, its 8-bit version.
+
+    The scales and the rounded weights are those that onnxruntime's quantizer put there.
+    """
+    from onnx import helper, numpy_helper
+
+    stored = {tensor.name: tensor for tensor in eight_bit.graph.initializer}
+    rounded = copy.deepcopy(graph)
+    weight, scale, zero = (numpy_helper.to_array(stored[f"{layer.weight}_{part}"])
+                           for part in ("quantized", "scale", "zero_point"))
+    shape = (-1,) + (1,) * (weight.ndim - 1) if scale.ndim else ()
+    floats = (weight.astype(np.float32) - zero.astype(np.float32).reshape(shape)) * scale.reshape(shape)
+    for tensor in rounded.graph.initializer:
+        if tensor.name == layer.weight:
+            tensor.CopyFrom(numpy_helper.from_array(floats.astype(np.float32), layer.weight))
+    nodes = list(rounded.graph.node)
+    for name in layer.outputs:
+        if f"{name}_scale" not in stored:  # a convolution whose ReLU was folded into the zero point
+            continue
+        parameters = [f"{name}_scale", f"{name}_zero_point"]
+        rounded.graph.initializer.extend(stored[key] for key in parameters)
+        place = next(i for i, node in enumerate(nodes) if name in node.output)
+        nodes[place].output[:] = [f"{name}_float" if o == name else o for o in nodes[place].output]
+        nodes[place + 1:place + 1] = [
+            helper.make_node("QuantizeLinear", [f"{name}_float", *parameters], [f"{name}_integer"]),
+            helper.make_node("DequantizeLinear", [f"{name}_integer", *parameters], [name])]
+    del rounded.graph.node[:]
+    rounded.graph.node.extend(nodes)
+    return rounded
+
+
+def measure_sensitivities(graph: ModelProto, eight_bit: ModelProto, layers: Sequence[Layer], images: np.ndarray,
+                          detect: Detect, sigmas: np.ndarray, label: str | None = None) -> dict[str, float]:
+    """Sensitivity of every layer, by name.
+
+    Args:
+        graph: float32, of :func:`yolopose.export.quantize_graph.prepare_graph`.
+        eight_bit: the same graph with all layers at 8 bits.
+        layers: of :func:`yolopose.export.quantize_graph.list_layers`.
+        images: (B, 3, S, S) float32 training images in [0, 1].
+        detect: the head, for decoding.
+        sigmas: (K,) of OKS.
+        label: of a progress bar; ``None`` shows none.
+    """
+    from tqdm import tqdm
+
+    reference = predictions_of(OnnxNetwork(graph.SerializeToString(), detect), images)
+    found = {}
+    for layer in tqdm(layers, label, disable=label is None, unit="layer", leave=False):
+        rounded = round_one_layer(graph, layer, eight_bit).SerializeToString()
+        found[layer.name] = prediction_distance(reference, predictions_of(OnnxNetwork(rounded, detect), images), sigmas)
+    return found
+
+
+def choose_layers(sensitivities: dict[str, float], fraction: float) -> list[str]:
+    """The most sensitive layers, ``fraction`` of all by number (rounded), in falling order of sensitivity.
+
+    Of equally sensitive layers the earlier one is taken. A sensitivity that is not finite counts as the largest.
+    """
+    order = sorted(sensitivities, key=lambda name: -_rank(sensitivities[name]))
+    return order[:round(fraction * len(order))]
+
+
+def _rank(value: float) -> float:
+    return value if math.isfinite(value) else math.inf

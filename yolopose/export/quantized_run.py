@@ -1,0 +1,218 @@
+"""Quantizing one trained run: files, accuracies and the choice of 16-bit layers, each made once and kept.
+
+Everything that is made goes into ``export/`` of the results folder: ``<experiment>_seed<k>_<model>.onnx``, its
+predictions and metrics beside it, and the sensitivities. Each carries a key, the hash of all that it depends on, so
+that a killed quantization goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from yolopose.data.coco import CocoDataset, CocoSplit
+from yolopose.data.letterbox import letterbox
+from yolopose.evaluation.evaluate import predict_split
+from yolopose.evaluation.scoring import score_keypoints
+from yolopose.export.graph import OnnxNetwork
+from yolopose.export.onnx import check_exportable, export_network
+from yolopose.export.quantize_graph import (
+    OPSET,
+    Layer,
+    Scheme,
+    calibrate,
+    choose_layers,
+    list_layers,
+    measure_sensitivities,
+    prepare_graph,
+    quantize_graph,
+)
+from yolopose.models.checkpoints import load_weights
+from yolopose.study.config import RunConfig, Study
+from yolopose.study.freshness import check_fresh
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import atomic_write, config_hash, file_sha256, read_json, write_json, write_json_gz
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+FORMAT = "yolopose-quantized-1"  # changes with how models are quantized, so that older files are made again
+MIN_CALIBRATION_IMAGES = 50
+MIXED = 0.3  # share of the layers at 16 bits (§4.5: "~30% of all the layers")
+SPLITS = {"float32": "val_float32_onnx", "int16": "val_int16", "int8": "val_int8", "int8_channel": "val_int8_channel",
+          "int8_pow2": "val_int8_pow2", "mixed": "val_mixed"}
+SCHEMES = {"int8_channel": Scheme(per_channel=True), "int8_pow2": Scheme(power_of_two=True)}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model's scores on the validation images: metrics as fractions, COCO results, and where its file lies."""
+
+    metrics: dict[str, Any]
+    predictions: list[dict[str, Any]]
+    file: Path | None
+    wide: tuple[str, ...]
+
+
+def choose_images(train: CocoSplit, wanted: int, held_out: int) -> tuple[list[int], list[int]]:
+    """Indices of the training images for calibration and for the sensitivities, drawn once and for all.
+
+    Where nothing is left beside the calibration images, the sensitivities are measured on some of these.
+
+    Raises:
+        StudyError: fewer than ``MIN_CALIBRATION_IMAGES`` are wanted, or the data set has no more.
+    """
+    for number, what in ((wanted, "are asked for"), (len(train), f"does the training split of {train.image_dir} have")):
+        if number < MIN_CALIBRATION_IMAGES:
+            raise StudyError(f"calibration_images: only {number} {what}; quantization needs at least "
+                             f"{MIN_CALIBRATION_IMAGES} training images")
+    order = np.random.default_rng(0).permutation(len(train)).tolist()
+    calibration = sorted(order[:wanted])
+    return calibration, sorted(order[wanted:wanted + held_out]) or calibration[:held_out]
+
+
+def letterboxed(split: CocoSplit, index: int, size: int) -> np.ndarray:
+    """(3, S, S) float32 image in [0, 1], letterboxed as in the evaluation."""
+    square, _ = letterbox(split.load_image(index), size)
+    return np.ascontiguousarray(square.transpose(2, 0, 1), dtype=np.float32) / 255
+
+
+class QuantizedRun:
+    """One trained run and what is made of it.
+
+    Args:
+        study: whose results folder holds the run.
+        run: which one.
+        dataset: calibrates with its training images, scores on its validation images.
+        calibration_images: number of the former.
+        sensitivity_images: number of further training images, on which sensitivities are measured.
+
+    Raises:
+        StudyError: the run is not trained or is stale, its model has no keypoints, or there are too few images.
+    """
+
+    def __init__(self, study: Study, run: RunConfig, dataset: CocoDataset, calibration_images: int,
+                 sensitivity_images: int):
+        self.run, self.dataset = run, dataset
+        self.run_dir = study.run_dir(run.experiment.name, run.seed)
+        self.folder = study.results_dir / "export"
+        self.stem = f"{run.experiment.name}_seed{run.seed}"
+        record = self.run_dir / "run.json"
+        if not record.is_file():
+            raise StudyError(f"{record}: not found; quantization needs {run.experiment.name} with seed {run.seed} "
+                             "trained: make train, then repeat the command")
+        check_fresh(run, dataset.fingerprint, self.run_dir)
+        self.weights_sha256 = file_sha256(self.weights) if self.weights.is_file() else ""
+        if self.weights_sha256 and self.weights_sha256 != read_json(record)["weights_sha256"]:
+            raise StudyError(f"{self.weights}: is not the file that run.json describes (weights_sha256 differs); "
+                             f"delete {self.run_dir} and train again")
+        model, _ = load_weights(self.weights)
+        check_exportable(model, run.input_size)
+        self.model = model.fuse()
+        self.calibration, self.held_out = choose_images(dataset.train, calibration_images, sensitivity_images)
+        self.key = config_hash([FORMAT, OPSET, self.weights_sha256, dataset.fingerprint, self.calibration,
+                                self.held_out, run.input_size, run.as_dict()["evaluate"]])
+
+    @property
+    def weights(self) -> Path:
+        return self.run_dir / "weights.pt"
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        return self.dataset.schema.sigmas
+
+    @cached_property
+    def scored(self) -> CocoSplit:
+        """The validation images with keypoints, on which the paper's AP is taken."""
+        return self.dataset.val.subset(self.dataset.val.with_keypoints())
+
+    @cached_property
+    def graph(self) -> ModelProto:
+        """The float32 network, cut before decoding."""
+        path = self.folder / f".{self.stem}_network.onnx"
+        try:
+            return prepare_graph(export_network(self.model, path, self.run.input_size))
+        finally:
+            path.unlink(missing_ok=True)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        return list_layers(self.graph)
+
+    @cached_property
+    def ranges(self) -> Any:
+        """Range of every tensor on the calibration images."""
+        return calibrate(self.graph, (letterboxed(self.dataset.train, i, self.run.input_size)
+                                      for i in self.calibration))
+
+    @cached_property
+    def eight_bit(self) -> ModelProto:
+        return quantize_graph(self.graph, self.ranges, self.layers)
+
+    @cached_property
+    def sensitivities(self) -> dict[str, float]:
+        """By layer; measured once and kept in ``export/``."""
+        path = self.folder / f"{self.stem}_sensitivities.json"
+        stored = read_json(path) if path.is_file() else {}
+        if stored.get("key") != self.key:
+            images = np.stack([letterboxed(self.dataset.train, i, self.run.input_size) for i in self.held_out])
+            found = measure_sensitivities(self.graph, self.eight_bit, self.layers, images, self.model.detect,
+                                          self.sigmas, f"{self.stem} sensitivities")
+            stored = {"key": self.key, "sensitivities": found}
+            write_json(path, stored)
+        return stored["sensitivities"]
+
+    def wide_layers(self, model: str) -> list[str]:
+        """Names of the layers at 16 bits in a model: of ``SPLITS``, or ``mixed_<percent>``."""
+        if model == "int16":
+            return [layer.name for layer in self.layers]
+        if model.startswith("mixed"):
+            percent = model.removeprefix("mixed").removeprefix("_")
+            return choose_layers(self.sensitivities, int(percent) / 100 if percent else MIXED)
+        return []
+
+    def build(self, model: str, wide: list[str]) -> ModelProto:
+        """The graph of one model."""
+        if model == "float32":
+            return self.graph
+        if model == "int8":
+            return self.eight_bit
+        return quantize_graph(self.graph, self.ranges, self.layers, SCHEMES.get(model), wide)
+
+    def evaluate(self, model: str, keep_file: bool = True) -> Evaluated:
+        """Make, store and score one model; what was done before with the same key is read again.
+
+        Args:
+            model: one of ``SPLITS``, or ``mixed_<percent>`` with that share of the layers at 16 bits.
+            keep_file: store the ONNX file, too.
+        """
+        path = self.folder / f"{self.stem}_{model}.onnx" if keep_file else None
+        scored = self.folder / f"{self.stem}_{model}.json.gz"
+        stored = read_json(scored) if scored.is_file() and (path is None or path.is_file()) else {}
+        if stored.get("key") == self.key and (path is None or stored["sha256"] == file_sha256(path)):
+            return Evaluated(stored["metrics"], stored["predictions"], path, tuple(stored["wide"]))
+        wide = self.wide_layers(model)
+        payload = self._serialise(self.build(model, wide), model, wide)
+        if path is not None:
+            atomic_write(path, payload)
+        predictions = predict_split(OnnxNetwork(payload, self.model.detect), self.scored, self.run.input_size,
+                                    self.run.evaluate, torch.device("cpu"), label=f"{self.stem} {model}")
+        metrics = score_keypoints(self.scored.annotations, predictions, self.scored.image_ids(), self.sigmas)
+        write_json_gz(scored, {"key": self.key, "sha256": None if path is None else file_sha256(path), "wide": wide,
+                               "metrics": metrics, "predictions": predictions})
+        return Evaluated(metrics, predictions, path, tuple(wide))
+
+    def _serialise(self, graph: ModelProto, model: str, wide: list[str]) -> bytes:
+        import onnx
+
+        onnx.helper.set_model_props(graph, {
+            "format": FORMAT, "model": model, "experiment": self.run.experiment.name, "seed": str(self.run.seed),
+            "variant": self.run.variant.name, "input_size": str(self.run.input_size),
+            "weights_sha256": self.weights_sha256, "layers_16bit": " ".join(wide),
+            "keypoints": " ".join(self.dataset.schema.names)})
+        return graph.SerializeToString(deterministic=True)

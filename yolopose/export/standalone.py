@@ -1,0 +1,245 @@
+"""Run an exported pose model on photos with onnxruntime, numpy and Pillow alone.
+
+    python standalone.py model.onnx photo.jpg out.png
+    python standalone.py model.onnx folder-of-photos folder-of-drawings
+
+Prints the people of each photo and writes the photo with their boxes and skeletons. This file imports nothing of the
+project that it comes from: copied beside a model, it runs anywhere. All that it has to know of the model, it reads from
+the model's metadata.
+
+The letterbox is the evaluation's to within one grey level: it shrinks by pixel area, as OpenCV's INTER_AREA does
+(Pillow's own BOX filter takes whole pixels and shifts edges by up to half of one), and enlarges bilinearly by Pillow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+try:
+    import numpy as np
+    import onnxruntime
+    from PIL import Image, ImageDraw, ImageOps
+except ImportError as missing:
+    sys.exit(f"error: {missing.name} is not installed; pip install onnxruntime numpy pillow")
+
+
+FORMAT = "yolopose-onnx-1"
+BATCH = 8
+DRAWN_PX = 480  # a drawing's longer side is at least this, so that small photos can be read
+VISIBLE = 0.5  # joints of less confidence are drawn hollow
+LEAST = 0.05  # and of less than this, not at all
+LEFT, RIGHT, MIDDLE, BOX, EDGE = "#E69F00", "#56B4E9", "#FFFFFF", "#009E73", "#1A1A1A"
+ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+class UserError(Exception):
+    """Bad input that the user can mend; printed as one line."""
+
+
+class Model:
+    """An exported file.
+
+    Attributes:
+        names: of the K keypoints.
+        skeleton: pairs of keypoint indices.
+        size: side of the square input in px.
+    """
+
+    def __init__(self, path: str, size: int | None = None):
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file; give the .onnx file of an export")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors come as exceptions
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no common class of their own
+            raise UserError(f"{path}: is not an ONNX model that this onnxruntime can run "
+                            f"({_first_line(error)})") from error
+        about = self.session.get_modelmeta().custom_metadata_map
+        if about.get("format") != FORMAT:
+            raise UserError(f"{path}: is an ONNX model without this project's metadata (format is "
+                            f"{about.get('format')!r}, not {FORMAT!r}); give a file of yolopose's export_model")
+        self.about = about
+        self.names: list[str] = json.loads(about["keypoints"])
+        self.skeleton: list[tuple[int, int]] = [(i, j) for i, j in json.loads(about["skeleton"])]
+        self.size = int(about["input_size"]) if size is None else size
+        multiple = int(about["size_multiple"])
+        if self.size < multiple or self.size % multiple:
+            raise UserError(f"--size {self.size}: must be a multiple of {multiple} px")
+
+    def people(self, images: list[np.ndarray], **thresholds: float | None) -> list[dict[str, np.ndarray]]:
+        """The people of each (H, W, 3) uint8 RGB image, best first, in px of the image.
+
+        Args:
+            images: of any sizes; they make one batch.
+            thresholds: ``confidence``, ``nms_iou``, ``max_detections``; the file's defaults where missing or ``None``.
+
+        Returns:
+            Per image ``boxes_xyxy`` (n, 4), ``scores`` (n,) and ``keypoints`` (n, K, 3) x, y, confidence; clipped to
+            the image.
+        """
+        squares, places = zip(*(letterbox(image, self.size, int(self.about["pad_value"])) for image in images),
+                              strict=True)
+        feeds: dict[str, np.ndarray] = {"images": np.stack(squares).transpose(0, 3, 1, 2)}
+        types = {"confidence": np.float32, "nms_iou": np.float32, "max_detections": np.int64}
+        feeds |= {k: np.array([v], types[k]) for k, v in thresholds.items() if v is not None}
+        index, boxes, scores, keypoints = self.session.run(
+            ["image_index", "boxes_xyxy", "scores", "keypoints"], feeds)
+        found = []
+        for i, (image, (scale, offset)) in enumerate(zip(images, places, strict=True)):
+            limit = (image.shape[1], image.shape[0])
+            own_boxes = np.clip((boxes[index == i].reshape(-1, 2, 2) - offset) / scale, 0, limit).reshape(-1, 4)
+            own_keypoints = keypoints[index == i].astype(np.float64)
+            own_keypoints[..., :2] = np.clip((own_keypoints[..., :2] - offset) / scale, 0, limit)
+            found.append({"boxes_xyxy": own_boxes, "scores": scores[index == i], "keypoints": own_keypoints})
+        return found
+
+
+def letterbox(image: np.ndarray, size: int, pad_value: int = 114) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Fit (H, W, 3) uint8 into a square of ``size`` px on grey.
+
+    Returns:
+        The square, and (scale, offset), (2,) each for x and y: letterboxed px = image px · scale + offset.
+    """
+    height, width = image.shape[:2]
+    gain = size / max(width, height)
+    new = (max(int(width * gain), 1), max(int(height * gain), 1))
+    if gain < 1:
+        image = shrink(shrink(image, new[1], 0), new[0], 1)
+        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    elif new != (width, height):
+        image = np.asarray(Image.fromarray(image).resize(new, Image.Resampling.BILINEAR))
+    left, top = (round((size - side) / 2 - 0.1) for side in new)
+    square = np.full((size, size, 3), pad_value, np.uint8)
+    square[top:top + new[1], left:left + new[0]] = image
+    return square, (np.array([new[0] / width, new[1] / height]), np.array([left, top], np.float64))
+
+
+def shrink(values: np.ndarray, new: int, axis: int) -> np.ndarray:
+    """Resample one axis to ``new`` ≤ its length: the mean over the stretch that each new pixel covers, float64."""
+    values = np.moveaxis(values, axis, 0)
+    old = len(values)
+    total = np.cumsum(values, 0, dtype=np.uint32 if values.dtype == np.uint8 else np.float64)
+    edges = np.arange(new + 1) * old / new
+    whole = np.minimum(edges.astype(int), old - 1)
+    before = np.where(whole.reshape(-1, *[1] * (values.ndim - 1)) > 0, total[whole - 1], 0).astype(np.float64)
+    integral = before + (edges - whole).reshape(-1, *[1] * (values.ndim - 1)) * values[whole]
+    return np.moveaxis(np.diff(integral, axis=0) * (new / old), 0, axis)
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned upright by the EXIF entry."""
+    try:
+        with Image.open(path) as file:
+            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give a photo or a folder of photos") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
+        raise UserError(f"{path}: cannot be read as an image ({_first_line(error)}); give a JPEG or PNG file") from None
+
+
+def draw(image: np.ndarray, people: dict[str, np.ndarray], model: Model) -> Image.Image:
+    """The photo with boxes, scores and skeletons: left limbs orange, right ones blue, the middle white.
+
+    A photo whose longer side is under ``DRAWN_PX`` is enlarged by a whole number.
+    """
+    height, width = image.shape[:2]
+    factor = max(1, -(-DRAWN_PX // max(width, height)))
+    picture = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(picture)
+    line = max(2, round(max(picture.size) / 320))
+    sides = [{"left": LEFT, "right": RIGHT}.get(name.split("_")[0], MIDDLE) for name in model.names]
+    for box, score, person in zip(people["boxes_xyxy"] * factor, people["scores"], people["keypoints"], strict=True):
+        pen.rectangle(box.tolist(), outline=BOX, width=line)
+        pen.text((box[0] + line + 1, box[1] + line), f"{score:.2f}", fill="white", stroke_width=1, stroke_fill=EDGE)
+        points = [tuple(point) for point in (person[:, :2] * factor).tolist()]
+        for i, j in model.skeleton:
+            if min(person[i, 2], person[j, 2]) >= LEAST:
+                pen.line([points[i], points[j]], fill=EDGE, width=line + 2)
+                pen.line([points[i], points[j]], fill=sides[i] if sides[i] == sides[j] else MIDDLE, width=line)
+        for (x, y), confidence, colour in zip(points, person[:, 2], sides, strict=True):
+            if confidence >= LEAST:
+                r = line + 1
+                pen.ellipse((x - r, y - r, x + r, y + r), outline=EDGE, fill=colour if confidence >= VISIBLE else None)
+    return picture
+
+
+def describe(photo: Path, image: np.ndarray, people: dict[str, np.ndarray], names: list[str]) -> Iterator[str]:
+    """Lines for the terminal."""
+    count = len(people["scores"])
+    yield f"{photo}: {count or 'no'} {'person' if count == 1 else 'people'} in {image.shape[1]}x{image.shape[0]} px"
+    for n, (box, score, person) in enumerate(zip(*people.values(), strict=True), 1):
+        yield f"  person {n}: score {score:.3f}, box {' '.join(f'{v:.1f}' for v in box)}"
+        yield "    " + ", ".join(f"{name} {x:.1f} {y:.1f} ({c:.2f})"
+                                 for name, (x, y, c) in zip(names, person, strict=True))
+
+
+def plan(photo: str, out: str) -> list[tuple[Path, Path]]:
+    """(photo, drawing) pairs of the command line's two paths; drawings of a folder are PNG files of the same names."""
+    source, target = Path(photo), Path(out)
+    if not source.is_dir():
+        pairs = [(source, target)]
+    else:
+        photos = sorted(path for path in source.iterdir() if path.suffix.lower() in ENDINGS)
+        if not photos:
+            raise UserError(f"{photo}: has no photo ({', '.join(sorted(ENDINGS))})")
+        names = [path.stem if [p.stem for p in photos].count(path.stem) == 1 else path.name for path in photos]
+        pairs = [(path, target / f"{name}.png") for path, name in zip(photos, names, strict=True)]
+    for read, written in pairs:
+        if read.resolve() == written.resolve():
+            raise UserError(f"{written}: is the photo itself; give another name for the drawing")
+        if written.suffix.lower() not in ENDINGS:
+            raise UserError(f"{written}: is not the name of a picture; give one that ends in .png or .jpg")
+    return pairs
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The command; raises :class:`UserError`."""
+    for name, least, most in (("confidence", 0, 1), ("nms_iou", 0, 1), ("max_detections", 1, 30_000)):
+        value = getattr(arguments, name)
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be between {least} and {most}")
+    model = Model(arguments.model, arguments.size)
+    pairs = plan(arguments.photo, arguments.out)
+    thresholds: dict[str, Any] = {k: getattr(arguments, k) for k in ("confidence", "nms_iou", "max_detections")}
+    for start in range(0, len(pairs), BATCH):
+        batch = pairs[start:start + BATCH]
+        images = [read_photo(photo) for photo, _ in batch]
+        for (photo, out), image, people in zip(batch, images, model.people(images, **thresholds), strict=True):
+            print("\n".join(describe(photo, image, people, model.names)))
+            try:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                draw(image, people, model).save(out)
+            except OSError as error:
+                raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def main(words: list[str] | None = None) -> int:
+    """0, or 2 and one line on standard error."""
+    parser = argparse.ArgumentParser(description="Find people and their poses in photos.")
+    parser.add_argument("model", help="exported .onnx file")
+    parser.add_argument("photo", help="a photo, or a folder of photos")
+    parser.add_argument("out", help="the drawing, or a folder of drawings")
+    parser.add_argument("--confidence", type=float, help="smallest score of a person (default: the file's)")
+    parser.add_argument("--nms-iou", type=float, help="overlap above which the better of two boxes stays alone")
+    parser.add_argument("--max-detections", type=int, help="people kept per photo")
+    parser.add_argument("--size", type=int, help="side of the network's square input in px (default: the file's)")
+    try:
+        run(parser.parse_args(words))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""The released YOLO-Pose checkpoints: which there are, fetching them once, and importing each (reference §7).
+
+``make checkpoints``, or ``python -m yolopose.released.catalogue [name ...]``; the list is
+``results/paper/released_checkpoints.csv``. Since August 2022 the official README's links lead to retrained models,
+while its table still prints the paper's AP: the list has both folders and both numbers. The server speaks plain HTTP
+and publishes no checksums, so that the SHA-256 of a file is recorded when it is first used and checked ever after. That
+notices a change, not a first file that was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import sys
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolopose.released.importer import import_checkpoint
+from yolopose.report.measured import PAPER_DIR
+from yolopose.study.config import nearest
+from yolopose.utils.cli import exit_status
+from yolopose.utils.download import Remote, by_hand, fetch
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import file_sha256, read_csv, read_json, write_json
+from yolopose.utils.text import align
+
+LIST = PAPER_DIR / "released_checkpoints.csv"
+BASE = ("http://software-dl.ti.com/jacinto7/esd/modelzoo/gplv3/08_02_00_11/edgeai-yolov5/pretrained_models/checkpoints/"
+        "keypoint/coco/edgeai-yolov5/")
+CACHE = Path("data") / "checkpoints"
+CHECKSUMS = "checksums.json"
+IMPORTER = 1  # raised when an import would give other weights than before
+TIMEOUT_S = 15.0
+GROUPS = {"paper": "the paper's models (links before August 2022)",
+          "retrained": "retrained models behind the README's links since August 2022",
+          "ti_lite": "ti_lite models", "decoder": "the README's decoder ablation",
+          "person": "person detectors (box AP)"}
+
+
+@dataclass(frozen=True)
+class Released:
+    """One released checkpoint.
+
+    Attributes:
+        name: of this study, unique.
+        group: one of :data:`GROUPS`.
+        model: as the README names it.
+        input_size: px.
+        AP_path, AP50_path: in percent, as the folder's name says.
+        AP_readme, AP50_readme: in percent, as the README's table prints beside the link; ``None`` where it prints none.
+        experiment: whose numbers in the paper's tables are this very model's; empty for the other groups.
+        folder, file: under the base address.
+        note: what else is known.
+    """
+
+    name: str
+    group: str
+    model: str
+    input_size: int
+    AP_path: float
+    AP50_path: float
+    AP_readme: float | None
+    AP50_readme: float | None
+    experiment: str
+    folder: str
+    file: str
+    note: str
+
+    def url(self, base: str = BASE) -> str:
+        """Where the file is."""
+        return f"{base}{self.folder}/weights/{self.file}"
+
+    def source(self, cache: Path) -> Path:
+        """The official file in a cache folder."""
+        return cache / self.name / self.file
+
+    def weights(self, cache: Path) -> Path:
+        """The plain weights file made of it."""
+        return cache / self.name / "weights.pt"
+
+
+def load_released(path: Path = LIST) -> dict[str, Released]:
+    """All released checkpoints by name, the paper's first."""
+    found = {}
+    for row in read_csv(path):
+        numbers = {key: float(row[key]) if row[key] else None for key in row if key.startswith("AP")}
+        found[row["name"]] = Released(**{**row, **numbers, "input_size": int(row["input_size"])})
+    return found
+
+
+def chosen(names: Iterable[str]) -> list[Released]:
+    """The checkpoints of these names or groups; of no name, all of them.
+
+    Raises:
+        StudyError: a name that is neither.
+    """
+    every, names = load_released(), list(names)
+    for name in names:
+        if name not in every and name not in GROUPS:
+            raise StudyError(f"{name!r} is no released checkpoint; {nearest(name, [*GROUPS, *every])}")
+    return [row for row in every.values() if not names or row.name in names or row.group in names]
+
+
+def read_checksums(cache: Path) -> dict[str, Any]:
+    """What the cache knows of each file: ``{name: {url, sha256, bytes, weights_sha256, importer}}``."""
+    path = cache / CHECKSUMS
+    value = read_json(path) if path.is_file() else {}
+    if not isinstance(value, dict) or not all(isinstance(row, dict) for row in value.values()):
+        raise StudyError(f"{path}: must be an object of objects; restore it or delete it, which trusts the files anew")
+    return value
+
+
+def is_imported(row: Released, cache: Path) -> bool:
+    """Whether the plain weights are there, unchanged, and made by today's importer; never asks the network."""
+    known, path = read_checksums(cache).get(row.name, {}), row.weights(cache)
+    if known.get("importer") != IMPORTER or not path.is_file():
+        return False
+    if file_sha256(path) != known.get("weights_sha256"):
+        raise StudyError(f"{path}: is not the file that {cache / CHECKSUMS} describes (weights_sha256 differs); delete "
+                         "it and repeat make checkpoints")
+    return True
+
+
+def get_checkpoint(row: Released, cache: Path = CACHE, base: str = BASE, progress: bool = True) -> Path:
+    """The plain weights of one released checkpoint, fetched and imported where they are missing.
+
+    Raises:
+        StudyError: it cannot be fetched, is not the file that was used before, or is refused by the importer.
+    """
+    if is_imported(row, cache):
+        return row.weights(cache)
+    known = read_checksums(cache)
+    before = known.get(row.name, {})
+    source = row.source(cache)
+    digest = fetch(Remote(row.url(base), before.get("bytes"), before.get("sha256")), source, progress)
+    entry = {"url": row.url(base), "sha256": digest, "bytes": source.stat().st_size}
+    write_json(cache / CHECKSUMS, {**known, row.name: entry})  # before it is read: the first use is now
+    about = {"release": row.name, "url": row.url(base), "AP_path": row.AP_path, "AP_readme": row.AP_readme}
+    import_checkpoint(source, row.weights(cache), row.input_size, about)
+    entry |= {"weights_sha256": file_sha256(row.weights(cache)), "importer": IMPORTER}
+    write_json(cache / CHECKSUMS, {**known, row.name: entry})
+    return row.weights(cache)
+
+
+def get_checkpoints(rows: Iterable[Released], cache: Path = CACHE, base: str = BASE, progress: bool = True,
+                    offline: bool = False) -> list[dict[str, Any]]:
+    """Fetch and import what is missing; a file that the server no longer has does not stop the others.
+
+    Args:
+        rows: which ones.
+        cache: where the files go.
+        base: address of the server.
+        progress: whether to show progress bars.
+        offline: make do with what is there or can be had, without a network too.
+
+    Returns:
+        A row for each: name, group, model, input_size, AP_path, AP_readme, ``sha256`` and ``state``, which is
+        ``imported`` or ``not reached: <why>``.
+
+    Raises:
+        StudyError: no network and something is missing, or nothing at all was reached (neither if ``offline``); a file
+            changed since its first use, or was refused.
+    """
+    rows = list(rows)
+    missing = [row for row in rows if not is_imported(row, cache)]
+    failed = {}
+    if absent := [row for row in missing if not row.source(cache).is_file()]:
+        try:
+            require_server(base, absent[0], len(absent), cache)
+        except StudyError:
+            if not offline:
+                raise
+            failed = {row.name: f"no network; {by_hand(Remote(row.url(base)), row.source(cache))}" for row in absent}
+    for row in missing:
+        if row.name in failed:
+            continue
+        try:
+            get_checkpoint(row, cache, base, progress)
+        except StudyError as error:
+            if row.source(cache).is_file() or row.name in read_checksums(cache):
+                raise  # the file is there: changed, or refused
+            failed[row.name] = str(error)
+    if rows and len(failed) == len(rows) and not offline:
+        raise StudyError(f"none of the {len(rows)} checkpoints could be fetched. The first: {failed[rows[0].name]}")
+    known = read_checksums(cache)
+    return [{"name": row.name, "group": row.group, "model": row.model, "input_size": row.input_size,
+             "AP_path": row.AP_path, "AP_readme": row.AP_readme,
+             "state": f"not reached: {failed[row.name]}" if row.name in failed else "imported",
+             "sha256": known.get(row.name, {}).get("sha256")} for row in rows]
+
+
+def require_server(base: str, row: Released, count: int, cache: Path) -> None:
+    """Ask the server for a sign of life before many files are asked for, each with its own patience.
+
+    Raises:
+        StudyError: it cannot be reached; with what to do without a network.
+    """
+    try:
+        urllib.request.urlopen(urllib.request.Request(base, method="HEAD"), timeout=TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        error.close()  # an answer, whatever it says
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        by_other_means = by_hand(Remote(row.url(base)), row.source(cache))
+        raise StudyError(f"{base}: cannot be reached ({reason}), and {cache} lacks {count} of the checkpoints. Without "
+                         f"a network, for each that is wanted: {by_other_means}") from None
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """The checkpoints in lines, grouped; both AP, since they differ since August 2022."""
+    lines = [["", "px", "AP in the path", "AP in the README", "SHA-256", ""]]
+    group = None
+    for row in rows:
+        if row["group"] != group:
+            group = row["group"]
+            lines.append([f"{GROUPS[group]}:", "", "", "", "", ""])
+        readme = "–" if row["AP_readme"] is None else f"{row['AP_readme']:.1f}"
+        lines.append([f"  {row['name']}", str(row["input_size"]), f"{row['AP_path']:.1f}", readme,
+                      (row["sha256"] or "")[:12], row["state"]])
+    return align(lines, "")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fetch and import released checkpoints; prints what there is."""
+    parser = argparse.ArgumentParser(prog="python -m yolopose.released.catalogue", description=main.__doc__)
+    parser.add_argument("names", nargs="*", help="names or groups (paper, retrained, ti_lite, decoder, person); "
+                                                 "default: all")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for the files; default: %(default)s")
+    parser.add_argument("--base", default=BASE, help="address of a mirror")
+    options = parser.parse_args(arguments)
+
+    def run() -> None:
+        print(table(get_checkpoints(chosen(options.names), options.cache, options.base)))
+
+    return exit_status(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""Released checkpoints as runs of a study that trains nothing (``PROFILE=checkpoints``), and those reported apart.
+
+The paper's own models become the runs of its experiments, so that evaluation, tables and comparison work on them as on
+any other. Retrained and ``ti_lite`` models are not the paper's: they are scored into ``<results>/released/<name>/`` and
+listed in ``<results>/released.csv`` beside the numbers that their path and the README print.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolopose.data.coco import CocoDataset, CocoSplit
+from yolopose.evaluation.evaluate import predict_batches, score_split, stream_split
+from yolopose.evaluation.predictions import written_through
+from yolopose.models.checkpoints import load_weights
+from yolopose.models.yolov5 import YOLOPose, count_parameters
+from yolopose.released.catalogue import CACHE, Released, get_checkpoints, load_released
+from yolopose.report.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, RELEASED_TOLERANCE, REPRODUCED
+from yolopose.study.config import NOT_REACHED, EvaluateConfig, RunConfig, Study
+from yolopose.study.paper import COCO_IMAGES
+from yolopose.training.state import CURVE
+from yolopose.utils.distributed import select_device
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import atomic_write, config_hash, file_sha256, read_json, write_csv, write_json
+from yolopose.utils.locks import results_in_use
+from yolopose.utils.provenance import peak_memory_gib, provenance
+from yolopose.utils.text import duration
+
+COLUMNS = ["name", "group", "model", "input_size", "AP_path", "AP_readme", "AP", "AP50", "AP_val_all", "difference",
+           "tolerance", "verdict", "note"]
+APART = ("retrained", "ti_lite")
+TIMED_IMAGES, TIMED_BATCH = 4, 2
+
+
+def import_runs(study: Study, dataset: CocoDataset, cache: Path = CACHE, **options: Any) -> list[dict[str, Any]]:
+    """Make every run of a study from the released checkpoint that is its experiment's; those that are done stay.
+
+    Args:
+        study: of a profile whose ``train.initialisation`` is ``released``.
+        dataset: the runs are bound to it as trained ones are.
+        cache: folder of the checkpoints.
+        options: of :func:`yolopose.released.catalogue.get_checkpoints`.
+
+    Returns:
+        The rows of ``get_checkpoints`` for the runs that were missing. An experiment whose checkpoint was not reached
+        has no run: ``not_reached.json`` says why, and is to be deleted for another attempt.
+
+    Raises:
+        StudyError: an experiment that has no released checkpoint, not one run could be made, or as ``get_checkpoints``.
+    """
+    if not study.released:
+        return []
+    of_experiment = {row.experiment: row for row in load_released().values() if row.experiment}
+    if strange := [name for name in study.experiments if name not in of_experiment]:
+        raise StudyError(f"{strange[0]}: no checkpoint of it was released; the profile {study.profile.name} may have "
+                         + ", ".join(of_experiment))
+    path = study.results_dir / NOT_REACHED
+    absent = read_json(path) if path.is_file() else {}
+    every = [study.run(name, seed) for name in study.experiments if name not in absent for seed in study.seeds]
+    runs = [run for run in every if not (study.run_dir(run.experiment.name, run.seed) / "run.json").exists()]
+    wanted = {run.experiment.name: of_experiment[run.experiment.name] for run in runs}
+    report = get_checkpoints(wanted.values(), cache, offline=True, **options)
+    failed = {row.experiment: line["state"] for row, line in zip(wanted.values(), report, strict=True)
+              if line["state"] != "imported"}
+    if failed and len(failed) == len({run.experiment.name for run in every}):
+        raise StudyError(f"none of the checkpoints of {', '.join(failed)} could be had; {next(iter(failed.values()))}")
+    with results_in_use(study.results_dir, "import_runs"):
+        if failed:
+            write_json(path, absent | failed)
+        for run in runs:
+            if (name := run.experiment.name) not in failed:
+                import_as_run(run, dataset, study.run_dir(name, run.seed), wanted[name].weights(cache))
+    return report
+
+
+def import_as_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, weights: Path) -> dict[str, Any]:
+    """Write ``weights.pt``, an empty ``curve.csv`` and ``run.json`` as a training would have; returns the last.
+
+    Raises:
+        StudyError: the weights are another model, size or set of keypoints than the run's.
+    """
+    model, about = load_weights(weights)
+    for key, found, wanted in (("variant", model.variant, run.variant),
+                               ("width_factor", about["width_factor"], run.width_factor),
+                               ("input_size", about["input_size"], run.input_size)):
+        if found != wanted:
+            raise StudyError(f"{weights}: {key} is {found}, the run {run.experiment.name} of the profile {run.profile} "
+                             f"has {wanted}; correct yolopose/study/profiles.yaml")
+    _check_keypoints(weights, about, dataset)
+    atomic_write(run_dir / "weights.pt", weights.read_bytes())
+    write_csv(run_dir / "curve.csv", [], CURVE)
+    record = {
+        "experiment": run.experiment.name, "profile": run.profile, "seed": run.seed, "variant": run.variant.name,
+        "comparable": run.comparable and dataset.is_coco2017, "dataset": dataset.name, "config_hash": run.hash,
+        "data_fingerprint": dataset.fingerprint, "config": run.as_dict(),
+        "weights_sha256": file_sha256(run_dir / "weights.pt"), **provenance(), "released": about["about"],
+        "train": {"seconds": 0.0, "waiting_for_data": 0.0, "images_seen": 0, "peak_memory_gib": peak_memory_gib(),
+                  "device": "none: released weights", "precision": about["about"]["precision"], "gains": {},
+                  "anchors": {"anchors_px": about["anchors_px"]}, "tensors_from_detector": None,
+                  "gpu_memory_gib": None},
+        "parameters": count_parameters(model)}
+    write_json(run_dir / "run.json", record)
+    return record
+
+
+def announce_evaluation(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
+    """Time a few real images with the model of every run that is not scored yet, and print what the rest will take.
+
+    Returns:
+        Rows ``{experiment, images, input_size, seconds_per_image, seconds}``.
+    """
+    if not study.released:
+        return []
+    device, rows = select_device(study.device), []
+    for run in study.runs():
+        run_dir = study.run_dir(run.experiment.name, run.seed)
+        if (run_dir / "metrics.json").exists() or not (run_dir / "weights.pt").exists():
+            continue
+        images = len(dataset.val) + (len(dataset.test_dev) if run.evaluate.test_dev and dataset.test_dev else 0)
+        model = load_weights(run_dir / "weights.pt")[0].fuse().to(device, memory_format=torch.channels_last)
+        each = seconds_per_image(model, dataset.val, run.input_size, run.evaluate, device)
+        rows.append({"experiment": run.experiment.name, "images": images, "input_size": run.input_size,
+                     "seconds_per_image": round(each, 4), "seconds": round(each * images, 1)})
+        print(_announcement(run.experiment.name, images, run.input_size, each, device), flush=True)
+    if rows:
+        print(f"together about {duration(sum(row['seconds'] for row in rows))}; a run that is stopped begins again, "
+              "finished ones are kept", flush=True)
+    return rows
+
+
+def _announcement(name: str, images: int, input_size: int, each: float, device: torch.device) -> str:
+    return (f"{name}: {images:,} images at {input_size} px take about {duration(each * images)} on {device} "
+            f"({each:.3g} s an image, measured on {TIMED_IMAGES})")
+
+
+def seconds_per_image(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig,
+                      device: torch.device) -> float:
+    """Seconds from an image's file to its people, measured on a few images spread over the split after a warm-up."""
+    count = min(TIMED_IMAGES, len(split))
+    places = [i * (len(split) - 1) // max(count - 1, 1) for i in range(count)]
+    cfg = replace(cfg, batch_size=TIMED_BATCH)
+    for _ in predict_batches(model, split.subset(places[:TIMED_BATCH]), input_size, cfg, device):
+        pass
+    started = time.perf_counter()
+    for _ in predict_batches(model, split.subset(places), input_size, cfg, device):
+        pass
+    return (time.perf_counter() - started) / count
+
+
+def evaluate_apart(study: Study, dataset: CocoDataset, cache: Path = CACHE, groups: Iterable[str] = APART,
+                   **options: Any) -> list[dict[str, Any]]:
+    """Score the released models of these groups on val and write ``released.csv`` of all pose models.
+
+    Each writes ``<results>/released/<name>/{predictions.json.gz,metrics.json}``, and is scored again only where the
+    weights, the data or the settings changed. The paper's models are listed with the scores of their runs.
+
+    Returns:
+        The rows of ``released.csv`` (percent): see :data:`COLUMNS`; ``verdict`` compares with the path's AP.
+    """
+    if not study.released:
+        return []
+    groups = tuple(groups)
+    every = [row for row in load_released().values() if row.group in groups]
+    report = {row["name"]: row["state"] for row in get_checkpoints(every, cache, offline=True, **options)}
+    device, rows = select_device(study.device), []
+    for row in load_released().values():
+        metrics, note = None, ""
+        if row.experiment and (path := study.run_dir(row.experiment, study.seeds[0]) / "metrics.json").is_file():
+            metrics = read_json(path)
+        elif report.get(row.name) == "imported":
+            with results_in_use(study.results_dir, "evaluate_apart"):
+                metrics = _score(study, dataset, row, cache, device)
+        elif row.group == "paper" or row.group in groups:
+            note = report.get(row.name, f"experiment {row.experiment} was not run").partition(";")[0]
+        else:
+            continue
+        rows.append(_line(study, dataset, row, metrics, note))
+    write_csv(study.results_dir / "released.csv", rows, COLUMNS)
+    return rows
+
+
+def _score(study: Study, dataset: CocoDataset, row: Released, cache: Path, device: torch.device) -> dict[str, Any]:
+    """Metrics of one released model, from its folder where they still hold."""
+    folder, cfg = study.results_dir / "released" / row.name, study.profile.evaluate
+    weights = row.weights(cache)
+    identity = config_hash([file_sha256(weights), dataset.fingerprint, row.input_size, asdict(cfg)])
+    before = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+    if before.get("identity") == identity:
+        return before
+    model, about = load_weights(weights)
+    _check_keypoints(weights, about, dataset)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32 here
+    model = model.fuse().to(device, memory_format=torch.channels_last)
+    each = seconds_per_image(model, dataset.val, row.input_size, cfg, device)
+    print(_announcement(row.name, len(dataset.val), row.input_size, each, device), flush=True)
+    rows = stream_split(model, dataset.val, row.input_size, cfg, device, label=row.name)
+    metrics = score_split(dataset.val, dataset.val.annotations, written_through(folder / "predictions.json.gz", rows),
+                          dataset.schema, dataset.val.with_keypoints(), about["num_keypoints"] > 0)
+    metrics |= {"identity": identity, "released": about["about"], "device": str(device), **provenance()}
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def _check_keypoints(weights: Path, about: dict[str, Any], dataset: CocoDataset) -> None:
+    if about["num_keypoints"] and tuple(about["schema"]["names"]) != tuple(dataset.schema.names):
+        raise StudyError(f"{weights}: predicts the {about['num_keypoints']} keypoints of COCO, the data set "
+                         f"{dataset.name} has {', '.join(dataset.schema.names)}; give DATA= a folder with COCO's")
+
+
+def _line(study: Study, dataset: CocoDataset, row: Released, metrics: dict[str, Any] | None,
+          note: str) -> dict[str, Any]:
+    """One row of ``released.csv``; a detector's accuracies are those of its boxes."""
+    line: dict[str, Any] = dict.fromkeys(COLUMNS) | {
+        "name": row.name, "group": row.group, "model": row.model, "input_size": row.input_size,
+        "AP_path": row.AP_path, "AP_readme": row.AP_readme, "verdict": NOT_RUN, "note": note or row.note}
+    if metrics is None:
+        return line
+    found = metrics.get("val") or metrics["val_box"]
+    line |= {"AP": round(100 * found["AP"], 2), "AP50": round(100 * found["AP50"], 2),
+             "AP_val_all": round(100 * metrics["val_all"]["AP"], 2) if "val_all" in metrics else None}
+    if not (study.profile.comparable and dataset.is_coco2017 and found["images"] in COCO_IMAGES["val"]):
+        return line | {"verdict": NOT_COMPARABLE,
+                       "note": f"not COCO val2017: {found['images']} images of {dataset.name}"}
+    gap = 100 * found["AP"] - row.AP_path
+    return line | {"difference": round(gap, 2), "tolerance": RELEASED_TOLERANCE,
+                   "verdict": REPRODUCED if abs(gap) <= RELEASED_TOLERANCE + 1e-9 else NOT_REPRODUCED}
+

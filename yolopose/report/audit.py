@@ -1,0 +1,177 @@
+"""Audit of the paper's adjusted complexities: are the other methods' GMACs what their own papers say, times the factor?
+
+§3.5 and the captions of Tables 1 and 2: GMACs of results with flip test are those of one pass times 2, with multi-scale
+testing times 5.25, with both times 10.5. Each printed value of another method is compared with its published single
+pass (``results/paper/baselines.csv``) times the factor, and each multi-scale row with 5.25 times its single-scale row.
+Table 4 prints other methods, too, without a word on factors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from yolopose.report.compare import number, printed_rows, same_digits
+from yolopose.report.measured import PAPER_DIR
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import atomic_write, read_csv, write_csv
+
+FLIP, MULTI_SCALE = 2.0, 5.25  # §3.5
+HOLDS, FAILS, UNCHECKED = "holds", "does not hold", "cannot be checked"
+TABLES = {1: "val2017", 2: "test-dev2017", 4: "val2017"}  # table: its split in baselines.csv
+NAMES = {"HRNet": "HRNet bottom-up", "PiPaf": "PifPaf"}  # the paper's name: that of baselines.csv
+ACCURACIES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APL": "apl"}  # printed column: that of baselines.csv
+SINGLE_PASS, WITHIN = "single pass × factor", "single-scale row × 5.25"
+COLUMNS = ["table", "row", "method", "backbone", "input_size", "test", "check", "printed", "single_pass", "factor",
+           "expected", "residual", "residual_percent", "implied_factor", "verdict", "why", "params_difference",
+           "accuracy_differences", "source"]
+
+
+def audit_rows(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+    """One row per printed row of another method, and one more for each multi-scale row.
+
+    Returns:
+        Records with ``COLUMNS``; GMACs in 1e9, accuracies in points, ``None`` where there is nothing. ``residual`` is
+        printed − expected; a value *holds* when the expected one rounds to the printed digits, an edge either way.
+
+    Raises:
+        StudyError: a row of ``baselines.csv`` that one of the tables needs is there twice.
+    """
+    baselines = read_csv(paper_dir / "baselines.csv")
+    audit = []
+    for table in TABLES:
+        others = [row for row in printed_rows(table, paper_dir) if not row["experiment"]]
+        for printed in others:
+            audit.append(_against_baseline(printed, _baseline(printed, baselines, paper_dir)))
+            if printed["test"] == "multi-scale":
+                audit.append(_against_single_scale(printed, others))
+    return audit
+
+
+def _baseline(printed: dict[str, str], baselines: list[dict[str, str]], paper_dir: Path) -> dict[str, str] | None:
+    """The published row of a printed one, or ``None``."""
+    wanted = {"method": NAMES.get(printed["method"], printed["method"]), "backbone": printed.get("backbone", "-"),
+              "input_size": printed["input_size"], "split": TABLES[int(printed["table"])]}
+    found = [row for row in baselines if all(row[key] == value for key, value in wanted.items())
+             and row["test"].startswith(printed["test"])]
+    if len(found) > 1:
+        raise StudyError(f"{paper_dir / 'baselines.csv'}: {len(found)} rows are {printed['test']} results of "
+                         f"{', '.join(wanted.values())}; keep one")
+    return found[0] if found else None
+
+
+def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) -> dict[str, Any]:
+    """Compare a printed row with the method's own published numbers."""
+    row = _row(printed, SINGLE_PASS)
+    factor = FLIP * MULTI_SCALE if printed["test"] == "multi-scale" else FLIP
+    row["factor"], value = factor, row["printed"]
+    if baseline is None:
+        row["verdict"] = UNCHECKED
+        row["why"] = ("the method's own numbers were not at hand; with the factor in it, one pass would be "
+                      f"{value / factor:.4g} GMACs")
+        return row
+    row["source"] = baseline["source"]
+    row["params_difference"] = _difference(printed["params_m"], baseline["params_m"])
+    row["accuracy_differences"] = "; ".join(
+        f"{name} {printed[name]} against {baseline[theirs]}" for name, theirs in ACCURACIES.items()
+        if _difference(printed[name], baseline[theirs]) not in (None, 0.0)) or "none"
+    single = number(baseline["gflops_single_pass"])
+    if value is None or single is None:
+        row["verdict"], row["why"] = UNCHECKED, "neither the paper nor the published table has a complexity"
+        return row
+    row["single_pass"] = single
+    _judge(row, single * factor, printed["gmacs"])
+    row["implied_factor"] = round(value / single, 3)
+    if row["verdict"] == FAILS:
+        row["why"] = f"neither {single:g} (one pass) nor {factor:g} × {single:g} = {single * factor:g}"
+        slip = _one_digit_slip(single, factor, value)
+        row["why"] += f"; it is {factor:g} × {slip}, one digit off: perhaps a misreading" if slip else ""
+    elif "flip" not in baseline["test"]:
+        row["why"] = "the published row does not say that it used a flip test; the factor rests on the paper's word"
+    return row
+
+
+def _against_single_scale(printed: dict[str, str], others: list[dict[str, str]]) -> dict[str, Any]:
+    """Compare a multi-scale row with 5.25 times the single-scale row of the same model in the same table."""
+    row = _row(printed, WITHIN)
+    row["factor"], row["source"] = MULTI_SCALE, f"the paper's Table {printed['table']}"
+    same = [other for other in others if other["test"] != "multi-scale"
+            and all(other[key] == printed[key] for key in ("method", "backbone", "input_size"))]
+    if not same:
+        row["verdict"], row["why"] = UNCHECKED, "the table has no single-scale row of this model"
+        return row
+    row["single_pass"] = number(same[0]["gmacs"])
+    _judge(row, row["single_pass"] * MULTI_SCALE, printed["gmacs"])
+    row["implied_factor"] = round(row["printed"] / row["single_pass"], 3)
+    return row
+
+
+def _row(printed: dict[str, str], check: str) -> dict[str, Any]:
+    return {name: None for name in COLUMNS} | {
+        "table": int(printed["table"]), "row": int(printed["row"]), "method": printed["method"],
+        "backbone": printed.get("backbone", "-"), "input_size": printed["input_size"], "test": printed["test"],
+        "check": check, "printed": number(printed["gmacs"]), "why": ""}
+
+
+def _judge(row: dict[str, Any], expected: float, text: str) -> None:
+    """Fill in expected value, residual and verdict."""
+    row["expected"], row["residual"] = round(expected, 3), round(row["printed"] - expected, 3)
+    row["residual_percent"] = round(100 * (row["printed"] / expected - 1), 3)
+    row["verdict"] = HOLDS if same_digits(expected, text) else FAILS
+
+
+def _difference(a: str, b: str) -> float | None:
+    """``a − b`` of two printed numbers; ``None`` where one is missing."""
+    x, y = number(a), number(b)
+    return None if x is None or y is None else round(x - y, 3)
+
+
+def _one_digit_slip(single: float, factor: float, printed: float) -> str | None:
+    """The number that times ``factor`` gives ``printed`` exactly, if it differs from ``single`` in one digit alone."""
+    other, text = f"{printed / factor:.1f}", f"{single:.1f}"
+    slips = sum(a != b for a, b in zip(other, text, strict=False))
+    exact = abs(float(other) * factor - printed) < 1e-9
+    return other if exact and len(other) == len(text) and slips == 1 else None
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """The audit in one sentence."""
+    parts = []
+    for check in (SINGLE_PASS, WITHIN):
+        verdicts = [row["verdict"] for row in rows if row["check"] == check]
+        parts.append(f"{check}: " + ", ".join(f"{verdicts.count(v)} {v}" for v in (HOLDS, FAILS, UNCHECKED)
+                                              if v in verdicts))
+    return "; ".join(parts) + "."
+
+
+def to_markdown(rows: list[dict[str, Any]]) -> str:
+    """The audit as a GitHub table with a summary."""
+    shown = {"table": "Table", "row": "Row", "method": "Method", "backbone": "Backbone", "input_size": "Input",
+             "test": "Test", "check": "Expected is", "printed": "Printed GMACs", "single_pass": "One pass (or row)",
+             "factor": "Factor", "expected": "Expected", "residual": "Residual", "residual_percent": "Residual %",
+             "verdict": "Verdict", "accuracy_differences": "Accuracies that differ", "why": "Note"}
+
+    def cell(value: Any) -> str:
+        if value is None or value in ("", "-"):
+            return "–"
+        return f"{value:g}".replace("-", "−") if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    lines = ["**Audit of the adjusted GMACs of other methods (§3.5; Tables 1, 2 and 4).**", "",
+             "| " + " | ".join(shown.values()) + " |", "| " + " | ".join("---" for _ in shown) + " |",
+             *("| " + " | ".join(cell(row[key]) for key in shown) + " |" for row in rows), "", f"- {summary(rows)}",
+             "- A value holds when the expected one rounds to the printed digits. Published numbers: "
+             "results/paper/baselines.csv."]
+    return "\n".join(lines) + "\n"
+
+
+def write_audit(results_dir: Path | str, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+    """Write ``tables/tta_audit.{csv,md}`` into a results folder and return the rows.
+
+    Raises:
+        StudyError: a file of ``paper_dir`` is missing, or the folder cannot be written.
+    """
+    rows = audit_rows(paper_dir)
+    tables = Path(results_dir) / "tables"
+    write_csv(tables / "tta_audit.csv", rows, COLUMNS)
+    atomic_write(tables / "tta_audit.md", to_markdown(rows))
+    return rows

@@ -1,0 +1,201 @@
+"""Comparison of measured numbers with the paper's: verdicts on printed numbers, and the files that hold them.
+
+Verdicts (the study's fixed vocabulary): *reproduced*, *not reproduced*, *within noise*, *not comparable at this scale*,
+*not run*. An accuracy of a reduced profile is never compared with the paper's; one seed never yields *within noise*,
+and its difference within a claim's margin is *not comparable at this scale* too, with the reason *undecided*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yolopose.report.measured import PAPER_DIR, ResultSet, load_results
+from yolopose.report.seeds import Measurement
+from yolopose.study.paper import BASE_SIZE, CONVENTIONS, DECODER_LADDER, MAIN_CONVENTION, PAPER_VARIANTS
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv
+
+REPRODUCED, NOT_REPRODUCED, WITHIN_NOISE = "reproduced", "not reproduced", "within noise"
+NOT_COMPARABLE, NOT_RUN = "not comparable at this scale", "not run"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, WITHIN_NOISE, NOT_COMPARABLE, NOT_RUN)
+TABLES = (1, 2, 3, 4, 5)
+METRICS = ("params_m", "gmacs", "AP", "AP50", "AP75", "APL", "AR")
+UNITS = {"params_m": "M", "gmacs": "GMAC"}
+# An accuracy at full scale agrees with the printed one when it lies within this many points: the README's AP of the
+# same checkpoint differs by 0.1 and a retrained one by 1.3 (reference §7).
+AP_TOLERANCE = 0.5
+RELEASED_TOLERANCE = 0.1  # of the released weights themselves: the same numbers on the same images
+GMAC_TOLERANCE_PERCENT = 0.5
+COMPARISON_COLUMNS = ["id", "table", "row", "method", "experiment", "split", "metric", "unit", "printed", "measured",
+                      "spread", "seeds", "difference", "tolerance", "verdict", "note"]
+
+
+def number(text: str | None) -> float | None:
+    """A printed cell as a number; a dash or an empty cell is ``None``."""
+    return None if text in (None, "", "-") else float(text)
+
+
+def printed_rows(table: int, paper_dir: Path = PAPER_DIR) -> list[dict[str, str]]:
+    """The rows of one of the paper's tables as transcribed in ``results/paper/table<n>.csv``."""
+    return read_csv(paper_dir / f"table{table}.csv")
+
+
+def paper_numbers(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+    """Every number that the paper's tables print.
+
+    Returns:
+        Records ``{id, table, row, method, experiment, split, metric, printed, text, unit}``; ``experiment``
+        is empty for other methods; ``printed`` is in percent, millions or GMACs, ``text`` its digits as printed; ``id``
+        is ``table1.row10.AP``.
+    """
+    records = []
+    for table in TABLES:
+        for row in printed_rows(table, paper_dir):
+            for metric in METRICS:
+                if (value := number(row.get(metric))) is not None:
+                    records.append({
+                        "id": f"table{table}.row{row['row']}.{metric}", "table": table, "row": int(row["row"]),
+                        "method": row["method"], "experiment": row["experiment"], "split": row["split"],
+                        "metric": metric, "printed": value, "text": row[metric],
+                        "unit": UNITS.get(metric, "%")})
+    return records
+
+
+def same_digits(value: float, text: str) -> bool:
+    """Whether ``value`` rounds to the printed digits; a value on the edge may round either way.
+
+    >>> same_digits(22.796, "22.8"), same_digits(145.55, "145.6"), same_digits(22.71, "22.8")
+    (True, True, False)
+    """
+    digits = len(text.partition(".")[2])
+    return abs(value - float(text)) <= 0.5 * 10.0**-digits + 1e-9
+
+
+def compare_with_paper(results_dir: Path | str | ResultSet, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+    """Every printed number beside its measured counterpart.
+
+    Parameters and GMACs are counted at the paper's true width and size and can always be compared: to the printed
+    digits in Tables 1 and 2, within 0.5 % in Table 4. Accuracies can be compared at full scale only, within 0.5 points.
+
+    Returns:
+        Rows with the columns of ``COMPARISON_COLUMNS``; ``spread`` is the standard deviation over ``seeds`` seeds.
+    """
+    results = results_dir if isinstance(results_dir, ResultSet) else load_results(results_dir)
+    rows = []
+    for record in paper_numbers(paper_dir):
+        row = {key: record.get(key) for key in COMPARISON_COLUMNS}
+        row["printed"] = record["text"]
+        if not record["experiment"]:
+            row |= {"verdict": NOT_RUN, "note": "another method's number, quoted by the paper"}
+        elif record["metric"] in UNITS:
+            row |= _compare_count(results, record)
+        else:
+            row |= _compare_accuracy(results, record)
+        rows.append(row)
+    return rows
+
+
+def _compare_count(results: ResultSet, record: dict[str, Any]) -> dict[str, Any]:
+    value = results.experiment_count(record["experiment"], record["metric"])
+    if value is None:
+        return {"verdict": NOT_RUN, "note": "complexity.csv has no such row; make complexity writes it"}
+    gap = value - record["printed"]
+    if record["table"] == 4:
+        good = abs(gap) <= GMAC_TOLERANCE_PERCENT / 100 * record["printed"]
+        tolerance = f"{GMAC_TOLERANCE_PERCENT:g} %"
+    else:
+        good, tolerance = same_digits(value, record["text"]), "equal printed digits"
+    return {"measured": round(value, 3), "difference": round(gap, 3), "tolerance": tolerance,
+            "verdict": REPRODUCED if good else NOT_REPRODUCED, "note": f"convention {MAIN_CONVENTION}, fused model"}
+
+
+def _compare_accuracy(results: ResultSet, record: dict[str, Any]) -> dict[str, Any]:
+    wanted = (record["experiment"], record["split"], record["metric"])
+    measured, source, note = results.measure(*wanted), results, ""
+    if results.undefined(*wanted):
+        return {"verdict": NOT_COMPARABLE, "note": "undefined: no person of this data set is of that size"}
+    if measured is None and results.ablations and (measured := results.ablations.measure(*wanted)):
+        source = results.ablations
+        note = f"from make ablations, {source.images_seen(record['experiment'])}"
+    if measured is None:
+        return {"verdict": NOT_RUN, "note": results.why_missing(record["experiment"], record["split"])}
+    row: dict[str, Any] = {"measured": round(measured.mean, 2), "seeds": len(measured.by_seed),
+                           "spread": None if measured.spread is None else round(measured.spread, 2)}
+    if reason := source.not_comparable(record["split"]):
+        return row | {"verdict": NOT_COMPARABLE, "note": f"{note}: {reason}" if note else reason}
+    gap = measured.mean - record["printed"]
+    tolerance = RELEASED_TOLERANCE if source.released(record["experiment"]) else AP_TOLERANCE
+    return row | {"difference": round(gap, 2), "tolerance": f"{tolerance:g} points",
+                  "verdict": accuracy_verdict(gap, measured, tolerance), "note": note}
+
+
+def accuracy_verdict(gap: float, measured: Measurement, tolerance: float = AP_TOLERANCE) -> str:
+    """Verdict on ``gap`` = measured − printed, in points: within the tolerance it is *reproduced*; beyond it, but with
+    the printed value inside the 95 % interval over at least three seeds, *within noise*; otherwise *not reproduced*."""
+    if abs(gap) <= tolerance + 1e-9:
+        return REPRODUCED
+    if len(measured.by_seed) >= 3 and abs(gap) <= measured.half_width:
+        return WITHIN_NOISE
+    return NOT_REPRODUCED
+
+
+def decoder_depth_rows(rows: Sequence[dict[str, Any]], paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+    """The decoder ladder: GMACs that the official README prints for one to six depth-wise convolutions, and ours.
+
+    Args:
+        rows: of ``complexity.csv``, read or as :func:`write_complexity` returns them.
+        paper_dir: folder of ``decoder_depth.csv``.
+
+    Returns:
+        One row a depth: ``depth`` and what :func:`residuals` gives.
+
+    Raises:
+        StudyError: ``decoder_depth.csv`` is missing or prints two numbers for one depth.
+    """
+    printed: dict[int, str] = {}
+    for row in read_csv(Path(paper_dir) / "decoder_depth.csv"):
+        depth = int(row["depth"])
+        if printed.setdefault(depth, row["gmacs"]) != row["gmacs"]:
+            raise StudyError(f"{Path(paper_dir) / 'decoder_depth.csv'}: gmacs of depth {depth} are both "
+                             f"{printed[depth]} and {row['gmacs']}; restore the file")
+    return [{"depth": depth, **residuals(text, rows, DECODER_LADDER[depth - 1], BASE_SIZE)}
+            for depth, text in sorted(printed.items())]
+
+
+def resolution_rows(rows: Sequence[dict[str, Any]], paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+    """Table 4's GMACs of the small model by input size, and ours: ``input_size`` and what :func:`residuals` gives.
+
+    No count that is proportional to the area gives all its digits, rounded or cut off: 40.62 at 1280 px is at least
+    0.10153 GMACs for each 64 × 64 px, and 3.65 at 384 px less than 0.10153 (cut off: 40.62 is less than 0.10158, and
+    4.98 at 448 px at least 0.10163).
+
+    Args:
+        rows: of ``complexity.csv``.
+        paper_dir: folder of ``table4.csv``.
+    """
+    printed = [row for row in read_csv(Path(paper_dir) / "table4.csv") if row["experiment"]]
+    return [{"input_size": int(row["input_size"]),
+             **residuals(row["gmacs"], rows, PAPER_VARIANTS[0], int(row["input_size"]))} for row in printed]
+
+
+def residuals(printed: str, rows: Sequence[dict[str, Any]], variant: str, input_size: int) -> dict[str, Any]:
+    """A printed number of GMACs beside all counts of a model at true width.
+
+    Returns:
+        ``printed``, and for each convention its GMACs, the residual against the printed number in percent
+        (``<convention>_residual``) and whether it gives the printed digits (``<convention>_digits``); ``None`` where
+        ``rows`` has no count.
+    """
+    counts = {row["convention"]: float(row["gmacs"]) for row in rows
+              if row["variant"] == variant and int(float(row["input_size"])) == input_size
+              and float(row["width_factor"]) == 1}
+    decimals = len(printed.partition(".")[2])
+    line: dict[str, Any] = {"printed": float(printed)}
+    for convention in CONVENTIONS:
+        gmacs = counts.get(convention)
+        known = gmacs is not None
+        line |= {convention: gmacs, f"{convention}_residual": 100 * (gmacs / float(printed) - 1) if known else None,
+                 f"{convention}_digits": f"{gmacs:.{decimals}f}" == printed if known else None}
+    return line

@@ -1,0 +1,1 @@
+"""One function a figure, from stored results alone. Nothing here measures."""

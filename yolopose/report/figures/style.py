@@ -1,0 +1,101 @@
+"""Placing point labels in a figure so that nothing covers anything else."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolopose.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+INK, GREY, GRID = "#1a1a1a", "#666666", "#e3e3e3"
+LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+OPTIONS = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.labelsize": 9,
+    "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": GREY, "ytick.color": GREY, "text.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7,
+    "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "yolopose", "svg.fonttype": "path",
+    "figure.facecolor": "white", "savefig.dpi": 160,
+}
+RADII_PT = (8, 12, 18, 26, 36, 48)
+DIRECTIONS = ((1, 0, "left"), (0, 1, "center"), (0, -1, "center"), (-1, 0, "right"),
+              (1, 1, "left"), (1, -1, "left"), (-1, 1, "right"), (-1, -1, "right"))
+# Labels farther than this from their point get a thin line to it.
+LEADER_PT = 12
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PNG and SVG without dates, atomically."""
+    written = []
+    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, metadata=metadata)
+        path = stem.with_suffix(f".{suffix}")
+        atomic_write(path, buffer.getvalue())
+        written.append(path)
+    return written
+
+
+def line_samples(vertices: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points along a polyline over a logarithmic x axis: places that labels should not cover."""
+    return [(x1 * (x2 / x1) ** t, y1 + (y2 - y1) * t) for (x1, y1), (x2, y2) in pairwise(vertices)
+            for t in (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)]
+
+
+def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str]], obstacles: Sequence[tuple[float, float]] = ()
+                 ) -> list[Bbox]:
+    """Write ``(x, y, text)`` labels beside their points, clear of points, lines, other labels and the axes' edge.
+
+    Candidates lie on growing rings around a point; the first free one is taken. Call it last: it fixes the layout.
+
+    Args:
+        axes: with its limits and scales set.
+        labels: in data coordinates.
+        obstacles: further points in data coordinates that stay free, such as samples of a line.
+
+    Returns:
+        The boxes of the labels in px, in the order of ``labels``.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure = axes.figure
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # a later layout would move the points under their labels
+    renderer = figure.canvas.get_renderer()
+    to_px, scale = axes.transData.transform, figure.dpi / 72
+    frame = axes.get_window_extent(renderer).padded(-2 * scale)
+
+    def square(x: float, y: float, side_pt: float) -> Bbox:
+        px, py = to_px((x, y))
+        return Bbox.from_bounds(px - side_pt * scale / 2, py - side_pt * scale / 2, side_pt * scale, side_pt * scale)
+
+    taken = [square(x, y, 10) for x, y, _ in labels] + [square(x, y, 6) for x, y in obstacles]
+    placed: dict[int, Bbox] = {}
+    for index in sorted(range(len(labels)), key=lambda i: (-labels[i][1], labels[i][0])):
+        x, y, text = labels[index]
+        note = axes.annotate(text, (x, y), (0, RADII_PT[0]), textcoords="offset points", fontsize=7.5, ha="center",
+                             va="center", zorder=5)
+        box = note.get_window_extent(renderer)
+        for radius, (dx, dy, align) in ((r, d) for r in RADII_PT for d in DIRECTIONS):
+            note.set_ha(align)
+            note.set_position((dx * radius, dy * radius))
+            box = note.get_window_extent(renderer).padded(1)
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
+        placed[index] = box
+        if radius > LEADER_PT:
+            px, py = to_px((x, y))
+            nearest = (min(max(px, box.x0), box.x1), min(max(py, box.y0), box.y1))
+            (x1, y1), (x2, y2) = axes.transData.inverted().transform([(px, py), nearest])
+            axes.plot([x1, x2], [y1, y2], color="#666666", linewidth=0.5, zorder=1)
+    return [placed[index] for index in range(len(labels))]

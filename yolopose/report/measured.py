@@ -1,0 +1,389 @@
+"""Reading what a study measured: runs, seeds and complexity of one results folder, without torch.
+
+Everything that compares, tabulates or draws goes through :class:`ResultSet`; nothing here trains or evaluates.
+Accuracies are handed out in percent, as the paper prints them, although ``metrics.json`` holds fractions.
+
+Values that stages stored as JSON in a results folder, found by file and key; and the stored paired bootstrap.
+
+A value that is not there is :class:`NotStored`, whose message says why: the stage was not run, or it says itself why it
+has no number.
+
+``quantization.json``: what :func:`yolopose.export.quantize.quantize_study` found, read without torch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from yolopose.report.seeds import Measurement
+from yolopose.study.config import ABLATIONS, load_experiments
+from yolopose.study.paper import COCO_IMAGES, MAIN_CONVENTION
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_csv, read_json
+
+PAPER_DIR = Path(__file__).resolve().parents[2] / "results" / "paper"
+REFERENCE_DIR = PAPER_DIR.parent / "reference"
+PAIRS = "ablations.json"  # the paired bootstrap of a results folder (yolopose.analysis.ablations)
+FILE = "quantization.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished training and evaluation: ``record`` is ``run.json``, ``metrics`` is ``metrics.json`` with the splits
+    of ``quantized.json`` (``val_int8`` and so on) where its model was quantized."""
+
+    experiment: str
+    seed: int
+    folder: Path
+    record: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.record.get("config") or {}
+
+
+@dataclass
+class ResultSet:
+    """A results folder: finished runs by experiment, in order of seed; ``unfinished`` names the others."""
+
+    root: Path
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)
+    complexity: list[dict[str, str]] = field(default_factory=list)
+    data: dict[str, Any] | None = None
+
+    def _all_runs(self) -> list[Run]:
+        return [run for runs in self.runs.values() for run in runs]
+
+    def _any_run(self) -> Run | None:
+        return next(iter(self._all_runs()), None)
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile that made the runs; without a run, the name of the folder."""
+        run = self._any_run()
+        return str(run.record.get("profile", self.root.name)) if run else self.root.name
+
+    @property
+    def full_scale(self) -> bool:
+        """Whether every run says that it has the paper's scale and data set: may its accuracies stand beside those?"""
+        return bool(self.runs) and all(run.record.get("comparable") for run in self._all_runs())
+
+    @property
+    def other_data(self) -> bool:
+        """Whether the runs have the paper's settings and lack only its data, as on a part of COCO."""
+        return bool(self.runs) and not self.full_scale and all(run.config.get("comparable") for run in self._all_runs())
+
+    @property
+    def datasets(self) -> set[str]:
+        """Names of the data sets of the runs; without a run, the name in ``data.json``."""
+        return self._about_data("dataset", "name")
+
+    @property
+    def fingerprints(self) -> set[str]:
+        """Fingerprints of the data of the runs; without a run, the one in ``data.json``."""
+        return self._about_data("data_fingerprint", "fingerprint")
+
+    def _about_data(self, of_run: str, of_report: str) -> set[str]:
+        found = [run.record.get(of_run) for run in self._all_runs()]
+        return {str(value) for value in found or [(self.data or {}).get(of_report)] if value is not None}
+
+    def not_comparable(self, split: str) -> str | None:
+        """Why accuracies of ``split`` may not be compared with the paper's; ``None`` when they may."""
+        run = self._any_run()
+        if run is None:
+            return "no run"
+        if not self.full_scale:
+            return f"{'other data than COCO 2017' if self.other_data else 'reduced scale'} ({self.scale()})"
+        base = next((name for name in COCO_IMAGES if split == name or split.startswith(name + "_int")), split)
+        parts = [run.metrics.get(split) for run in self._all_runs()]
+        counts = {part["images"] for part in parts if isinstance(part, dict) and "images" in part}
+        if wrong := counts - set(COCO_IMAGES.get(base, counts)):
+            return f"not COCO: {split} has {', '.join(map(str, sorted(wrong)))} images"
+        return None
+
+    def scale(self) -> str:
+        """The profile, width, size and number of seeds in words, for example ``mini: width × 0.5, 128 px, 1 seed``."""
+        run = self._any_run()
+        if run is None:
+            return self.root.name
+        config = run.config
+        headline = next((r for name in ("s6", "m6", "l6") for r in self.runs.get(name, [])), run).config
+        parts = []
+        if (width := config.get("width_factor", 1.0)) != 1.0:
+            parts.append(f"width × {width:g}")
+        if size := headline.get("input_size"):
+            parts.append(f"{size} px")
+        seeds = sorted({len(runs) for runs in self.runs.values()})
+        parts.append(f"{seeds[0]} seed" + ("s" if seeds[0] != 1 else "") if len(seeds) == 1
+                     else f"{seeds[0]} to {seeds[-1]} seeds")
+        return f"{self.profile}: " + ", ".join(parts)
+
+    def images_seen(self, experiment: str | None = None) -> str:
+        """Training images of the runs of one experiment, or of all, in words: ``15,680 images``; empty if unknown."""
+        runs = self._all_runs() if experiment is None else self.runs.get(experiment, [])
+        seen = sorted({int(n) for run in runs if (n := (run.record.get("train") or {}).get("images_seen"))})
+        return "" if not seen else " to ".join(f"{n:,}" for n in dict.fromkeys((seen[0], seen[-1]))) + " images"
+
+    def released(self, experiment: str) -> bool:
+        """Whether the runs of an experiment are released weights, which were imported and not trained."""
+        return any(run.record.get("released") for run in self.runs.get(experiment, []))
+
+    def commits(self) -> str:
+        """The commits that made the runs, seven digits each."""
+        found = [str((run.record.get("git") or {}).get("commit") or "")[:7] for run in self._all_runs()]
+        return ", ".join(dict.fromkeys(c for c in found if c))
+
+    def measure(self, experiment: str, split: str, metric: str) -> Measurement | None:
+        """An accuracy in percent over the seeds that have it; ``None`` where it is missing or undefined (−1)."""
+        values = {}
+        for run in self.runs.get(experiment, []):
+            value = (run.metrics.get(split) or {}).get(metric)
+            if isinstance(value, (int, float)) and value >= 0:
+                values[run.seed] = 100.0 * float(value)
+        return Measurement(values) if values else None
+
+    def undefined(self, experiment: str, split: str, metric: str) -> bool:
+        """Whether the experiment was scored and there was nothing to score (−1): nobody is of that size."""
+        values = [(run.metrics.get(split) or {}).get(metric) for run in self.runs.get(experiment, [])]
+        return bool(values) and all(isinstance(v, (int, float)) and v < 0 for v in values)
+
+    def why_missing(self, experiment: str, split: str) -> str:
+        """The reason why :meth:`measure` found nothing."""
+        runs = self.runs.get(experiment)
+        if not runs:
+            if experiment not in load_experiments():
+                return f"there is no experiment {experiment}"
+            return f"experiment {experiment} was not run"
+        part = runs[0].metrics.get(split)
+        if isinstance(part, dict) and part.get("reason"):
+            return str(part["reason"])
+        return f"{experiment} has no result on {split}"
+
+    def count(self, variant: str, input_size: int, convention: str = MAIN_CONVENTION,
+              width_factor: float = 1.0) -> dict[str, str] | None:
+        """The row of ``complexity.csv`` for a model, input size in px and counting convention, or ``None``."""
+        for row in self.complexity:
+            if (row["variant"] == variant and int(float(row["input_size"])) == input_size
+                    and row["convention"] == convention and float(row.get("width_factor") or 1) == width_factor):
+                return row
+        return None
+
+    def experiment_count(self, experiment: str, key: str, convention: str = MAIN_CONVENTION) -> float | None:
+        """``gmacs`` or ``params_m`` of an experiment at the paper's own size and full width."""
+        known = load_experiments().get(experiment)
+        row = known and self.count(known.variant, known.input_size, convention)
+        return float(row[key]) if row else None
+
+    def own_gmacs(self, experiment: str) -> float | None:
+        """GMACs of the model that really ran (its own width and size), from ``complexity.csv``."""
+        for run in self.runs.get(experiment, []):
+            variant = run.record.get("variant")
+            row = self.count(str(variant), int(run.config.get("input_size", 0)), MAIN_CONVENTION,
+                             float(run.config.get("width_factor", 1.0)))
+            if row:
+                return float(row["gmacs"])
+        return None
+
+    @cached_property
+    def ablations(self) -> ResultSet | None:
+        """The set of ``make ablations`` kept in this folder, with this set's counts; ``None`` where nothing was run."""
+        folder = self.root / ABLATIONS
+        if not any(folder.glob("*/seed*/run.json")):
+            return None
+        found = load_results(folder)
+        found.complexity = found.complexity or self.complexity
+        found.data = found.data or self.data
+        return found if found.runs else None
+
+    @cached_property
+    def mixed(self) -> list[str]:
+        """Experiments whose seeds were made by different configurations: their mean over seeds means nothing."""
+        messages = []
+        for name, runs in self.runs.items():
+            configs = [{k: v for k, v in run.config.items() if k != "seed"} for run in runs]
+            if any(config != configs[0] for config in configs[1:]):
+                messages.append(f"{name}: its seeds were made by different configurations; run it again")
+        return messages
+
+
+def load_results(folder: Path | str) -> ResultSet:
+    """Read a results folder.
+
+    Args:
+        folder: ``results/<profile>`` or one with the same names inside.
+
+    Raises:
+        StudyError: no such folder, it holds neither a run nor ``complexity.csv``, or one of its files is damaged.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise StudyError(f"{root}: no such results folder; give one that make reproduce wrote, such as results/mini")
+    found = ResultSet(root)
+    for path in sorted(root.glob("*/seed*"), key=lambda p: (p.parent.name, _seed(p))):
+        if not path.is_dir() or _seed(path) < 0:
+            continue
+        missing = [name for name in ("run.json", "metrics.json") if not (path / name).is_file()]
+        if missing:
+            found.unfinished.append(f"{path.parent.name}/{path.name}: no {' and no '.join(missing)}")
+            continue
+        record, metrics = read_json(path / "run.json"), read_json(path / "metrics.json")
+        quantized = read_json(path / "quantized.json") if (path / "quantized.json").is_file() else {}
+        for name, value in (("run.json", record), ("metrics.json", metrics), ("quantized.json", quantized)):
+            if not isinstance(value, dict):
+                raise StudyError(f"{path / name}: must be a JSON object; delete {path} and repeat the run")
+        found.runs.setdefault(path.parent.name, []).append(
+            Run(path.parent.name, _seed(path), path, record, metrics | quantized))
+    order = list(load_experiments())
+    found.runs = dict(sorted(found.runs.items(), key=lambda kv: (order.index(kv[0]) if kv[0] in order else 999, kv[0])))
+    table = root / "complexity.csv"
+    if table.is_file():
+        found.complexity = read_csv(table)
+        needed = {"variant", "input_size", "params_m", "gmacs", "convention"}
+        if found.complexity and (lacking := needed - set(found.complexity[0])):
+            raise StudyError(f"{table}: lacks column {', '.join(sorted(lacking))}; make complexity writes it")
+    if (root / "data.json").is_file():
+        found.data = read_json(root / "data.json")
+    if not found.runs and not found.complexity and not found.unfinished and found.ablations is None:
+        raise StudyError(f"{root}: holds no results (no <experiment>/seed<k>/run.json and no complexity.csv); "
+                         "run make reproduce first")
+    return found
+
+
+def _seed(path: Path) -> int:
+    match = re.fullmatch(r"seed(\d+)", path.name)
+    return int(match.group(1)) if match else -1
+
+
+def load_reference(results: ResultSet, reference_dir: Path | None = None) -> ResultSet | None:
+    """The committed results of the same profile and data set; ``None`` where there are none or ``results`` is that set.
+
+    Data of the same name may have another fingerprint, which :func:`fingerprint_note` then says.
+    """
+    folder = reference_dir or REFERENCE_DIR / results.profile
+    if not folder.is_dir() or folder.resolve() == results.root.resolve():
+        return None
+    reference = load_results(folder)
+    if not reference.runs or reference.profile != results.profile:
+        return None
+    return reference if results.datasets in (set(), reference.datasets) else None
+
+
+def fingerprint_note(results: ResultSet, reference: ResultSet) -> str | None:
+    """A sentence where the reference's data have another fingerprint; ``None`` where they do not."""
+    ours, theirs = results.fingerprints, reference.fingerprints
+    if not ours or ours == theirs:
+        return None
+    return (f"The data of the committed reference have the same name and another "
+            f"fingerprint ({', '.join(sorted(theirs))}, not {', '.join(sorted(ours))}): another generator version "
+            "is another data set.")
+
+
+class NotStored(LookupError):
+    """A value that no stage has stored; the message says why."""
+
+
+@dataclass(frozen=True)
+class PairedInterval:
+    """A difference of two experiments in points and its 95 % interval over resampled images, over common seeds."""
+
+    difference: float
+    low: float
+    high: float
+    seeds: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.low:+.1f} to {self.high:+.1f}"
+
+
+def stored_path(results: ResultSet, file: str) -> Path:
+    """Where a file is: beside the runs, or in the folder of an experiment's first seed (``s6/tta.json``)."""
+    path, (experiment, _, rest) = results.root / file, file.partition("/")
+    if not path.is_file() and rest and experiment in results.runs:
+        return results.runs[experiment][0].folder / rest
+    return path
+
+
+def read_stored(results: ResultSet, file: str, key: str) -> float:
+    """One number of a stored JSON file; ``true`` and ``false`` are 1 and 0.
+
+    Args:
+        results: the set whose folder has the file.
+        file: relative to the results folder, or ``<experiment>/<file>`` for that of the experiment's first seed.
+        key: path of keys separated by dots; a list takes a position.
+
+    Raises:
+        NotStored: no such file, or no number at that key.
+    """
+    path = stored_path(results, file)
+    if not path.is_file():
+        raise NotStored(f"{file} does not exist: the stage that writes it was not run")
+    value = read_json(path)
+    for part in key.split("."):
+        if isinstance(value, dict) and "reason" in value and part not in value:
+            raise NotStored(f"{file}: {value['reason']}")
+        if isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            raise NotStored(f"{file} has no {key}")
+    if not isinstance(value, (bool, int, float)):
+        raise NotStored(f"{file}: {key} is {value!r}, not a number")
+    return float(value)
+
+
+def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str = "pose") -> PairedInterval | None:
+    """``b − a`` in points with its bootstrap interval over images, as the evaluation stored it; ``None`` if it did not.
+
+    Args:
+        results: the set of both experiments.
+        a, b: experiments.
+        metric: ``AP`` or ``AP50``.
+        kind: ``pose`` or ``box``.
+    """
+    path = results.root / PAIRS
+    pairs = read_json(path).get("pairs", {}) if path.is_file() else {}
+    for one, two, sign in ((a, b, 1), (b, a, -1)):
+        found = pairs.get(one, {}).get(two)
+        if found and metric in found.get(kind, {}):
+            part = found[kind][metric]
+            ends = sorted(100.0 * sign * part[end] for end in ("low", "high"))
+            return PairedInterval(100.0 * sign * part["difference"], *ends, tuple(found["seeds"]))
+    return None
+
+
+def load_quantization(results_dir: Path | str) -> dict[str, Any] | None:
+    """``quantization.json`` of a results folder; ``None`` where nothing was quantized.
+
+    Raises:
+        StudyError: the file is damaged or is not one of :func:`quantize_study`.
+    """
+    path = Path(results_dir) / FILE
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if isinstance(value, dict) and value.get("status") == "not run":
+        return None
+    if not isinstance(value, dict) or not {"models", "curve", "changes"} <= set(value):
+        raise StudyError(f"{path}: is not what quantize_study writes; delete it and quantize again")
+    return value
+
+
+def summary(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of ``quantization.json`` as a notebook shows them."""
+    return [{"experiment": row["experiment"], "seed": row["seed"], "model": row["model"], "MiB": row["size_mib"],
+             "AP": row["AP"], "change": row["AP_change"], "low": row.get("AP_low"), "high": row.get("AP_high"),
+             "AP50": row["AP50"], "AP50 change": row["AP50_change"], "16-bit layers": row["share_layers_16bit"],
+             "16-bit GMACs": row["share_gmacs_16bit"]} for row in report["models"]]
+
+
+def share_recovered(changes: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Which share of the AP that 8 bits lose the mixed precision brings back; a reason where 8 bits lose nothing."""
+    lost, mixed = changes["int8"]["AP"]["difference"], changes["mixed"]["AP"]["difference"]
+    return {"share": round(1 - mixed / lost, 4)} if lost < 0 else {"reason": "8 bits lost no AP: nothing to bring back"}

@@ -1,0 +1,276 @@
+"""``report.html``: the whole study on one self-contained page, from stored results alone.
+
+Style, figures and data are inside the page; it refers to no other file and no address. The same results give the same
+bytes: no date is written, seconds come from ``run.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolopose.report.ablation_tables import build_ablations
+from yolopose.report.claims import decide_claims
+from yolopose.report.compare import (
+    NOT_COMPARABLE,
+    NOT_REPRODUCED,
+    NOT_RUN,
+    RELEASED_TOLERANCE,
+    REPRODUCED,
+    VERDICTS,
+    WITHIN_NOISE,
+    compare_with_paper,
+)
+from yolopose.report.findings import FIGURES, GROUPS, HEADLINE, findings
+from yolopose.report.html import data_uri, markdown_to_html, profile_differences, statistics_rows
+from yolopose.report.layout import to_html
+from yolopose.report.measured import PAPER_DIR, ResultSet, Run, fingerprint_note, load_reference, load_results
+from yolopose.report.sets import compare_sets, describe_difference
+from yolopose.report.tables import build_tables
+from yolopose.study.config import load_experiments, load_profiles
+from yolopose.utils.cli import exit_status
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import atomic_write, read_csv
+
+TEMPLATE = "report.html.j2"
+BADGES = {REPRODUCED: "good", NOT_REPRODUCED: "bad", WITHIN_NOISE: "noise", NOT_COMPARABLE: "scale", NOT_RUN: "none"}
+
+
+def headline(results: ResultSet, claims: list[dict[str, Any]]) -> list[str]:
+    """The answer in a few sentences, made from the verdicts."""
+    by_id = {claim["id"]: claim for claim in claims}
+    said = {verdict: [words for name, words in HEADLINE if by_id.get(name, {}).get("verdict") == verdict]
+            for verdict in VERDICTS}
+    sentences = []
+    if said[REPRODUCED]:
+        sentences.append(f"Reproduced here: {'; '.join(said[REPRODUCED])}.")
+    if said[NOT_REPRODUCED]:
+        sentences.append(f"Not reproduced here: {'; '.join(said[NOT_REPRODUCED])}.")
+    if undecided := said[WITHIN_NOISE] + said[NOT_COMPARABLE]:
+        sentences.append(f"Run, but not decided: {'; '.join(undecided)}.")
+    if not results.full_scale and results.runs:
+        what = "on other data than COCO 2017" if results.other_data else "at a reduced scale"
+        sentences.append(f"These runs are {what} ({results.scale()}): orderings can be judged, the paper's absolute "
+                         "accuracies cannot, and no accuracy below stands beside a printed one as its equal.")
+    paper = [claim for claim in claims if claim["decided_by"] == "paper"]
+    bad = [claim["id"] for claim in paper if claim["verdict"] == NOT_REPRODUCED]
+    tail = f" and {len(bad)} do not ({', '.join(bad)})." if bad else "."
+    sentences.append(f"Of {len(paper)} claims that the paper's own tables and equations decide, "
+                     f"{len(paper) - len(bad)} hold{tail}")
+    return sentences
+
+
+def run_rows(results: ResultSet) -> list[dict[str, Any]]:
+    """One row per finished run: what it was, what it cost, what it scored (percent)."""
+    known = load_experiments()
+    rows = []
+    for name, runs in results.runs.items():
+        for run in runs:
+            train, evaluate = run.record.get("train") or {}, run.record.get("evaluate") or {}
+            title = known[name].title if name in known else name
+            rows.append({
+                "experiment": name, "title": title, "seed": run.seed, "images": train.get("images_seen"),
+                "minutes": _ratio(train.get("seconds"), 60), "evaluate": evaluate.get("seconds"),
+                "memory": train.get("peak_memory_gib"), "AP": _percent(run, "val", "AP"),
+                "AP50": _percent(run, "val", "AP50"), "test_AP50": _percent(run, "test_dev", "AP50"),
+                "box_AP50": _percent(run, "val_box", "AP50")})
+    return rows
+
+
+def _ratio(value: Any, by: float) -> float | None:
+    return None if value is None else float(value) / by
+
+
+def _percent(run: Run, split: str, metric: str) -> float | None:
+    value = (run.metrics.get(split) or {}).get(metric)
+    return 100 * value if isinstance(value, (int, float)) and value >= 0 else None
+
+
+def provenance_rows(results: ResultSet) -> list[tuple[str, str]]:
+    """Commit, hardware, packages and fingerprints of the runs; values that differ between runs are all listed."""
+    runs = [run for runs in results.runs.values() for run in runs]
+
+    def values(items: Iterable[Any]) -> str:
+        return "; ".join(dict.fromkeys(str(i) for i in items if i not in (None, ""))) or "not recorded"
+
+    hardware = [r.record.get("hardware") or {} for r in runs]
+    packages = [r.record.get("packages") or {} for r in runs]
+    commits = [r.record.get("git") or {} for r in runs]
+    return [
+        ("Commit", values(f"{g.get('commit')}{' with uncommitted changes' if g.get('dirty') else ''}"
+                          for g in commits if g.get("commit"))),
+        ("Hardware", values(", ".join(str(x) for x in (h.get("accelerator"), h.get("cpu"), f"{h.get('cores')} cores",
+                                                       f"{h.get('memory_gib')} GiB", h.get("system")) if x)
+                            for h in hardware if h)),
+        ("Packages", values(", ".join(f"{k} {v}" for k, v in p.items()) for p in packages if p)),
+        ("Data", values(f"{r.record.get('dataset', '')} {str(r.record.get('data_fingerprint') or '')[:16]}".strip()
+                        for r in runs)),
+        ("Configuration hashes", values(f"{r.experiment} {r.record.get('config_hash')}" for r in runs)),
+    ]
+
+
+def limits(results: ResultSet, reference: ResultSet | None) -> list[str]:
+    """What the reader must bear in mind about these results."""
+    found = list(results.mixed)
+    if results.unfinished:
+        found.append(f"Unfinished runs are left out: {'; '.join(results.unfinished)}.")
+    if not results.runs:
+        found.append("Nothing has been trained in this folder; only complexity and the printed numbers speak.")
+    elif results.other_data:
+        found.append(f"Other data than COCO 2017 ({', '.join(sorted(results.datasets))}): the accuracies are not the "
+                     "paper's, and an order that holds here may turn round there.")
+    elif not results.full_scale:
+        found.append("Reduced scale: smaller models, images and budgets than the paper's, and other data. An order "
+                     "that holds here may turn round at full scale, and the other way round.")
+    if results.runs and any(len(runs) == 1 for runs in results.runs.values()):
+        found.append("Experiments with one seed have no spread: only differences beyond a rule's margin decide, and "
+                     "nothing is called within noise.")
+    if results.runs and not any(results.measure(e, "test_dev", "AP") for e in results.runs):
+        poses = [e for e in results.runs if results.measure(e, "val", "AP")]
+        reasons = dict.fromkeys(results.why_missing(e, "test_dev") for e in poses)
+        found.append(f"test-dev was not scored: {'; '.join(reasons) or 'no run has keypoints'}.")
+    found += ["The paper reports one run per row and no spread; a printed difference of a few tenths decides little.",
+              "16-bit quantization is a simulation of its accuracy: the runtime has no 16-bit convolution on a CPU.",
+              "Figure 1's bottom-up decoder groups joints by limb lengths alone; no trained one was at hand."]
+    released = released_rows(results)
+    missing = [row["name"] for row in released if not row["AP"]]
+    if not released:
+        found.append("The official checkpoints are not among these runs; PROFILE=checkpoints scores them.")
+    elif missing:
+        found.append(f"Released checkpoints that were not scored: {', '.join(missing)}.")
+    if reference is not None:
+        found.append(f"Cells marked (ref) come from the committed reference ({reference.scale()}), not from this run.")
+        if note := fingerprint_note(results, reference):
+            found.append(note)
+    return found
+
+
+def released_rows(results: ResultSet) -> list[dict[str, str]]:
+    """The released checkpoints beside the numbers of their path and of the official README, as ``released.csv`` has
+    them; empty where none were scored."""
+    path = results.root / "released.csv"
+    return read_csv(path) if path.is_file() else []
+
+
+def reference_rows(results: ResultSet, reference: ResultSet | None) -> list[dict[str, Any]]:
+    """AP and AP50 of this run beside the committed reference's."""
+    if reference is None or not results.runs:
+        return []
+    rows = compare_sets(results.root, reference.root)
+    return [row for row in rows if row["metric"] in ("AP", "AP50") and row["split"] in ("val", "test_dev", "val_box")]
+
+
+def recipe_differences(results: ResultSet) -> list[tuple[str, str, str]]:
+    """Where the headline run departs from the paper's recipe, by its own recorded configuration."""
+    run = next((r for name in ("s6", *results.runs) for r in results.runs.get(name, [])), None)
+    needed = {"experiment", "input_size", "width_factor", "data", "augment", "train"}
+    return profile_differences(run.config) if run is not None and needed <= set(run.config) else []
+
+
+def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Path = PAPER_DIR) -> dict[str, Any]:
+    """Everything that the template shows, as plain values; HTML made here is marked as safe and escaped inside."""
+    from markupsafe import Markup
+
+    claims = decide_claims(results, paper_dir)
+    comparison = [row for row in compare_with_paper(results, paper_dir) if row["experiment"]]
+    figures = [(stem, caption, data_uri(results.root / "figures" / f"{stem}.svg")) for stem, caption in FIGURES]
+    profile = load_profiles().get(results.profile)
+    deviations = (paper_dir / "deviations.md").read_text(encoding="utf-8")
+    return {
+        "results": results, "scale": results.scale(), "profile": profile, "badges": BADGES, "verdicts": VERDICTS,
+        "quantities": {"params_m": "parameters, M", "gmacs": "GMACs"},
+        "own_claims": [c["id"] for c in claims if c["where"].startswith("this study")],
+        "counts": {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS},
+        "headline": headline(results, claims), "failed": [c for c in claims if c["verdict"] == NOT_REPRODUCED],
+        "runs": run_rows(results),
+        "provenance": provenance_rows(results) if results.runs else [],
+        "groups": [(title, text, [c for c in claims if c["decided_by"] == decider]) for decider, title, text in GROUPS],
+        "tables": [(t, Markup(to_html(t))) for t in build_tables(results, reference, paper_dir)],
+        "released": released_rows(results), "released_tolerance": RELEASED_TOLERANCE,
+        "findings": findings(results, reference),
+        "ablations": [(t, Markup(to_html(t))) for t in build_ablations(results, reference, paper_dir)],
+        "figures": [f for f in figures if f[2]], "missing_figures": [f[1] for f in figures if not f[2]],
+        "statistics": statistics_rows(results.data), "data": results.data, "comparison": comparison,
+        "comparison_counts": {v: sum(row["verdict"] == v for row in comparison) for v in VERDICTS},
+        "reference": reference, "fingerprint_note": fingerprint_note(results, reference) if reference else None,
+        "reference_rows": reference_rows(results, reference),
+        "reference_changes": describe_difference(results.root, reference.root) if reference and results.runs else [],
+        "differences": recipe_differences(results),
+        "deviations": Markup(markdown_to_html(deviations.partition("\n")[2])),
+        "limits": limits(results, reference),
+    }
+
+
+def write_report(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR) -> Path:
+    """Write ``report.html`` into a results folder and return its path.
+
+    The tables, comparison and claims are made afresh; figures are taken from ``figures/`` and named where missing.
+
+    Raises:
+        StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    results = load_results(results_dir)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=StrictUndefined)
+    context = build_context(results, load_reference(results, reference_dir), paper_dir)
+    path = results.root / "report.html"
+    atomic_write(path, environment.get_template(TEMPLATE).render(context))
+    return path
+
+
+def readme_claims_table(results_dir: Path | str, paper_dir: Path = PAPER_DIR) -> str:
+    """The claims and verdicts as a Markdown table for the README; claims that were not run follow in one line."""
+    claims = decide_claims(results_dir, paper_dir)
+    lines = ["| | Claim | Where | Verdict | Decided on |", "| --- | --- | --- | --- | --- |"]
+    for claim in claims:
+        if claim["verdict"] != NOT_RUN:
+            cells = (claim["id"], claim["claim"], claim["where"], f"**{claim['verdict']}**", claim["scale"])
+            lines.append("| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |")
+    waiting = [claim["id"] for claim in claims if claim["verdict"] == NOT_RUN]
+    if waiting:
+        lines += ["", f"Not run ({len(waiting)}; the reasons are in `claims.csv`): {', '.join(waiting)}."]
+    return "\n".join(lines) + "\n"
+
+
+def refresh_readme(readme: Path, results_dir: Path | str) -> None:
+    """Put the claims table between the marks ``<!-- claims: begin -->`` and ``<!-- claims: end -->`` of a file.
+
+    Raises:
+        StudyError: the file or one of its marks is missing.
+    """
+    begin, end = "<!-- claims: begin -->\n", "<!-- claims: end -->"
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{readme}: cannot be read ({error.strerror})") from error
+    before, mark, rest = text.partition(begin)
+    _, closing, after = rest.partition(end)
+    if not (mark and closing):
+        raise StudyError(f"{readme}: lacks the lines {begin.strip()} and {end}, between which the table belongs")
+    atomic_write(readme, before + begin + readme_claims_table(results_dir) + end + after)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: ``RESULTS`` writes its report; ``--readme FILE RESULTS`` refreshes the file's table of claims."""
+    parser = argparse.ArgumentParser(prog="yolopose.report.page", description="Write report.html of a results folder.")
+    parser.add_argument("results", type=Path, help="a results folder")
+    parser.add_argument("--readme", type=Path, help="refresh this file's table of claims instead")
+    arguments = parser.parse_args(argv)
+
+    def action() -> None:
+        if arguments.readme:
+            refresh_readme(arguments.readme, arguments.results)
+            print(f"refreshed: {arguments.readme}")
+        else:
+            print(f"written: {write_report(arguments.results)}")
+
+    return exit_status(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,461 @@
+"""The study as data: variants, experiments and profiles read from ``yolopose/study`` and resolved into runs.
+
+Unknown keys and names are rejected with the file, the key and the nearest known name. Nothing here imports torch, so
+that ``make status`` answers at once.
+
+What a study's settings are: variants, experiments, profiles and runs as frozen dataclasses, and a run's hash.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import config_hash, read_json
+
+STUDY = Path(__file__).resolve().parent
+ABLATIONS = "ablations"  # folder of the ablations inside a results folder
+NOT_REACHED = "not_reached.json"  # experiments whose released checkpoint could not be fetched, with the reason
+# Version of what the synthetic generator draws; part of the data set's fingerprint and of its folder's name.
+GENERATOR_VERSION = "3"
+# Keys whose value is one of some words. A wrong word would otherwise choose another method in silence.
+WORDS = {
+    "Variant": {"family": ("yolov5",), "activation": ("silu", "relu"), "stem": ("focus", "conv_focus"),
+                "head": ("repaired", "faithful", "mixed_layout", "misplaced_priors", "person")},
+    "Experiment": {"loss": ("official", "paper_eq", "l1", "l1_scaled", "oks_factor8", "oks_segment", "oks_person",
+                            "oks_annealed", "oks_tuned"),
+                   "initialisation": (None, "scratch", "person_detector")},
+    "Profile": {"download": (None, "coco2017")},
+    "DataConfig": {"source": ("synthetic", "folder"), "difficulty": ("near", "coco", None)},
+    "TrainConfig": {"optimizer": ("sgd", "adamw"), "anchors": ("coco", "auto"),
+                    "initialisation": ("scratch", "person_detector", "released"),
+                    "keypoint_prior": ("none", "mean_pose")},
+}
+
+# A setting that came after results had been published is left out of the hash while it has its default, so that those
+# results stay what they were: fresh.
+LATER = {"later": True}
+
+
+def config_changes(before: Any, now: Any, key: str = "") -> list[str]:
+    """Dotted keys of two nested configurations whose values differ, as ``key: old → new``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = list(before) + [name for name in now if name not in before]
+        return [line for name in names
+                for line in config_changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)]
+    return [] if before == now else [f"{key}: {_short(before)} → {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else re.sub(r"\s+", " ", str(value))
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The part of an error message that lists the known names, the nearest one first where there is one."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(known)}"
+
+
+def _read(file: str) -> dict[str, Any]:
+    path = STUDY / file
+    try:
+        value = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise StudyError(f"{path}: must be a mapping of names to rows")
+    for name, row in value.items():
+        if not isinstance(row, dict):
+            raise StudyError(f"{path}: {name}: must be a mapping of keys to values")
+    return value
+
+
+def _build(cls: type, values: Any, file: str, key: str) -> Any:
+    """Make the dataclass ``cls`` from a mapping, rejecting keys that it does not have and naming missing ones."""
+    if not isinstance(values, dict):
+        raise StudyError(f"{STUDY / file}: {key}: must be a mapping")
+    known = {f.name: f for f in fields(cls)}
+    for name in values:
+        if name not in known:
+            raise StudyError(f"{STUDY / file}: {key}: unknown key {name!r}; {nearest(name, known)}")
+    for name, words in WORDS.get(cls.__name__, {}).items():
+        if name in values and values[name] not in words:
+            raise StudyError(f"{STUDY / file}: {key}.{name}: {values[name]!r} is none of "
+                             f"{', '.join(str(w) for w in words if w is not None)}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise StudyError(f"{STUDY / file}: {key}: {str(error).split('__init__() ')[-1]}") from error
+
+
+@lru_cache
+def load_variants() -> dict[str, Variant]:
+    """All variants by name."""
+    return {k: _build(Variant, {"name": k, **v}, "variants.yaml", k) for k, v in _read("variants.yaml").items()}
+
+
+@lru_cache
+def load_experiments() -> dict[str, Experiment]:
+    """All experiments by name; every variant and detector that they name exists."""
+    file = "experiments.yaml"
+    rows = {k: _build(Experiment, {"name": k, **v}, file, k) for k, v in _read(file).items()}
+    for row in rows.values():
+        if row.variant not in load_variants():
+            raise StudyError(f"{STUDY}/experiments.yaml: {row.name}.variant: unknown variant {row.variant!r}; "
+                             f"{nearest(row.variant, load_variants())}")
+        if row.detector is not None and row.detector not in rows:
+            raise StudyError(f"{STUDY}/experiments.yaml: {row.name}.detector: unknown experiment {row.detector!r}")
+    return rows
+
+
+@lru_cache
+def load_profiles() -> dict[str, Profile]:
+    """All profiles by name."""
+    parts = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig, "evaluate": EvaluateConfig,
+             "ablations": Ablations}
+    profiles = {}
+    for name, row in _read("profiles.yaml").items():
+        row = dict(row)
+        for key, cls in parts.items():
+            if key in row:
+                if not isinstance(row[key], dict):
+                    raise StudyError(f"{STUDY}/profiles.yaml: {name}.{key}: must be a mapping of keys to values")
+                part = {k: tuple(v) if isinstance(v, list) else v for k, v in row[key].items()}
+                row[key] = _build(cls, part, "profiles.yaml", f"{name}.{key}")
+        row = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        profile = _build(Profile, {"name": name, **row}, "profiles.yaml", name)
+        _check_experiments(profile.experiments, f"{name}.experiments")
+        _check_experiments(profile.variants, f"{name}.variants")
+        for experiment, variant in profile.variants.items():
+            if variant not in load_variants():
+                raise StudyError(f"{STUDY}/profiles.yaml: {name}.variants.{experiment}: unknown variant {variant!r}; "
+                                 f"{nearest(variant, load_variants())}")
+        if profile.ablations:
+            _check_experiments(profile.ablations.experiments, f"{name}.ablations.experiments")
+            for key, cls in (("train", TrainConfig), ("evaluate", EvaluateConfig)):
+                changed = {**asdict(getattr(profile, key)), **getattr(profile.ablations, key)}
+                _build(cls, changed, "profiles.yaml", f"{name}.ablations.{key}")
+        profiles[name] = profile
+    return profiles
+
+
+def _check_experiments(names: Iterable[str], key: str) -> None:
+    for name in names:
+        if name not in load_experiments():
+            raise StudyError(f"{STUDY}/profiles.yaml: {key}: unknown experiment {name!r}; "
+                             f"{nearest(name, load_experiments())}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A profile bound to its folders: what every notebook starts from."""
+
+    profile: Profile
+    results_dir: Path
+    data_dir: Path
+    experiments: tuple[str, ...]
+    seeds: tuple[int, ...]
+    device: str
+    ablations: bool = False
+
+    def run(self, experiment: str, seed: int) -> RunConfig:
+        """Resolve one experiment at this profile's scale.
+
+        Raises:
+            StudyError: no such experiment, or the profile maps no size to its input size.
+        """
+        known = load_experiments()
+        if experiment not in known:
+            raise StudyError(f"experiment {experiment!r} does not exist; {nearest(experiment, known)}")
+        row, profile = known[experiment], self.profile
+        if row.input_size not in profile.sizes:
+            raise StudyError(f"{STUDY}/profiles.yaml: {profile.name}.sizes: has no size for the paper's "
+                             f"{row.input_size} px, which {experiment!r} needs; add one")
+        # Gains of losses that came later would change the hash of runs that do not use them.
+        gains = {k: v for k, v in profile.train.gains.items() if k in ("official", "paper_eq", row.loss)}
+        train = replace(profile.train, gains=gains,
+                        initialisation=row.initialisation or profile.train.initialisation)
+        variant = load_variants()[profile.variants.get(experiment, row.variant)]
+        return RunConfig(row, variant, profile.name, profile.comparable, seed,
+                         profile.sizes[row.input_size], profile.width_factor, profile.data, train,
+                         profile.augment, profile.evaluate)
+
+    def run_dir(self, experiment: str, seed: int) -> Path:
+        """Folder of one run's results."""
+        return self.results_dir / experiment / f"seed{seed}"
+
+    def runs(self) -> list[RunConfig]:
+        """All runs of this study in the order in which they must be made (detectors before what they initialise).
+
+        Of released weights, without the experiments whose checkpoint could not be fetched.
+        """
+        path = self.results_dir / NOT_REACHED
+        absent = read_json(path) if self.released and path.is_file() else {}
+        return [self.run(experiment, seed) for experiment in self.experiments if experiment not in absent
+                for seed in self.seeds]
+
+    @property
+    def released(self) -> bool:
+        """Whether the runs are released weights: imported, not trained."""
+        return self.profile.train.initialisation == "released"
+
+
+def load_study(profile: str = "mini", data: str | Path | None = None, results: str | Path | None = None,
+               seeds: str | Iterable[int] | None = None, device: str = "auto", ablations: bool = False) -> Study:
+    """Bind a profile to data, results, seeds and device.
+
+    Args:
+        profile: a name of ``profiles.yaml``.
+        data: folder in COCO layout that replaces the profile's data set; empty or ``None`` keeps it.
+        results: where results go; default ``results/<profile>`` or ``results/<profile>-<folder name>``.
+        seeds: ``"0 1 2"`` or integers; default the profile's.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
+        ablations: the profile's set of ablations in place of its main study; its results go into the folder
+            ``ablations`` of the main study's.
+
+    Raises:
+        StudyError: an unknown profile, one without ablations where they are asked for, a ``data`` that is no folder
+            (unless the profile's data set can be fetched into a new one), or seeds that are no integers.
+    """
+    profiles = load_profiles()
+    if profile not in profiles:
+        raise StudyError(f"PROFILE={profile!r} does not exist; {nearest(profile, profiles)}")
+    chosen, name = profiles[profile], profile
+    if ablations:
+        if chosen.ablations is None:
+            raise StudyError(f"PROFILE={profile} has no ablations in yolopose/study/profiles.yaml; "
+                             f"{nearest('mini', [p.name for p in profiles.values() if p.ablations])}")
+        chosen = replace(chosen, experiments=chosen.ablations.experiments, seeds=chosen.ablations.seeds,
+                         train=replace(chosen.train, **chosen.ablations.train),
+                         evaluate=replace(chosen.evaluate, **chosen.ablations.evaluate))
+    if data:
+        data_dir = Path(data).expanduser()
+        # A folder that make data is to fill need not exist; where its parent is missing too, the path is mistyped.
+        if not data_dir.is_dir() and not (chosen.download and not data_dir.exists() and data_dir.parent.is_dir()):
+            raise StudyError(f"DATA={data}: no such folder; give one in COCO layout (annotations/, train2017/, "
+                             "val2017/), or fetch COCO 2017: make data PROFILE=paper DATA=<new folder>")
+        folder = data_dir.resolve().name
+        name = f"{profile}-{folder}"
+        chosen = replace(chosen, data=replace(chosen.data, source="folder", difficulty=None, image_size=0, name=folder))
+    elif chosen.data.source == "folder":
+        raise StudyError(f"PROFILE={profile} needs DATA=<folder in COCO layout>, for example "
+                         f"make reproduce PROFILE={profile} DATA=/data/coco"
+                         + ("; make data fetches COCO 2017 into a new one" if chosen.download else ""))
+    else:
+        spec = [GENERATOR_VERSION, asdict(chosen.data)]
+        data_dir = Path("data") / f"{chosen.data.difficulty}-{config_hash(spec)[:8]}"
+    try:
+        wanted = seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds
+        seed_list = tuple(dict.fromkeys(int(s) for s in wanted)) if wanted else chosen.seeds
+        if min(seed_list) < 0:
+            raise ValueError
+    except ValueError:
+        raise StudyError(f"SEEDS={seeds!r}: give integers from 0 on, for example SEEDS=\"0 1 2\"") from None
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise StudyError(f"DEVICE={device!r}: give auto, cpu, cuda or cuda:<n>")
+    experiments = list(chosen.experiments)
+    rows = [load_experiments()[e] for e in experiments]
+    needed = dict.fromkeys(row.detector for row in rows if row.detector and (
+        row.initialisation or chosen.train.initialisation) == "person_detector")
+    experiments = [*needed, *experiments]
+    results_dir = Path(results).expanduser() if results else Path("results") / name
+    if ablations:
+        results_dir = results_dir / ABLATIONS
+    return Study(chosen, results_dir, data_dir, tuple(dict.fromkeys(experiments)), seed_list, device, ablations)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model: ``depth`` and ``width`` multiply nominal repeats and channels.
+
+    ``head`` is repaired, faithful, one of faithful's two defects alone (mixed_layout, misplaced_priors) or person;
+    ``stem`` is focus, or conv_focus as in the official ``ti_lite`` models.
+    """
+
+    name: str
+    family: str
+    depth: float
+    width: float
+    activation: str
+    head: str
+    decoder_depth: int
+    stem: str = "focus"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A variant trained and evaluated one way; ``input_size`` in px is the paper's, ``detector`` names the experiment
+    whose weights initialise this one where the profile, or ``initialisation`` in its place, asks for it."""
+
+    name: str
+    variant: str
+    input_size: int
+    loss: str
+    title: str
+    detector: str | None = None
+    initialisation: str | None = field(default=None, metadata=LATER)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """``source`` is ``synthetic`` (made on demand) or ``folder`` (COCO layout, where counts are upper limits)."""
+
+    source: str
+    difficulty: str | None = None
+    image_size: int = 0
+    train: int | None = None
+    val: int | None = None
+    test_dev: int | None = None
+    seed: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Training augmentation (paper §4.1): probabilities and ranges; ``translate`` is a share of the image size."""
+
+    mosaic: float = 1.0
+    scale: float = 0.5
+    translate: float = 0.1
+    flip: float = 0.5
+    hsv: tuple[float, float, float] = (0.015, 0.7, 0.4)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation. ``warmup_iterations`` and ``ema_tau`` count optimizer steps; ``epoch_images`` ends an epoch early.
+
+    ``gains`` per loss name are either the word ``derived`` (the loss's own rule) or effective gains by term;
+    ``keypoint_prior`` is ``none`` or ``mean_pose``; ``initialisation`` is ``scratch``, ``person_detector``, or
+    ``released``: the official weights of the experiment, not trained any further.
+    ``batch_size`` is that of all processes together. ``sync_batch_norm``: batch norm sees all of it (the official runs
+    were one process each, reference §5), not each process its share. ``damaged_share`` of the training images may be
+    unreadable and ``max_skipped_steps`` steps not finite before a run is stopped.
+    """
+
+    epochs: int
+    batch_size: int
+    nominal_batch: int = 64
+    optimizer: str = "sgd"
+    lr: float = 0.01
+    lr_final: float = 0.2
+    momentum: float = 0.937
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 3.0
+    warmup_iterations: int = 1000
+    warmup_bias_lr: float = 0.1
+    ema_decay: float = 0.9999
+    ema_tau: float = 2000.0
+    bn_momentum: float = 0.03
+    amp: bool = True
+    clip_norm: float = 0.0
+    gains: dict[str, Any] = field(default_factory=lambda: {"official": "derived", "paper_eq": "derived"})
+    anchors: str = "coco"
+    anchor_threshold: float = 4.0
+    initialisation: str = "scratch"
+    keypoint_prior: str = "none"
+    validate_images: int = 500
+    validate_every: int = 1
+    workers: int = 1
+    epoch_images: int | None = field(default=None, metadata=LATER)
+    sync_batch_norm: bool = field(default=True, metadata=LATER)
+    damaged_share: float = field(default=0.001, metadata=LATER)
+    max_skipped_steps: int = field(default=10, metadata=LATER)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Paper's testing (reference §6): score threshold, NMS IoU, detections kept per image; with or without test-dev."""
+
+    confidence: float = 0.001
+    nms_iou: float = 0.65
+    max_detections: int = 300
+    batch_size: int = 32
+    test_dev: bool = field(default=True, metadata=LATER)
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """The set of ``make ablations``: its experiments, its seeds, and the keys of ``train`` and ``evaluate`` that it
+    changes."""
+
+    experiments: tuple[str, ...]
+    seeds: tuple[int, ...]
+    train: dict[str, Any] = field(default_factory=dict)
+    evaluate: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The scale at which the study runs; ``sizes`` maps the paper's input sizes to this profile's, in px.
+
+    ``download`` names the data set that ``make data`` fetches into a DATA folder that lacks it; ``variants`` gives
+    experiments another variant than their own, as the released weights need the head that they were trained with.
+    """
+
+    name: str
+    title: str
+    comparable: bool
+    data: DataConfig
+    sizes: dict[int, int]
+    experiments: tuple[str, ...]
+    train: TrainConfig
+    width_factor: float = 1.0
+    seeds: tuple[int, ...] = (0,)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    ablations: Ablations | None = None
+    download: str | None = None
+    variants: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training and evaluation, fully resolved: an experiment at a profile's scale with one seed."""
+
+    experiment: Experiment
+    variant: Variant
+    profile: str
+    comparable: bool
+    seed: int
+    input_size: int
+    width_factor: float
+    data: DataConfig
+    train: TrainConfig
+    augment: AugmentConfig
+    evaluate: EvaluateConfig
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types; what the hash is taken of and ``run.json`` records."""
+        return {f.name: _settings(getattr(self, f.name)) for f in fields(self)}
+
+    @property
+    def hash(self) -> str:
+        """Changes with any setting of this run; not with where data and results lie, the device or the code."""
+        return config_hash(self.as_dict())
+
+
+def _settings(value: Any) -> Any:
+    """A configuration as plain JSON types, without later settings at their default."""
+    if not is_dataclass(value):
+        return _plain(value)
+    return {f.name: _settings(getattr(value, f.name)) for f in fields(value)
+            if not (f.metadata.get("later") and getattr(value, f.name) == f.default)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,50 @@
+"""The groups of ablations: which experiments stand beside which baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yolopose.study.config import load_experiments
+
+METRICS = {"AP": ("val", "AP"), "AP50": ("val", "AP50"), "box_AP": ("val_box", "AP"), "box_AP50": ("val_box", "AP50")}
+# The released head's priors land on left eye and left ear (reference §1.6); their partners show what is usual there.
+SIDES = {"left": ("left_eye", "left_ear"), "right": ("right_eye", "right_ear")}
+JOINTS = {"left eye": ("left_eye",), "left ear": ("left_ear",), "right eye and ear": SIDES["right"],
+          "other joints": None}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Experiments that belong into one table. ``rows`` maps each to its baseline (``None``: it is one), ``s6`` is what
+    the study's main model is called among them, and ``boxes`` asks for the bootstrap of box AP, too."""
+
+    name: str
+    title: str
+    s6: str
+    rows: dict[str, str | None]
+    boxes: bool = False
+
+
+GROUPS = {group.name: group for group in (
+    Group("losses", "Keypoint losses (Table 3), and each difference between the equations and the released code",
+          "s6, OKS as released", {
+        "s6_l1": "s6", "s6_l1_scaled": "s6", "s6": None, "s6_oks_tuned": "s6", "s6_paper_eq": "s6",
+        "s6_oks_factor8": "s6", "s6_oks_segment": "s6", "s6_oks_person": "s6", "s6_oks_annealed": "s6"}),
+    Group("heads", "The released head, each of its two defects alone, and the repaired head", "s6, repaired head", {
+        "s6": None, "s6_misplaced_priors": "s6", "s6_mixed_layout": "s6", "s6_faithful": "s6",
+        "s6_from_person": None, "s6_faithful_from_person": "s6_from_person"}, boxes=True),
+    Group("depth", "Decoder depth: depth-wise convolutions in the keypoint head",
+          "s6, 6 depth-wise convolutions", {
+        **{f"s6_dw{depth}": "s6" for depth in range(1, 6)}, "s6": None}),
+    Group("activation", "SiLU against ReLU", "s6, SiLU", {"s6": None, "s6_relu": "s6"}),
+    Group("initialisation", "Initialisation: from scratch and from a person detector", "s6 from scratch", {
+        "s6": None, "s6_from_person": "s6", "s6_faithful": None, "s6_faithful_from_person": "s6_faithful"}),
+    Group("resolution", "Input resolution (Table 4), trained at each size", "s6 at 960", {
+        "s6_r384": "s6", "s6_r448": "s6", "s6_r512": "s6", "s6_r576": "s6", "s6_r640": "s6", "s6": None,
+        "s6_r1280": "s6"}),
+)}
+
+
+def title_in(group: str, experiment: str) -> str:
+    """What an experiment is called in a group's table and figure."""
+    return GROUPS[group].s6 if experiment == "s6" else load_experiments()[experiment].title

@@ -1,0 +1,56 @@
+"""What the command lines share: arguments, messages, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from yolopose.utils.errors import NotebookFailure, StudyError
+from yolopose.utils.files import explain_os_error
+from yolopose.utils.text import ANSI
+
+
+def exit_status(action: Callable[[], object], prefix: str = "error") -> int:
+    """Call ``action``: 0, or 2 and one line on standard error for what the user can mend."""
+    try:
+        action()
+    except StudyError as error:
+        print(f"{prefix}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """The variables that every command understands; an empty value is the default."""
+    parser.add_argument("--profile", default="", help="smoke, mini, gpu or paper (default: mini)")
+    parser.add_argument("--data", default="", help="folder in COCO layout that replaces the profile's data set")
+    parser.add_argument("--results", default="", help="results folder (default: results/<profile>)")
+    parser.add_argument("--seeds", default="", help='for example "0 1 2"')
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n>")
+
+
+def guarded(action: Any) -> int:
+    """Call ``action`` and turn what it raises into a message and an exit status."""
+    try:
+        action()
+        return 0
+    except StudyError as error:
+        _say(f"error: {error}")
+        return 2
+    except OSError as error:  # a full disk, a folder without permission, a pipe that was closed
+        _say(f"error: {explain_os_error(error, error.filename or 'output')}")
+        return 2
+    except NotebookFailure as error:
+        _say(f"failed: {error}" if sys.stderr.isatty() else ANSI.sub("", f"failed: {error}"))
+        return 1
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        _say("\nstopped; what was computed is kept, and the same command goes on from there")
+        return 128 + number

@@ -1,0 +1,31 @@
+"""The one exception type for what a user can fix."""
+
+from __future__ import annotations
+
+
+class StudyError(Exception):
+    """Bad input or state that the user can mend.
+
+    The message names the file, the key and the remedy. Command-line entry points print it without a traceback and
+    exit with status 2; everything else that is raised is a defect of this project.
+    """
+
+
+class DamagedImage(StudyError):
+    """The image file ``path`` cannot be used. Training leaves a few of them out; everything else stops."""
+
+    def __init__(self, message: str, path: str = ""):
+        super().__init__(message)
+        self.path = path
+
+
+class NotebookFailure(Exception):
+    """A defect met while a notebook ran. The message ends with the traceback and names the notebook that was kept."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end by signal ``number``; raised like Ctrl-C, so that the kernel is ended too."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number

@@ -1,0 +1,119 @@
+"""What made a number: commit, package versions, hardware, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolopose.utils.distributed import World
+from yolopose.utils.files import read_json
+
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "fvcore", "onnx", "onnxruntime",
+            "pandas", "matplotlib")
+
+
+def machine_name(about: dict[str, Any]) -> str:
+    """Short name of a kind of machine, such as ``2-core-amd-epyc``; never that of a host."""
+    words = re.sub(r"\([^)]*\)|@.*|\bCPU\b|\bProcessor\b|\d+-Core", " ", about["cpu"] or "cpu").split()[:2]
+    words += (about.get("accelerator") or "").split()
+    return "-".join([f"{about['cores']}-core", *(re.sub(r"[^a-z0-9]+", "", w.lower()) for w in words)]).strip("-")
+
+
+def device_words(device: torch.device, world: World) -> str:
+    """The hardware that computes, for example ``2 × cuda: NVIDIA H200`` or ``cpu: AMD EPYC 9654``."""
+    found = hardware()
+    name = found["accelerator"] if device.type == "cuda" else found["cpu"]
+    return f"{f'{world.size} × ' if world.size > 1 else ''}{device.type}: {name}"
+
+
+def mixed_hardware(run_dirs: Iterable[Path]) -> str | None:
+    """One sentence where some runs of a set were trained or scored on a GPU and others not; ``None`` if all are alike.
+
+    Accuracies of the two may be compared; times, memory and the last digits may not.
+    """
+    kinds: dict[str, dict[str, list[str]]] = {"train": {}, "evaluate": {}}
+    for folder in run_dirs:
+        if not (folder / "run.json").is_file():
+            continue
+        record = read_json(folder / "run.json")
+        for stage, found in kinds.items():
+            if device := (record.get(stage) or {}).get("device"):
+                used = record[stage].get("hardware") or [device]
+                for kind in dict.fromkeys("a GPU" if "cuda" in word else "a CPU" for word in used):
+                    found.setdefault(kind, []).append(f"{folder.parent.name}/{folder.name}")
+    parts = []
+    for stage, found in kinds.items():
+        if len(found) > 1:
+            rarer = min(found, key=lambda kind: len(found[kind]))
+            runs = found[rarer]
+            more = f" and {len(runs) - 4} more" if len(runs) > 4 else ""
+            verb = "trained" if stage == "train" else "scored"
+            parts.append(f"{', '.join(runs[:4])}{more} {'was' if len(runs) == 1 else 'were'} {verb} on {rarer}, "
+                         "others were not")
+    return "mixed hardware: " + "; ".join(parts) if parts else None
+
+
+def git_state(root: Path | None = None) -> dict[str, Any]:
+    """Commit of the source tree and whether it was dirty; ``None`` where there is no git."""
+    root = root or Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, core count, memory in GiB and accelerator of this machine."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass
+    try:
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        memory = None
+    accelerator = None
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            accelerator = torch.cuda.get_device_name()
+    except ImportError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": model, "cores": cores, "memory_gib": memory, "accelerator": accelerator, "system": platform.system()}
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, package versions, Python and hardware: what ``run.json`` records beside the configuration."""
+    versions: dict[str, str] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"git": git_state(), "packages": versions, "hardware": hardware()}
+
+
+def peak_memory_gib() -> float:
+    """Peak resident memory of this process so far, in GiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**30 if platform.system() == "Darwin" else 2**20), 3)

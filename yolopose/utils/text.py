@@ -1,0 +1,38 @@
+"""Words for people: durations, sizes, aligned columns."""
+
+from __future__ import annotations
+
+import re
+
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def gigabytes(size: float) -> str:
+    """Bytes for people.
+
+    >>> gigabytes(19336861798), gigabytes(1144034), gigabytes(12)
+    ('19.3 GB', '1.1 MB', '12 bytes')
+    """
+    if size < 1e5:
+        return f"{size:.0f} bytes"
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 5 s`` or ``2 h 10 min``."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def align(rows: list[list[str]], indent: str = "  ") -> str:
+    """Rows as columns of text: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+             for row in rows]
+    return "\n".join(indent + "  ".join(line).rstrip() for line in lines)

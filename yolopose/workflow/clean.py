@@ -1,0 +1,139 @@
+"""Delete what a study made: ``python -m yolopose.workflow.clean --profile mini``; what ``make clean`` calls.
+
+Uses the standard library alone, so that it works before ``make setup`` too. Committed results are never deleted, nor
+results that somebody works on, and a folder outside ``results/`` is touched only where a study has left its records: a
+wrong RESULTS= costs nobody their files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from yolopose.utils.cli import exit_status
+from yolopose.utils.errors import StudyError
+from yolopose.utils.locks import holder
+
+REPO = Path(__file__).resolve().parents[2]
+COMMITTED = ("paper", "reference", "bench")
+CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis")
+STUDY_FILES = ("stages.json", "study.json", "data.json", "complexity.csv", "comparison.csv", "claims.csv",
+               "report.html", ".lock", ".lock-kernel")
+STUDY_FOLDERS = ("notebooks", "tables", "figures")
+RUN_FILES = ("run.json", "checkpoint.pt", "curve.csv")
+RECORDS = {"study.json": {"profile", "experiments", "seeds"}, "stages.json": set(),
+           "*/seed[0-9]*/run.json": {"experiment", "config_hash"}}  # what a study leaves, with keys that it must have
+
+
+def results_folder(profile: str, data: str, results: str) -> Path:
+    """The results folder that the variables of ``make`` select.
+
+    Raises:
+        StudyError: it holds committed results, or is no folder of results at all.
+    """
+    profile = profile or "mini"
+    if results:
+        folder = Path(results)
+    else:
+        if not profile.isidentifier():
+            raise StudyError(f"PROFILE={profile!r}: is no name of a profile")
+        folder = REPO / "results" / (f"{profile}-{Path(data).resolve().name}" if data else profile)
+    resolved = folder.resolve()
+    for name in COMMITTED:
+        kept = REPO / "results" / name
+        if resolved == kept or resolved.is_relative_to(kept):
+            raise StudyError(f"RESULTS={folder}: results/{name} is committed and never deleted by make clean")
+    if REPO.is_relative_to(resolved) or resolved == REPO / "results":
+        raise StudyError(f"RESULTS={folder}: is no results folder; give one such as results/mini")
+    return folder
+
+
+def results_inside(folder: Path) -> list[Path]:
+    """What this project wrote in ``folder``: known files and folders, and experiments (folders with runs in them)."""
+    if not folder.is_dir():
+        return []
+    known = [folder / name for name in (*STUDY_FILES, *STUDY_FOLDERS) if (folder / name).exists()]
+    return known + sorted(path for path in folder.iterdir() if path.is_dir()
+                          and any(any(path.glob(f"seed[0-9]*/{name}")) for name in RUN_FILES))
+
+
+def is_studys(folder: Path) -> bool:
+    """Whether ``folder`` is a study's: it lies in this repository's ``results/``, or holds a study's records."""
+    if folder.resolve().is_relative_to(REPO / "results"):
+        return True
+    return any(_has_keys(path, keys) for pattern, keys in RECORDS.items() for path in folder.glob(pattern))
+
+
+def _has_keys(path: Path, keys: set[str]) -> bool:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and keys <= set(value)
+
+
+def caches() -> list[Path]:
+    """The caches of pytest, ruff, hypothesis and Python in the repository."""
+    found = [REPO / name for name in CACHES if (REPO / name).exists()]
+    return found + [path for top in ("yolopose", "tests") for path in sorted((REPO / top).rglob("__pycache__"))]
+
+
+def clean(profile: str, data: str, results: str) -> None:
+    """Name and delete the selected results and the caches.
+
+    Raises:
+        StudyError: the folder holds committed results, is no study's, or somebody works on it; or a file cannot be
+            deleted.
+    """
+    folder = results_folder(profile, data, results)
+    found = results_inside(folder)
+    if found and not is_studys(folder):
+        raise StudyError(f"RESULTS={folder}: is no folder of this study: it has no study.json, stages.json or "
+                         "<experiment>/seed<k>/run.json that a study wrote; nothing was deleted")
+    if at_work := holder(folder):
+        raise StudyError(f"{_shown(folder)}: `{at_work['command']}` is at work there (process {at_work['pid']} on "
+                         f"{at_work['host']}, since {at_work['started']}); wait for it or stop it; nothing was deleted")
+    if not found:
+        print(f"clean: {_shown(folder)} holds no results")
+    else:
+        print(f"clean: deleting {_shown(folder)}: {', '.join(path.name for path in found)}", flush=True)
+        _delete(found)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        else:
+            other = min(path.name for path in folder.iterdir())
+            print(f"clean: {_shown(folder)} stays: it holds other files, such as {other}")
+    if old := caches():
+        print(f"clean: deleting caches: {', '.join(dict.fromkeys(path.name for path in old))}", flush=True)
+        _delete(old)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(REPO)) if path.is_absolute() and path.is_relative_to(REPO) else str(path)
+
+
+def _delete(paths: list[Path]) -> None:
+    for path in paths:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StudyError(f"{path}: cannot be deleted ({error.strerror})") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m yolopose.workflow.clean", description=__doc__.split("\n")[0])
+    for name in ("profile", "data", "results"):
+        parser.add_argument(f"--{name}", default="")
+    o = parser.parse_args(arguments)
+    return exit_status(lambda: clean(o.profile, o.data, o.results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""Execute one notebook with papermill: parameters are checked first, and a file is in place only on success, with the
+same bytes each time.
+
+What a notebook prints goes to the terminal as it appears. Its standard error (progress bars, warnings) goes there only;
+standard output, tables and pictures stay in the executed notebook.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from yolopose.study.config import nearest
+from yolopose.study.paper import REPO
+from yolopose.utils.errors import NotebookFailure, Stopped, StudyError
+from yolopose.utils.files import atomic_write, explain_os_error, read_json
+from yolopose.utils.locks import RESULTS_VARIABLE
+from yolopose.utils.text import ANSI
+
+NO_SPACE = re.compile(r"Errno 28|No space left", re.IGNORECASE)
+
+
+def pass_to_kernel(number: int) -> bool:
+    """Send a signal to the kernels that this process has started; false where none is found (on Linux: none runs).
+
+    Training in a kernel ends on SIGTERM with a checkpoint, anything else at once.
+    """
+    found = False
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and b"yolopose.workflow.kernel" in (path.parent / "cmdline").read_bytes():
+                os.kill(int(path.parent.name), number)
+                found = True
+        except (OSError, IndexError, ValueError):  # it has ended meanwhile
+            continue
+    return found
+
+
+def parameter_defaults(notebook: Path) -> dict[str, Any]:
+    """Names and default values in the notebook's cell tagged ``parameters``, in order.
+
+    Raises:
+        StudyError: the notebook is missing or no notebook, or has no such cell, or the cell holds more than
+            assignments of constants.
+    """
+    document = read_json(notebook)
+    cells = document.get("cells", []) if isinstance(document, dict) else []
+    found = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    if len(found) != 1:
+        raise StudyError(f"{notebook}: must have exactly one cell tagged 'parameters', has {len(found)}")
+    values: dict[str, Any] = {}
+    try:
+        for statement in ast.parse("".join(found[0]["source"])).body:
+            if not (isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)):
+                raise ValueError(f"line {statement.lineno} is no assignment")
+            values[statement.targets[0].id] = ast.literal_eval(statement.value)
+    except (SyntaxError, ValueError) as error:
+        raise StudyError(f"{notebook}: parameters cell: {error}; write one NAME = constant a line") from None
+    return values
+
+
+def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """``given``, each value brought to the type of the notebook's default (so that ``"3"`` becomes 3 where 1 stands).
+
+    Raises:
+        StudyError: a name that the notebook's parameter cell does not have, or a value of the wrong type.
+    """
+    defaults = parameter_defaults(notebook)
+    checked = {}
+    for name, value in given.items():
+        if name not in defaults:
+            raise StudyError(f"{notebook.name}: has no parameter {name!r}; {nearest(name, defaults)}")
+        kind = type(defaults[name])
+        try:
+            if isinstance(value, str) and kind is bool:
+                value = {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+            checked[name] = value if kind is type(None) else kind(value)
+        except (ValueError, TypeError, KeyError):
+            raise StudyError(f"{notebook.name}: {name}={value!r}: must be of type {kind.__name__}, "
+                             f"as its default {defaults[name]!r}") from None
+    return checked
+
+
+class Console:
+    """A text stream that shows a notebook's output on this terminal.
+
+    On a terminal everything passes through, so that progress bars move. Elsewhere (a log file), of a line that is
+    redrawn with carriage returns only one state every ``period_s`` seconds is printed, and its last.
+    """
+
+    def __init__(self, stream: Any, period_s: float = 30.0) -> None:
+        self.stream, self.period_s = stream, period_s
+        self.live = stream.isatty()
+        self.line = ""
+        self.shown = time.monotonic()
+
+    def write(self, text: str) -> int:
+        if self.live:
+            self.stream.write(text)
+            return len(text)
+        for part in re.split(r"(\r\n|[\r\n])", text):
+            if part in ("\n", "\r\n"):
+                self._show()
+            elif part == "\r":
+                if self.line.strip() and time.monotonic() - self.shown >= self.period_s:
+                    self._show()
+                self.line = ""
+            else:
+                self.line += part
+        return len(text)
+
+    def _show(self) -> None:
+        self.stream.write(ANSI.sub("", self.line).rstrip() + "\n")
+        self.line, self.shown = "", time.monotonic()
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def close(self) -> None:
+        """End an unfinished line."""
+        if self.line.strip():
+            self._show()
+        self.flush()
+
+
+@contextlib.contextmanager
+def _own_kernel(results_dir: Path) -> Iterator[None]:
+    """Make ``python3`` mean a kernel of this interpreter, whatever kernels and profiles this machine's user has.
+
+    The kernel's settings, history and connection file live in a temporary folder, so that nobody's start-up files or
+    matplotlibrc can change a result.
+    """
+    with tempfile.TemporaryDirectory(prefix="yolopose-") as folder:
+        spec = Path(folder) / "kernels" / "python3"
+        spec.mkdir(parents=True)
+        environment = {
+            RESULTS_VARIABLE: str(results_dir.resolve()),
+            "IPYTHONDIR": folder, "JUPYTER_RUNTIME_DIR": folder, "MATPLOTLIBRC": os.devnull,
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONHASHSEED": "0",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "TQDM_NCOLS": str(min(shutil.get_terminal_size().columns - 1, 100)), "TQDM_NROWS": "20",
+        }
+        (spec / "kernel.json").write_text(json.dumps({
+            "argv": [sys.executable, "-m", "yolopose.workflow.kernel", "-f", "{connection_file}", "--log-level=40"],
+            "display_name": "Python 3", "language": "python", "env": environment}))
+        before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR")}
+        os.environ.update(JUPYTER_PATH=folder, JUPYTER_RUNTIME_DIR=folder)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_dir: Path) -> None:
+    """Run ``notebook`` from top to bottom with ``parameters`` and put the executed copy at ``target``.
+
+    The working directory of the notebook is the repository's root. While it runs, the copy grows in a hidden file
+    beside ``target``, which moves into place on success. A failed copy is kept as ``<name>.failed.ipynb``, unless the
+    failure is the user's to mend.
+
+    Raises:
+        StudyError: an unknown parameter, or a :class:`StudyError` in the notebook, with its own message; a full disk.
+        Stopped: training in the notebook was asked to end.
+        NotebookFailure: any other exception in the notebook, or the death of its kernel.
+    """
+    parameters = check_parameters(notebook, parameters)
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    partial = target.with_name(f".{target.stem}.running.ipynb")
+    console = Console(sys.stderr)
+    for name in ("papermill", "asyncio"):  # what they have to say is in the exceptions
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _own_kernel(results_dir):
+            papermill.execute_notebook(
+                str(notebook), str(partial), parameters, kernel_name="python3", cwd=str(REPO), progress_bar=False,
+                stdout_file=console, stderr_file=console, shutdown_kernel="immediate", autosave_cell_every=0)
+        atomic_write(target, _normalised(nbformat.read(partial, as_version=4), notebook))
+        failed.unlink(missing_ok=True)
+    except PapermillExecutionError as error:
+        if error.ename == "Terminated":  # by a signal, after a checkpoint
+            raise Stopped(signal.SIGTERM) from None
+        if error.ename == "StudyError":
+            raise StudyError(error.evalue) from None
+        if NO_SPACE.search(error.evalue):
+            raise StudyError(f"{results_dir}: no space left on the disk ({error.evalue}); free some and repeat the "
+                             "command, which goes on where it was") from None
+        os.replace(partial, failed)
+        raise NotebookFailure("\n".join([*error.traceback, f"{notebook.name}: {error.ename}: {error.evalue}",
+                                         f"the notebook as far as it got: {failed}"])) from None
+    except (DeadKernelError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "ernel died" not in str(error):
+            raise
+        raise NotebookFailure(f"{notebook.name}: its Python process died ({error}); the usual cause is too little "
+                              "memory. What was computed is kept: repeat the command to go on") from None
+    except OSError as error:
+        raise explain_os_error(error, target) from error
+    finally:
+        console.close()
+        partial.unlink(missing_ok=True)
+
+
+def _normalised(document: Any, source: Path) -> str:
+    """The executed notebook as text, without what differs from run to run: times, versions, random ids, paths."""
+    import nbformat
+
+    original = nbformat.read(source, as_version=4)
+    document.metadata = original.metadata
+    for cell in document.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})
+        if "injected-parameters" in tags:
+            cell["id"] = "injected-parameters"
+        if cell.cell_type == "code":
+            cell.outputs = _clean_outputs(cell.outputs)
+    return _without_machine_paths(nbformat.writes(document)) + "\n"
+
+
+def _clean_outputs(outputs: list[Any]) -> list[Any]:
+    """Outputs without standard error; neighbouring pieces of standard output joined, redrawn lines as they ended."""
+    kept: list[Any] = []
+    for output in outputs:
+        if output.output_type != "stream":
+            kept.append(output)
+        elif output.name == "stdout":
+            if kept and kept[-1].output_type == "stream":
+                kept[-1].text += output.text
+            else:
+                kept.append(output)
+    for output in kept:
+        if output.output_type == "stream":
+            output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    return kept
+
+
+def _without_machine_paths(text: str) -> str:
+    """``text`` with the repository's own path made relative and the home folder shortened to ``~``."""
+    text = text.replace(f"{REPO}/", "").replace(str(REPO), ".")
+    home = str(Path.home())
+    return text.replace(f"{home}/", "~/") if len(home) > 1 else text

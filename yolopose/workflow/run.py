@@ -1,0 +1,217 @@
+"""Run the study: ``python -m yolopose.workflow.run reproduce`` or one of its stages; what ``make`` calls.
+
+``reproduce`` runs, in order, the stages that do not hold (see :mod:`yolopose.workflow.stages`); ``ablations`` does so for the
+profile's set of ablations, which has a folder of its own inside the main results. Naming a stage runs that stage,
+and before it those that it needs and that do not hold. Each stage is one notebook, executed by
+:mod:`yolopose.workflow.execute`. A command that was stopped, in whatever way, goes on where it was when it is repeated.
+
+Exit status: 0 done; 1 a defect; 2 something for the user to mend; 128 + n stopped by signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from yolopose.report.measured import load_results
+from yolopose.study.config import nearest
+from yolopose.study.paper import REPO
+from yolopose.utils.cli import _say, add_target_arguments, guarded
+from yolopose.utils.errors import NotebookFailure, Stopped, StudyError
+from yolopose.utils.locks import results_lock
+from yolopose.utils.text import duration
+from yolopose.workflow.execute import execute, parameter_defaults, pass_to_kernel
+from yolopose.workflow.stages import (
+    STAGES,
+    Stage,
+    Target,
+    missing_outputs,
+    record,
+    record_study,
+    resolve_target,
+    why_not_done,
+)
+from yolopose.workflow.status import check_not_stale, run_states, time_left
+from yolopose.workflow.summary import summary
+
+_asked: list[int] = []  # the signal that was passed on to a kernel
+
+
+def stage_parameters(stage: Stage, target: Target, extra: dict[str, str], device: str) -> dict[str, Any]:
+    """The values for the stage's parameter cell: where and at which scale, and those of ``extra`` that it has.
+
+    A notebook finds the folder of the ablations from that of the main results, as :func:`load_study` does."""
+    main = target.results_dir.parent if target.ablations else target.results_dir
+    values = {"PROFILE": target.profile, "RESULTS": _for_notebook(main), "DEVICE": device,
+              "ABLATIONS": target.ablations}
+    if study := target.study:
+        given = study.profile.data.source == "folder"
+        values |= {"DATA": _for_notebook(study.data_dir) if given else "", "SEEDS": " ".join(map(str, study.seeds))}
+    known = parameter_defaults(stage.source)
+    return {name: value for name, value in (values | extra).items() if name in known}
+
+
+def _for_notebook(path: Path) -> str:
+    """``path`` as seen from the repository's root: relative, unless it was given absolute and lies elsewhere."""
+    if path.is_absolute() and not path.is_relative_to(REPO):
+        return str(path)
+    return os.path.relpath(path, REPO)
+
+
+def _check_extra(names: dict[str, str], stages: list[Stage]) -> None:
+    """Refuse a further parameter that none of the stages' notebooks has."""
+    known = dict.fromkeys(name for stage in stages for name in parameter_defaults(stage.source))
+    where = stages[0].source.name if len(stages) == 1 else "the notebooks"
+    for name in names:
+        if name not in known:
+            raise StudyError(f"PARAMS={name}=…: no such parameter in {where}; {nearest(name, known)}")
+
+
+def _mine(stage: Stage, extra: dict[str, str]) -> dict[str, str]:
+    """Those of the further parameters that the stage's notebook has."""
+    known = parameter_defaults(stage.source)
+    return {name: value for name, value in extra.items() if name in known}
+
+
+def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, label: str = "") -> float:
+    """Execute one stage and record it. Returns its seconds.
+
+    Raises:
+        StudyError, NotebookFailure: as :func:`yolopose.workflow.execute.execute`; the latter also when an output is missing.
+    """
+    if stage.name in ("train", "evaluate", "export"):
+        check_not_stale(target)
+    _say(f"{label}{stage.name}: notebooks/{stage.source.name} → {target.results_dir}")
+    start = time.monotonic()
+    try:
+        execute(stage.source, target.results_dir / "notebooks" / stage.source.name,
+                stage_parameters(stage, target, extra, device), target.results_dir)
+        if missing := missing_outputs(stage, target):
+            raise NotebookFailure(f"{stage.source.name}: ended without writing {', '.join(missing[:3])} in "
+                                  f"{target.results_dir}")
+    except BaseException:
+        with contextlib.suppress(StudyError):  # the first failure is the one to tell
+            record(stage, target, time.monotonic() - start, None)
+        if _asked:
+            raise Stopped(_asked[0]) from None
+        raise
+    seconds = time.monotonic() - start
+    record(stage, target, seconds, _mine(stage, extra))
+    _say(f"{label}{stage.name}: done in {duration(seconds)}")
+    return seconds
+
+
+def run_one(stage: Stage, target: Target, extra: dict[str, str], device: str) -> None:
+    """Execute ``stage`` after the stages that it needs and that do not hold."""
+    _check_extra(extra, [stage])
+    if stage.stored_only:
+        load_results(target.results_dir)
+    with results_lock(target.results_dir, f"make {stage.name}"):
+        record_study(target)
+        for name in stage.needs:
+            if why_not_done(STAGES[name], target, {}):
+                run_stage(STAGES[name], target, {}, device)
+        run_stage(stage, target, extra, device)
+
+
+def reproduce(target: Target, extra: dict[str, str], device: str) -> None:
+    """Run every stage that does not hold, in order, and print what came out."""
+    _check_extra(extra, list(target.stages.values()))
+    _run_missing(target, extra, device)
+    print(summary(target.results_dir), flush=True)
+
+
+def ablate(target: Target, main: Target, extra: dict[str, str], device: str) -> None:
+    """Run what is missing of the ablations, after saying how long it takes; then redraw the tables, figures and report
+    of the main results, which show them, where these exist."""
+    _check_extra(extra, list(target.stages.values()))
+    states = run_states(target)
+    _say(f"{target.results_dir}: {len(states)} runs ({len(target.study.experiments)} experiments × "
+         f"{len(target.study.seeds)} seeds); left: {time_left(states)}")
+    _run_missing(target, extra, device)
+    print(summary(target.results_dir), flush=True)
+    if any(main.results_dir.glob("*/seed*/metrics.json")):
+        with results_lock(main.results_dir, "make ablations"):
+            for stage in (stage for stage in STAGES.values() if stage.stored_only):
+                run_stage(stage, main, {}, device)
+
+
+def _run_missing(target: Target, extra: dict[str, str], device: str) -> None:
+    """Run the stages of ``target`` that do not hold."""
+    stages = list(target.stages.values())
+    if all(why_not_done(stage, target, _mine(stage, extra)) is None for stage in stages):
+        _say(f"{target.results_dir}: everything is done, nothing to run")
+        return
+    check_not_stale(target)
+    with results_lock(target.results_dir, "make ablations" if target.ablations else "make reproduce"):
+        record_study(target)
+        for i, stage in enumerate(stages, 1):
+            label = f"[{i}/{len(stages)}] "
+            if (reason := why_not_done(stage, target, _mine(stage, extra))) is None:
+                _say(f"{label}{stage.name}: holds")
+            else:
+                if reason != "not run yet":
+                    _say(f"{label}{stage.name}: {reason}")
+                run_stage(stage, target, extra, device, label)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m yolopose.workflow.run", description=__doc__.split("\n")[0])
+    parser.add_argument("stage", choices=["reproduce", "ablations", *STAGES])
+    add_target_arguments(parser)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
+    return parser
+
+
+def _extra_parameters(pairs: list[str]) -> dict[str, str]:
+    extra = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise StudyError(f"PARAMS={pair}: write NAME=value, for example PARAMS=\"PHOTO=me.jpg\"")
+        if name in ("PROFILE", "DATA", "RESULTS", "SEEDS", "DEVICE"):
+            raise StudyError(f"PARAMS={pair}: give {name} by itself: make … {name}={shlex.quote(value)}")
+        extra[name] = value
+    return extra
+
+
+def _raise_stopped(number: int, _frame: Any) -> None:
+    """End; the first SIGTERM goes to the kernel, where training writes its checkpoint first."""
+    if number == signal.SIGTERM and not _asked and pass_to_kernel(number):
+        _asked.append(number)
+        return
+    raise Stopped(number)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _raise_stopped)
+
+    def action() -> None:
+        extra = _extra_parameters(options.set)
+        stage = STAGES.get(options.stage)
+        target = resolve_target(options.profile, options.data, options.results, options.seeds, options.device,
+                                stored_only=stage is not None and stage.stored_only)
+        if options.stage == "ablations":
+            ablate(resolve_target(options.profile, options.data, options.results, options.seeds, options.device,
+                                  ablations=True), target, extra, options.device)
+        elif stage is None:
+            reproduce(target, extra, options.device)
+        else:
+            run_one(stage, target, extra, options.device)
+
+    return guarded(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
