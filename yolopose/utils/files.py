@@ -1,4 +1,4 @@
-"""The result schema: atomic files, content hashes and the provenance that every number carries."""
+"""Files of results: written atomically, read with clear errors, kept while what they were made from stays the same."""
 
 from __future__ import annotations
 
@@ -7,39 +7,51 @@ import csv
 import errno
 import gzip
 import hashlib
-import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from yolopose.utils.errors import StudyError
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-def atomic_write(path: Path | str, data: str | bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, never a part.
+
+@contextlib.contextmanager
+def replaced(path: Path | str) -> Iterator[IO[bytes]]:
+    """A file that takes the place of ``path`` once it is whole: a reader sees the old one or the new one, never a part.
 
     Raises:
         StudyError: the disk is full or the folder is not writable; what stood at ``path`` is untouched.
     """
     path = Path(path)
-    payload = data.encode() if isinstance(data, str) else data
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        if error.filename not in (None, name):  # met by whoever makes what is written, not here
+            raise
         raise explain_os_error(error, path) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def atomic_write(path: Path | str, data: str | bytes) -> None:
+    """Write ``data`` to ``path`` by :func:`replaced`, with its errors."""
+    with replaced(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def explain_os_error(error: OSError, path: Path | str) -> StudyError:
@@ -76,20 +88,62 @@ def read_json(path: Path | str) -> Any:
         raise StudyError(f"{path}: is not JSON ({error}); restore the file or delete it") from error
 
 
+def memo(path: Path | str, key: Mapping[str, Any], make: Callable[[], dict[str, Any]],
+         holds: Callable[[dict[str, Any]], bool] = lambda stored: True) -> dict[str, Any]:
+    """The JSON object at ``path`` if it was made from the same ``key``, else a new one, written there.
+
+    Args:
+        path: ends in ``.json`` or ``.json.gz``; a file that cannot be read counts as none.
+        key: entries of the object that tell what it was made from, for example ``{"key": config_hash(…)}``.
+        make: the object without the entries of ``key``, which come first in the file.
+        holds: whether an object of the same key may be kept, for example because files that it names still exist.
+    """
+    path = Path(path)
+    try:
+        stored = read_json(path)
+    except StudyError:
+        stored = None
+    if isinstance(stored, dict) and all(stored.get(name) == value for name, value in key.items()) and holds(stored):
+        return stored
+    value = {**key, **make()}
+    (write_json_gz if path.suffix == ".gz" else write_json)(path, value)
+    return value
+
+
 def write_json_gz(path: Path | str, value: Any) -> None:
     """Write compact JSON, compressed, with the same bytes for the same value (no time stamp inside)."""
     raw = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     atomic_write(path, gzip.compress(raw, compresslevel=9, mtime=0))
 
 
-def write_csv(path: Path | str, rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
-    """Write rows as CSV, atomically; ``None`` becomes an empty cell. Columns default to those of the first row."""
-    columns = columns or (list(rows[0]) if rows else [])
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, extrasaction="raise", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if row.get(k) is None else row[k] for k in columns} for row in rows)
-    atomic_write(path, buffer.getvalue())
+def write_csv(path: Path | str, rows: DataFrame | list[dict[str, Any]], columns: list[str] | None = None) -> None:
+    """Write a table as CSV, atomically; ``None`` becomes an empty cell. Columns default to those of the first row.
+
+    Raises:
+        ValueError: a row has a column that is not among ``columns``.
+    """
+    from pandas import DataFrame
+
+    columns = columns or list(rows.columns if isinstance(rows, DataFrame) else rows[0] if len(rows) else [])
+    if not isinstance(rows, DataFrame):
+        if unknown := {name for row in rows for name in row}.difference(columns):
+            raise ValueError(f"{path}: columns {sorted(unknown)} are not among {columns}")
+        rows = DataFrame(rows, columns=columns, dtype=object)  # object: integers beside empty cells stay integers
+    atomic_write(path, rows.to_csv(index=False, columns=columns, lineterminator="\n"))
+
+
+def read_table(path: Path | str) -> DataFrame:
+    """A CSV as a table of text, as it is printed: a number keeps its digits, an empty cell is an empty string.
+
+    Raises:
+        StudyError: the file is missing.
+    """
+    import pandas
+
+    try:
+        return pandas.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise StudyError(f"{path}: not found") from None
 
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
@@ -117,31 +171,3 @@ def file_sha256(path: Path | str) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def replaced(path: Path | str) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` once it is whole; nothing is left of it after an error.
-
-    Raises:
-        StudyError: the disk is full or the folder is not writable.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        if error.filename not in (None, name):  # met by whoever makes the predictions, not here
-            raise
-        raise explain_os_error(error, path) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
