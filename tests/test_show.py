@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from tests.coco_folder import make_folder
 from yolopose.data.coco import load_dataset
 from yolopose.display import people, plots
+from yolopose.display.tables import table
 from yolopose.study.config import load_study
 from yolopose.utils.errors import StudyError
 
@@ -107,10 +109,9 @@ def test_a_bad_photo_is_explained(tmp_path: Path, name, content, words):
 
 
 def test_table_aligns_escapes_and_marks_what_is_missing():
-    rows = [{"name": "a<b", "AP": 0.12345, "n": 3}, {"name": "c", "AP": None, "n": 12}]
-    table = plots.Table(rows, ["name", "n", "AP"])
-    assert repr(table) == "name   n     AP\na<b    3  0.123\nc     12      –"
-    html = table._repr_html_()
-    assert "a&lt;b" in html and html.count("<tr>") == 3
-    assert '<td style="text-align: right">0.123</td>' in html and '<td style="text-align: left">c</td>' in html
-    assert repr(plots.Table([])) == "(nothing to show)" and "nothing to show" in plots.Table([])._repr_html_()
+    rows = [{"name": "a<b", "AP": 0.12345, "n": 3, "said": "1.50"}, {"name": "", "AP": None, "n": 12, "said": "−2 %"}]
+    html = table(rows, ["name", "n", "AP", "said"]).to_html()
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert cells == ["a&lt;b", "3", "0.123", "1.50", "–", "12", "–", "−2 %"]
+    assert re.findall(r"\.col(\d) {\s*text-align: left", html) == ["0"]
+    assert "nothing to show" in table([]).to_html()

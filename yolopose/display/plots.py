@@ -1,14 +1,10 @@
-"""Plots and tables for the notebooks: anchors against box sizes, training curves, precision-recall, rows as a table.
+"""Plots for the notebooks: anchors against box sizes, and precision against recall.
 
-Each plot is a function that returns a matplotlib ``Figure``. The paper's own figures are made in ``figures.py``.
+Each is a function that returns a matplotlib ``Figure``. Figures of stored results are made in ``report.figures``.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,21 +13,14 @@ from matplotlib.figure import Figure
 from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.evaluation.scoring import precision_recall as curves
 from yolopose.models.yolov5 import COCO_ANCHORS_PX
-from yolopose.report.figures.curves import draw_curves
-from yolopose.report.figures.quantization import draw_curve
-from yolopose.report.figures.style import OPTIONS
-from yolopose.report.html import statistics_rows
-from yolopose.report.measured import load_quantization, load_results
 from yolopose.study.config import RunConfig
 from yolopose.training.recipe import choose_anchors, training_boxes_px
-from yolopose.utils.errors import StudyError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")  # Okabe and Ito's, one for each scale P3 to P6
 MARKERS = ("o", "s", "^", "D")
-NUMBER = re.compile(r"[-+−]?[\d.,]+( ?%)?|–")
 
 
 def _tidy(axis: Axes, title: str, xlabel: str, ylabel: str = "") -> None:
@@ -74,21 +63,6 @@ def anchors(dataset: CocoDataset, run: RunConfig) -> Figure:
     return figure
 
 
-def training_curves(results_dir: Path | str) -> Figure | None:
-    """The learning curves of all runs in a results folder, unfinished ones too (see ``figures_curves.draw_curves``);
-    ``None`` where the runs are released weights, which nobody trained here."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(OPTIONS | {"savefig.dpi": "figure"}):
-        figure = draw_curves(load_results(results_dir))
-    if figure is None and any(Path(results_dir).glob("*/seed*/curve.csv")):
-        return None
-    if figure is None:
-        raise StudyError(f"{results_dir}: no run has a curve.csv yet; make train writes them")
-    plt.close(figure)
-    return figure
-
-
 def precision_recall(split: CocoSplit, results: list[dict[str, Any]]) -> Figure:
     """Keypoint precision against recall at OKS thresholds 0.50 to 0.95, on the images with keypoints."""
     from matplotlib import colormaps
@@ -110,63 +84,3 @@ def precision_recall(split: CocoSplit, results: list[dict[str, Any]]) -> Figure:
     figure.suptitle(f"{split.name}: precision against recall; AP is the mean of the areas", fontsize=11,
                     fontweight="bold", ha="left", x=0.01)
     return figure
-
-
-def quantization_curve(results_dir: Path | str) -> Figure | None:
-    """Accuracy against the share of convolutions at 16 bits, where ``quantization.json`` has it."""
-    import matplotlib.pyplot as plt
-
-    stored = load_quantization(results_dir)
-    if not stored:
-        return None
-    with plt.rc_context(OPTIONS | {"savefig.dpi": "figure"}):
-        figure = draw_curve(stored)
-    plt.close(figure)
-    return figure
-
-
-class Table:
-    """Rows as a table for a notebook: as HTML in a page, as aligned text elsewhere.
-
-    Args:
-        rows: one dictionary a row.
-        columns: names to show, in order; all if empty.
-        digits: after the point. A missing value is a dash.
-    """
-
-    def __init__(self, rows: Sequence[dict[str, Any]], columns: Sequence[str] = (), digits: int = 3) -> None:
-        self.columns = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
-        self.cells = [[_cell(row.get(name), digits) for name in self.columns] for row in rows]
-        self.numeric = [all(NUMBER.fullmatch(line[i]) for line in self.cells) for i in range(len(self.columns))]
-
-    def __repr__(self) -> str:
-        if not self.cells:
-            return "(nothing to show)"
-        lines = [self.columns, *self.cells]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        return "\n".join("  ".join(text.rjust(w) if right else text.ljust(w) for text, w, right
-                                   in zip(line, widths, self.numeric, strict=True)).rstrip() for line in lines)
-
-    def _repr_html_(self) -> str:
-        if not self.cells:
-            return "<p>(nothing to show)</p>"
-
-        def line(tag: str, texts: Sequence[str]) -> str:
-            sides = ("right" if right else "left" for right in self.numeric)
-            return "<tr>" + "".join(f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'
-                                    for text, side in zip(texts, sides, strict=True)) + "</tr>"
-
-        head, body = line("th", self.columns), "\n".join(line("td", texts) for texts in self.cells)
-        return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-
-
-def _cell(value: Any, digits: int) -> str:
-    if value is None or value == "":
-        return "–"
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-
-
-def data_table(report: dict[str, Any]) -> Table:
-    """Statistics of the data set's val split beside COCO val2017's, from ``data.json``."""
-    names = ("val split", report["name"], "COCO val2017")
-    return Table([dict(zip(names, row, strict=True)) for row in statistics_rows(report) if "by joint" not in row[0]])

@@ -56,6 +56,18 @@ def write_figures(results_dir: Path | str, reference_dir: Path | None = None, pa
     return written + write_analysis_figures(results_dir) + write_ablation_figures(results_dir, reference_dir)
 
 
+def draw_figure(name: str, results_dir: Path | str) -> Figure | None:
+    """One figure of these results, for a notebook; where they have nothing to show, ``None`` and a message."""
+    import matplotlib.pyplot as plt
+
+    results = load_results(results_dir)
+    with plt.rc_context(OPTIONS | {"savefig.dpi": "figure"}):
+        figure = draw_curves(results) if name == "learning_curves" else _quantization(results, None)
+    if figure is not None:
+        plt.close(figure)
+    return figure
+
+
 def _quantization(results: ResultSet, reference: ResultSet | None) -> Figure | None:
     """The curve behind Table 5, of these results or of the reference."""
     stored = load_quantization(results.root) or (reference and load_quantization(reference.root))

@@ -1,0 +1,26 @@
+"""Rows of results as a table for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pandas import DataFrame
+from pandas.io.formats.style import Styler
+
+NUMBER = r"[-+−\d.,e]+( ?%)?"
+
+
+def table(rows: DataFrame | Sequence[Mapping[str, Any]], columns: Sequence[str] = (), digits: int = 3) -> Styler:
+    """Rows as a table: columns of text stand left, a missing value is a dash, integers have no decimals.
+
+    Args:
+        rows: a DataFrame, or one dictionary a row.
+        columns: names to show, in order; all if empty.
+        digits: of other numbers, after the point.
+    """
+    frame = DataFrame(rows, columns=list(columns) or None, dtype=object).replace("", None).reset_index(drop=True)
+    text = [name for name in frame if not frame[name].dropna().astype(str).str.fullmatch(NUMBER).all()]
+    styler = frame.style.format(precision=digits, na_rep="–", escape="html").hide(axis="index")
+    styler.set_table_styles({name: [{"selector": "", "props": "text-align: left"}] for name in text})
+    return styler if len(frame) else styler.set_caption("(nothing to show)")
