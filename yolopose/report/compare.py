@@ -141,6 +141,25 @@ def accuracy_verdict(gap: float, measured: Measurement, tolerance: float = AP_TO
     return NOT_REPRODUCED
 
 
+def released_rows(results_dir: Path | str) -> list[dict[str, Any]]:
+    """The released checkpoints beside the AP that their path prints; empty where none were scored.
+
+    Returns:
+        The rows of ``released.csv`` with ``difference`` and ``tolerance`` in points (empty where nothing is compared)
+        and ``verdict``. One says that it is not comparable by its column ``comparable``, or by its note in older files.
+    """
+    path = Path(results_dir) / "released.csv"
+    rows: list[dict[str, Any]] = read_csv(path) if path.is_file() else []
+    for row in rows:
+        other_images = row.get("comparable") == "False" or row["note"].startswith("not COCO")
+        row |= {"difference": "", "tolerance": "", "verdict": NOT_COMPARABLE if row["AP"] else NOT_RUN}
+        if row["AP"] and not other_images:
+            gap = round(float(row["AP"]) - float(row["AP_path"]), 2)
+            row |= {"difference": gap, "tolerance": RELEASED_TOLERANCE,
+                    "verdict": REPRODUCED if abs(gap) <= RELEASED_TOLERANCE + 1e-9 else NOT_REPRODUCED}
+    return rows
+
+
 def decoder_depth_rows(rows: Sequence[dict[str, Any]], paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     """The decoder ladder: GMACs that the official README prints for one to six depth-wise convolutions, and ours.
 
