@@ -1,4 +1,4 @@
-"""``yolopose.training.launch`` whose trainings and evaluations take a moment and write into ``$FANOUT_LOG`` what they do."""
+"""``yolopose.training.launch`` whose trainings and evaluations only note in ``$FANOUT_LOG`` what they did."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import yolopose.data.prepare
-import yolopose.evaluation.evaluate
-import yolopose.study.freshness
-import yolopose.training.runs
-from yolopose.training import launch
+from yolopose.training import launch, runs
 from yolopose.utils.files import write_json
 
 
@@ -42,10 +38,10 @@ def evaluate_run(run: Any, dataset: Any, run_dir: Path, *rest: Any) -> None:
     write_json(run_dir / "metrics.json", {})
 
 
-yolopose.data.prepare.prepare_data = lambda study: SimpleNamespace()
-yolopose.study.freshness.check_fresh = lambda *_: None
-yolopose.training.trainer.Trainer = Trainer
-yolopose.evaluation.evaluate.evaluate_run = evaluate_run
+launch.prepare_data = lambda study: SimpleNamespace(fingerprint="")
+launch.check_fresh = lambda *_: None
+runs.Trainer = Trainer
+launch.evaluate_run = evaluate_run
 
 if __name__ == "__main__":
     sys.exit(launch.main())

@@ -89,7 +89,7 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(dataset, tmp_path):
 def test_killed_process_resumes(dataset, tmp_path):
     """SIGKILL at some moment of a real process; what it leaves can be gone on from."""
     script = ("import sys, torch; from pathlib import Path; from tests.test_train import tiny_run; "
-              "from yolopose.data.coco import load_dataset; from yolopose.training.runs import Trainer; "
+              "from yolopose.data.coco import load_dataset; from yolopose.training.trainer import Trainer; "
               "Trainer(tiny_run(6), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), torch.device('cpu'), "
               "checkpoint_seconds=0).fit()")
     root = Path(dataset.train.image_dir).parent

@@ -27,8 +27,8 @@ from yolopose.models.checkpoints import load_state
 from yolopose.models.decode import Poses
 from yolopose.study.config import load_study
 from yolopose.training.launch import number_of_processes, study_options
-from yolopose.training.runs import chosen_runs, claimed, run_name
-from yolopose.training.state import Terminated, gradient_norm, mend_statistics
+from yolopose.training.runs import chosen_runs, claimed
+from yolopose.training.state import Terminated, mend_statistics
 from yolopose.training.trainer import Trainer
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_json
@@ -162,7 +162,8 @@ def test_the_gradient_of_an_accumulation_outlives_a_bad_loss(dataset, tmp_path):
         trainer.step(images, targets)
         p.iteration += 1
         if p.iteration == 2:
-            assert trainer.average.updates == 0 and 0 < gradient_norm(trainer.model.parameters()) < float("inf")
+            gradients = [q.grad for q in trainer.model.parameters() if q.grad is not None]
+            assert trainer.average.updates == 0 and 0 < torch.nn.utils.get_total_norm(gradients) < float("inf")
     assert trainer.average.updates == 1
 
 
@@ -331,7 +332,7 @@ def test_a_run_that_moves_to_other_hardware_says_so(dataset, tmp_path, monkeypat
     ask_after(trainer, 2)
     with pytest.raises(Terminated):
         trainer.fit()
-    monkeypatch.setattr("yolopose.utils.provenance.device_words", lambda device, world: "cuda: NVIDIA H200")
+    monkeypatch.setattr("yolopose.training.trainer.device_words", lambda device, world: "cuda: NVIDIA H200")
     moved = Trainer(tiny_run(1), dataset, tmp_path, CPU)
     assert "goes on on cuda: NVIDIA H200; run.json names both" in capsys.readouterr().out
     used = moved.fit()["train"]["hardware"]
@@ -353,9 +354,9 @@ def test_a_set_of_results_from_a_gpu_and_a_cpu_is_called_so(tmp_path):
 
 def test_runs_are_named_listed_and_come_after_their_detector(tmp_path):
     study = load_study("smoke", results=tmp_path, seeds="0 1")
-    names = [run_name(run) for run in study.runs()]
-    assert [run_name(r) for r in chosen_runs(study, ["all"])] == names
-    assert [run_name(r) for r in chosen_runs(study, ["s6/seed1"])] == ["s6_person/seed1", "s6/seed1"]
+    names = [run.name for run in study.runs()]
+    assert [run.name for run in chosen_runs(study, ["all"])] == names
+    assert [run.name for run in chosen_runs(study, ["s6/seed1"])] == ["s6_person/seed1", "s6/seed1"]
     with pytest.raises(StudyError, match=r"s6/seed7: no such run in .*; did you mean"):
         chosen_runs(study, ["s6/seed7"])
 

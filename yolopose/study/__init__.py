@@ -1,1 +1,1 @@
-"""The study as data: YAML rows, the configuration of one run, constants of the paper. Neither torch nor results live here."""
+"""The study as data: YAML rows, the configuration of one run, constants of the paper; no torch and no results."""

@@ -435,6 +435,17 @@ class RunConfig:
     augment: AugmentConfig
     evaluate: EvaluateConfig
 
+    @property
+    def name(self) -> str:
+        """``s6/seed0``: the run's folder in the results."""
+        return f"{self.experiment.name}/seed{self.seed}"
+
+    @property
+    def detector(self) -> str | None:
+        """Name of the run whose weights initialise this one, if any."""
+        wanted = self.train.initialisation == "person_detector" and self.experiment.detector
+        return f"{self.experiment.detector}/seed{self.seed}" if wanted else None
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types; what the hash is taken of and ``run.json`` records."""
         return {f.name: _settings(getattr(self, f.name)) for f in fields(self)}

@@ -1,10 +1,10 @@
 """Runs of a study in several processes or one beside the other: under torch's elastic launcher, or fanned out by Make.
 
-``torchrun --nproc-per-node 8 -m yolopose.training.launch run all --profile paper --data /data/coco`` trains and scores what is
-missing with one process a GPU; on several machines give torchrun its ``--nnodes`` and ``--rdzv-endpoint`` on each, and
-let data and results lie on a file system that they share. ``python -m yolopose.training.launch run s6/seed0 …`` does one run, in
-one process or, where several GPUs are visible, by starting torchrun itself; many such commands may work on one results
-folder at the same time. ``python -m yolopose.training.launch list …`` prints the names of all runs.
+``torchrun --nproc-per-node 8 -m yolopose.training.launch run all --profile paper --data /data/coco`` trains and scores
+what is missing with one process a GPU; on several machines give torchrun its ``--nnodes`` and ``--rdzv-endpoint`` on
+each, and let data and results lie on a file system that they share. ``python -m yolopose.training.launch run s6/seed0
+…`` does one run, in one process or, where several GPUs are visible, by starting torchrun itself; many such commands may
+work on one results folder at the same time. ``python -m yolopose.training.launch list …`` prints the names of all runs.
 
 Exit status: 0 done; 2 something for the user to mend; 143 ended by SIGTERM, after a checkpoint.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -24,23 +23,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from yolopose.data.coco import CocoDataset
 from yolopose.data.prepare import prepare_data
 from yolopose.evaluation.evaluate import evaluate_run
 from yolopose.study.config import Study, load_study
 from yolopose.study.freshness import check_fresh
-from yolopose.training.runs import chosen_runs, claimed, run_name, train_run
+from yolopose.training.runs import chosen_runs, claimed, train_run
 from yolopose.training.state import Terminated, Termination
 from yolopose.utils.cli import add_target_arguments, exit_status
-from yolopose.utils.distributed import launched, own_device, process_group, select_device
+from yolopose.utils.device import select_device
+from yolopose.utils.distributed import launched, own_device, process_group
 from yolopose.utils.errors import StudyError
 from yolopose.utils.locks import RESULTS_VARIABLE, results_in_use, results_lock
+from yolopose.utils.processes import end_with_parent
 from yolopose.utils.provenance import mixed_hardware
 
 PROCESSES_VARIABLE = "YOLOPOSE_PROCESSES"
 ERROR_VARIABLE = "YOLOPOSE_ERROR_FILE"  # where the processes of elastic() leave a StudyError's message
 RESTARTS = 3  # times that the launcher replaces processes that died
-PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 
 def number_of_processes(device: str, asked: int | None = None) -> int:
@@ -56,10 +58,29 @@ def number_of_processes(device: str, asked: int | None = None) -> int:
             raise StudyError(f"{PROCESSES_VARIABLE}={word!r} (PROCESSES= of make): give a number from 1 on")
         asked = int(word)
     if asked is None and device in ("auto", "cuda"):
-        import torch
-
         asked = torch.cuda.device_count()
     return asked or 1
+
+
+def train_study(study: Study, dataset: CocoDataset, processes: int | None = None) -> list[dict[str, Any]]:
+    """Train every run that is missing, detectors first, resuming what was begun; returns one row per run.
+
+    Args:
+        study, dataset: what, on what.
+        processes: that share each batch, started by torch's elastic launcher; default as :func:`number_of_processes`.
+    """
+    device, processes, runs = select_device(study.device), number_of_processes(study.device, processes), study.runs()
+    folders = [study.results_dir / run.name for run in runs]
+    for run, folder in zip(runs, folders, strict=True):  # a stale result at the end must not cost what comes before it
+        check_fresh(run, dataset.fingerprint, folder)
+    with results_in_use(study.results_dir, "train_study"):
+        missing = [run.name for run, folder in zip(runs, folders, strict=True) if not (folder / "run.json").exists()]
+        if missing and processes > 1:
+            elastic(study, missing, processes)
+        rows = [train_run(study, run, dataset, device) for run in runs]
+    if mixed := mixed_hardware(folders):
+        print(mixed)
+    return rows
 
 
 def do_runs(study: Study, names: Sequence[str], evaluate: bool = True) -> None:
@@ -74,7 +95,7 @@ def do_runs(study: Study, names: Sequence[str], evaluate: bool = True) -> None:
     dataset = prepare_data(study)
     with process_group(device) as world, _sharing(study, world.main, f"launch run {' '.join(names)}"):
         for run in runs:
-            run_dir = study.run_dir(run.experiment.name, run.seed)
+            run_dir = study.results_dir / run.name
             check_fresh(run, dataset.fingerprint, run_dir)
             train_run(study, run, dataset, device, world)
             if evaluate:
@@ -112,7 +133,8 @@ def elastic(study: Study, names: Sequence[str], processes: int, evaluate: bool =
         environment = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // processes, 1)), **os.environ,
                        ERROR_VARIABLE: str(message), RESULTS_VARIABLE: str(study.results_dir.resolve())}
         with Termination() as termination:
-            process = subprocess.Popen(command, env=environment, preexec_fn=follow_parent)  # noqa: PLW1509
+            process = subprocess.Popen(command, env=environment,
+                                       preexec_fn=lambda: end_with_parent(signal.SIGTERM))  # noqa: PLW1509
             told = False
             while process.poll() is None:
                 if not told and (termination.asked or message.exists()):  # an error is no reason to start them anew
@@ -128,12 +150,6 @@ def elastic(study: Study, names: Sequence[str], processes: int, evaluate: bool =
                                "wrote is above. Repeat the command to go on from the last checkpoint")
 
 
-def follow_parent() -> None:
-    """Ask Linux to send this process SIGTERM when its parent ends; elsewhere nothing."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def study_options(study: Study) -> list[str]:
     """The command-line options from which other processes load the same study.
 
@@ -146,9 +162,8 @@ def study_options(study: Study) -> list[str]:
     if load_study(study.profile.name, data, results, seeds, study.device, study.ablations) != study:
         raise StudyError(f"profile {study.profile.name!r} was changed in this process, where others cannot read it; "
                          "train with processes=1, or write the change into yolopose/study/profiles.yaml")
-    options = ["--profile", study.profile.name, "--data", data, "--results", str(results), "--seeds", seeds,
-               "--device", study.device]
-    return [*options, *(["--ablations"] if study.ablations else [])]
+    return ["--profile", study.profile.name, "--data", data, "--results", str(results), "--seeds", seeds,
+            "--device", study.device, *(["--ablations"] if study.ablations else [])]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -160,52 +175,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--train-only", action="store_true", help="train, do not score")
     add_target_arguments(parser)
     o = parser.parse_args(arguments)
+    note = Path(os.environ.get(ERROR_VARIABLE, os.devnull))
+    if launched():
+        end_with_parent(signal.SIGTERM)
+        if note.is_file():  # started anew after an error that only the user can mend
+            return 2
 
     def action() -> None:
         study = load_study(o.profile or "mini", o.data, o.results, o.seeds, o.device, o.ablations)
         if o.action == "list":
-            print(*(run_name(run) for run in study.runs()))
+            print(*(run.name for run in study.runs()))
         elif launched() or (processes := number_of_processes(study.device)) == 1:
             do_runs(study, o.names, not o.train_only)
         else:
             elastic(study, o.names, processes, not o.train_only)
 
-    if not launched():
-        return exit_status(action)
-    follow_parent()
-    note = Path(os.environ.get(ERROR_VARIABLE) or os.devnull)
-    if note.is_file():  # started anew after an error that only the user can mend
-        return 2
-    try:
-        action()
-    except StudyError as error:
-        if ERROR_VARIABLE in os.environ:
+    def noted() -> None:
+        try:
+            action()
+        except StudyError as error:
             note.write_text(str(error))
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
-    return 0
+            raise
 
-
-def train_study(study: Study, dataset: CocoDataset, processes: int | None = None) -> list[dict[str, Any]]:
-    """Train every run that is missing, detectors first, resuming what was begun; returns one summary row per run.
-
-    Args:
-        study, dataset: what, on what.
-        processes: that share each batch, started by torch's elastic launcher; default one a visible GPU, and one on a
-            CPU, unless the environment says otherwise (:func:`yolopose.training.launch.number_of_processes`).
-    """
-    device, processes, runs = select_device(study.device), number_of_processes(study.device, processes), study.runs()
-    for run in runs:  # before any work: a stale result at the end must not cost what comes before it
-        check_fresh(run, dataset.fingerprint, study.run_dir(run.experiment.name, run.seed))
-    with results_in_use(study.results_dir, "train_study"):
-        missing = [run_name(run) for run in runs
-                   if not (study.run_dir(run.experiment.name, run.seed) / "run.json").exists()]
-        if missing and processes > 1:
-            elastic(study, missing, processes)
-        rows = [train_run(study, run, dataset, device) for run in runs]
-    if mixed := mixed_hardware(study.run_dir(run.experiment.name, run.seed) for run in runs):
-        print(mixed)
-    return rows
+    return exit_status(noted if launched() else action)
 
 
 if __name__ == "__main__":

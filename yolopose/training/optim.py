@@ -31,11 +31,9 @@ def build_optimizer(model: nn.Module, cfg: TrainConfig, accumulate: int) -> torc
     if cfg.optimizer == "sgd":
         decay *= cfg.batch_size * accumulate / cfg.nominal_batch
     groups = [{"params": p, "weight_decay": d} for p, d in ((biases, 0.0), (norms, 0.0), (weights, decay))]
-    if cfg.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=True)
     if cfg.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=cfg.lr, betas=(cfg.momentum, 0.999))
-    raise ValueError(f"optimizer {cfg.optimizer!r} is neither 'sgd' nor 'adamw'")
+    return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=True)
 
 
 class Schedule:

@@ -1,7 +1,4 @@
-"""What a run derives from its configuration and data before the first step: precision, gains, anchors, mean pose.
-
-Anchors fitted to a data set (reference §3): best possible recall and k-means, for sizes that COCO's do not suit.
-"""
+"""What a run derives from its configuration and data before the first step: precision, gains, mean pose, anchors."""
 
 from __future__ import annotations
 
@@ -11,13 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from yolopose.data.coco import CocoDataset
+from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.models.losses import TERMS, effective_gains
 from yolopose.models.yolov5 import COCO_ANCHORS_PX
 from yolopose.study.config import RunConfig
 from yolopose.utils.errors import StudyError
 
 MIN_RECALL = 0.98
+SCALES, PER_SCALE = 4, 3  # of the anchors
 
 
 def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype:
@@ -31,8 +29,9 @@ def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype:
 
 
 def run_gains(run: RunConfig) -> dict[str, float]:
-    """Effective gains of a run: the profile's, or the loss's own rule where that says ``derived``. A loss that the
-    profile does not name has the gains of the official one.
+    """Effective gains of a run: the profile's, or the loss's own rule where that says ``derived``.
+
+    A loss that the profile does not name has the gains of the official one.
 
     Raises:
         StudyError: the profile has no gains for this loss, or not for all of its terms.
@@ -54,12 +53,13 @@ def training_boxes_px(dataset: CocoDataset, input_size: int) -> np.ndarray:
     return (store.boxes[:, 2:] - store.boxes[:, :2]) * gain[:, None]
 
 
-def mean_pose(dataset: CocoDataset) -> np.ndarray:
-    """(K, 2) mean position of each labelled joint of the training persons: offset from the box centre over box size.
+def mean_pose(split: CocoSplit) -> np.ndarray:
+    """(K, 2) mean position of each keypoint over the persons of ``split`` that have it labelled.
 
-    A joint that is labelled nowhere stays at the centre.
+    It is the offset from the centre of the person's box over the size of the box, float32: −0.5 is its left or upper
+    edge. A keypoint that is labelled nowhere stays at the centre, 0.
     """
-    store = dataset.train.store
+    store = split.store
     centre, size = (store.boxes[:, 2:] + store.boxes[:, :2]) / 2, store.boxes[:, 2:] - store.boxes[:, :2]
     relative = (store.persons[..., :2] - centre[:, None]) / np.maximum(size, 1e-3)[:, None]
     labelled = (store.persons[..., 2:] > 0).astype(np.float32)
@@ -67,17 +67,14 @@ def mean_pose(dataset: CocoDataset) -> np.ndarray:
 
 
 def choose_anchors(run: RunConfig, dataset: CocoDataset) -> tuple[np.ndarray, dict[str, Any]]:
-    """(4, 3, 2) anchors in px and what to record of them.
-
-    ``coco`` keeps COCO's, ``auto`` fits them to the training set.
+    """(4, 3, 2) anchors in px and what to record of them; ``train.anchors`` keeps COCO's or fits them (reference §3).
 
     Raises:
         StudyError: the anchors reach too few of the boxes, or there are too few boxes to fit them to.
     """
     boxes = training_boxes_px(dataset, run.input_size)
-    coco = np.asarray(COCO_ANCHORS_PX, np.float32)
-    record = {"coco_recall": round(best_possible_recall(boxes, coco, run.train.anchor_threshold), 4)}
-    anchors = coco
+    anchors = np.asarray(COCO_ANCHORS_PX, np.float32)
+    record = {"coco_recall": round(best_possible_recall(boxes, anchors, run.train.anchor_threshold), 4)}
     if run.train.anchors == "auto":
         try:
             anchors = fit_anchors(boxes)
@@ -106,34 +103,31 @@ def best_possible_recall(boxes_wh: NDArray, anchors_px: NDArray, threshold: floa
     return float((worst.min(1) < threshold).mean())
 
 
-def fit_anchors(boxes_wh: NDArray, scales: int = 4, per_scale: int = 3, seed: int = 0, iterations: int = 50) -> NDArray:
-    """k-means of log box sides, since the matching rule compares ratios; smallest anchors first.
+def fit_anchors(boxes_wh: NDArray) -> NDArray:
+    """Anchors by k-means (k-means++ start, 50 steps) of log box sides, since the matching rule compares ratios.
 
     Args:
         boxes_wh: (n, 2) px at the network's input size; boxes under 2 px are ignored.
-        scales, per_scale: shape of the result.
-        seed: of the k-means++ start.
-        iterations: of Lloyd's algorithm.
 
     Returns:
-        (scales, per_scale, 2) px, float32, ordered by area.
+        (4, 3, 2) px, float32, ordered by area, the smallest first.
 
     Raises:
         ValueError: fewer distinct boxes than anchors.
     """
-    k = scales * per_scale
+    k = SCALES * PER_SCALE
     boxes_wh = np.asarray(boxes_wh, np.float64)
     logs = np.log(boxes_wh[(boxes_wh > 2).all(1)])
     different = len(np.unique(logs, axis=0))
     if different < k:
         raise ValueError(f"{k} anchors need at least as many different boxes over 2 px, found {different}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     centres = logs[rng.integers(len(logs))][None]
     while len(centres) < k:
         nearest = ((logs[:, None] - centres) ** 2).sum(-1).min(1)
         centres = np.vstack((centres, logs[rng.choice(len(logs), p=nearest / nearest.sum())]))
-    for _ in range(iterations):
+    for _ in range(50):
         owner = ((logs[:, None] - centres) ** 2).sum(-1).argmin(1)
         centres = np.stack([logs[owner == j].mean(0) if (owner == j).any() else centres[j] for j in range(k)])
     anchors = np.exp(centres)
-    return anchors[anchors.prod(1).argsort(kind="stable")].reshape(scales, per_scale, 2).astype(np.float32)
+    return anchors[anchors.prod(1).argsort(kind="stable")].reshape(SCALES, PER_SCALE, 2).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Training all runs of a study that are missing, in this process or, by :mod:`yolopose.training.launch`, in several."""
+"""Single runs of a study: which are asked for, who works on one, and its training."""
 
 from __future__ import annotations
 
@@ -22,63 +22,23 @@ from yolopose.utils.locks import end_claim, holder, try_claim
 LOOK_AGAIN_S = 5.0
 
 
-def clear_outputs(run_dir: Path) -> None:
-    """Remove what a new training must not inherit: scores of other weights, bad batches, torn temporary files."""
-    for pattern in ("metrics.json", "predictions.json.gz", "*_results.zip", ".*.pt.*", ".poses.*"):
-        for path in run_dir.glob(pattern):
-            path.unlink()
-    if not (run_dir / "checkpoint.pt").exists():
-        for path in run_dir.glob("bad_step*.pt"):
-            path.unlink()
-
-
-def train_run(study: Study, run: RunConfig, dataset: CocoDataset, device: torch.device,
-              world: World = SINGLE) -> dict[str, Any]:
-    """Train one run of a study unless it is done, after whoever trains it now; returns its summary row."""
-    run_dir = study.run_dir(run.experiment.name, run.seed)
-    with claimed(run_dir, f"training of {run_name(run)}", world):
-        if world.tell((run_dir / "run.json").exists()):
-            if world.main:
-                (run_dir / "checkpoint.pt").unlink(missing_ok=True)  # of a run that was killed while it tidied up
-        else:
-            if world.main:
-                clear_outputs(run_dir)
-            detector = None
-            if run.train.initialisation == "person_detector" and run.experiment.detector:
-                detector = study.run_dir(run.experiment.detector, run.seed) / "weights.pt"
-            Trainer(run, dataset, run_dir, device, detector, world=world).fit()
-    record = read_json(run_dir / "run.json")
-    train = record["train"]
-    return {"experiment": run.experiment.name, "seed": run.seed, "parameters": record["parameters"],
-            "images": train["images_seen"], "minutes": round(train["seconds"] / 60, 1), "precision": train["precision"],
-            "waiting for data": train["waiting_for_data"]}
-
-
-def run_name(run: RunConfig) -> str:
-    """``s6/seed0``: the run's folder in the results."""
-    return f"{run.experiment.name}/seed{run.seed}"
-
-
 def chosen_runs(study: Study, names: Sequence[str]) -> list[RunConfig]:
     """The runs named (``all``: every one), each after the detector that initialises it.
 
     Raises:
         StudyError: a name that is none of the study's runs.
     """
-    runs = {run_name(run): run for run in study.runs()}
-    wanted = set(runs) if "all" in names else set(names)
+    runs = {run.name: run for run in study.runs()}
     for name in names:
         if name not in runs and name != "all":
             raise StudyError(f"{name}: no such run in {study.results_dir}; {nearest(name, runs)}")
-    for name in list(wanted):
-        run = runs[name]
-        if run.train.initialisation == "person_detector" and run.experiment.detector:
-            wanted.add(f"{run.experiment.detector}/seed{run.seed}")
+    wanted = set(runs) if "all" in names else set(names)
+    wanted |= {runs[name].detector for name in wanted}
     return [run for name, run in runs.items() if name in wanted]
 
 
 @contextlib.contextmanager
-def claimed(run_dir: Path, command: str, world: World | None = None) -> Iterator[None]:
+def claimed(run_dir: Path, command: str, world: World = SINGLE) -> Iterator[None]:
     """Hold one run; wait, as long as it takes, for another process that holds it.
 
     Args:
@@ -86,7 +46,7 @@ def claimed(run_dir: Path, command: str, world: World | None = None) -> Iterator
         command: what claims it, for the message that others get.
         world: the processes that work together, of which the first claims for all.
     """
-    world, handle, said = world or SINGLE, None, False
+    handle, said = None, False
     while True:
         if world.main:
             handle = try_claim(run_dir, command)
@@ -102,3 +62,33 @@ def claimed(run_dir: Path, command: str, world: World | None = None) -> Iterator
     finally:
         if handle is not None:
             end_claim(run_dir, handle)
+
+
+def clear_outputs(run_dir: Path) -> None:
+    """Remove what a new training must not inherit: scores of other weights, bad batches, torn temporary files."""
+    for pattern in ("metrics.json", "predictions.json.gz", "*_results.zip", ".*.pt.*", ".poses.*"):
+        for path in run_dir.glob(pattern):
+            path.unlink()
+    if not (run_dir / "checkpoint.pt").exists():
+        for path in run_dir.glob("bad_step*.pt"):
+            path.unlink()
+
+
+def train_run(study: Study, run: RunConfig, dataset: CocoDataset, device: torch.device,
+              world: World = SINGLE) -> dict[str, Any]:
+    """Train one run of a study unless it is done, after whoever trains it now; returns its row of what was trained."""
+    run_dir = study.results_dir / run.name
+    with claimed(run_dir, f"training of {run.name}", world):
+        if world.tell((run_dir / "run.json").exists()):
+            if world.main:
+                (run_dir / "checkpoint.pt").unlink(missing_ok=True)  # of a run that was killed while it tidied up
+        else:
+            if world.main:
+                clear_outputs(run_dir)
+            detector = study.results_dir / run.detector / "weights.pt" if run.detector else None
+            Trainer(run, dataset, run_dir, device, detector, world=world).fit()
+    record = read_json(run_dir / "run.json")
+    train = record["train"]
+    return {"experiment": run.experiment.name, "seed": run.seed, "parameters": record["parameters"],
+            "images": train["images_seen"], "minutes": round(train["seconds"] / 60, 1), "precision": train["precision"],
+            "waiting for data": train["waiting_for_data"]}

@@ -6,13 +6,16 @@ the same steps as one that was not.
 
 from __future__ import annotations
 
+import copy
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from yolopose.data.coco import CocoDataset
 from yolopose.data.loader import TrainLoader
@@ -23,13 +26,15 @@ from yolopose.models.yolov5 import build_model, count_parameters
 from yolopose.study.config import RunConfig
 from yolopose.training.optim import ExponentialMovingAverage, Schedule, build_optimizer
 from yolopose.training.recipe import autocast_dtype, choose_anchors, mean_pose, run_gains
-from yolopose.training.state import Progress, Terminated, Termination, gradient_norm, mend_statistics, report_bad_step
-from yolopose.utils.distributed import SINGLE, World, spread
+from yolopose.training.state import Progress, Terminated, Termination, mend_statistics
+from yolopose.utils.distributed import SINGLE, World, wrap
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, write_json
 from yolopose.utils.provenance import device_words, peak_memory_gib, provenance
 
 CHECKPOINT_SECONDS = 90.0
+IN_A_ROW = 3  # steps that are not finite one after the other: the weights are at fault, not a batch
+DUMPS = 3  # of so many such steps the batches are kept
 
 
 class Trainer:
@@ -56,7 +61,7 @@ class Trainer:
         model = build_model(run.variant, len(self.schema), run.width_factor, torch.from_numpy(self.anchors),
                             self.cfg.bn_momentum, seed=run.seed)
         if self.cfg.keypoint_prior == "mean_pose" and model.detect.num_keypoints:
-            model.detect.add_mean_pose(torch.from_numpy(mean_pose(dataset)))
+            model.detect.add_mean_pose(torch.from_numpy(mean_pose(dataset.train)))
         self.transferred = None
         if detector is not None:
             self.transferred = len(transfer_weights(model, load_weights(detector)[0].state_dict()))
@@ -65,7 +70,7 @@ class Trainer:
         self.loader = TrainLoader(dataset.train, run, self.schema, self.cfg.workers, world)
         self.schedule = Schedule(self.cfg, len(self.loader))
         self.optimizer = build_optimizer(self.model, self.cfg, self.schedule.full_accumulation)
-        self.network = spread(self.model, world, device, self.cfg.sync_batch_norm)
+        self.network = wrap(self.model, world, device, self.cfg.sync_batch_norm)
         self.sigmas = torch.as_tensor(self.schema.sigmas, dtype=torch.float32, device=device)
         self.dtype = autocast_dtype(device, self.cfg.amp)
         self.progress, self.ending = Progress(), False
@@ -84,8 +89,6 @@ class Trainer:
                 stays.
             Terminated: SIGTERM came; the checkpoint is of the last step.
         """
-        from tqdm import tqdm
-
         total = self.cfg.epochs * len(self.loader)
         torch.use_deterministic_algorithms(True, warn_only=True)
         with self.termination, tqdm(total=total, initial=self.progress.iteration, unit="batch", mininterval=1.0,
@@ -161,10 +164,12 @@ class Trainer:
             return self._skip(images, targets, terms)
         (loss.total if alone else loss.total * self.world.size).backward()  # DDP gives the mean over the processes
         if p.iteration - p.last_step >= self.schedule.accumulate(p.iteration):
-            norm = (torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.clip_norm) if self.cfg.clip_norm
-                    else gradient_norm(self.model.parameters()))
+            gradients = [q.grad for q in self.model.parameters() if q.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
             if not math.isfinite(norm.item()):
                 return self._skip(images, targets, terms)
+            if self.cfg.clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.cfg.clip_norm, norm)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.average.update(self.model)
@@ -182,16 +187,33 @@ class Trainer:
         return both[:-1]
 
     def _skip(self, images: Tensor, targets: Tensor, terms: Tensor) -> Tensor:
-        """Leave a step out: its batch goes to a file, its gradient nowhere; too many of them end the run."""
-        p = self.progress
+        """Leave a step out and say why; its gradient goes nowhere. Too many of them end the run; the checkpoint stays.
+
+        Of the first few each process writes its part of the batch to ``bad_step<iteration>[_<rank>].pt``, for a look
+        with :func:`yolopose.models.checkpoints.load_state`.
+        """
+        p, where = self.progress, f"in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
         p.step_skipped()
         mend_statistics(self.model, self.average.model)
         if math.isfinite(terms[-1].item()):  # the gradient it is: what this accumulation has gathered is lost
             self.optimizer.zero_grad(set_to_none=True)
             p.last_step = p.iteration
-        report_bad_step(self.run_dir, p, self.world, dict(zip(TERMS, terms.tolist(), strict=False)),
-                        {"images": images, "targets": targets, "files": self.loader.data.files(p.epoch, p.batch)},
-                        self.cfg.max_skipped_steps, self.run.profile)
+        values = dict(zip(TERMS, terms.tolist(), strict=False))
+        if p.skipped <= DUMPS:
+            rank = f"_{self.world.rank}" if self.world.size > 1 else ""
+            path = self.run_dir / f"bad_step{p.iteration}{rank}.pt"
+            save_state(path, {"images": images, "targets": targets, "files": self.loader.data.files(p.epoch, p.batch),
+                              "terms": values, "epoch": p.epoch, "batch": p.batch})
+            where += f", its images in {path.name}"
+        wrong = ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))
+        what = f"the loss became {sum(values.values())} ({wrong})" if wrong else "the gradient is not finite"
+        if self.world.main:
+            print(f"step left out: {what} {where}", file=sys.stderr, flush=True)
+        if p.skipped_in_a_row >= IN_A_ROW or p.skipped > self.cfg.max_skipped_steps:
+            count = (f"{p.skipped_in_a_row} steps in a row" if p.skipped_in_a_row >= IN_A_ROW
+                     else f"{p.skipped} steps of the run")
+            raise StudyError(f"{self.run_dir}: {count} were skipped; the last: {what} {where}; look at the images, or "
+                             f"lower train.lr of profile {self.run.profile!r}, delete this folder and repeat")
         return torch.zeros_like(terms)
 
     def validate(self) -> dict[str, Any]:
@@ -199,8 +221,6 @@ class Trainer:
 
         No choice depends on it; tables use the last weights.
         """
-        import copy
-
         chosen = self.dataset.val.with_keypoints()[: self.cfg.validate_images]
         subset = self.dataset.val.subset(chosen)
         self.world.same_state(self.average.model)

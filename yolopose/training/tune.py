@@ -22,8 +22,8 @@ from yolopose.data.prepare import prepare_data
 from yolopose.study.config import RunConfig, Study, load_study
 from yolopose.training.recipe import run_gains
 from yolopose.training.trainer import Trainer
-from yolopose.utils.cli import add_target_arguments, guarded
-from yolopose.utils.distributed import select_device
+from yolopose.utils.cli import add_target_arguments, exit_status
+from yolopose.utils.device import select_device
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
 from yolopose.utils.provenance import provenance
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
                   f"AP50 {100 * row['AP50']:5.1f}  on held-out training images")
         print(f"written: {Path(study.results_dir) / 'tuning.json'}")
 
-    return guarded(action)
+    return exit_status(action)
 
 
 if __name__ == "__main__":
