@@ -1,6 +1,7 @@
-"""A whole synthetic picture with its annotations: who stands where, in which order they are drawn, what is labelled.
+"""One picture and its labels: who stands where, in which order they are drawn, and what an annotator would mark.
 
-COCO annotations of drawn people: visibility flags, boxes, areas and outlines from the map of who is visible.
+People and things are painted from far to near; a map of owners keeps who is visible at every pixel. Boxes, areas,
+outlines and visibility flags are read from that map, so that they follow COCO's conventions to the pixel.
 """
 
 from __future__ import annotations
@@ -14,42 +15,28 @@ from yolopose.data.synthetic.person import CALM, LIVELY, Drawn, Habits, Person, 
 from yolopose.data.synthetic.raster import Light
 from yolopose.data.synthetic.scene import Shape, background, finish, object_shape, seat
 
-_CROWD = 255  # their number in the map of who is visible
-_ASPECTS = ((4, 3), (3, 2), (1, 1), (3, 4), (2, 3))
-_LEAST_LABELLED = 0.05  # square root of the area over the longer side; COCO labels joints from about 32 of 640 px on
-_FACE = 5  # nose, eyes and ears come first
-_TRUNK = (5, 6, 11, 12)  # shoulders and hips
+CROWD = 255  # the number of all members of a crowd in the map of owners
+ASPECTS = ((4, 3), (3, 2), (1, 1), (3, 4), (2, 3))  # width : height
+LEAST_LABELLED = 0.05  # square root of the area over the longer side; COCO labels keypoints from about 32 of 640 px on
+FACE = 5  # nose, eyes and ears come first
+TRUNK = np.isin(np.arange(17), (5, 6, 11, 12))  # shoulders and hips
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What a named difficulty fixes.
+    """What a named difficulty fixes; a person's size is the longer side of its box over the picture's height."""
 
-    Attributes:
-        aspects: chance of each of 4:3, 3:2, 1:1, 3:4, 2:3.
-        persons: chance of 0, 1, 2, ... labelled persons.
-        size: median and spread (of the logarithm) of a person's longer box side over the picture's height.
-        size_range: limits of that.
-        group_spread: spread of the logarithm between the persons of one picture.
-        cut: chance that a person is allowed to leave the picture, and how much of its box may.
-        close_up: chance of a picture cropped to upper bodies.
-        occluders: mean number of things in front of people.
-        unlabelled: chance of small persons without keypoints; ``crowd``: of a crowd region.
-        omit: how readily an annotator leaves out a joint that is hidden (0 labels all that can be placed).
-        habits: what people do and where they look.
-    """
-
-    aspects: tuple[float, ...]
-    persons: tuple[float, ...]
-    size: tuple[float, float]
+    aspects: tuple[float, ...]  # chances of ASPECTS
+    persons: tuple[float, ...]  # chances of 0, 1, 2, ... labelled persons
+    size: tuple[float, float]  # median of a person's size, and deviation of its logarithm
     size_range: tuple[float, float]
-    group_spread: float
-    cut: tuple[float, float]
-    close_up: float
-    occluders: float
-    unlabelled: float
-    crowd: float
-    omit: float
+    group_deviation: float  # of the logarithm of the sizes within one picture
+    cut: tuple[float, float]  # chance that a person may leave the picture, and the share of its box that may
+    close_up: float  # chance of a picture cropped to upper bodies
+    occluders: float  # mean number of things in front of people
+    unlabelled: float  # chance of small persons without keypoints
+    crowd: float  # chance of a crowd region
+    omit: float  # how readily an annotator leaves out a hidden keypoint (0: labels all that can be placed)
     habits: Habits
 
 
@@ -59,7 +46,7 @@ DIFFICULTIES = {
         persons=(0.02, 0.58, 0.27, 0.1, 0.03),
         size=(0.8, 0.22),
         size_range=(0.4, 1.2),
-        group_spread=0.12,
+        group_deviation=0.12,
         cut=(0.15, 0.3),
         close_up=0.0,
         occluders=0.25,
@@ -68,12 +55,12 @@ DIFFICULTIES = {
         omit=0.0,
         habits=CALM,
     ),
-    "coco": Difficulty(
+    "coco": Difficulty(  # resembles val2017, whose statistics are in study/coco_val_statistics.json
         aspects=(0.36, 0.4, 0.02, 0.11, 0.11),
         persons=(0.05, 0.42, 0.175, 0.1, 0.06, 0.044, 0.032, 0.025, 0.022, 0.02, 0.017, 0.015, 0.01, 0.006, 0.004),
         size=(0.45, 0.72),
         size_range=(0.12, 3.0),
-        group_spread=0.35,
+        group_deviation=0.35,
         cut=(0.42, 0.6),
         close_up=0.34,
         occluders=1.1,
@@ -86,10 +73,12 @@ DIFFICULTIES = {
 
 
 @dataclass
-class _Placed:
+class Placed:
+    """A person and its place in the picture."""
+
     person: Person
-    scale: float
-    origin: tuple[float, float]
+    scale: float  # pixels per stature
+    origin: tuple[float, float]  # (x, y) of the pelvis in pixels
     box: np.ndarray  # (4,) xyxy of the expected extent
     labelled: bool = True
 
@@ -99,9 +88,11 @@ def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -
 
     Returns:
         image: (height, width, 3) uint8 BGR, the longer side ``image_size``.
-        annotations: COCO annotations without ``id``, ``image_id`` and ``category_id``.
+        annotations: COCO annotations without ``id``, ``image_id`` and ``category_id``; coordinates in pixels, where
+            pixel (0, 0) covers 0..1.
     """
-    height, width = _picture_size(rng, difficulty, image_size)
+    aspect = np.array(ASPECTS[_choice(rng, difficulty.aspects)])
+    width, height = (int(round(side * (image_size / aspect.max()))) for side in aspect)
     elevation = float(np.clip(rng.normal(6, 8), -8, 30))
     placed = _place_people(rng, difficulty, height, width, elevation)
     if placed:
@@ -113,7 +104,7 @@ def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -
     owner = np.zeros((height, width), np.uint8)
     light = _light(rng)
     if rng.random() < difficulty.crowd:
-        _crowd(rng, image, owner, light, elevation, horizon)
+        _draw_crowd(rng, image, owner, light, elevation, horizon)
     if placed and rng.random() < 0.8:
         _ground_shadows(rng, image, placed)
     drawn = []
@@ -123,22 +114,15 @@ def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -
         drawn.append((number, item, draw_person(item.person, item.scale, item.origin, light, image, owner, number)))
         if rng.random() < difficulty.occluders / max(len(placed), 1.5):
             _occluder(rng, item).paint(image, owner)
-    annotations = []
-    for number, item, result in drawn:
-        entry = person_annotation(rng, result, owner == number, item.labelled, difficulty.omit, item.scale)
-        if entry is not None:
-            annotations.append(entry)
-    region = crowd_annotation(owner == _CROWD)
-    if region is not None:
-        annotations.append(region)
-    return finish(rng, image), annotations
+    annotations = [person_annotation(rng, result, owner == number, item.labelled, difficulty.omit, item.scale)
+                   for number, item, result in drawn]
+    annotations.append(crowd_annotation(owner == CROWD))
+    return finish(rng, image), [annotation for annotation in annotations if annotation is not None]
 
 
-def _picture_size(rng: np.random.Generator, difficulty: Difficulty, long_side: int) -> tuple[int, int]:
-    p = np.array(difficulty.aspects)
-    w, h = _ASPECTS[int(rng.choice(len(_ASPECTS), p=p / p.sum()))]
-    unit = long_side / max(w, h)
-    return int(round(h * unit)), int(round(w * unit))
+def _choice(rng: np.random.Generator, weights: tuple[float, ...]) -> int:
+    p = np.array(weights)
+    return int(rng.choice(len(p), p=p / p.sum()))
 
 
 def _light(rng: np.random.Generator) -> Light:
@@ -147,34 +131,27 @@ def _light(rng: np.random.Generator) -> Light:
     return Light(direction / np.linalg.norm(direction), 1.02 - 0.8 * strength, strength)
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    wh = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
-    both = wh.prod()
-    return float(both / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - both + 1e-9))
-
-
-def _place_people(rng, difficulty: Difficulty, height: int, width: int, elevation: float) -> list[_Placed]:
-    p = np.array(difficulty.persons)
-    count = int(rng.choice(len(p), p=p / p.sum()))
-    median, spread = difficulty.size
-    own = difficulty.group_spread
+def _place_people(rng, difficulty: Difficulty, height: int, width: int, elevation: float) -> list[Placed]:
+    count = _choice(rng, difficulty.persons)
+    median, deviation = difficulty.size
+    within = difficulty.group_deviation
     crowding = max(count, 1) ** -0.25  # many people are farther away
-    group = np.log(median * crowding) + rng.normal(0, np.sqrt(max(spread**2 - own**2, 0)))
+    group = np.log(median * crowding) + rng.normal(0, np.sqrt(max(deviation**2 - within**2, 0)))
     close_up = rng.random() < difficulty.close_up
-    placed: list[_Placed] = []
+    placed: list[Placed] = []
     for _ in range(count):
         person = sample_person(rng, elevation, difficulty.habits)
-        best = None
+        least = np.inf
         for _attempt in range(6):
-            share = np.exp(group + rng.normal(0, own)) * (2.2 if close_up else 1.0)
-            share = float(np.clip(share, *difficulty.size_range))
-            item = _place(rng, difficulty, person, share, height, width, close_up, placed)
+            size = np.exp(group + rng.normal(0, within)) * (2.2 if close_up else 1.0)
+            size = float(np.clip(size, *difficulty.size_range))
+            item = _place(rng, difficulty, person, size, height, width, close_up, placed)
             overlap = max((_iou(item.box, other.box) for other in placed), default=0.0)
-            if best is None or overlap < best[0]:
-                best = (overlap, item)
+            if overlap < least:
+                least, best = overlap, item
             if overlap < 0.3 or rng.random() < 0.1:
                 break
-        placed.append(best[1])
+        placed.append(best)
     if rng.random() < difficulty.unlabelled:
         for _ in range(int(rng.integers(1, 3))):
             person = sample_person(rng, elevation, difficulty.habits)
@@ -184,16 +161,15 @@ def _place_people(rng, difficulty: Difficulty, height: int, width: int, elevatio
     return placed
 
 
-def _place(rng, difficulty, person, share, height, width, close_up, others) -> _Placed:
-    """Choose scale and place of one person so that ``share`` of the picture's height is its longer side."""
+def _place(rng, difficulty, person, size, height, width, close_up, others) -> Placed:
+    """Choose scale and place of one person so that its longer side is ``size`` of the picture's height."""
     left, top, right, bottom = person.extent
-    scale = share * height / max(bottom - top, 0.75 * (right - left))
+    scale = size * height / max(bottom - top, 0.75 * (right - left))
     w, h = scale * (right - left), scale * (bottom - top)
     slack = difficulty.cut[1] if rng.random() < difficulty.cut[0] else 0.0
     x0 = _interval(rng, w, width, slack)
-    y0 = max(
-        _interval(rng, h, height, 0.4 * slack if k else slack) for k in range(2)
-    )  # people stand low in a picture more often than high
+    # The lower of two places: people stand low in a picture more often than high.
+    y0 = max(_interval(rng, h, height, slack), _interval(rng, h, height, 0.4 * slack))
     if close_up or h > height:  # keep the head, cut the legs
         y0 = rng.uniform(0.0, 0.18) * height if rng.random() < 0.9 else y0
     elif others and rng.random() < 0.7:
@@ -201,34 +177,37 @@ def _place(rng, difficulty, person, share, height, width, close_up, others) -> _
         first = others[0]
         y0 = first.box[3] + (scale - first.scale) * 0.85 - h + rng.normal(0, 0.015) * height
         y0 = float(np.clip(y0, -slack * h, max(height - h * (1 - slack), 0)))
-    return _Placed(person, scale, (x0 - scale * left, y0 - scale * top), np.array([x0, y0, x0 + w, y0 + h]))
+    return Placed(person, scale, (x0 - scale * left, y0 - scale * top), np.array([x0, y0, x0 + w, y0 + h]))
 
 
 def _interval(rng: np.random.Generator, length: float, limit: int, slack: float) -> float:
-    """Start of an interval of ``length`` in 0..limit, of which ``slack`` may stick out."""
-    low, high = -slack * length, limit - (1 - slack) * length
-    if low > high:
-        low, high = high, low
-    return float(rng.uniform(low, high))
+    """Start of an interval of ``length`` in 0..limit, of which the share ``slack`` may stick out."""
+    return float(rng.uniform(*sorted((-slack * length, limit - (1 - slack) * length))))
 
 
-def _seat_below(rng: np.random.Generator, item: _Placed) -> Shape:
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
+    both = sides.prod()
+    return float(both / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - both + 1e-9))
+
+
+def _seat_below(rng: np.random.Generator, item: Placed) -> Shape:
     top = item.origin[1] + 0.085 * item.scale
     base = max(item.box[3], top + 0.2 * item.scale)
     return seat(rng, item.origin[0], top, base, 0.3 * item.scale)
 
 
-def _occluder(rng: np.random.Generator, item: _Placed) -> Shape:
+def _occluder(rng: np.random.Generator, item: Placed) -> Shape:
     """Something in front of the lower or outer part of a person."""
-    x0, y0, x1, y1 = item.box
+    x0, _, x1, y1 = item.box
     size = rng.uniform(0.18, 0.5) * item.scale
     x = rng.uniform(x0 - 0.25 * (x1 - x0), x1 + 0.25 * (x1 - x0))
     return object_shape(rng, x, y1 + rng.uniform(-0.03, 0.25) * size, size)
 
 
-def _ground_shadows(rng: np.random.Generator, image: np.ndarray, placed: list[_Placed]) -> None:
+def _ground_shadows(rng: np.random.Generator, image: np.ndarray, placed: list[Placed]) -> None:
     height, width = image.shape[:2]
-    small = np.zeros((height // 4 + 1, width // 4 + 1), np.float32)
+    small = np.zeros((height // 4 + 1, width // 4 + 1), np.float32)  # soft anyway, so drawn at a quarter of the size
     drift = rng.normal(0, 0.2)
     for item in placed:
         feet = item.box[3] - 0.02 * item.scale
@@ -240,18 +219,18 @@ def _ground_shadows(rng: np.random.Generator, image: np.ndarray, placed: list[_P
     cv2.multiply(image, cv2.merge([factor] * 3), dst=image, dtype=cv2.CV_8U)
 
 
-def _crowd(rng, image, owner, light, elevation, horizon) -> None:
-    """Draw a group of tiny people, all with the number ``_CROWD``."""
+def _draw_crowd(rng, image, owner, light, elevation, horizon) -> None:
+    """Draw a group of tiny people, all with the number ``CROWD``."""
     height, width = owner.shape
     centre = rng.uniform(0.15, 0.85) * width
     feet = float(np.clip(horizon + rng.uniform(0.03, 0.1) * height, 0.25 * height, 0.9 * height))
     base = rng.uniform(0.07, 0.12) * height
     for _ in range(int(rng.integers(6, 13))):
-        person = sample_person(rng, elevation)
+        person = sample_person(rng, elevation, LIVELY)
         scale = base * rng.uniform(0.85, 1.15)
         x = centre + rng.normal(0, 0.12) * width
         y = feet - scale * person.extent[3] + rng.normal(0, 0.01) * height
-        draw_person(person, scale, (x, y), light, image, owner, _CROWD)
+        draw_person(person, scale, (x, y), light, image, owner, CROWD)
 
 
 def person_annotation(
@@ -259,94 +238,77 @@ def person_annotation(
 ) -> dict | None:
     """Annotation of one person, or None if almost nothing of it can be seen.
 
-    Visibility: 2 where the joint lies in the picture on pixels of this person and no nearer part of its own body covers
-    it; 1 where it is hidden by the own body, by others or by things, but can be placed; 0 (and x = y = 0) where it lies
-    outside or nobody could place it: eyes and nose on the far side of a head, joints whose neighbours are hidden too.
+    Visibility: 2 where the keypoint lies in the picture on pixels of this person and no nearer part of its own body
+    covers it; 1 where it is hidden by the own body, by others or by things, but can be placed; 0 (and x = y = 0) where
+    it lies outside or nobody could place it: eyes and nose on the far side of a head, keypoints whose neighbours are
+    hidden too.
 
     Args:
         mask: (height, width) bool, where this person is visible.
-        omit: how readily further joints are left out, as COCO's annotators do: hidden ones, and faces of few pixels.
+        omit: how readily further keypoints are left out, as COCO's annotators do: hidden ones, and faces of few pixels.
         scale: pixels per stature.
     """
     area = int(mask.sum())
     if area < max(12, 0.06 * drawn.alone):
         return None
     height, width = mask.shape
-    points = drawn.points
-    inside = (points >= 0).all(1) & (points < [width, height]).all(1)
-    seen = np.zeros(len(points), bool)
-    for j in np.flatnonzero(inside):
-        x, y = int(points[j, 0]), int(points[j, 1])
+    inside = (drawn.points >= 0).all(1) & (drawn.points < [width, height]).all(1)
+    seen = np.zeros(len(inside), bool)
+    for k in np.flatnonzero(inside):
+        x, y = drawn.points[k].astype(int)
         around = mask[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
-        seen[j] = mask[y, x] or around.sum() * 2 > around.size
+        seen[k] = mask[y, x] or around.sum() * 2 > around.size
     flags = np.where(inside, np.where(seen & drawn.shown, 2, 1), 0)
-    flags[(flags == 1) & ~_placeable(flags, drawn.facing)] = 0
+    flags[(flags == 1) & ~_placeable(flags == 2, drawn.facing)] = 0
     if omit > 0:
-        trunk = np.isin(np.arange(len(flags)), _TRUNK)  # shoulders and hips are guessed where other joints are not
-        flags[(flags == 1) & (rng.random(len(flags)) < np.where(trunk, 0.65 * omit, omit))] = 0
-        small = np.exp(
-            -scale / (0.28 * max(mask.shape))
-        )  # what lies far away is not clicked, features of faces least of all
-        face = np.arange(len(flags)) < _FACE
-        chance = np.where(face, 0.36, np.where(trunk, 0.05, 0.3)) * small
-        flags[rng.random(len(flags)) < chance] = 0
-    if not labelled or area < (_LEAST_LABELLED * max(mask.shape)) ** 2:
+        # Shoulders and hips are guessed where other keypoints are not.
+        flags[(flags == 1) & (rng.random(17) < np.where(TRUNK, 0.65 * omit, omit))] = 0
+        # What lies far away is not clicked, features of faces least of all.
+        small = np.exp(-scale / (0.28 * max(mask.shape)))
+        chance = np.where(np.arange(17) < FACE, 0.36, np.where(TRUNK, 0.05, 0.3)) * small
+        flags[rng.random(17) < chance] = 0
+    if not labelled or area < (LEAST_LABELLED * max(mask.shape)) ** 2:
         flags[:] = 0
     keypoints: list[float] = []
-    for (x, y), flag in zip(points, flags, strict=True):
+    for (x, y), flag in zip(drawn.points, flags, strict=True):
         # One decimal of a pixel; kept below the border, which rounding could reach.
         place = [min(round(float(x), 1), width - 0.1), min(round(float(y), 1), height - 0.1)] if flag else [0, 0]
         keypoints += [*place, int(flag)]
-    return {
-        "keypoints": keypoints,
-        "num_keypoints": int((flags > 0).sum()),
-        "bbox": mask_box(mask),
-        "area": area,
-        "iscrowd": 0,
-        "segmentation": outline(mask),
-    }
+    return _annotation(mask, keypoints, outline(mask), crowd=False)
 
 
-def _placeable(flags: np.ndarray, facing: np.ndarray) -> np.ndarray:
-    """Which hidden joints an annotator could place: face points not far round the head, limbs near a seen joint."""
-    near = np.array([True] * len(flags))
-    near[:_FACE] = facing[:_FACE] > -0.5
-    near[3:_FACE] |= facing[3:_FACE] > -0.98  # ears lie at the edge of the head from the front and from behind
-    seen = flags == 2
-    for j in range(_FACE, len(flags)):
-        limb = (j - _FACE) // 6  # 0: arms, 1: legs
-        first = _FACE + 6 * limb
-        chain = [k for k in (j - 2, j + 2) if first <= k < first + 6] + [j + 1 if (j - _FACE) % 2 == 0 else j - 1]
-        near[j] = seen[chain].any()
-    near[:_FACE] &= seen[: _FACE + 2].any()
+def _placeable(seen: np.ndarray, facing: np.ndarray) -> np.ndarray:
+    """Which hidden keypoints an annotator could place: of a face not far round the head, of a limb near a seen one."""
+    near = facing > -0.5
+    near[3:FACE] = facing[3:FACE] > -0.98  # ears lie at the edge of the head from the front and from behind
+    near[:FACE] &= seen[: FACE + 2].any()
+    limbs = seen[FACE:].reshape(2, 3, 2)  # arms and legs; from shoulder or hip outward; left, right
+    by = limbs[..., ::-1].copy()  # the other side's
+    by[:, 1:] |= limbs[:, :-1]
+    by[:, :-1] |= limbs[:, 1:]
+    near[FACE:] = by.ravel()
     return near
 
 
 def crowd_annotation(mask: np.ndarray) -> dict | None:
     """One region for a group of people too small to be told apart: iscrowd 1, run-length mask, no keypoints."""
-    area = int(mask.sum())
-    if area < 30:
-        return None
+    return _annotation(mask, [0] * 51, run_lengths(mask), crowd=True) if mask.sum() >= 30 else None
+
+
+def _annotation(mask: np.ndarray, keypoints: list[float], segmentation: list | dict, crowd: bool) -> dict:
     return {
-        "keypoints": [0] * 51,
-        "num_keypoints": 0,
-        "bbox": mask_box(mask),
-        "area": area,
-        "iscrowd": 1,
-        "segmentation": run_lengths(mask),
+        "keypoints": keypoints,
+        "num_keypoints": sum(flag > 0 for flag in keypoints[2::3]),
+        "bbox": list(cv2.boundingRect(mask.astype(np.uint8))),
+        "area": int(mask.sum()),
+        "iscrowd": int(crowd),
+        "segmentation": segmentation,
     }
-
-
-def mask_box(mask: np.ndarray) -> list[int]:
-    """Tight box [x, y, width, height] of the true pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
 
 
 def outline(mask: np.ndarray) -> list[list[float]]:
     """Polygons [x0, y0, x1, y1, ...] around the true pixels, to about half a pixel."""
-    x, y, w, h = mask_box(mask)
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
     part = mask[y : y + h, x : x + w].astype(np.uint8)
     # At twice the size the outline runs a quarter of a pixel, not half a pixel, inside the true edge.
     part = cv2.resize(part, (2 * w, 2 * h), interpolation=cv2.INTER_NEAREST)
@@ -361,10 +323,9 @@ def outline(mask: np.ndarray) -> list[list[float]]:
 
 
 def run_lengths(mask: np.ndarray) -> dict:
-    """COCO's uncompressed run-length code: runs of 0 and 1 in turn, down the columns, beginning with 0."""
-    flat = np.concatenate([[0], mask.ravel(order="F").astype(np.int8), [0]])
-    edges = np.flatnonzero(np.diff(flat))
-    counts = np.diff(np.concatenate([[0], edges, [mask.size]]))
-    if len(counts) > 1 and counts[-1] == 0:
-        counts = counts[:-1]
-    return {"counts": counts.tolist(), "size": list(mask.shape)}
+    """COCO's uncompressed run-length code: runs of 0 and 1 in turn, down the columns, beginning with 0.
+
+    By hand, since pycocotools only makes the compressed code, which no annotation file of COCO has.
+    """
+    edges = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))
+    return {"counts": np.diff(edges, prepend=0, append=mask.size).tolist(), "size": list(mask.shape)}

@@ -1,6 +1,7 @@
-"""Places for the synthetic people, textured and cluttered, and the camera that takes the picture.
+"""The place around the people: a room, a street or a park, the things in it, and the camera that takes the picture.
 
-Things that stand behind or before the synthetic people.
+Much of the clutter has the colours of skin and cloth, so that neither alone tells a person. Angles of hues are degrees,
+colours BGR in 0..255; everything is drawn in pixels.
 """
 
 from __future__ import annotations
@@ -13,21 +14,29 @@ import numpy as np
 from yolopose.data.synthetic.looks import SKINS, any_colour, hsv
 
 
-def noise(rng: np.random.Generator, height: int, width: int, octaves=((4, 1.0), (12, 0.6), (40, 0.4))) -> np.ndarray:
-    """Smooth value noise, (height, width) float32 about zero, deviation about one."""
-    total = np.zeros((height, width), np.float32)
-    for cells, weight in octaves:
-        rows = max(2, int(round(cells * height / max(height, width))))
-        columns = max(2, int(round(cells * width / max(height, width))))
-        grid = rng.standard_normal((rows, columns), dtype=np.float32)
-        total += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
-    return total
+@dataclass
+class Shape:
+    """Flat polygons and discs painted in order; the same calls paint the picture and blank the map of owners."""
 
+    parts: list[tuple[np.ndarray, list[float]]] = field(default_factory=list)  # points and colour
 
-def _gradient(height: int, width: int, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    t = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    column = (1 - t) * np.asarray(top, np.float32) + t * np.asarray(bottom, np.float32)
-    return np.repeat(column[:, None], width, axis=1)
+    def polygon(self, points, colour) -> None:
+        self.parts.append((np.asarray(points, np.float32), np.clip(colour, 0, 255).tolist()))
+
+    def box(self, x0: float, y0: float, x1: float, y1: float, colour) -> None:
+        self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
+
+    def disc(self, x: float, y: float, rx: float, ry: float, colour) -> None:
+        angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+        self.polygon(np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1), colour)
+
+    def paint(self, image: np.ndarray, owner: np.ndarray | None = None) -> None:
+        """Draw into ``image``; where ``owner`` (the map of visible persons) is given, nobody is visible there."""
+        for points, colour in self.parts:
+            fixed = np.rint(np.clip(points, -8000, 8000) * 16).astype(np.int32)  # OpenCV's sixteenths of a pixel
+            cv2.fillPoly(image, [fixed], colour, cv2.LINE_AA, 4)
+            if owner is not None:
+                cv2.fillPoly(owner, [fixed], 0, cv2.LINE_8, 4)
 
 
 def background(rng: np.random.Generator, height: int, width: int, horizon: float) -> np.ndarray:
@@ -43,137 +52,9 @@ def background(rng: np.random.Generator, height: int, width: int, horizon: float
     elif kind < 0.88:
         image = _outdoors(rng, height, width, int(np.clip(horizon, 0.08 * height, 1.2 * height)))
     else:
-        image = _gradient(height, width, any_colour(rng), any_colour(rng)).astype(np.uint8)
-        _clutter(rng, image, int(rng.integers(8, 26)), 0, height)
+        image = _cluttered_wall(rng, height, width)
     amplitude = rng.uniform(1.5, 7)
-    grain = noise(rng, height, width, ((5, 0.7), (24, 0.6), (90, 0.8))) * amplitude
-    return cv2.add(image, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
-
-
-def _room(rng: np.random.Generator, height: int, width: int, line: int) -> np.ndarray:
-    wall = hsv(rng.uniform(0, 360), rng.uniform(0.02, 0.4), rng.uniform(0.4, 0.95))
-    floor = hsv(rng.uniform(10, 45), rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.75))
-    image = _gradient(height, width, wall * rng.uniform(0.75, 1.0), wall * rng.uniform(0.85, 1.1)).clip(0, 255)
-    image = image.astype(np.uint8)
-    if rng.random() < 0.3:  # wallpaper or tiles
-        step, tone = int(rng.integers(max(4, width // 30), max(6, width // 9))), wall * rng.uniform(0.8, 0.93)
-        for x in range(int(rng.integers(step)), width, step):
-            cv2.line(image, (x, 0), (x, line), tone.tolist(), max(1, step // 8))
-        if rng.random() < 0.5:
-            for y in range(int(rng.integers(step)), line, step):
-                cv2.line(image, (0, y), (width, y), tone.tolist(), max(1, step // 8))
-    shape = Shape()
-    for _ in range(int(rng.integers(1, 5))):
-        x, y = rng.uniform(-0.1, 0.95) * width, rng.uniform(-0.1, 0.6) * line
-        w, h = rng.uniform(0.1, 0.35) * width, rng.uniform(0.15, 0.6) * line
-        kind = int(rng.integers(4))
-        frame = any_colour(rng) * 0.8
-        if kind == 0:  # window
-            shape.box(x - 2, y - 2, x + w + 2, y + h + 2, frame)
-            sky = hsv(rng.uniform(190, 230), rng.uniform(0.0, 0.4), rng.uniform(0.8, 1.0))
-            for i in range(2):
-                for j in range(2):
-                    x0, y0 = x + (0.03 + 0.49 * i) * w, y + (0.03 + 0.49 * j) * h
-                    shape.box(x0, y0, x0 + 0.45 * w, y0 + 0.45 * h, sky * (1 - 0.1 * j))
-        elif kind == 1:  # picture, now and then of something skin-coloured
-            shape.box(x, y, x + w, y + h, frame)
-            shape.box(x + 0.08 * w, y + 0.08 * h, x + 0.92 * w, y + 0.92 * h, any_colour(rng))
-            tone = SKINS[rng.integers(len(SKINS))] if rng.random() < 0.4 else any_colour(rng)
-            shape.disc(x + 0.5 * w, y + 0.5 * h, 0.2 * w, 0.28 * h, tone)
-        elif kind == 2:  # shelf with books
-            for row in range(3):
-                base = y + h * (row + 1) / 3
-                shape.box(x, base - 0.03 * h, x + w, base, frame)
-                left = x
-                while left < x + 0.9 * w:
-                    thick = rng.uniform(0.04, 0.12) * w
-                    if rng.random() < 0.85:
-                        shape.box(
-                            left, base - rng.uniform(0.15, 0.27) * h, left + thick, base - 0.03 * h, any_colour(rng)
-                        )
-                    left += thick
-        else:  # door or cupboard
-            shape.box(x, y, x + w, line + 2, frame)
-            shape.box(x + 0.1 * w, y + 0.08 * h, x + 0.9 * w, line - 0.02 * height, frame * 1.2)
-            shape.disc(x + 0.85 * w, (y + line) / 2, 0.03 * w, 0.03 * w, frame * 0.4)
-    shape.paint(image)
-    if line < height:
-        rows = _gradient(height - line, width, floor * 0.8, np.clip(floor * 1.15, 0, 255))
-        image[line:] = rows.astype(np.uint8)
-        cv2.rectangle(image, (0, line - max(1, height // 60)), (width, line), (wall * 0.6).tolist(), -1)
-        if rng.random() < 0.6:  # boards or tiles in perspective
-            vanish = rng.uniform(0.2, 0.8) * width
-            for x in np.arange(-2, 3, rng.uniform(0.1, 0.3)) * width:
-                cv2.line(image, (int(vanish + 0.3 * (x - vanish)), line), (int(x), height), (floor * 0.7).tolist(), 1)
-    _furniture(rng, image, line, int(rng.integers(0, 4)))
-    return image
-
-
-def _outdoors(rng: np.random.Generator, height: int, width: int, line: int) -> np.ndarray:
-    sky = hsv(rng.uniform(195, 225), rng.uniform(0.05, 0.6), rng.uniform(0.6, 1.0))
-    image = _gradient(height, width, sky, np.clip(sky * 0.6 + 100, 0, 255)).astype(np.uint8)
-    if rng.random() < 0.5:
-        cloud = np.clip(noise(rng, height, width, ((3, 0.8), (9, 0.5))), 0, 1.5) * rng.uniform(20, 60)
-        image = cv2.add(image, cv2.merge([cloud] * 3), dtype=cv2.CV_8U)
-    ground = (
-        hsv(rng.uniform(70, 125), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.65))
-        if rng.random() < 0.5
-        else hsv(rng.uniform(20, 50), rng.uniform(0.0, 0.35), rng.uniform(0.3, 0.85))
-    )
-    shape = Shape()
-    if rng.random() < 0.55:  # buildings
-        x = rng.uniform(-0.2, 0.1) * width
-        while x < width:
-            w, h = rng.uniform(0.12, 0.4) * width, rng.uniform(0.15, 0.9) * line
-            wall = hsv(rng.uniform(0, 60), rng.uniform(0.0, 0.45), rng.uniform(0.3, 0.85))
-            if rng.random() < 0.8:
-                shape.box(x, line - h, x + w, line + 2, wall)
-                columns, rows = int(rng.integers(2, 6)), int(rng.integers(2, 6))
-                pane = hsv(rng.uniform(190, 230), 0.25, rng.uniform(0.2, 0.95))
-                for i in range(columns):
-                    for j in range(rows):
-                        x0, y0 = x + w * (i + 0.25) / columns, line - h + h * (j + 0.2) / rows
-                        shape.box(x0, y0, x0 + 0.5 * w / columns, y0 + 0.55 * h / rows, pane)
-            x += w * rng.uniform(0.8, 1.3)
-    shape.paint(image)
-    if line < height:
-        image[line:] = _gradient(height - line, width, ground * 0.85, np.clip(ground * 1.1, 0, 255)).astype(np.uint8)
-        rough = noise(rng, height - line, width, ((14, 0.7), (60, 1.0))) * rng.uniform(3, 9)
-        image[line:] = cv2.add(image[line:], cv2.merge([rough] * 3), dtype=cv2.CV_8U)
-        if rng.random() < 0.3:  # road or path
-            near, far = rng.uniform(0.0, 1.0) * width, rng.uniform(0.2, 0.8) * width
-            path = [(far - 4, line), (far + 4, line), (near + 0.4 * width, height), (near - 0.4 * width, height)]
-            cv2.fillPoly(image, [np.array(path, np.int32)], (np.full(3, rng.uniform(80, 150))).tolist(), cv2.LINE_AA)
-    for _ in range(int(rng.integers(0, 6))):
-        x, base = rng.uniform(0, 1) * width, line + rng.uniform(-0.02, 0.1) * height
-        tree(rng, x, base, rng.uniform(0.2, 0.7) * height).paint(image)
-    if rng.random() < 0.4:
-        _furniture(rng, image, line, int(rng.integers(1, 4)))
-    return image
-
-
-def _furniture(rng: np.random.Generator, image: np.ndarray, line: int, count: int) -> None:
-    height, width = image.shape[:2]
-    for _ in range(count):
-        base = line + rng.uniform(0.0, 0.35) * height
-        object_shape(rng, rng.uniform(-0.05, 1.05) * width, base, rng.uniform(0.12, 0.4) * height).paint(image)
-
-
-def _clutter(rng: np.random.Generator, image: np.ndarray, count: int, top: float, bottom: float) -> None:
-    height, width = image.shape[:2]
-    shape = Shape()
-    for _ in range(count):
-        x, y = rng.uniform(0, width), rng.uniform(top, bottom)
-        w, h = rng.uniform(0.03, 0.3, 2) * max(height, width)
-        colour = SKINS[rng.integers(len(SKINS))] if rng.random() < 0.25 else any_colour(rng)
-        if rng.random() < 0.5:
-            shape.disc(x, y, w / 2, h / 2, colour)
-        else:
-            angle = rng.uniform(0, np.pi)
-            c, s = np.cos(angle), np.sin(angle)
-            corners = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2
-            shape.polygon(corners @ np.array([[c, s], [-s, c]]) + [x, y], colour)
-    shape.paint(image)
+    return _brighten(image, _noise(rng, height, width, ((5, 0.7), (24, 0.6), (90, 0.8))) * amplitude)
 
 
 def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -199,56 +80,176 @@ def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return cv2.add(image, grain * np.float32(sigma / 104.5), dtype=cv2.CV_8U)
 
 
-@dataclass
-class Shape:
-    """Flat polygons and discs painted in order; the same calls paint the picture and blank the map of persons."""
+def _noise(rng: np.random.Generator, height: int, width: int, octaves: tuple[tuple[int, float], ...]) -> np.ndarray:
+    """Smooth value noise, (height, width) float32 about zero: a sum of (cells on the longer side, weight)."""
+    total = np.zeros((height, width), np.float32)
+    for cells, weight in octaves:
+        rows = max(2, int(round(cells * height / max(height, width))))
+        columns = max(2, int(round(cells * width / max(height, width))))
+        grid = rng.standard_normal((rows, columns), dtype=np.float32)
+        total += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
+    return total
 
-    parts: list[tuple[np.ndarray, tuple[float, float, float]]] = field(default_factory=list)
 
-    def polygon(self, points, colour) -> None:
-        self.parts.append((np.asarray(points, np.float32), tuple(float(v) for v in np.clip(colour, 0, 255))))
+def _brighten(image: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    return cv2.add(image, cv2.merge([grey] * 3), dtype=cv2.CV_8U)
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, colour) -> None:
-        self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
 
-    def disc(self, x: float, y: float, rx: float, ry: float, colour) -> None:
-        angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-        self.polygon(np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1), colour)
+def _gradient(height: int, width: int, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    t = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    column = (1 - t) * np.asarray(top, np.float32) + t * np.asarray(bottom, np.float32)
+    return np.repeat(column[:, None].clip(0, 255).astype(np.uint8), width, axis=1)
 
-    def paint(self, image: np.ndarray, owner: np.ndarray | None = None) -> None:
-        """Draw into ``image``; where ``owner`` (the map of visible persons) is given, nobody is visible there."""
-        for points, colour in self.parts:
-            fixed = np.rint(np.clip(points, -8000, 8000) * 16).astype(np.int32)
-            cv2.fillPoly(image, [fixed], colour, cv2.LINE_AA, 4)
-            if owner is not None:
-                cv2.fillPoly(owner, [fixed], 0, cv2.LINE_8, 4)
+
+def _perhaps_skin(rng: np.random.Generator, chance: float) -> np.ndarray:
+    return SKINS[rng.integers(len(SKINS))] if rng.random() < chance else any_colour(rng)
+
+
+def _room(rng: np.random.Generator, height: int, width: int, line: int) -> np.ndarray:
+    wall = hsv(rng.uniform(0, 360), rng.uniform(0.02, 0.4), rng.uniform(0.4, 0.95))
+    floor = hsv(rng.uniform(10, 45), rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.75))
+    image = _gradient(height, width, wall * rng.uniform(0.75, 1.0), wall * rng.uniform(0.85, 1.1))
+    if rng.random() < 0.3:  # wallpaper or tiles
+        step, tone = int(rng.integers(max(4, width // 30), max(6, width // 9))), wall * rng.uniform(0.8, 0.93)
+        for x in range(int(rng.integers(step)), width, step):
+            cv2.line(image, (x, 0), (x, line), tone.tolist(), max(1, step // 8))
+        if rng.random() < 0.5:
+            for y in range(int(rng.integers(step)), line, step):
+                cv2.line(image, (0, y), (width, y), tone.tolist(), max(1, step // 8))
+    _on_the_wall(rng, height, width, line).paint(image)
+    if line < height:
+        image[line:] = _gradient(height - line, width, floor * 0.8, np.clip(floor * 1.15, 0, 255))
+        cv2.rectangle(image, (0, line - max(1, height // 60)), (width, line), (wall * 0.6).tolist(), -1)
+        if rng.random() < 0.6:  # boards or tiles in perspective
+            vanish = rng.uniform(0.2, 0.8) * width
+            for x in np.arange(-2, 3, rng.uniform(0.1, 0.3)) * width:
+                cv2.line(image, (int(vanish + 0.3 * (x - vanish)), line), (int(x), height), (floor * 0.7).tolist(), 1)
+    _furniture(rng, image, line, int(rng.integers(0, 4)))
+    return image
+
+
+def _on_the_wall(rng: np.random.Generator, height: int, width: int, line: int) -> Shape:
+    """Windows, pictures, shelves, doors."""
+    shape = Shape()
+    for _ in range(int(rng.integers(1, 5))):
+        x, y = rng.uniform(-0.1, 0.95) * width, rng.uniform(-0.1, 0.6) * line
+        w, h = rng.uniform(0.1, 0.35) * width, rng.uniform(0.15, 0.6) * line
+        kind = int(rng.integers(4))
+        frame = any_colour(rng) * 0.8
+        if kind == 0:  # window
+            shape.box(x - 2, y - 2, x + w + 2, y + h + 2, frame)
+            sky = hsv(rng.uniform(190, 230), rng.uniform(0.0, 0.4), rng.uniform(0.8, 1.0))
+            for i, j in np.ndindex(2, 2):
+                x0, y0 = x + (0.03 + 0.49 * i) * w, y + (0.03 + 0.49 * j) * h
+                shape.box(x0, y0, x0 + 0.45 * w, y0 + 0.45 * h, sky * (1 - 0.1 * j))
+        elif kind == 1:  # picture, now and then of something skin-coloured
+            shape.box(x, y, x + w, y + h, frame)
+            shape.box(x + 0.08 * w, y + 0.08 * h, x + 0.92 * w, y + 0.92 * h, any_colour(rng))
+            shape.disc(x + 0.5 * w, y + 0.5 * h, 0.2 * w, 0.28 * h, _perhaps_skin(rng, 0.4))
+        elif kind == 2:  # shelf with books
+            for row in range(3):
+                base = y + h * (row + 1) / 3
+                shape.box(x, base - 0.03 * h, x + w, base, frame)
+                left = x
+                while left < x + 0.9 * w:
+                    thick = rng.uniform(0.04, 0.12) * w
+                    if rng.random() < 0.85:
+                        top = base - rng.uniform(0.15, 0.27) * h
+                        shape.box(left, top, left + thick, base - 0.03 * h, any_colour(rng))
+                    left += thick
+        else:  # door or cupboard
+            shape.box(x, y, x + w, line + 2, frame)
+            shape.box(x + 0.1 * w, y + 0.08 * h, x + 0.9 * w, line - 0.02 * height, frame * 1.2)
+            shape.disc(x + 0.85 * w, (y + line) / 2, 0.03 * w, 0.03 * w, frame * 0.4)
+    return shape
+
+
+def _outdoors(rng: np.random.Generator, height: int, width: int, line: int) -> np.ndarray:
+    sky = hsv(rng.uniform(195, 225), rng.uniform(0.05, 0.6), rng.uniform(0.6, 1.0))
+    image = _gradient(height, width, sky, np.clip(sky * 0.6 + 100, 0, 255))
+    if rng.random() < 0.5:
+        cloud = np.clip(_noise(rng, height, width, ((3, 0.8), (9, 0.5))), 0, 1.5) * rng.uniform(20, 60)
+        image = _brighten(image, cloud)
+    if rng.random() < 0.5:  # grass, else sand or asphalt
+        ground = hsv(rng.uniform(70, 125), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.65))
+    else:
+        ground = hsv(rng.uniform(20, 50), rng.uniform(0.0, 0.35), rng.uniform(0.3, 0.85))
+    if rng.random() < 0.55:
+        _buildings(rng, width, line).paint(image)
+    if line < height:
+        image[line:] = _gradient(height - line, width, ground * 0.85, np.clip(ground * 1.1, 0, 255))
+        rough = _noise(rng, height - line, width, ((14, 0.7), (60, 1.0))) * rng.uniform(3, 9)
+        image[line:] = _brighten(image[line:], rough)
+        if rng.random() < 0.3:  # road or path
+            near, far = rng.uniform(0.0, 1.0) * width, rng.uniform(0.2, 0.8) * width
+            path = [(far - 4, line), (far + 4, line), (near + 0.4 * width, height), (near - 0.4 * width, height)]
+            cv2.fillPoly(image, [np.array(path, np.int32)], [rng.uniform(80, 150)] * 3, cv2.LINE_AA)
+    for _ in range(int(rng.integers(0, 6))):
+        x, base = rng.uniform(0, 1) * width, line + rng.uniform(-0.02, 0.1) * height
+        _tree(rng, x, base, rng.uniform(0.2, 0.7) * height).paint(image)
+    if rng.random() < 0.4:
+        _furniture(rng, image, line, int(rng.integers(1, 4)))
+    return image
+
+
+def _buildings(rng: np.random.Generator, width: int, line: int) -> Shape:
+    shape = Shape()
+    x = rng.uniform(-0.2, 0.1) * width
+    while x < width:
+        w, h = rng.uniform(0.12, 0.4) * width, rng.uniform(0.15, 0.9) * line
+        wall = hsv(rng.uniform(0, 60), rng.uniform(0.0, 0.45), rng.uniform(0.3, 0.85))
+        if rng.random() < 0.8:
+            shape.box(x, line - h, x + w, line + 2, wall)
+            columns, rows = (int(n) for n in rng.integers(2, 6, 2))
+            pane = hsv(rng.uniform(190, 230), 0.25, rng.uniform(0.2, 0.95))
+            for i, j in np.ndindex(columns, rows):
+                x0, y0 = x + w * (i + 0.25) / columns, line - h + h * (j + 0.2) / rows
+                shape.box(x0, y0, x0 + 0.5 * w / columns, y0 + 0.55 * h / rows, pane)
+        x += w * rng.uniform(0.8, 1.3)
+    return shape
+
+
+def _cluttered_wall(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    image = _gradient(height, width, any_colour(rng), any_colour(rng))
+    shape = Shape()
+    for _ in range(int(rng.integers(8, 26))):
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        w, h = rng.uniform(0.03, 0.3, 2) * max(height, width)
+        colour = _perhaps_skin(rng, 0.25)
+        if rng.random() < 0.5:
+            shape.disc(x, y, w / 2, h / 2, colour)
+        else:
+            angle = rng.uniform(0, np.pi)
+            c, s = np.cos(angle), np.sin(angle)
+            corners = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2
+            shape.polygon(corners @ np.array([[c, s], [-s, c]]) + [x, y], colour)
+    shape.paint(image)
+    return image
+
+
+def _furniture(rng: np.random.Generator, image: np.ndarray, line: int, count: int) -> None:
+    height, width = image.shape[:2]
+    for _ in range(count):
+        base = line + rng.uniform(0.0, 0.35) * height
+        object_shape(rng, rng.uniform(-0.05, 1.05) * width, base, rng.uniform(0.12, 0.4) * height).paint(image)
 
 
 def object_shape(rng: np.random.Generator, x: float, base: float, size: float) -> Shape:
-    """A thing of height ``size`` that stands at (x, base): box, table, pole, ball, plant, sofa, bottle, dummy."""
+    """A thing of height ``size`` that stands at (x, base): box, table, pole, ball, plant, sofa, bottle, cartons."""
     shape, colour = Shape(), any_colour(rng)
+    top = base - size
     kind = int(rng.integers(8))
-    if kind == 0:  # box with a lighter top and a darker side
+    if kind == 0:  # box with a darker side and a lighter top
         w, d = rng.uniform(0.5, 1.4) * size, 0.18 * size
-        shape.box(x - w / 2, base - size, x + w / 2, base, colour)
-        shape.polygon(
-            [(x + w / 2, base - size), (x + w / 2 + d, base - size - d), (x + w / 2 + d, base - d), (x + w / 2, base)],
-            colour * 0.6,
-        )
-        shape.polygon(
-            [
-                (x - w / 2, base - size),
-                (x + w / 2, base - size),
-                (x + w / 2 + d, base - size - d),
-                (x - w / 2 + d, base - size - d),
-            ],
-            colour * 1.25,
-        )
+        left, right = x - w / 2, x + w / 2
+        shape.box(left, top, right, base, colour)
+        shape.polygon([(right, top), (right + d, top - d), (right + d, base - d), (right, base)], colour * 0.6)
+        shape.polygon([(left, top), (right, top), (right + d, top - d), (left + d, top - d)], colour * 1.25)
     elif kind == 1:  # table
         w = rng.uniform(1.2, 2.4) * size
         for leg in (-0.46, 0.42):
-            shape.box(x + leg * w, base - size, x + (leg + 0.05) * w, base, colour * 0.6)
-        shape.box(x - w / 2, base - size, x + w / 2, base - 0.86 * size, colour)
+            shape.box(x + leg * w, top, x + (leg + 0.05) * w, base, colour * 0.6)
+        shape.box(x - w / 2, top, x + w / 2, base - 0.86 * size, colour)
     elif kind == 2:  # pole with a sign
         w = 0.07 * size
         shape.box(x - w / 2, base - 1.6 * size, x + w / 2, base, np.full(3, 110.0))
@@ -259,33 +260,30 @@ def object_shape(rng: np.random.Generator, x: float, base: float, size: float) -
         shape.disc(x - 0.15 * size, base - 0.68 * size, 0.15 * size, 0.13 * size, colour * 1.4)
     elif kind == 4:  # plant in a pot
         green = hsv(rng.uniform(70, 140), 0.6, 0.45)
+        root, side = np.array([x, base - 0.3 * size]), np.array([0.07 * size, 0])
         for angle in rng.uniform(-1.2, 1.2, 11):
             tip = np.array([x + np.sin(angle) * 0.6 * size, base - 0.35 * size - np.cos(angle) * 0.65 * size])
-            side = np.array([0.07 * size, 0])
-            root = np.array([x, base - 0.3 * size])
             shape.polygon([root, (root + tip) / 2 + side, tip, (root + tip) / 2 - side], green * rng.uniform(0.7, 1.3))
-        w = 0.16 * size
-        shape.polygon(
-            [(x - w, base - 0.34 * size), (x + w, base - 0.34 * size), (x + 0.7 * w, base), (x - 0.7 * w, base)], colour
-        )
+        w, rim = 0.16 * size, base - 0.34 * size
+        shape.polygon([(x - w, rim), (x + w, rim), (x + 0.7 * w, base), (x - 0.7 * w, base)], colour)
     elif kind == 5:  # sofa
         w = 2.0 * size
-        shape.box(x - w / 2, base - size, x + w / 2, base - 0.1 * size, colour * 0.8)
+        shape.box(x - w / 2, top, x + w / 2, base - 0.1 * size, colour * 0.8)
         shape.box(x - 0.4 * w, base - 0.55 * size, x + 0.4 * w, base - 0.1 * size, colour * 1.1)
         for sign in (-1, 1):
             shape.box(x + sign * 0.44 * w - 0.07 * w, base - 0.7 * size, x + sign * 0.44 * w + 0.07 * w, base, colour)
     elif kind == 6:  # bottle
         w = 0.16 * size
         shape.box(x - w, base - 0.65 * size, x + w, base, colour)
-        shape.box(x - 0.4 * w, base - size, x + 0.4 * w, base - 0.6 * size, colour * 0.8)
+        shape.box(x - 0.4 * w, top, x + 0.4 * w, base - 0.6 * size, colour * 0.8)
         shape.box(x - w, base - 0.45 * size, x + w, base - 0.2 * size, np.clip(colour * 0.4 + 140, 0, 255))
-    else:  # stacked cartons, some of the colour of skin
-        tone, top = SKINS[rng.integers(len(SKINS))], base
-        while top > base - size:
+    else:  # stacked cartons of the colours of skin
+        tone, bottom = SKINS[rng.integers(len(SKINS))], base
+        while bottom > top:
             w, h = rng.uniform(0.25, 0.5) * size, rng.uniform(0.25, 0.45) * size
-            shape.box(x - w, top - h, x + w, top, tone * rng.uniform(0.75, 1.05))
-            shape.box(x - 0.12 * w, top - h, x + 0.12 * w, top, tone * 1.12)
-            top -= h
+            shape.box(x - w, bottom - h, x + w, bottom, tone * rng.uniform(0.75, 1.05))
+            shape.box(x - 0.12 * w, bottom - h, x + 0.12 * w, bottom, tone * 1.12)
+            bottom -= h
     return shape
 
 
@@ -295,7 +293,7 @@ def seat(rng: np.random.Generator, x: float, top: float, base: float, width: flo
     if rng.random() < 0.5:  # chair with a back
         for side in (-0.5, 0.38):
             shape.box(x + side * width, top, x + (side + 0.12) * width, base, colour * 0.6)
-        shape.box(x - 0.5 * width, top - 1.0 * width, x + 0.5 * width, top - 0.45 * width, colour * 0.8)
+        shape.box(x - 0.5 * width, top - width, x + 0.5 * width, top - 0.45 * width, colour * 0.8)
         for side in (-0.48, 0.38):
             shape.box(x + side * width, top - width, x + (side + 0.1) * width, top, colour * 0.7)
         shape.box(x - 0.55 * width, top, x + 0.55 * width, top + 0.16 * width, colour)
@@ -306,20 +304,12 @@ def seat(rng: np.random.Generator, x: float, top: float, base: float, width: flo
     return shape
 
 
-def tree(rng: np.random.Generator, x: float, base: float, size: float) -> Shape:
-    """A tree of height ``size`` that stands at (x, base)."""
+def _tree(rng: np.random.Generator, x: float, base: float, size: float) -> Shape:
     green = hsv(rng.uniform(60, 140), rng.uniform(0.35, 0.8), rng.uniform(0.2, 0.55))
     trunk = hsv(25, 0.5, rng.uniform(0.2, 0.45))
-    shape = Shape()
-    shape.polygon(
-        [
-            (x - 0.04 * size, base),
-            (x + 0.04 * size, base),
-            (x + 0.02 * size, base - 0.6 * size),
-            (x - 0.02 * size, base - 0.6 * size),
-        ],
-        trunk,
-    )
+    shape, fork = Shape(), base - 0.6 * size
+    shape.polygon([(x - 0.04 * size, base), (x + 0.04 * size, base), (x + 0.02 * size, fork), (x - 0.02 * size, fork)],
+                  trunk)
     for _ in range(int(rng.integers(8, 18))):
         dx, dy = rng.normal(0, 0.15, 2) * size
         r = rng.uniform(0.06, 0.16) * size
