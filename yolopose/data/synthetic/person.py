@@ -1,4 +1,4 @@
-"""One synthetic person in a picture: sampling, drawing with soft edges, and the visibility of the joints."""
+"""One person in a picture: what it does and where it looks, how it is drawn with soft edges, which keypoints show."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ CALM = Habits(
      "bend": 0.02, "jump": 0.015, "lie": 0.005},
     facing=0.66, away=0.2)
 # Least cosine towards the camera at which nose, eyes and ears are still seen: the nose and the ears stand out.
-_GRAZING = np.array([-0.35, 0.0, 0.0, -0.2, -0.2] + [-1.0] * 12)
+GRAZING = np.array([-0.35, 0.0, 0.0, -0.2, -0.2] + [-1.0] * 12)
 
 
 @dataclass
 class Person:
-    """A sampled person, not yet placed: skeleton and looks, and its extent per pixel of stature."""
+    """A sampled person, not yet placed."""
 
     skeleton: Skeleton
     looks: Looks
-    distance: float
+    distance: float  # of the camera, statures
     extent: np.ndarray  # (4,) left, top, right, bottom about the pelvis for a scale of one pixel per stature
 
 
@@ -50,21 +50,24 @@ class Drawn:
     """A person in the picture.
 
     Attributes:
-        points: (17, 2) joints in pixels; pixel (0, 0) covers 0..1, as boxes do.
-        shown: (17,) the person's own body does not hide the joint.
+        points: (17, 2) keypoints in pixels; pixel (0, 0) covers 0..1, as boxes do.
+        shown: (17,) the person's own body does not hide the keypoint.
         facing: (17,) cosine of face points towards the camera, 1 for the others.
         alone: pixels inside the picture that the person would show if nobody stood before it.
     """
 
-    camera: Camera
     points: np.ndarray
     shown: np.ndarray
     facing: np.ndarray
     alone: int
 
 
-def sample_person(rng: np.random.Generator, elevation: float, habits: Habits = LIVELY) -> Person:
-    """Draw pose, build, looks and heading; somewhat more than half of the people face the camera."""
+def sample_person(rng: np.random.Generator, elevation: float, habits: Habits) -> Person:
+    """Draw pose, build, looks and heading.
+
+    Args:
+        elevation: degrees by which the camera looks down.
+    """
     pose = sample_pose(rng, habits.poses)
     kind = rng.random()
     if kind < habits.facing:
@@ -78,25 +81,15 @@ def sample_person(rng: np.random.Generator, elevation: float, habits: Habits = L
         elevation += 15
     skeleton = solve(pose, sample_proportions(rng), yaw, elevation)
     distance = float(np.exp(rng.uniform(np.log(2.4), np.log(9))))
-    points, _, _ = keypoints(skeleton)
-
-    flat = Camera(1.0, (0.0, 0.0), distance).project(points)
-    low, high = flat.min(0), flat.max(0)
-    head = Camera(1.0, (0.0, 0.0), distance).project(skeleton.head)
-    low = np.minimum(low - 0.055, head - 0.095 * skeleton.size.head)
-    high = np.maximum(high + 0.065, head + 0.085 * skeleton.size.head)
+    camera = Camera(1.0, (0.0, 0.0), distance)
+    points, head = camera.project(keypoints(skeleton)[0]), camera.project(skeleton.head)
+    low = np.minimum(points.min(0) - 0.055, head - 0.095 * skeleton.size.head)
+    high = np.maximum(points.max(0) + 0.065, head + 0.085 * skeleton.size.head)
     return Person(skeleton, sample_looks(rng), distance, np.concatenate([low, high]))
 
 
-def draw_person(
-    person: Person,
-    scale: float,
-    origin: tuple[float, float],
-    light: Light,
-    image: np.ndarray,
-    owner: np.ndarray,
-    number: int,
-) -> Drawn:
+def draw_person(person: Person, scale: float, origin: tuple[float, float], light: Light, image: np.ndarray,
+                owner: np.ndarray, number: int) -> Drawn:
     """Draw a person over what is there.
 
     Args:
@@ -109,19 +102,16 @@ def draw_person(
     height, width = owner.shape
     camera = Camera(scale, origin, person.distance)
     points, margin, facing = keypoints(person.skeleton)
-    flat = camera.project(points)
-    shown = np.zeros(len(points), bool)
+    places = camera.project(points) + 0.5
     patches = person_patches(person.skeleton, person.looks, scale)
     x0, y0, x1, y1 = _window(patches, camera, height, width)
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     if right <= left or bottom <= top:
-        return Drawn(camera, flat + 0.5, shown, facing, 0)
+        return Drawn(places, np.zeros(len(points), bool), facing, 0)
+    # Drawn larger, the smaller the person, and averaged: this makes the edges soft.
     factor = 3.0 if scale < 45 else 2.0 if scale < 140 else 1.5 if scale < 220 else 1.25
-    inner = Camera(
-        scale * factor,
-        ((origin[0] - x0 + 0.5) * factor - 0.5, (origin[1] - y0 + 0.5) * factor - 0.5),
-        person.distance,
-    )
+    inner_origin = (origin[0] - x0 + 0.5) * factor - 0.5, (origin[1] - y0 + 0.5) * factor - 0.5
+    inner = Camera(scale * factor, inner_origin, person.distance)
     colour, depth = rasterise(patches, inner, light, int((y1 - y0) * factor), int((x1 - x0) * factor))
     # Empty pixels are black and transparent, so that averaging yields colour already multiplied by coverage.
     layer = cv2.resize(colour, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
@@ -132,26 +122,22 @@ def draw_person(
     target[...] = cv2.add(rest, layer[..., :3])
     solid = alpha >= 128
     owner[top:bottom, left:right][solid] = number
-    shown = _shown(inner.project(points), points[:, 2] - margin, depth) & (facing > _GRAZING)
-    return Drawn(camera, flat + 0.5, shown, facing, int(solid.sum()))
+    shown = _in_front(inner.project(points), points[:, 2] - margin, depth) & (facing > GRAZING)
+    return Drawn(places, shown, facing, int(solid.sum()))
 
 
 def _window(patches: list[Patch], camera: Camera, height: int, width: int) -> tuple[int, int, int, int]:
-    """Part of the picture that the patches may touch, a multiple of four wide and high."""
-    flat = np.concatenate([camera.project(p.points).reshape(-1, 2) for p in patches])
-    x0, y0 = np.maximum(np.floor(flat.min(0)).astype(int) - 2, -2)
-    x1, y1 = np.minimum(np.ceil(flat.max(0)).astype(int) + 3, [width + 2, height + 2])
-    return int(x0), int(y0), int(x0 + -(-(x1 - x0) // 4) * 4), int(y0 + -(-(y1 - y0) // 4) * 4)
+    """Part of the picture that the patches may touch, xyxy, a multiple of four wide and high."""
+    flat = np.concatenate([camera.project(patch.points).reshape(-1, 2) for patch in patches])
+    x0, y0 = (int(v) for v in np.maximum(np.floor(flat.min(0)) - 2, -2))
+    x1, y1 = (int(v) for v in np.minimum(np.ceil(flat.max(0)) + 3, [width + 2, height + 2]))
+    return x0, y0, x0 + -(-(x1 - x0) // 4) * 4, y0 + -(-(y1 - y0) // 4) * 4
 
 
-def _shown(places: np.ndarray, limit: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """True where the body's surface at a joint is no nearer to the camera than ``limit`` (the best of 3 x 3 pixels)."""
-    height, width = depth.shape
-    x, y = np.rint(places).astype(int).T
-    result = np.zeros(len(places), bool)
-    for dx in (-1, 0, 1):
-        for dy in (-1, 0, 1):
-            inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
-            z = depth[np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1)]
-            result |= inside & np.isfinite(z) & (z >= limit)
-    return result
+def _in_front(places: np.ndarray, limit: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """True where the body's surface at a keypoint is no nearer than ``limit`` (the farthest of 3 x 3 pixels)."""
+    surface = np.where(np.isfinite(depth), depth, -np.inf)  # where nothing was drawn, nothing shows
+    around = cv2.dilate(np.pad(surface, 2, constant_values=-np.inf), np.ones((3, 3), np.uint8))
+    x, y = np.rint(places).astype(int).T + 2
+    height, width = around.shape
+    return around[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] >= limit
