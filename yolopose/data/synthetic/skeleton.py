@@ -1,8 +1,8 @@
-"""Kinematic skeleton of a synthetic person: proportions, joint angles by pose family, forward kinematics.
+"""A person's pose: proportions, joint angles by pose family, and where that puts the joints (forward kinematics).
 
-Body frame, in units of the stature: x to the person's own left, y down, z backward (the person looks along -z). Angles
-are radians. After :func:`solve` all points are in the camera frame of a person whose pelvis is the origin: x to the
-right of the image, y down, z away from the camera. Index 0 of every pair is the left side, 1 the right side.
+Body frame, in units of the stature: x to the person's own left, y down, z backward (the person looks along -z). After
+:func:`solve` all points are in the camera frame of a person whose pelvis is the origin: x to the right of the image, y
+down, z away from the camera. Index 0 of every pair is the left side, 1 the right side. Angles are degrees.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Limits of the joint angles, degrees. Arm: flexion (forward), abduction (outward), rotation about the upper arm, elbow.
+# Limits of the joint angles. Arm: flexion (forward), abduction (outward), rotation about the upper arm, elbow.
 ARM_LIMITS = np.array([[-50, 178], [-12, 165], [-80, 80], [0, 150]], float)
 # Leg: hip flexion, hip abduction, rotation about the thigh, knee flexion, ankle (pointing the toes is positive).
 LEG_LIMITS = np.array([[-30, 128], [-15, 60], [-35, 45], [0, 150], [-30, 50]], float)
@@ -36,7 +36,7 @@ class Proportions:
 
 @dataclass
 class Pose:
-    """Joint angles in degrees, before the limits are applied."""
+    """Joint angles."""
 
     name: str = "stand"
     root: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pitch forward, roll to the person's left
@@ -48,11 +48,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Joints and segment frames; columns of a frame are the segment's left, down and backward axes."""
+    """Joints about the middle of the hips, and segment frames; columns of a frame are the segment's left, down and backward axes."""
 
     pose: str
     size: Proportions
-    pelvis: np.ndarray  # (3,) middle of the hips
     chest: np.ndarray  # (3,) middle of the shoulders
     head: np.ndarray  # (3,) centre of the skull
     pelvis_frame: np.ndarray  # (3, 3)
@@ -65,29 +64,19 @@ class Skeleton:
     foot_frames: np.ndarray  # (2, 3, 3)
 
 
-def rot(axis: int, degrees: float) -> np.ndarray:
-    """Rotation matrix about a coordinate axis, right-handed."""
-    a = np.deg2rad(degrees)
-    c, s = np.cos(a), np.sin(a)
-    if axis == 0:
-        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-    if axis == 1:
-        return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-
-
 def sample_proportions(rng: np.random.Generator) -> Proportions:
     """Adults of different build and, now and then, children (larger head, shorter limbs)."""
     child = rng.random() < 0.15
     limb = rng.normal(1.0, 0.035) * (0.9 if child else 1.0)
+    mean = Proportions()
     return Proportions(
-        thigh=0.245 * limb,
-        shank=0.235 * limb * rng.normal(1.0, 0.02),
-        spine=0.29 * rng.normal(1.0, 0.03),
-        upper_arm=0.165 * limb,
-        forearm=0.145 * limb,
-        shoulder=0.112 * rng.uniform(0.9, 1.08),
-        hip=0.062 * rng.uniform(0.95, 1.12),
+        thigh=mean.thigh * limb,
+        shank=mean.shank * limb * rng.normal(1.0, 0.02),
+        spine=mean.spine * rng.normal(1.0, 0.03),
+        upper_arm=mean.upper_arm * limb,
+        forearm=mean.forearm * limb,
+        shoulder=mean.shoulder * rng.uniform(0.9, 1.08),
+        hip=mean.hip * rng.uniform(0.95, 1.12),
         head=rng.uniform(1.18, 1.35) if child else rng.uniform(0.98, 1.12),
         girth=float(np.clip(rng.normal(1.13, 0.11), 0.92, 1.45)),
     )
@@ -95,14 +84,13 @@ def sample_proportions(rng: np.random.Generator) -> Proportions:
 
 def sample_pose(rng: np.random.Generator, weights: dict[str, float]) -> Pose:
     """Draw a pose family by weight, its angles, noise on every joint, and mirror it half of the time."""
-    names = list(weights)
-    p = np.array([weights[n] for n in names], float)
-    name = names[int(rng.choice(len(names), p=p / p.sum()))]
+    p = np.array(list(weights.values()), float)
+    name = str(rng.choice(list(weights), p=p / p.sum()))
     pose = Pose(name)
     pose.head = rng.normal(0, [22, 9, 6])
     pose.spine = rng.normal([2, 0, 0], [3, 3, 5])
     pose.arms = np.stack([_relaxed_arm(rng), _relaxed_arm(rng)])
-    pose.legs = np.array([[0, 5, 6, 4, 0], [0, 5, 6, 4, 0]], float) + rng.normal(0, [3, 2.5, 6, 3, 4], (2, 5))
+    pose.legs = np.array([0, 5, 6, 4, 0]) + rng.normal(0, [3, 2.5, 6, 3, 4], (2, 5))
     FAMILIES[name](rng, pose)
     if rng.random() < 0.35 and name in ("stand", "walk", "sit"):
         pose.arms[rng.integers(2)] = _gesture(rng)
@@ -238,18 +226,8 @@ def _lie(rng: np.random.Generator, pose: Pose) -> None:
     pose.arms[:, 3] = rng.uniform(10, 110, 2)
 
 
-FAMILIES = {
-    "stand": _stand,
-    "walk": _walk,
-    "run": _run,
-    "sit": _sit,
-    "crouch": _crouch,
-    "arms_raised": _arms_raised,
-    "reach": _reach,
-    "bend": _bend,
-    "jump": _jump,
-    "lie": _lie,
-}
+FAMILIES = {family.__name__.lstrip("_"): family
+            for family in (_stand, _walk, _run, _sit, _crouch, _arms_raised, _reach, _bend, _jump, _lie)}
 
 
 def solve(pose: Pose, size: Proportions, yaw: float, elevation: float) -> Skeleton:
@@ -259,33 +237,49 @@ def solve(pose: Pose, size: Proportions, yaw: float, elevation: float) -> Skelet
         yaw: degrees; 0 faces the camera, 90 faces the left of the image, 180 is turned away.
         elevation: degrees; positive when the camera looks down on the person.
     """
-    root = rot(0, elevation) @ rot(1, yaw) @ rot(2, pose.root[1]) @ rot(0, pose.root[0])
-    chest_frame = root @ rot(1, pose.spine[2]) @ rot(2, pose.spine[1]) @ rot(0, pose.spine[0])
-    head_frame = chest_frame @ rot(1, pose.head[0]) @ rot(0, pose.head[1]) @ rot(2, pose.head[2])
-    pelvis = np.zeros(3)
+    root = _rotation(0, elevation) @ _rotation(1, yaw) @ _rotation(2, pose.root[1]) @ _rotation(0, pose.root[0])
+    lean, lateral, twist = pose.spine
+    chest_frame = root @ _rotation(1, twist) @ _rotation(2, lateral) @ _rotation(0, lean)
+    turn, nod, tilt = pose.head
+    head_frame = chest_frame @ _rotation(1, turn) @ _rotation(0, nod) @ _rotation(2, tilt)
     up_low, up_high = -root[:, 1], -chest_frame[:, 1]
-    chest = pelvis + size.spine * (0.4 * up_low + 0.6 * up_high)
+    chest = size.spine * (0.4 * up_low + 0.6 * up_high)
     head = chest + size.neck * (0.7 * up_high - 0.3 * head_frame[:, 1]) + 0.072 * size.head * -head_frame[:, 1]
     arms, legs = np.zeros((2, 3, 3)), np.zeros((2, 3, 3))
     arm_hinges, leg_hinges, feet = np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3, 3))
     for side, sign in enumerate((1.0, -1.0)):
-        flex, abduct, turn, elbow = pose.arms[side]
+        *swing, elbow = pose.arms[side]
         # A raised arm lifts its shoulder joint a little (shoulder blade), as it does in people.
-        lift = 0.02 * max(0.0, max(flex, abduct) - 60) / 100
-        upper = chest_frame @ rot(0, -flex) @ rot(2, -sign * abduct) @ rot(1, sign * turn)
-        lower = upper @ rot(0, -elbow)
-        arms[side, 0] = chest + chest_frame @ [sign * size.shoulder, 0.012 - lift, 0]
-        arms[side, 1] = arms[side, 0] + size.upper_arm * upper[:, 1]
-        arms[side, 2] = arms[side, 1] + size.forearm * lower[:, 1]
-        arm_hinges[side] = upper[:, 0]
-        flex, abduct, turn, knee, ankle = pose.legs[side]
-        thigh = root @ rot(0, -flex) @ rot(2, -sign * abduct) @ rot(1, -sign * turn)
-        shank = thigh @ rot(0, knee)
-        legs[side, 0] = pelvis + root @ [sign * size.hip, 0.0, 0]
-        legs[side, 1] = legs[side, 0] + size.thigh * thigh[:, 1]
-        legs[side, 2] = legs[side, 1] + size.shank * shank[:, 1]
-        leg_hinges[side] = thigh[:, 0]
-        feet[side] = shank @ rot(0, ankle)
-    return Skeleton(
-        pose.name, size, pelvis, chest, head, root, chest_frame, head_frame, arms, arm_hinges, legs, leg_hinges, feet
-    )
+        lift = 0.02 * max(0.0, max(swing[:2]) - 60) / 100
+        upper = _swung(chest_frame, *swing, sign, 1)
+        shoulder = chest + chest_frame @ [sign * size.shoulder, 0.012 - lift, 0]
+        arms[side] = _chain(shoulder, upper, upper @ _rotation(0, -elbow), size.upper_arm, size.forearm)
+        *swing, knee, ankle = pose.legs[side]
+        thigh = _swung(root, *swing, sign, -1)
+        shank = thigh @ _rotation(0, knee)
+        legs[side] = _chain(root @ [sign * size.hip, 0.0, 0], thigh, shank, size.thigh, size.shank)
+        arm_hinges[side], leg_hinges[side] = upper[:, 0], thigh[:, 0]
+        feet[side] = shank @ _rotation(0, ankle)
+    return Skeleton(pose.name, size, chest, head, root, chest_frame, head_frame, arms, arm_hinges, legs, leg_hinges, feet)
+
+
+def _rotation(axis: int, degrees: float) -> np.ndarray:
+    """Rotation matrix about a coordinate axis, right-handed."""
+    a = np.deg2rad(degrees)
+    c, s = np.cos(a), np.sin(a)
+    if axis == 0:
+        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    if axis == 1:
+        return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
+def _swung(frame: np.ndarray, flexion: float, abduction: float, turn: float, sign: float, inward: int) -> np.ndarray:
+    """Frame of an upper arm or a thigh; ``inward`` is the sense in which a positive ``turn`` rotates it."""
+    return frame @ _rotation(0, -flexion) @ _rotation(2, -sign * abduction) @ _rotation(1, inward * sign * turn)
+
+
+def _chain(start: np.ndarray, upper: np.ndarray, lower: np.ndarray, length: float, lower_length: float) -> np.ndarray:
+    """The three joints of a limb, (3, 3)."""
+    middle = start + length * upper[:, 1]
+    return np.stack([start, middle, middle + lower_length * lower[:, 1]])
