@@ -1,4 +1,4 @@
-"""Looks of a synthetic person: skin, hair, clothes, and the textures that the body surfaces wear.
+"""What a person looks like: skin, hair, clothes and face, as textures that the surfaces of the body wear.
 
 Every texture of a tube runs from its beginning to its end along the rows and around it along the columns: the
 person's left at column 0, front at a quarter, right at a half, back at three quarters of the width.
@@ -6,10 +6,6 @@ person's left at column 0, front at a quarter, right at a half, back at three qu
 **Left and right are told apart by what is seen.** The clothes of the anatomically left arm and leg come from cool,
 dark colours, those of the right ones from warm, light colours (sleeves, bands, trouser legs, stockings, shoes); the
 front is known by face, neckline and a lighter front, the back by hair all over the head and a darker plain back.
-
-Faces of the synthetic people: what makes nose, eyes and ears visible, and where they are.
-
-Colours of the synthetic people and their surroundings, BGR in 0..255.
 """
 
 from __future__ import annotations
@@ -20,19 +16,18 @@ import cv2
 import numpy as np
 
 HAIR_STYLES = ("bald", "short", "short", "side", "bob", "long", "long", "ponytail", "bun", "afro", "cap", "beanie")
-_WRINKLES = cv2.GaussianBlur(np.random.default_rng(7).normal(0, 1, (128, 128)).astype(np.float32), (0, 0), 2.2)
-_WRINKLES = 1 + 0.075 * _WRINKLES / _WRINKLES.std()
-# Places on the head as (column, row) shares of its texture; `synthetic_head.head_point` puts them into space.
+SKINS = np.array([  # BGR in 0..255, as all colours here; light to dark
+    [189, 212, 247], [165, 196, 238], [140, 178, 226], [112, 152, 205], [84, 122, 176], [62, 93, 143], [44, 66, 106],
+], float)  # fmt: skip
+HAIRS = np.array([
+    [24, 22, 26], [30, 42, 62], [38, 60, 96], [60, 100, 150], [100, 165, 215], [45, 70, 160], [150, 150, 155],
+], float)  # fmt: skip
+# Places on the head as (column, row) shares of its texture; `body.head_point` puts them into space.
 NOSE = (0.25, 0.585)
 EYES = ((0.182, 0.47), (0.318, 0.47))  # left, right
 EARS = ((0.985, 0.53), (0.515, 0.53))
-SKINS = np.array(  # BGR, light to dark
-    [[189, 212, 247], [165, 196, 238], [140, 178, 226], [112, 152, 205], [84, 122, 176], [62, 93, 143], [44, 66, 106]],
-    float,
-)
-HAIRS = np.array(
-    [[24, 22, 26], [30, 42, 62], [38, 60, 96], [60, 100, 150], [100, 165, 215], [45, 70, 160], [150, 150, 155]], float
-)
+WRINKLES = cv2.GaussianBlur(np.random.default_rng(7).normal(0, 1, (128, 128)).astype(np.float32), (0, 0), 2.2)
+WRINKLES = 1 + 0.075 * WRINKLES / WRINKLES.std()
 
 
 @dataclass(frozen=True)
@@ -48,12 +43,12 @@ class Looks:
     legs: tuple[np.ndarray, np.ndarray]
     hands: tuple[np.ndarray, np.ndarray]
     shoes: tuple[np.ndarray, np.ndarray]
-    head: np.ndarray
-    hat: np.ndarray  # (3,) BGR
     skirt: np.ndarray | None
     skirt_end: float  # length along the leg, 1 = knee
     sleeve: float  # covered share of the arm, 0..1
     trouser: float  # covered share of the leg, 0..1
+    head: np.ndarray
+    hat: np.ndarray  # (3,) BGR
     loose: float  # how far cloth stands off the body, statures
     backpack: np.ndarray | None  # (3,) BGR
 
@@ -64,7 +59,7 @@ def sample_looks(rng: np.random.Generator) -> Looks:
     hair = HAIRS[rng.integers(len(HAIRS))] * rng.uniform(0.8, 1.15)
     style = HAIR_STYLES[rng.integers(len(HAIR_STYLES))]
     female = bool(rng.random() < (0.85 if style in ("bob", "long", "ponytail", "bun") else 0.2))
-    left, right = side_colours(rng)
+    sides = side_colours(rng)  # left, right
     top = any_colour(rng)
     sleeve = float(rng.choice([0.0, 0.24, 0.42, 1.0], p=[0.1, 0.2, 0.3, 0.4])) * rng.uniform(0.9, 1.0)
     trouser = float(rng.choice([0.3, 0.5, 1.0], p=[0.15, 0.2, 0.65])) * rng.uniform(0.92, 1.0)
@@ -75,43 +70,56 @@ def sample_looks(rng: np.random.Generator) -> Looks:
         skirt_end = rng.uniform(0.35, 0.9)
     if skirt_end:
         trouser = 1.0 if rng.random() < 0.5 else 0.3
-    leg_left, leg_right = (left, right) if rng.random() < 0.4 else side_colours(rng)
+    lower_sides = sides if rng.random() < 0.4 else side_colours(rng)
     bottom = any_colour(rng)
-    torso = _torso(rng, top, (left, right), (leg_left, leg_right), skin, sleeve)
-    arms = tuple(_arm(rng, skin, c, sleeve) for c in (left, right))
-    legs = tuple(_leg(rng, skin, c, trouser) for c in (leg_left, leg_right))
-    glove = rng.random() < 0.15
-    hands = tuple(plain(c if glove else skin * 0.97) for c in (left, right))
-    shoes = tuple(_shoe(rng, c) for c in (leg_left, leg_right))
-    skirt = _skirt(rng, bottom if rng.random() < 0.6 else top, leg_left, leg_right) if skirt_end else None
-    return Looks(
-        skin=skin,
-        hair=hair,
-        hair_style=style,
-        female=female,
-        torso=torso,
-        arms=arms,
-        legs=legs,
-        hands=hands,
-        shoes=shoes,
-        head=face_texture(rng, skin, hair, style, female),
-        hat=any_colour(rng),
-        skirt=skirt,
-        skirt_end=skirt_end,
-        sleeve=sleeve,
-        trouser=trouser,
-        loose=rng.uniform(0.002, 0.011),
-        backpack=any_colour(rng) * 0.8 if rng.random() < 0.12 else None,
-    )
+    torso = _torso(rng, top, sides, lower_sides, skin, sleeve)
+    arms = tuple(_arm(rng, skin, colour, sleeve) for colour in sides)
+    legs = tuple(_leg(rng, skin, colour, trouser) for colour in lower_sides)
+    gloves = rng.random() < 0.15
+    hands = tuple(plain(colour if gloves else skin * 0.97) for colour in sides)
+    shoes = tuple(_shoe(rng, colour) for colour in lower_sides)
+    skirt = _skirt(rng, bottom if rng.random() < 0.6 else top, *lower_sides) if skirt_end else None
+    return Looks(skin, hair, style, female, torso, arms, legs, hands, shoes, skirt, skirt_end, sleeve, trouser,
+                 head=_face(rng, skin, hair, style, female), hat=any_colour(rng), loose=rng.uniform(0.002, 0.011),
+                 backpack=any_colour(rng) * 0.8 if rng.random() < 0.12 else None)
+
+
+def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
+    """BGR 0..255 of a hue in degrees, saturation and value in 0..1."""
+    k = (np.array([1.0, 3.0, 5.0]) + hue / 60.0) % 6.0  # blue, green, red
+    return 255 * value * (1 - saturation * np.clip(np.minimum(k, 4 - k), 0, 1))
+
+
+def any_colour(rng: np.random.Generator) -> np.ndarray:
+    """A colour of cloth without meaning: half of them muted."""
+    saturation = rng.uniform(0.0, 0.3) if rng.random() < 0.5 else rng.uniform(0.3, 0.9)
+    return hsv(rng.uniform(0, 360), saturation, rng.uniform(0.2, 0.95))
+
+
+def side_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Colours of the left (cool, dark) and of the right side (warm, light)."""
+    left = hsv(rng.uniform(170, 275), rng.uniform(0.35, 0.95), rng.uniform(0.2, 0.52))
+    kind = rng.random()
+    if kind < 0.3:  # white, cream, light grey
+        right = hsv(rng.uniform(30, 60), rng.uniform(0.0, 0.18), rng.uniform(0.88, 1.0))
+    elif kind < 0.65:  # yellow; the oranges between it and red would look like skin
+        right = hsv(rng.uniform(42, 58), rng.uniform(0.45, 0.9), rng.uniform(0.85, 1.0))
+    else:
+        right = hsv(rng.uniform(-14, 9) % 360, rng.uniform(0.65, 0.92), rng.uniform(0.75, 0.95))
+    return left, right
+
+
+def plain(colour: np.ndarray, height: int = 4, width: int = 4) -> np.ndarray:
+    """Texture (height, width, 3) uint8 of one colour."""
+    return np.broadcast_to(np.clip(colour, 0, 255).astype(np.uint8), (height, width, 3)).copy()
 
 
 def _cloth(rng: np.random.Generator, colour: np.ndarray, height: int, width: int, bare: float = 0.5) -> np.ndarray:
-    """A piece of cloth with stripes, checks, dots or nothing on it."""
+    """A piece of cloth with stripes, checks, dots or, with chance ``bare``, nothing on it."""
     cloth = plain(colour, height, width)
     if rng.random() < bare:
         return cloth
-    second = np.clip(colour * rng.uniform(0.45, 0.75) if colour.mean() > 110 else colour + 75, 0, 255)
-    second = tuple(float(v) for v in second)
+    second = np.clip(colour * rng.uniform(0.45, 0.75) if colour.mean() > 110 else colour + 75, 0, 255).tolist()
     kind = int(rng.integers(4))
     step = int(rng.integers(6, 12))
     if kind in (0, 2):
@@ -130,23 +138,21 @@ def _cloth(rng: np.random.Generator, colour: np.ndarray, height: int, width: int
 def _wrinkle(rng: np.random.Generator, texture: np.ndarray) -> np.ndarray:
     h, w = texture.shape[:2]
     y, x = rng.integers(0, 128 - h + 1), rng.integers(0, 128 - w + 1)
-    tile = _WRINKLES[y : y + h, x : x + w, None]
-    return np.clip(texture * tile, 0, 255).astype(np.uint8)
+    return np.clip(texture * WRINKLES[y : y + h, x : x + w, None], 0, 255).astype(np.uint8)
 
 
 def _scale(region: np.ndarray, factor: float) -> None:
     region[...] = np.minimum(region * factor, 255).astype(np.uint8)
 
 
-def _torso(rng, top, sides, legs, skin, sleeve) -> np.ndarray:
+def _torso(rng, top, sides, lower_sides, skin, sleeve) -> np.ndarray:
     """Rows from the neck (0) over the shoulders, chest and waist (58 %) to the crotch."""
     h, w = 64, 100
     left, right = sides
-    bottom = np.minimum(*legs)
     texture = _cloth(rng, top, h, w)
-    front, middle = slice(0, w // 2), w // 4
+    middle = w // 4  # of the front
     _scale(texture[:, w // 2 :], 0.62)  # the back is darker and plain enough to be known as one
-    _scale(texture[:, front], 1.12)
+    _scale(texture[:, : w // 2], 1.12)
     if rng.random() < 0.6:  # panels along the flanks, front and back
         wide = int(rng.integers(5, 17))
         texture[:, :wide] = texture[:, w - wide :] = left
@@ -155,14 +161,13 @@ def _torso(rng, top, sides, legs, skin, sleeve) -> np.ndarray:
         texture[6:18, : w // 4 - 6] = texture[6:18, 3 * w // 4 + 6 :] = left
         texture[6:18, w // 4 + 6 : 3 * w // 4 - 6] = right
     collar = rng.integers(4)
-    light = tuple(float(v) for v in np.clip(top * 0.5 + 125, 0, 255))
-    tone = tuple(float(v) for v in skin)
+    light, tone = np.clip(top * 0.5 + 125, 0, 255).tolist(), skin.tolist()
     if collar == 0:  # V-neck
         cv2.fillConvexPoly(texture, np.array([[middle - 11, 0], [middle + 11, 0], [middle, 22]]), tone)
     elif collar == 1:  # open shirt with lapels
         cv2.fillConvexPoly(texture, np.array([[middle - 12, 0], [middle + 12, 0], [middle, 34]]), light)
         cv2.fillConvexPoly(texture, np.array([[middle - 6, 0], [middle + 6, 0], [middle, 14]]), tone)
-        cv2.line(texture, (middle, 30), (middle, 44), tuple(float(v) for v in top * 0.4), 1)
+        cv2.line(texture, (middle, 30), (middle, 44), (top * 0.4).tolist(), 1)
     elif collar == 2:  # round neck, a print on the chest
         cv2.ellipse(texture, (middle, 6), (12, 9), 0, 0, 360, tone, -1)
         size = (int(rng.integers(5, 11)), int(rng.integers(4, 9)))
@@ -175,13 +180,13 @@ def _torso(rng, top, sides, legs, skin, sleeve) -> np.ndarray:
         for x in (0, w // 2, w):
             cv2.ellipse(texture, (x, 10), (11, 9), 0, 0, 360, tone, -1)
     hem = int(rng.integers(43, 52))
-    texture[hem:] = legs[0]
-    texture[hem:, w // 4 : 3 * w // 4] = legs[1]
-    if rng.random() < 0.5:
-        cv2.rectangle(texture, (0, hem), (w, hem + 2), tuple(float(v) for v in bottom * 0.4), -1)
+    texture[hem:] = lower_sides[0]
+    texture[hem:, w // 4 : 3 * w // 4] = lower_sides[1]
+    dark = np.minimum(*lower_sides)
+    if rng.random() < 0.5:  # belt
+        cv2.rectangle(texture, (0, hem), (w, hem + 2), (dark * 0.4).tolist(), -1)
     if rng.random() < 0.12:  # strap of a bag from the right shoulder to the left hip
-        points = np.array([[w * 0.42, 8], [w * 0.06, 46]]).astype(int)
-        cv2.line(texture, points[0], points[1], tuple(float(v) for v in bottom * 0.35), 3)
+        cv2.line(texture, (int(w * 0.42), 8), (int(w * 0.06), 46), (dark * 0.35).tolist(), 3)
     return _wrinkle(rng, texture)
 
 
@@ -218,21 +223,21 @@ def _shoe(rng, colour) -> np.ndarray:
 
 def _skirt(rng, colour, left, right) -> np.ndarray:
     h, w = 48, 96
-    texture = _cloth(rng, colour, h, w, bare=0.5)
+    texture = _cloth(rng, colour, h, w)
     _scale(texture[:, w // 2 :], 0.75)
     if rng.random() < 0.6:
         texture[:, : w // 10] = texture[:, w - w // 10 :] = left
         texture[:, w // 2 - w // 10 : w // 2 + w // 10] = right
     _scale(texture[-4:], 0.65)
     folds = 1 + 0.12 * np.sin(np.arange(w) / w * 2 * np.pi * rng.integers(7, 14))
-    return _wrinkle(rng, np.clip(texture * folds[None, :, None], 0, 255).astype(np.uint8))
+    return _wrinkle(rng, np.clip(texture * folds[:, None], 0, 255).astype(np.uint8))
 
 
-def face_texture(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, style: str, female: bool) -> np.ndarray:
-    """Texture (96, 192, 3) uint8 of face and scalp; rows from the crown to the chin, the face at a quarter."""
+def _face(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, style: str, female: bool) -> np.ndarray:
+    """Face and scalp (96, 192, 3) uint8; rows from the crown to the chin, the middle of the face at a quarter."""
     h, w = 96, 192
     texture = plain(skin, h, w).astype(np.float32)
-    # warmer cheeks, darker under the brow and the chin
+    # Warmer cheeks, darker under the chin.
     columns = np.abs(np.arange(w) / w - 0.25)
     rows = np.arange(h) / h
     cheeks = np.exp(-(((columns - 0.09) / 0.04) ** 2))[None] * np.exp(-(((rows - 0.64) / 0.07) ** 2))[:, None]
@@ -240,72 +245,46 @@ def face_texture(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, s
     texture *= (1 - 0.25 * np.clip((rows - 0.82) / 0.18, 0, 1))[:, None, None]
     texture = np.clip(texture, 0, 255).astype(np.uint8)
 
-    def at(place: tuple[float, float], dx: float = 0.0, dy: float = 0.0) -> tuple[int, int]:
-        return int(round((place[0] + dx) * w)), int(round((place[1] + dy) * h))
+    def at(column: float, row: float) -> tuple[int, int]:
+        return int(round(column * w)), int(round(row * h))
 
-    def tone(factor) -> tuple[float, ...]:
-        return tuple(float(v) for v in np.clip(skin * factor, 0, 255))
+    def tone(factor: float) -> list[float]:
+        return np.clip(skin * factor, 0, 255).tolist()
 
-    brow = tuple(float(v) for v in np.minimum(hair, skin) * 0.7)
-    iris = tuple(float(v) for v in (hsv(rng.uniform(0, 240), 0.6, 0.25)))
-    for place in EYES:
-        cv2.ellipse(texture, at(place), (9, 6), 0, 0, 360, tone(0.66), -1)  # socket
-        cv2.ellipse(texture, at(place), (7, 4), 0, 0, 360, (235.0, 238.0, 240.0), -1)
-        cv2.circle(texture, at(place), 4, iris, -1)
-        cv2.circle(texture, at(place), 2, (10.0, 10.0, 10.0), -1)
-        cv2.ellipse(texture, at(place, dy=-0.015), (8, 4), 0, 200, 340, (20.0, 20.0, 25.0), 2 if female else 1)
-        cv2.ellipse(texture, at(place, dy=-0.055), (10, 4), 0, 195, 345, brow, 2 if female else 3)
+    def ellipse(centre, axes, colour, start=0, end=360, thickness=-1) -> None:
+        cv2.ellipse(texture, centre, axes, 0, start, end, colour, thickness)
+
+    brow = (np.minimum(hair, skin) * 0.7).tolist()
+    iris = hsv(rng.uniform(0, 240), 0.6, 0.25).tolist()
+    for column, row in EYES:
+        centre = at(column, row)
+        ellipse(centre, (9, 6), tone(0.66))  # socket
+        ellipse(centre, (7, 4), (235.0, 238.0, 240.0))
+        cv2.circle(texture, centre, 4, iris, -1)
+        cv2.circle(texture, centre, 2, (10.0, 10.0, 10.0), -1)
+        ellipse(at(column, row - 0.015), (8, 4), (20.0, 20.0, 25.0), 200, 340, 2 if female else 1)  # lashes
+        ellipse(at(column, row - 0.055), (10, 4), brow, 195, 345, 2 if female else 3)
     for side in (-1, 1):  # nose: shaded flanks and nostrils, light ridge
-        cv2.line(texture, at((0.25 + side * 0.017, 0.48)), at((0.25 + side * 0.026, 0.60)), tone(0.78), 2)
-        cv2.ellipse(texture, at((0.25 + side * 0.017, 0.615)), (3, 2), 0, 0, 360, tone(0.42), -1)
-    cv2.line(texture, at((0.25, 0.47)), at((0.25, 0.58)), tone(1.1), 3)
+        cv2.line(texture, at(0.25 + side * 0.017, 0.48), at(0.25 + side * 0.026, 0.60), tone(0.78), 2)
+        ellipse(at(0.25 + side * 0.017, 0.615), (3, 2), tone(0.42))
+    cv2.line(texture, at(0.25, 0.47), at(0.25, 0.58), tone(1.1), 3)
+    mouth = at(0.25, 0.735)
     lips = np.clip(skin * [0.55, 0.5, 0.92], 0, 255) if female else skin * [0.6, 0.6, 0.8]
-    open_mouth = rng.random() < 0.3
-    cv2.ellipse(texture, at((0.25, 0.735)), (11, 5 if open_mouth else 3), 0, 0, 360, tuple(map(float, lips)), -1)
-    inner = (235.0, 235.0, 240.0) if open_mouth and rng.random() < 0.6 else tone(0.3)
-    cv2.ellipse(texture, at((0.25, 0.735)), (8, 2 if open_mouth else 1), 0, 0, 360, inner, -1)
+    opened = rng.random() < 0.3
+    ellipse(mouth, (11, 5 if opened else 3), lips.tolist())
+    ellipse(mouth, (8, 2 if opened else 1), (235.0, 235.0, 240.0) if opened and rng.random() < 0.6 else tone(0.3))
     if not female and rng.random() < 0.35:  # beard
         mask = np.zeros((h, w), np.uint8)
-        cv2.rectangle(mask, at((0.10, 0.66)), at((0.40, 1.0)), 255, -1)
-        cv2.ellipse(mask, at((0.25, 0.735)), (12, 5), 0, 0, 360, 0, -1)
+        cv2.rectangle(mask, at(0.10, 0.66), at(0.40, 1.0), 255, -1)
+        cv2.ellipse(mask, mouth, (12, 5), 0, 0, 360, 0, -1)
         texture[mask > 0] = hair * 0.9
     if style != "bald":
         texture[: int(0.2 * h)] = hair
         back = np.abs((np.arange(w) / w + 0.25) % 1 - 0.5) > 0.3
         texture[: int(0.85 * h), back] = hair
     if rng.random() < 0.15:  # glasses
-        frame = (25.0, 25.0, 30.0)
-        for place in EYES:
-            cv2.ellipse(texture, at(place, dy=0.01), (12, 9), 0, 0, 360, frame, 2)
-        cv2.line(texture, at((0.225, 0.47)), at((0.275, 0.47)), frame, 2)
+        rim = (25.0, 25.0, 30.0)
+        for column, row in EYES:
+            ellipse(at(column, row + 0.01), (12, 9), rim, thickness=2)
+        cv2.line(texture, at(0.225, 0.47), at(0.275, 0.47), rim, 2)
     return texture
-
-
-def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    """BGR 0..255 of a hue in degrees, saturation and value in 0..1."""
-    k = (np.array([1.0, 3.0, 5.0]) + hue / 60.0) % 6.0  # blue, green, red
-    return 255 * value * (1 - saturation * np.clip(np.minimum(k, 4 - k), 0, 1))
-
-
-def side_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Colours of the left (cool, dark) and of the right side (warm, light)."""
-    left = hsv(rng.uniform(170, 275), rng.uniform(0.35, 0.95), rng.uniform(0.2, 0.52))
-    kind = rng.random()
-    if kind < 0.3:  # white, cream, light grey
-        right = hsv(rng.uniform(30, 60), rng.uniform(0.0, 0.18), rng.uniform(0.88, 1.0))
-    elif kind < 0.65:  # yellow; the oranges between it and red would look like skin
-        right = hsv(rng.uniform(42, 58), rng.uniform(0.45, 0.9), rng.uniform(0.85, 1.0))
-    else:
-        right = hsv(rng.uniform(-14, 9) % 360, rng.uniform(0.65, 0.92), rng.uniform(0.75, 0.95))
-    return left, right
-
-
-def any_colour(rng: np.random.Generator) -> np.ndarray:
-    """A colour of cloth without meaning: half of them muted."""
-    saturation = rng.uniform(0.0, 0.3) if rng.random() < 0.5 else rng.uniform(0.3, 0.9)
-    return hsv(rng.uniform(0, 360), saturation, rng.uniform(0.2, 0.95))
-
-
-def plain(colour: np.ndarray, height: int = 4, width: int = 4) -> np.ndarray:
-    """Texture (height, width, 3) uint8 of one colour."""
-    return np.broadcast_to(np.clip(colour, 0, 255).astype(np.uint8), (height, width, 3)).copy()
