@@ -18,13 +18,12 @@ from yolopose.evaluation.evaluate import evaluate_study, predict_split
 from yolopose.models.checkpoints import load_weights
 from yolopose.released import catalogue, runs
 from yolopose.released.catalogue import BASE, GROUPS, Released, chosen, get_checkpoint, get_checkpoints, load_released
-from yolopose.report import compare
-from yolopose.report.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
-from yolopose.report.measured import PAPER_DIR
+from yolopose.report.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, released_rows
 from yolopose.study.config import load_experiments, load_study, load_variants
+from yolopose.study.paper import PAPER_DIR
 from yolopose.training.launch import train_study
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import file_sha256, read_csv, read_json, write_json
+from yolopose.utils.files import file_sha256, read_csv, read_json, write_csv, write_json
 
 NAMES = ("s6_960", "s6_960_retrained", "s6_640_ti_lite")
 
@@ -277,13 +276,15 @@ def test_offline_a_study_makes_do_with_what_is_there_but_not_with_nothing(offici
 def test_the_others_are_reported_apart(server, dataset, tmp_path, monkeypatch, capsys):
     study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address + "/"
     rows = {row["name"]: row for row in runs.evaluate_apart(study, dataset, cache, base=base, progress=False)}
+    written = {row["name"]: row for row in released_rows(study.results_dir)}
+    assert set(rows) == set(written)
     assert set(rows) == {row.name for row in load_released().values() if row.group in ("paper", "retrained", "ti_lite")}
     for name in ("s6_960_retrained", "s6_640_ti_lite"):
-        assert rows[name]["verdict"] == NOT_COMPARABLE and "not COCO" in rows[name]["note"]
+        assert written[name]["verdict"] == NOT_COMPARABLE
+        assert rows[name]["note"] == f"not COCO val2017: {rows[name]['images']} images of {dataset.name}"
         assert rows[name]["AP"] >= 0 and (study.results_dir / "released" / name / "metrics.json").is_file()
-    assert rows["s6_960"]["verdict"] == NOT_RUN and "experiment s6 was not run" in rows["s6_960"]["note"]
+    assert written["s6_960"]["verdict"] == NOT_RUN and "experiment s6 was not run" in rows["s6_960"]["note"]
     assert "404" in rows["m6_960_retrained"]["note"] and rows["m6_960_retrained"]["AP_path"] == 67.8
-    written = {row["name"]: row for row in read_csv(study.results_dir / "released.csv")}
     assert (written["s6_960_retrained"]["AP_path"], written["s6_960_retrained"]["AP_readme"]) == ("64.8", "63.7")
     assert "s6_960_retrained: 8 images at 64 px take about" in capsys.readouterr().out
     # kept while weights, data and settings are the same
@@ -301,7 +302,9 @@ def test_verdicts_need_coco_and_a_tenth_of_a_point(dataset, tmp_path, monkeypatc
 
     def line(ap: float, images: int = 2346, data=coco) -> dict:
         scores = {"AP": ap / 100, "AP50": 0.8, "images": images}
-        return compare._line(study, data, row, {"val": scores, "val_all": scores, "val_box": scores}, "")
+        found = runs._line(study, data, row, {"val": scores, "val_all": scores, "val_box": scores}, "")
+        write_csv(tmp_path / "released.csv", [found], runs.COLUMNS)
+        return released_rows(tmp_path)[0]
 
     assert line(64.71)["verdict"] == line(64.89)["verdict"] == line(64.9)["verdict"] == REPRODUCED
     assert line(64.69)["verdict"] == line(64.95)["verdict"] == NOT_REPRODUCED

@@ -10,19 +10,19 @@ notices a change, not a first file that was wrong.
 from __future__ import annotations
 
 import argparse
-import http.client
 import sys
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from yolopose.released.importer import import_checkpoint
-from yolopose.report.measured import PAPER_DIR
 from yolopose.study.config import nearest
+from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.cli import exit_status
-from yolopose.utils.download import Remote, by_hand, fetch
+from yolopose.utils.download import by_hand, fetch
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_csv, read_json, write_json
 from yolopose.utils.text import align
@@ -135,7 +135,7 @@ def get_checkpoint(row: Released, cache: Path = CACHE, base: str = BASE, progres
     known = read_checksums(cache)
     before = known.get(row.name, {})
     source = row.source(cache)
-    digest = fetch(Remote(row.url(base), before.get("bytes"), before.get("sha256")), source, progress)
+    digest = fetch(row.url(base), source, before.get("sha256"), before.get("bytes"), progress)
     entry = {"url": row.url(base), "sha256": digest, "bytes": source.stat().st_size}
     write_json(cache / CHECKSUMS, {**known, row.name: entry})  # before it is read: the first use is now
     about = {"release": row.name, "url": row.url(base), "AP_path": row.AP_path, "AP_readme": row.AP_readme}
@@ -166,14 +166,15 @@ def get_checkpoints(rows: Iterable[Released], cache: Path = CACHE, base: str = B
     """
     rows = list(rows)
     missing = [row for row in rows if not is_imported(row, cache)]
-    failed = {}
-    if absent := [row for row in missing if not row.source(cache).is_file()]:
-        try:
-            require_server(base, absent[0], len(absent), cache)
-        except StudyError:
-            if not offline:
-                raise
-            failed = {row.name: f"no network; {by_hand(Remote(row.url(base)), row.source(cache))}" for row in absent}
+    absent = [row for row in missing if not row.source(cache).is_file()]
+    failed: dict[str, str] = {}
+    if absent and (reason := _why_unreachable(base)):
+        by_other_means = {row.name: by_hand(row.url(base), row.source(cache)) for row in absent}
+        if not offline:
+            raise StudyError(f"{base}: cannot be reached ({reason}), and {cache} lacks {len(absent)} of the "
+                             "checkpoints. Without a network, for each that is wanted: "
+                             + by_other_means[absent[0].name])
+        failed = {name: f"no network; {words}" for name, words in by_other_means.items()}
     for row in missing:
         if row.name in failed:
             continue
@@ -192,21 +193,13 @@ def get_checkpoints(rows: Iterable[Released], cache: Path = CACHE, base: str = B
              "sha256": known.get(row.name, {}).get("sha256")} for row in rows]
 
 
-def require_server(base: str, row: Released, count: int, cache: Path) -> None:
-    """Ask the server for a sign of life before many files are asked for, each with its own patience.
-
-    Raises:
-        StudyError: it cannot be reached; with what to do without a network.
-    """
+def _why_unreachable(base: str) -> str:
+    """Why the server gives no sign of life, before each of many files waits for it; empty where it does."""
     try:
-        urllib.request.urlopen(urllib.request.Request(base, method="HEAD"), timeout=TIMEOUT_S).close()
-    except urllib.error.HTTPError as error:
-        error.close()  # an answer, whatever it says
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        by_other_means = by_hand(Remote(row.url(base)), row.source(cache))
-        raise StudyError(f"{base}: cannot be reached ({reason}), and {cache} lacks {count} of the checkpoints. Without "
-                         f"a network, for each that is wanted: {by_other_means}") from None
+        requests.head(base, timeout=TIMEOUT_S)  # any answer will do
+    except requests.RequestException as error:
+        return str(error)
+    return ""
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
@@ -231,11 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder for the files; default: %(default)s")
     parser.add_argument("--base", default=BASE, help="address of a mirror")
     options = parser.parse_args(arguments)
-
-    def run() -> None:
-        print(table(get_checkpoints(chosen(options.names), options.cache, options.base)))
-
-    return exit_status(run)
+    return exit_status(lambda: print(table(get_checkpoints(chosen(options.names), options.cache, options.base))))
 
 
 if __name__ == "__main__":

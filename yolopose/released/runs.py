@@ -2,7 +2,8 @@
 
 The paper's own models become the runs of its experiments, so that evaluation, tables and comparison work on them as on
 any other. Retrained and ``ti_lite`` models are not the paper's: they are scored into ``<results>/released/<name>/`` and
-listed in ``<results>/released.csv`` beside the numbers that their path and the README print.
+listed in ``<results>/released.csv`` beside the numbers that their path and the README print. Whether they agree, the
+report says (:func:`yolopose.report.compare.released_rows`).
 """
 
 from __future__ import annotations
@@ -21,19 +22,18 @@ from yolopose.evaluation.predictions import written_through
 from yolopose.models.checkpoints import load_weights
 from yolopose.models.yolov5 import YOLOPose, count_parameters
 from yolopose.released.catalogue import CACHE, Released, get_checkpoints, load_released
-from yolopose.report.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, RELEASED_TOLERANCE, REPRODUCED
 from yolopose.study.config import NOT_REACHED, EvaluateConfig, RunConfig, Study
 from yolopose.study.paper import COCO_IMAGES
 from yolopose.training.state import CURVE
-from yolopose.utils.distributed import select_device
+from yolopose.utils.device import full_precision, select_device
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import atomic_write, config_hash, file_sha256, read_json, write_csv, write_json
+from yolopose.utils.files import atomic_write, config_hash, file_sha256, memo, read_json, write_csv, write_json
 from yolopose.utils.locks import results_in_use
 from yolopose.utils.provenance import peak_memory_gib, provenance
 from yolopose.utils.text import duration
 
-COLUMNS = ["name", "group", "model", "input_size", "AP_path", "AP_readme", "AP", "AP50", "AP_val_all", "difference",
-           "tolerance", "verdict", "note"]
+COLUMNS = ["name", "group", "model", "input_size", "AP_path", "AP_readme", "AP", "AP50", "AP_val_all", "images",
+           "comparable", "note"]
 APART = ("retrained", "ti_lite")
 TIMED_IMAGES, TIMED_BATCH = 4, 2
 
@@ -161,7 +161,8 @@ def evaluate_apart(study: Study, dataset: CocoDataset, cache: Path = CACHE, grou
     weights, the data or the settings changed. The paper's models are listed with the scores of their runs.
 
     Returns:
-        The rows of ``released.csv`` (percent): see :data:`COLUMNS`; ``verdict`` compares with the path's AP.
+        The rows of ``released.csv`` (percent): see :data:`COLUMNS`; ``comparable`` says of a scored model whether its
+        ``images`` are COCO val2017's with keypoints, so that AP may stand beside the path's.
     """
     if not study.released:
         return []
@@ -190,21 +191,20 @@ def _score(study: Study, dataset: CocoDataset, row: Released, cache: Path, devic
     folder, cfg = study.results_dir / "released" / row.name, study.profile.evaluate
     weights = row.weights(cache)
     identity = config_hash([file_sha256(weights), dataset.fingerprint, row.input_size, asdict(cfg)])
-    before = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
-    if before.get("identity") == identity:
-        return before
-    model, about = load_weights(weights)
-    _check_keypoints(weights, about, dataset)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32 here
-    model = model.fuse().to(device, memory_format=torch.channels_last)
-    each = seconds_per_image(model, dataset.val, row.input_size, cfg, device)
-    print(_announcement(row.name, len(dataset.val), row.input_size, each, device), flush=True)
-    rows = stream_split(model, dataset.val, row.input_size, cfg, device, label=row.name)
-    metrics = score_split(dataset.val, dataset.val.annotations, written_through(folder / "predictions.json.gz", rows),
-                          dataset.schema, dataset.val.with_keypoints(), about["num_keypoints"] > 0)
-    metrics |= {"identity": identity, "released": about["about"], "device": str(device), **provenance()}
-    write_json(folder / "metrics.json", metrics)
-    return metrics
+
+    def score() -> dict[str, Any]:
+        model, about = load_weights(weights)
+        _check_keypoints(weights, about, dataset)
+        full_precision()
+        model = model.fuse().to(device, memory_format=torch.channels_last)
+        each = seconds_per_image(model, dataset.val, row.input_size, cfg, device)
+        print(_announcement(row.name, len(dataset.val), row.input_size, each, device), flush=True)
+        rows = written_through(folder / "predictions.json.gz",
+                               stream_split(model, dataset.val, row.input_size, cfg, device, label=row.name))
+        metrics = score_split(dataset.val, rows, about["num_keypoints"] > 0)
+        return {**metrics, "released": about["about"], "device": str(device), **provenance()}
+
+    return memo(folder / "metrics.json", {"identity": identity}, score)
 
 
 def _check_keypoints(weights: Path, about: dict[str, Any], dataset: CocoDataset) -> None:
@@ -216,18 +216,15 @@ def _check_keypoints(weights: Path, about: dict[str, Any], dataset: CocoDataset)
 def _line(study: Study, dataset: CocoDataset, row: Released, metrics: dict[str, Any] | None,
           note: str) -> dict[str, Any]:
     """One row of ``released.csv``; a detector's accuracies are those of its boxes."""
-    line: dict[str, Any] = dict.fromkeys(COLUMNS) | {
+    line: dict[str, Any] = {
         "name": row.name, "group": row.group, "model": row.model, "input_size": row.input_size,
-        "AP_path": row.AP_path, "AP_readme": row.AP_readme, "verdict": NOT_RUN, "note": note or row.note}
+        "AP_path": row.AP_path, "AP_readme": row.AP_readme, "note": note or row.note}
     if metrics is None:
         return line
     found = metrics.get("val") or metrics["val_box"]
-    line |= {"AP": round(100 * found["AP"], 2), "AP50": round(100 * found["AP50"], 2),
-             "AP_val_all": round(100 * metrics["val_all"]["AP"], 2) if "val_all" in metrics else None}
-    if not (study.profile.comparable and dataset.is_coco2017 and found["images"] in COCO_IMAGES["val"]):
-        return line | {"verdict": NOT_COMPARABLE,
-                       "note": f"not COCO val2017: {found['images']} images of {dataset.name}"}
-    gap = 100 * found["AP"] - row.AP_path
-    return line | {"difference": round(gap, 2), "tolerance": RELEASED_TOLERANCE,
-                   "verdict": REPRODUCED if abs(gap) <= RELEASED_TOLERANCE + 1e-9 else NOT_REPRODUCED}
-
+    comparable = study.profile.comparable and dataset.is_coco2017 and found["images"] in COCO_IMAGES["val"]
+    return line | {
+        "AP": round(100 * found["AP"], 2), "AP50": round(100 * found["AP50"], 2),
+        "AP_val_all": round(100 * metrics["val_all"]["AP"], 2) if "val_all" in metrics else None,
+        "images": found["images"], "comparable": comparable,
+        "note": line["note"] if comparable else f"not COCO val2017: {found['images']} images of {dataset.name}"}

@@ -1,19 +1,11 @@
-"""Reading what a study measured: runs, seeds and complexity of one results folder, without torch.
+"""Reading what a study measured: runs, curves, counts and stored numbers of one results folder.
 
 Everything that compares, tabulates or draws goes through :class:`ResultSet`; nothing here trains or evaluates.
 Accuracies are handed out in percent, as the paper prints them, although ``metrics.json`` holds fractions.
-
-Values that stages stored as JSON in a results folder, found by file and key; and the stored paired bootstrap.
-
-A value that is not there is :class:`NotStored`, whose message says why: the stage was not run, or it says itself why it
-has no number.
-
-``quantization.json``: what :func:`yolopose.export.quantize.quantize_study` found, read without torch.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +13,11 @@ from typing import Any
 
 from yolopose.report.seeds import Measurement
 from yolopose.study.config import ABLATIONS, load_experiments
-from yolopose.study.paper import COCO_IMAGES, MAIN_CONVENTION
+from yolopose.study.paper import COCO_IMAGES, MAIN_CONVENTION, REFERENCE_DIR
+from yolopose.study.paper import PAPER_DIR as PAPER_DIR  # for those who import it from here
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json
 
-PAPER_DIR = Path(__file__).resolve().parents[2] / "results" / "paper"
-REFERENCE_DIR = PAPER_DIR.parent / "reference"
 PAIRS = "ablations.json"  # the paired bootstrap of a results folder (yolopose.analysis.ablations)
 FILE = "quantization.json"
 
@@ -56,6 +47,7 @@ class ResultSet:
     unfinished: list[str] = field(default_factory=list)
     complexity: list[dict[str, str]] = field(default_factory=list)
     data: dict[str, Any] | None = None
+    is_reference: bool = False  # stands in for another folder's results, which readers must be told
 
     def _all_runs(self) -> list[Run]:
         return [run for runs in self.runs.values() for run in runs]
@@ -190,6 +182,13 @@ class ResultSet:
                 return float(row["gmacs"])
         return None
 
+    def stored(self, file: str) -> Any:
+        """A JSON file of the folder, or of an experiment's first seed (``s6/tta.json``); ``None`` where it is not."""
+        path, (experiment, _, rest) = self.root / file, file.partition("/")
+        if not path.is_file() and rest and experiment in self.runs:
+            path = self.runs[experiment][0].folder / rest
+        return read_json(path) if path.is_file() else None
+
     @cached_property
     def ablations(self) -> ResultSet | None:
         """The set of ``make ablations`` kept in this folder, with this set's counts; ``None`` where nothing was run."""
@@ -212,15 +211,17 @@ class ResultSet:
         return messages
 
 
-def load_results(folder: Path | str) -> ResultSet:
+def load_results(folder: Path | str | ResultSet) -> ResultSet:
     """Read a results folder.
 
     Args:
-        folder: ``results/<profile>`` or one with the same names inside.
+        folder: ``results/<profile>`` or one with the same names inside; what is read already is returned as it is.
 
     Raises:
         StudyError: no such folder, it holds neither a run nor ``complexity.csv``, or one of its files is damaged.
     """
+    if isinstance(folder, ResultSet):
+        return folder
     root = Path(folder)
     if not root.is_dir():
         raise StudyError(f"{root}: no such results folder; give one that make reproduce wrote, such as results/mini")
@@ -239,8 +240,7 @@ def load_results(folder: Path | str) -> ResultSet:
                 raise StudyError(f"{path / name}: must be a JSON object; delete {path} and repeat the run")
         found.runs.setdefault(path.parent.name, []).append(
             Run(path.parent.name, _seed(path), path, record, metrics | quantized))
-    order = list(load_experiments())
-    found.runs = dict(sorted(found.runs.items(), key=lambda kv: (order.index(kv[0]) if kv[0] in order else 999, kv[0])))
+    found.runs = in_order(found.runs)
     table = root / "complexity.csv"
     if table.is_file():
         found.complexity = read_csv(table)
@@ -256,8 +256,30 @@ def load_results(folder: Path | str) -> ResultSet:
 
 
 def _seed(path: Path) -> int:
-    match = re.fullmatch(r"seed(\d+)", path.name)
-    return int(match.group(1)) if match else -1
+    digits = path.name.removeprefix("seed")
+    return int(digits) if digits.isdigit() else -1
+
+
+def read_curves(results: ResultSet) -> dict[str, dict[int, list[dict[str, str]]]]:
+    """``curve.csv`` of every run that has one: experiment -> seed -> rows. Unfinished runs count too."""
+    curves: dict[str, dict[int, list[dict[str, str]]]] = {}
+    for path in sorted(results.root.glob("*/seed*/curve.csv")):
+        rows = read_csv(path)
+        if rows and "images" in rows[0] and _seed(path.parent) >= 0:
+            curves.setdefault(path.parent.parent.name, {})[_seed(path.parent)] = rows
+    return in_order(curves)
+
+
+def curve_points(rows: list[dict[str, str]], key: str) -> list[tuple[float, float]]:
+    """(images seen, value) of the rows of a curve that have a value; accuracies (``val_…``) in percent."""
+    factor = 100 if key.startswith("val") else 1
+    return [(float(row["images"]), factor * float(row[key])) for row in rows if row.get(key) not in (None, "")]
+
+
+def in_order(found: dict[str, Any]) -> dict[str, Any]:
+    """Experiments in the order of ``experiments.yaml``, unknown ones after them by name."""
+    order = list(load_experiments())
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0]) if item[0] in order else 999, item[0])))
 
 
 def load_reference(results: ResultSet, reference_dir: Path | None = None) -> ResultSet | None:
@@ -271,6 +293,7 @@ def load_reference(results: ResultSet, reference_dir: Path | None = None) -> Res
     reference = load_results(folder)
     if not reference.runs or reference.profile != results.profile:
         return None
+    reference.is_reference = True
     return reference if results.datasets in (set(), reference.datasets) else None
 
 
@@ -301,14 +324,6 @@ class PairedInterval:
         return f"{self.low:+.1f} to {self.high:+.1f}"
 
 
-def stored_path(results: ResultSet, file: str) -> Path:
-    """Where a file is: beside the runs, or in the folder of an experiment's first seed (``s6/tta.json``)."""
-    path, (experiment, _, rest) = results.root / file, file.partition("/")
-    if not path.is_file() and rest and experiment in results.runs:
-        return results.runs[experiment][0].folder / rest
-    return path
-
-
 def read_stored(results: ResultSet, file: str, key: str) -> float:
     """One number of a stored JSON file; ``true`` and ``false`` are 1 and 0.
 
@@ -320,10 +335,9 @@ def read_stored(results: ResultSet, file: str, key: str) -> float:
     Raises:
         NotStored: no such file, or no number at that key.
     """
-    path = stored_path(results, file)
-    if not path.is_file():
+    value = results.stored(file)
+    if value is None:
         raise NotStored(f"{file} does not exist: the stage that writes it was not run")
-    value = read_json(path)
     for part in key.split("."):
         if isinstance(value, dict) and "reason" in value and part not in value:
             raise NotStored(f"{file}: {value['reason']}")
@@ -347,8 +361,7 @@ def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str =
         metric: ``AP`` or ``AP50``.
         kind: ``pose`` or ``box``.
     """
-    path = results.root / PAIRS
-    pairs = read_json(path).get("pairs", {}) if path.is_file() else {}
+    pairs = (results.stored(PAIRS) or {}).get("pairs", {})
     for one, two, sign in ((a, b, 1), (b, a, -1)):
         found = pairs.get(one, {}).get(two)
         if found and metric in found.get(kind, {}):
@@ -373,17 +386,3 @@ def load_quantization(results_dir: Path | str) -> dict[str, Any] | None:
     if not isinstance(value, dict) or not {"models", "curve", "changes"} <= set(value):
         raise StudyError(f"{path}: is not what quantize_study writes; delete it and quantize again")
     return value
-
-
-def summary(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of ``quantization.json`` as a notebook shows them."""
-    return [{"experiment": row["experiment"], "seed": row["seed"], "model": row["model"], "MiB": row["size_mib"],
-             "AP": row["AP"], "change": row["AP_change"], "low": row.get("AP_low"), "high": row.get("AP_high"),
-             "AP50": row["AP50"], "AP50 change": row["AP50_change"], "16-bit layers": row["share_layers_16bit"],
-             "16-bit GMACs": row["share_gmacs_16bit"]} for row in report["models"]]
-
-
-def share_recovered(changes: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
-    """Which share of the AP that 8 bits lose the mixed precision brings back; a reason where 8 bits lose nothing."""
-    lost, mixed = changes["int8"]["AP"]["difference"], changes["mixed"]["AP"]["difference"]
-    return {"share": round(1 - mixed / lost, 4)} if lost < 0 else {"reason": "8 bits lost no AP: nothing to bring back"}

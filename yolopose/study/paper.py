@@ -16,3 +16,5 @@ MAIN_CONVENTION = "fused_bias"
 # Images of the splits on which a COCO result may be compared with the paper's; another count is another data set.
 COCO_IMAGES = {"val": (2346,), "val_all": (5000,), "test_dev": (20288,)}
 REPO = Path(__file__).resolve().parents[2]
+PAPER_DIR = REPO / "results" / "paper"  # the printed numbers, the claims and the list of released checkpoints
+REFERENCE_DIR = REPO / "results" / "reference"
