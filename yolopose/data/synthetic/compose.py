@@ -44,32 +44,20 @@ DIFFICULTIES = {
     "near": Difficulty(
         aspects=(0.12, 0.03, 0.7, 0.1, 0.05),
         persons=(0.02, 0.58, 0.27, 0.1, 0.03),
-        size=(0.8, 0.22),
-        size_range=(0.4, 1.2),
-        group_deviation=0.12,
-        cut=(0.15, 0.3),
-        close_up=0.0,
-        occluders=0.25,
-        unlabelled=0.04,
-        crowd=0.03,
-        omit=0.0,
+        size=(0.8, 0.22), size_range=(0.4, 1.2), group_deviation=0.12,
+        cut=(0.15, 0.3), close_up=0.0, occluders=0.25,
+        unlabelled=0.04, crowd=0.03, omit=0.0,
         habits=CALM,
     ),
     "coco": Difficulty(  # resembles val2017, whose statistics are in study/coco_val_statistics.json
         aspects=(0.36, 0.4, 0.02, 0.11, 0.11),
         persons=(0.05, 0.42, 0.175, 0.1, 0.06, 0.044, 0.032, 0.025, 0.022, 0.02, 0.017, 0.015, 0.01, 0.006, 0.004),
-        size=(0.45, 0.72),
-        size_range=(0.12, 3.0),
-        group_deviation=0.35,
-        cut=(0.42, 0.6),
-        close_up=0.34,
-        occluders=1.1,
-        unlabelled=0.15,
-        crowd=0.03,
-        omit=0.7,
+        size=(0.45, 0.72), size_range=(0.12, 3.0), group_deviation=0.35,
+        cut=(0.42, 0.6), close_up=0.34, occluders=1.1,
+        unlabelled=0.15, crowd=0.03, omit=0.7,
         habits=LIVELY,
     ),
-}
+}  # fmt: skip
 
 
 @dataclass

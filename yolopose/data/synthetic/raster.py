@@ -1,11 +1,9 @@
-"""Draw textured surface patches with a depth buffer: the renderer of the synthetic people.
+"""Surfaces to pixels: curved patches (tubes and ellipsoids), and a renderer of them with textures and a depth buffer.
 
 A patch is a coarse grid of surface points with normals and a texture. Every cell of the grid that faces the camera is
 filled with points denser than the pixels, every point is written to its pixel and the nearest one wins. All cells of
 a person are handled together, in groups of equal size, so that the cost hardly depends on the number of patches; the
-depth is what joint visibility is decided from.
-
-Curved surfaces from which bodies are put together: tubes of elliptic rings and ellipsoids.
+depth is what the visibility of keypoints is decided from.
 """
 
 from __future__ import annotations
@@ -16,10 +14,10 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-_LEVELS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256])  # points along a side of a cell
-_STEP = 0.82  # greatest spacing of the surface points in pixels of the buffer; from 0.95 on, holes appear
-_EMPTY = np.int64(1 << 62)
-_PRODUCT = 12_000  # points per matrix product: OpenBLAS starts threads above 13,107 of them, which would only disturb
+LEVELS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256])  # points along a side of a cell
+STEP = 0.82  # greatest spacing of the surface points in pixels of the buffer; from 0.95 on, holes appear
+EMPTY = np.int64(1 << 62)
+PRODUCT = 12_000  # points per matrix product: OpenBLAS starts threads above 13,107 of them, which would only disturb
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Camera:
 
     scale: float
     origin: tuple[float, float]
-    distance: float = 5.0
+    distance: float  # of the camera, statures
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) points of the person -> (..., 2) pixels (x, y), pixel centres at integers."""
@@ -65,9 +63,51 @@ class Light:
     strength: float
 
 
-def rasterise(
-    patches: list[Patch], camera: Camera, light: Light, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (..., 3) scaled to length one."""
+    return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
+
+
+@lru_cache(maxsize=16)
+def _circle(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine of n + 1 angles around a tube, the last equal to the first."""
+    angle = np.linspace(0, 2 * np.pi, n + 1)
+    return np.cos(angle), np.sin(angle)
+
+
+def tube(centres, e1, e2, a, b, texture, n: int, two_sided: bool = False, gloss: float = 0.0) -> Patch:
+    """Tube of elliptic rings.
+
+    Args:
+        centres: (m, 3) of the rings.
+        e1, e2: (m, 3) or (3,) unit axes of the rings, at columns 0 and a quarter of the texture.
+        a, b: (m,) half axes along e1 and e2.
+        n: cells around.
+    """
+    slope = np.gradient((a + b) / 2)
+    e1, e2 = (np.broadcast_to(e, centres.shape)[:, None] for e in (e1, e2))
+    a, b = a[:, None, None], b[:, None, None]
+    cos, sin = (v[:, None] for v in _circle(n))
+    points = centres[:, None] + a * cos * e1 + b * sin * e2
+    along = np.gradient(centres, axis=0)
+    length = np.sqrt((along**2).sum(-1)) + 1e-9
+    slope, tangent = slope / length, along / length[:, None]
+    normals = b * cos * e1 + a * sin * e2
+    normals = normals / (np.sqrt((normals**2).sum(-1, keepdims=True)) + 1e-9)
+    normals = normals - (np.clip(slope, -3, 3)[:, None] * tangent)[:, None]
+    return Patch(points, normals, texture, two_sided, gloss)
+
+
+def ellipsoid(centre, frame, radii, texture, m: int = 9, n: int = 14, gloss: float = 0.0) -> Patch:
+    """Ellipsoid with its rings stacked along the frame's second axis (down); front is minus the third axis."""
+    angle = np.linspace(0, np.pi, m)[:, None]
+    ring, (cos, sin) = np.sin(angle), _circle(n)
+    sphere = np.stack(np.broadcast_arrays(ring * cos, -np.cos(angle), -ring * sin), axis=-1)
+    return Patch(centre + (sphere * radii) @ frame.T, (sphere / radii) @ frame.T, texture, False, gloss)
+
+
+def rasterise(patches: list[Patch], camera: Camera, light: Light, height: int,
+              width: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw the patches into an empty buffer.
 
     Returns:
@@ -77,14 +117,14 @@ def rasterise(
     colour = np.zeros((height * width, 4), np.uint8)
     depth = np.full(height * width, np.inf, np.float32)
     x, y, z, shade, facing, place = _fill_cells(*_cells(patches, camera, light, height, width))
-    texel = np.concatenate([_bgra(patch.texture) for patch in patches])[place]
+    texel = np.concatenate([_texels(patch.texture) for patch in patches])[place]
     keep = (facing > 0) & (texel >= 0x80000000) & (x > -0.5) & (y > -0.5) & (x < width - 0.51) & (y < height - 0.51)
     index = np.flatnonzero(keep)
     pixel = (y[index] + np.float32(0.5)).astype(np.int64) * width + (x[index] + np.float32(0.5)).astype(np.int64)
-    nearest = np.full(height * width, _EMPTY)
+    nearest = np.full(height * width, EMPTY)
     # One integer per point: depth in the high bits, its number in the low 24, so that a minimum finds the point.
     np.minimum.at(nearest, pixel, ((z[index] + 8.0) * 1e6).astype(np.int64) << 24 | index)
-    hit = np.flatnonzero(nearest != _EMPTY)
+    hit = np.flatnonzero(nearest != EMPTY)
     source = nearest[hit] & 0xFFFFFF
     colour[hit] = np.minimum(texel[source].view(np.uint8).reshape(-1, 4) * shade[source, None], 255)
     colour[hit, 3] = 255
@@ -93,7 +133,7 @@ def rasterise(
     return _contact_shadows(colour, depth), depth
 
 
-def _bgra(texture: np.ndarray) -> np.ndarray:
+def _texels(texture: np.ndarray) -> np.ndarray:
     """Texture as a flat array of one integer per texel."""
     if texture.shape[2] == 3:
         texture = cv2.cvtColor(texture, cv2.COLOR_BGR2BGRA)
@@ -102,7 +142,7 @@ def _bgra(texture: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _grid_cells(m: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices of the four corners of every cell of an (m, n) grid, (cells, 4), and its row and column."""
+    """Indices of the four corners of every cell of an (m, n) grid, (cells, 4), and the cells' rows and columns."""
     rows, columns = (v.ravel() for v in np.meshgrid(np.arange(m - 1), np.arange(n - 1), indexing="ij"))
     first = rows * n + columns
     return np.stack([first, first + 1, first + n, first + n + 1], 1), rows, columns
@@ -143,18 +183,17 @@ def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, widt
         first, offset = first + count, offset + h * w
     index, info = np.concatenate(corners), np.concatenate(texture)
     front = values[:, 4] > 0
-    inside = (values[:, :2] > -1).all(1) & (values[:, 0] < width) & (values[:, 1] < height)
-    seen = (front[index].any(1)) & inside[index].any(1)
+    inside = (values[:, :2] > -1).all(1) & (values[:, :2] < [width, height]).all(1)
+    seen = front[index].any(1) & inside[index].any(1)
     return values.T[:, index[seen]], info[seen]
 
 
 @lru_cache(maxsize=256)
 def _weights(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bilinear weights of rows x columns points in a cell, (4, points), and their place in it, 0..1."""
-    t, s = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij")
+    s, t = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows)
     s, t = s.ravel().astype(np.float32), t.ravel().astype(np.float32)
-    weights = np.stack([(1 - s) * (1 - t), s * (1 - t), (1 - s) * t, s * t])
-    return weights, s, t
+    return np.stack([(1 - s) * (1 - t), s * (1 - t), (1 - s) * t, s * t]), s, t
 
 
 def _fill_cells(corners: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -164,16 +203,16 @@ def _fill_cells(corners: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, .
     x, y = corners[:2]  # (cells, corner)
     across = np.maximum(np.hypot(x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]), np.hypot(x[:, 3] - x[:, 2], y[:, 3] - y[:, 2]))
     down = np.maximum(np.hypot(x[:, 2] - x[:, 0], y[:, 2] - y[:, 0]), np.hypot(x[:, 3] - x[:, 1], y[:, 3] - y[:, 1]))
-    last = len(_LEVELS) - 1
-    columns = np.minimum(np.searchsorted(_LEVELS, across / _STEP), last)
-    rows = np.minimum(np.searchsorted(_LEVELS, down / _STEP), last)
+    last = len(LEVELS) - 1
+    columns = np.minimum(np.searchsorted(LEVELS, across / STEP), last)
+    rows = np.minimum(np.searchsorted(LEVELS, down / STEP), last)
     group = rows * (last + 1) + columns
     order = np.argsort(group, kind="stable")
     values, places = [], []
     for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
         key = int(group[members[0]])
-        weights, s, t = _weights(int(_LEVELS[key // (last + 1)]), int(_LEVELS[key % (last + 1)]))
-        step = max(1, _PRODUCT // len(s))
+        weights, s, t = _weights(int(LEVELS[key // (last + 1)]), int(LEVELS[key % (last + 1)]))
+        step = max(1, PRODUCT // len(s))
         for cells in (members[i : i + step] for i in range(0, len(members), step)):
             values.append((corners[:, cells] @ weights).reshape(5, -1))
             u0, v0, du, dv, width, offset = texture[cells].T[..., None]
@@ -194,50 +233,3 @@ def _contact_shadows(colour: np.ndarray, depth: np.ndarray) -> np.ndarray:
     factor = 1.0 - np.clip(behind * 7.0, 0.0, 0.42)
     colour[..., :3] = (colour[..., :3] * factor[..., None]).astype(np.uint8)
     return colour
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (..., 3) scaled to length one."""
-    return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
-
-
-@lru_cache(maxsize=16)
-def _circle(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine of n + 1 angles around a tube, the last equal to the first."""
-    angle = np.linspace(0, 2 * np.pi, n + 1)
-    return np.cos(angle), np.sin(angle)
-
-
-def tube(centres, e1, e2, a, b, texture, n: int = 16, two_sided: bool = False, gloss: float = 0.0) -> Patch:
-    """Tube of elliptic rings.
-
-    Args:
-        centres: (m, 3); e1, e2: (m, 3) or (3,) unit axes of each ring, at columns 0 and a quarter of the texture.
-        a, b: (m,) half axes along e1 and e2.
-    """
-    m = len(centres)
-    e1, e2 = np.broadcast_to(e1, (m, 3)), np.broadcast_to(e2, (m, 3))
-    a, b = np.broadcast_to(a, m)[:, None, None], np.broadcast_to(b, m)[:, None, None]
-    cos, sin = (v[None, :, None] for v in _circle(n))
-    points = centres[:, None] + a * cos * e1[:, None] + b * sin * e2[:, None]
-    along = np.gradient(centres, axis=0)
-    length = np.sqrt((along**2).sum(-1)) + 1e-9
-    slope = np.gradient((a + b)[:, 0, 0] / 2) / length
-    tangent = along / length[:, None]
-    normals = b * cos * e1[:, None] + a * sin * e2[:, None]
-    normals = normals / (np.sqrt((normals**2).sum(-1, keepdims=True)) + 1e-9)
-    normals = normals - (np.clip(slope, -3, 3)[:, None] * tangent)[:, None]
-    return Patch(points, normals, texture, two_sided, gloss)
-
-
-def ellipsoid(centre, frame, radii, texture, m: int = 9, n: int = 14, gloss: float = 0.0) -> Patch:
-    """Ellipsoid with its rings stacked along the frame's second axis (down); front is minus the third axis."""
-    angle = np.linspace(0, np.pi, m)
-    ring, height = np.sin(angle), -np.cos(angle)
-    cos, sin = _circle(n)
-    unit = np.empty((m, n + 1, 3))
-    unit[..., 0] = ring[:, None] * cos
-    unit[..., 1] = height[:, None]
-    unit[..., 2] = -ring[:, None] * sin
-    radii = np.asarray(radii, float)
-    return Patch(centre + (unit * radii) @ frame.T, (unit / radii) @ frame.T, texture, False, gloss)

@@ -84,9 +84,8 @@ def _noise(rng: np.random.Generator, height: int, width: int, octaves: tuple[tup
     """Smooth value noise, (height, width) float32 about zero: a sum of (cells on the longer side, weight)."""
     total = np.zeros((height, width), np.float32)
     for cells, weight in octaves:
-        rows = max(2, int(round(cells * height / max(height, width))))
-        columns = max(2, int(round(cells * width / max(height, width))))
-        grid = rng.standard_normal((rows, columns), dtype=np.float32)
+        grid_shape = [max(2, int(round(cells * side / max(height, width)))) for side in (height, width)]
+        grid = rng.standard_normal(grid_shape, dtype=np.float32)
         total += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
     return total
 

@@ -15,6 +15,7 @@ import numpy as np
 ARM_LIMITS = np.array([[-50, 178], [-12, 165], [-80, 80], [0, 150]], float)
 # Leg: hip flexion, hip abduction, rotation about the thigh, knee flexion, ankle (pointing the toes is positive).
 LEG_LIMITS = np.array([[-30, 128], [-15, 60], [-35, 45], [0, 150], [-30, 50]], float)
+COLUMNS = ("flexion", "abduction", "turn", "bend", "ankle")  # the angles of both, in this order
 HEAD_LIMITS = np.array([[-75, 75], [-40, 45], [-28, 28]], float)  # turn to the left, nod forward, tilt
 
 
@@ -122,6 +123,12 @@ def _gesture(rng: np.random.Generator) -> np.ndarray:
     return np.array(options[int(rng.integers(len(options)))])
 
 
+def _both(rng: np.random.Generator, limbs: np.ndarray, **ranges: tuple[float, float]) -> None:
+    """Draw angles of both sides alike, each from its own range of degrees."""
+    for name, (low, high) in ranges.items():
+        limbs[:, COLUMNS.index(name)] = rng.uniform(low, high, 2)
+
+
 def _stand(rng: np.random.Generator, pose: Pose) -> None:
     if rng.random() < 0.4:  # weight on one leg
         pose.legs[0] += [rng.uniform(5, 25), rng.uniform(0, 12), 8, rng.uniform(8, 30), 0]
@@ -157,32 +164,24 @@ def _sit(rng: np.random.Generator, pose: Pose) -> None:
         pose.legs[0, 3] = rng.uniform(5, 40)
     pose.spine[0] = rng.uniform(-8, 25)
     if rng.random() < 0.7:  # hands in the lap, on the knees or on a table
-        pose.arms[:, 0] = rng.uniform(15, 50, 2)
-        pose.arms[:, 2] = rng.uniform(10, 45, 2)
-        pose.arms[:, 3] = rng.uniform(35, 95, 2)
+        _both(rng, pose.arms, flexion=(15, 50), turn=(10, 45), bend=(35, 95))
 
 
 def _crouch(rng: np.random.Generator, pose: Pose) -> None:
     pose.root[0] = rng.uniform(5, 25)
-    pose.legs[:, 0] = rng.uniform(80, 118, 2)
-    pose.legs[:, 1] = rng.uniform(8, 28, 2)
-    pose.legs[:, 3] = rng.uniform(90, 140, 2)
+    _both(rng, pose.legs, flexion=(80, 118), abduction=(8, 28), bend=(90, 140))
     pose.legs[:, 4] = -15
     if rng.random() < 0.4:  # kneeling on one knee
         pose.legs[1, [0, 3, 4]] = [rng.uniform(0, 25), rng.uniform(85, 110), 35]
     pose.spine[0] = rng.uniform(8, 30)
-    pose.arms[:, 0] = rng.uniform(25, 80, 2)
-    pose.arms[:, 3] = rng.uniform(15, 100, 2)
+    _both(rng, pose.arms, flexion=(25, 80), bend=(15, 100))
 
 
 def _arms_raised(rng: np.random.Generator, pose: Pose) -> None:
-    if rng.random() < 0.6:
-        pose.arms[:, 0] = rng.uniform(0, 25, 2)
-        pose.arms[:, 1] = rng.uniform(85, 162, 2)
+    if rng.random() < 0.6:  # sideways, else forward
+        _both(rng, pose.arms, flexion=(0, 25), abduction=(85, 162), bend=(0, 85))
     else:
-        pose.arms[:, 0] = rng.uniform(110, 172, 2)
-        pose.arms[:, 1] = rng.uniform(0, 25, 2)
-    pose.arms[:, 3] = rng.uniform(0, 85, 2)
+        _both(rng, pose.arms, flexion=(110, 172), abduction=(0, 25), bend=(0, 85))
     pose.head[1] -= rng.uniform(0, 12)
 
 
@@ -208,22 +207,14 @@ def _bend(rng: np.random.Generator, pose: Pose) -> None:
 
 def _jump(rng: np.random.Generator, pose: Pose) -> None:
     pose.root = np.array([rng.uniform(-8, 18), rng.normal(0, 8)])
-    pose.legs[:, 0] = rng.uniform(-10, 75, 2)
-    pose.legs[:, 1] = rng.uniform(0, 35, 2)
-    pose.legs[:, 3] = rng.uniform(10, 100, 2)
-    pose.legs[:, 4] = rng.uniform(15, 45, 2)
-    pose.arms[:, 0] = rng.uniform(-20, 60, 2)
-    pose.arms[:, 1] = rng.uniform(40, 160, 2)
-    pose.arms[:, 3] = rng.uniform(0, 70, 2)
+    _both(rng, pose.legs, flexion=(-10, 75), abduction=(0, 35), bend=(10, 100), ankle=(15, 45))
+    _both(rng, pose.arms, flexion=(-20, 60), abduction=(40, 160), bend=(0, 70))
 
 
 def _lie(rng: np.random.Generator, pose: Pose) -> None:
     pose.root[1] = rng.uniform(72, 100)
-    pose.legs[:, 0] = rng.uniform(-5, 45, 2)
-    pose.legs[:, 3] = rng.uniform(0, 70, 2)
-    pose.arms[:, 0] = rng.uniform(0, 120, 2)
-    pose.arms[:, 1] = rng.uniform(10, 70, 2)
-    pose.arms[:, 3] = rng.uniform(10, 110, 2)
+    _both(rng, pose.legs, flexion=(-5, 45), bend=(0, 70))
+    _both(rng, pose.arms, flexion=(0, 120), abduction=(10, 70), bend=(10, 110))
 
 
 FAMILIES = {family.__name__.lstrip("_"): family
