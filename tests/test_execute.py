@@ -98,7 +98,7 @@ def test_training_in_a_kernel_ends_with_its_checkpoint(books, results):
              "with Termination() as termination:\n    put('at work', '')\n"
              "    while not termination.asked:\n        time.sleep(0.1)\n    time.sleep(2)\n    put('checkpoint', '')",
              "raise Terminated")
-    script = ("import sys\nfrom pathlib import Path\nfrom yolopose import stages\n"
+    script = ("import sys\nfrom pathlib import Path\nfrom yolopose.workflow import stages\n"
               f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.workflow.run import main\n"
               f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO)
@@ -117,7 +117,7 @@ def test_training_in_a_kernel_ends_with_its_checkpoint(books, results):
 def test_stopping_ends_the_kernel_and_the_command_can_be_repeated(books, results, number):
     notebook(books, "01_data", PARAMETERS, HEAD + "import os, time\nput('kernel.pid', str(os.getpid()))",
              "if not (root / 'go').exists(): time.sleep(60)", CODE["01_data"])
-    script = ("import sys\nfrom pathlib import Path\nfrom yolopose import stages\n"
+    script = ("import sys\nfrom pathlib import Path\nfrom yolopose.workflow import stages\n"
               f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.workflow.run import main\n"
               f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO,

@@ -53,7 +53,7 @@ def test_reproduce_passes_the_variables_on():
 
 def test_several_stages_run_one_after_the_other_even_with_jobs():
     done = make("-n", "-j4", "tables", "figures", "report", "RESULTS=results/reference/mini")
-    assert re.findall(r"yolopose\.run (\w+)", done.stdout) == ["tables", "figures", "report"]
+    assert re.findall(r"yolopose\.workflow\.run (\w+)", done.stdout) == ["tables", "figures", "report"]
 
 
 @pytest.mark.parametrize("target", [t for t in targets() if t not in ("help", "clean")])
@@ -182,7 +182,7 @@ def test_clean_needs_the_standard_library_alone():
 def test_compare_takes_the_results_that_reproduce_would_write(tmp_path, variables, a):
     (tmp_path / "my coco").mkdir()
     done = make("-n", "compare", *(v.format(data=tmp_path / "my coco") for v in variables))
-    assert f'-m yolopose.report.compare "{a}" "paper"' in done.stdout, done.stdout + done.stderr
+    assert f'-m yolopose.report.sets "{a}" "paper"' in done.stdout, done.stdout + done.stderr
 
 
 def test_clean_names_its_folder_as_the_study_does():

@@ -65,7 +65,7 @@ def test_deciding_that_nothing_is_to_do_takes_no_heavy_import_and_little_time(bo
     script = f"""
 import sys
 from pathlib import Path
-from yolopose import stages
+from yolopose.workflow import stages
 stages.NOTEBOOKS = Path({str(books)!r})
 from yolopose.workflow.run import main
 status = main(["reproduce", "--profile", "smoke", "--results", {str(results)!r}])
@@ -198,7 +198,7 @@ def test_other_data_make_results_stale(books, results, executed, capsys):
     command("reproduce", results=results)
     (results / "data.json").write_text(json.dumps({"fingerprint": "beef"}))
     assert command("reproduce", results=results) == 2
-    assert "data set: f00d → beef" in capsys.readouterr().err
+    assert "data fingerprint: f00d → beef" in capsys.readouterr().err
 
 
 def test_a_new_generator_draws_the_data_again(books, results, executed, monkeypatch):
@@ -264,11 +264,11 @@ def test_a_full_disk_is_one_message_wherever_it_is_met(books, results, executed,
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(results / "somewhere"))
 
-    assert cli.guarded(full) == 2
+    assert cli.exit_status(full) == 2
     assert capsys.readouterr().err == (f"error: {results}/somewhere: no space left on the disk; free some and repeat "
                                        "the command, which then goes on\n")
     with monkeypatch.context() as patch:
-        patch.setattr("yolopose.utils.locks.os.write", full)
+        patch.setattr("yolopose.utils.locks.Path.write_text", full)
         with pytest.raises(StudyError, match="no space left on the disk"), results_lock(results, "x"):
             pytest.fail("the lock was taken without its note")
     assert holder(results) is None and not any(results.glob(".lock*"))

@@ -12,54 +12,38 @@ from pathlib import Path
 from typing import Any
 
 from yolopose.report.compare import NOT_COMPARABLE, UNITS, paper_numbers
-from yolopose.report.measured import PAPER_DIR, ResultSet, load_results
+from yolopose.report.measured import ResultSet, load_results
 from yolopose.report.seeds import Measurement, difference
-from yolopose.study.config import config_changes, load_experiments
+from yolopose.study.config import load_experiments
+from yolopose.study.freshness import config_changes
 from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_csv
 
 SET_COLUMNS = ["experiment", "split", "metric", "unit", "a", "a_spread", "a_seeds", "b", "b_spread", "b_seeds",
                "difference", "interval_low", "interval_high", "note"]
+PAPER = "paper"
+COUNTED = ""  # in place of a split: parameters and GMACs
 
 
-class _PaperSet:
-    """The printed numbers with the part of :class:`ResultSet` that a comparison of two sets needs."""
-
-    def __init__(self, paper_dir: Path) -> None:
-        self.accuracies: dict[tuple[str, str, str], Measurement] = {}
-        self.counts: dict[tuple[str, str], float] = {}
-        for record in paper_numbers(paper_dir):
-            if not record["experiment"]:
-                continue
-            if record["metric"] in UNITS:  # Table 1's and Table 4's 960 px row: the longer print wins
-                self.counts[record["experiment"], record["metric"]] = record["printed"]
-            else:
-                key = (record["experiment"], record["split"], record["metric"])
-                self.accuracies[key] = Measurement({-1: record["printed"]})
-
-
-class _MeasuredSet:
-    def __init__(self, results: ResultSet) -> None:
-        self.results = results
-        self.accuracies, self.counts = {}, {}
-        for experiment, runs in results.runs.items():
-            parts = {(split, metric) for run in runs for split, values in run.metrics.items()
-                     if isinstance(values, dict) for metric in values if metric.startswith(("AP", "AR"))}
-            for split, metric in parts:
-                if (value := results.measure(experiment, split, metric)) is not None:
-                    self.accuracies[experiment, split, metric] = value
-        for experiment in load_experiments():
-            for key in UNITS:
-                if (value := results.experiment_count(experiment, key)) is not None:
-                    self.counts[experiment, key] = value
+def _quantities(results: ResultSet | None) -> dict[tuple[str, str, str], Measurement]:
+    """Every number of a set by experiment, split and metric; of the paper where there are no results."""
+    if results is None:  # of Table 1's and Table 4's 960 px row the longer print, which comes later, wins
+        return {(record["experiment"], COUNTED if record["metric"] in UNITS else record["split"], record["metric"]):
+                Measurement({-1: record["printed"]}) for record in paper_numbers() if record["experiment"]}
+    found = {}
+    for experiment, runs in results.runs.items():
+        for split, metric in {(split, metric) for run in runs for split, values in run.metrics.items()
+                              if isinstance(values, dict) for metric in values if metric.startswith(("AP", "AR"))}:
+            found[experiment, split, metric] = results.measure(experiment, split, metric)
+    for experiment in load_experiments():
+        for metric in UNITS:
+            count = results.experiment_count(experiment, metric)
+            found[experiment, COUNTED, metric] = None if count is None else Measurement({-1: count})
+    return {key: value for key, value in found.items() if value is not None}
 
 
-def _open(which: str | Path, paper_dir: Path) -> _PaperSet | _MeasuredSet:
-    return _PaperSet(paper_dir) if str(which) == "paper" else _MeasuredSet(load_results(which))
-
-
-def compare_sets(a: str | Path, b: str | Path, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+def compare_sets(a: str | Path, b: str | Path) -> list[dict[str, Any]]:
     """Compare two result sets quantity by quantity; ``difference`` is ``b − a`` in the quantity's unit.
 
     Args:
@@ -72,31 +56,29 @@ def compare_sets(a: str | Path, b: str | Path, paper_dir: Path = PAPER_DIR) -> l
     Raises:
         StudyError: a folder is missing or holds no results, or the sets share no quantity.
     """
-    one, two = _open(a, paper_dir), _open(b, paper_dir)
-    against_paper = isinstance(one, _PaperSet) != isinstance(two, _PaperSet)
-    measured = next((s.results for s in (one, two) if isinstance(s, _MeasuredSet)), None)
+    sets = {side: None if str(which) == PAPER else load_results(which) for side, which in (("a", a), ("b", b))}
+    measured = next((results for results in sets.values() if results is not None), None)
+    numbers = {side: _quantities(results) for side, results in sets.items()}
     rows = []
-    for key in sorted(set(one.accuracies) & set(two.accuracies)):
-        x, y = one.accuracies[key], two.accuracies[key]
-        row: dict[str, Any] = dict(zip(SET_COLUMNS, (*key, "%"), strict=False))
-        for side, value, owner in (("a", x, one), ("b", y, two)):
-            row[side] = round(value.mean, 2)
-            row[f"{side}_spread"] = None if value.spread is None else round(value.spread, 2)
-            row[f"{side}_seeds"] = None if isinstance(owner, _PaperSet) else len(value.by_seed)
-        reason = measured.not_comparable(key[1]) if against_paper and measured else None
+    for key in sorted(set(numbers["a"]) & set(numbers["b"]), key=lambda key: (key[2] in UNITS, key)):
+        counted = key[2] in UNITS
+        digits = 3 if counted else 2
+        row: dict[str, Any] = dict(zip(SET_COLUMNS, (*key, UNITS.get(key[2], "%")), strict=False))
+        for side, results in sets.items():
+            value = numbers[side][key]
+            row[side] = round(value.mean, digits)
+            if not counted:
+                row[f"{side}_spread"] = None if value.deviation is None else round(value.deviation, 2)
+                row[f"{side}_seeds"] = None if results is None else len(value.by_seed)
+        reason = measured.not_comparable(key[1]) if measured and None in sets.values() and not counted else None
         if reason:
             row["note"] = f"{NOT_COMPARABLE}: {reason}"
         else:
-            gap, half = difference(x, y)
-            row |= {"difference": round(gap, 2), "note": ""}
+            gap, half = difference(numbers["a"][key], numbers["b"][key])
+            row |= {"difference": round(gap, digits), "note": "at the paper's size" if counted else ""}
             if half is not None:
                 row |= {"interval_low": round(gap - half, 2), "interval_high": round(gap + half, 2)}
         rows.append(row)
-    for key in sorted(set(one.counts) & set(two.counts)):
-        x, y = one.counts[key], two.counts[key]
-        rows.append(dict(zip(SET_COLUMNS, (key[0], "", key[1], UNITS[key[1]]), strict=False))
-                    | {"a": round(x, 3), "b": round(y, 3), "difference": round(y - x, 3),
-                       "note": "at the paper's size"})
     if not rows:
         raise StudyError(f"{a} and {b} share no quantity: no experiment was run in both and complexity.csv is missing")
     return rows
@@ -104,12 +86,10 @@ def compare_sets(a: str | Path, b: str | Path, paper_dir: Path = PAPER_DIR) -> l
 
 def describe_difference(a: str | Path, b: str | Path) -> list[str]:
     """What differs between the runs behind two measured sets: configuration, data, hardware, packages; a line each."""
-    if "paper" in (str(a), str(b)):
+    if PAPER in (str(a), str(b)):
         return []
     one, two = load_results(a), load_results(b)
-    lines = []
-    for name in sorted(set(one.runs) ^ set(two.runs)):
-        lines.append(f"{name}: only in {a if name in one.runs else b}")
+    lines = [f"{name}: only in {a if name in one.runs else b}" for name in sorted(set(one.runs) ^ set(two.runs))]
     seen: dict[str, list[str]] = {}
     for name in sorted(set(one.runs) & set(two.runs)):
         x, y = one.runs[name][0], two.runs[name][0]
@@ -125,16 +105,12 @@ def describe_difference(a: str | Path, b: str | Path) -> list[str]:
     return lines + [f"{', '.join(names)}: {text}" for text, names in seen.items()]
 
 
-def format_text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+def as_text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     """Rows as aligned text; columns that are empty throughout are left out."""
-    columns = [c for c in columns if any(row.get(c) not in (None, "") for row in rows)]
-    cells = [[("" if row.get(c) is None else str(row[c])) for c in columns] for row in rows]
-    numeric = [all(isinstance(row.get(c), (int, float, type(None))) for row in rows) for c in columns]
-    widths = [max(len(c), *(len(line[i]) for line in cells)) for i, c in enumerate(columns)]
-    lines = [[*columns], *cells]
-    return "\n".join("  ".join(cell.rjust(w) if n else cell.ljust(w) for cell, w, n in zip(line, widths, numeric,
-                                                                                          strict=True)).rstrip()
-                     for line in lines)
+    from pandas import DataFrame
+
+    frame = DataFrame(rows, columns=list(columns), dtype=object).replace("", None).dropna(axis=1, how="all")
+    return frame.fillna("").to_string(index=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def action() -> None:
         rows = compare_sets(arguments.a, arguments.b)
         print(f"a = {arguments.a}\nb = {arguments.b}\n")
-        print(format_text(rows, SET_COLUMNS))
+        print(as_text(rows, SET_COLUMNS))
         if changes := describe_difference(arguments.a, arguments.b):
             print("\nWhat differs between the runs:", *changes, sep="\n  ")
         if arguments.out:

@@ -1,9 +1,7 @@
-"""The study as data: variants, experiments and profiles read from ``yolopose/study`` and resolved into runs.
+"""The study as data: variants, experiments and profiles are rows of YAML, resolved into the configurations of runs.
 
-Unknown keys and names are rejected with the file, the key and the nearest known name. Nothing here imports torch, so
-that ``make status`` answers at once.
-
-What a study's settings are: variants, experiments, profiles and runs as frozen dataclasses, and a run's hash.
+An unknown key, name or word is rejected with the file, the key and the nearest known one. Nothing here imports torch,
+so that ``make status`` answers at once.
 """
 
 from __future__ import annotations
@@ -39,240 +37,12 @@ WORDS = {
                     "initialisation": ("scratch", "person_detector", "released"),
                     "keypoint_prior": ("none", "mean_pose")},
 }
-
 # A setting that came after results had been published is left out of the hash while it has its default, so that those
 # results stay what they were: fresh.
 LATER = {"later": True}
 
 
-def config_changes(before: Any, now: Any, key: str = "") -> list[str]:
-    """Dotted keys of two nested configurations whose values differ, as ``key: old → new``."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = list(before) + [name for name in now if name not in before]
-        return [line for name in names
-                for line in config_changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)]
-    return [] if before == now else [f"{key}: {_short(before)} → {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else re.sub(r"\s+", " ", str(value))
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The part of an error message that lists the known names, the nearest one first where there is one."""
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(known)}"
-
-
-def _read(file: str) -> dict[str, Any]:
-    path = STUDY / file
-    try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(value, dict):
-        raise StudyError(f"{path}: must be a mapping of names to rows")
-    for name, row in value.items():
-        if not isinstance(row, dict):
-            raise StudyError(f"{path}: {name}: must be a mapping of keys to values")
-    return value
-
-
-def _build(cls: type, values: Any, file: str, key: str) -> Any:
-    """Make the dataclass ``cls`` from a mapping, rejecting keys that it does not have and naming missing ones."""
-    if not isinstance(values, dict):
-        raise StudyError(f"{STUDY / file}: {key}: must be a mapping")
-    known = {f.name: f for f in fields(cls)}
-    for name in values:
-        if name not in known:
-            raise StudyError(f"{STUDY / file}: {key}: unknown key {name!r}; {nearest(name, known)}")
-    for name, words in WORDS.get(cls.__name__, {}).items():
-        if name in values and values[name] not in words:
-            raise StudyError(f"{STUDY / file}: {key}.{name}: {values[name]!r} is none of "
-                             f"{', '.join(str(w) for w in words if w is not None)}")
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise StudyError(f"{STUDY / file}: {key}: {str(error).split('__init__() ')[-1]}") from error
-
-
-@lru_cache
-def load_variants() -> dict[str, Variant]:
-    """All variants by name."""
-    return {k: _build(Variant, {"name": k, **v}, "variants.yaml", k) for k, v in _read("variants.yaml").items()}
-
-
-@lru_cache
-def load_experiments() -> dict[str, Experiment]:
-    """All experiments by name; every variant and detector that they name exists."""
-    file = "experiments.yaml"
-    rows = {k: _build(Experiment, {"name": k, **v}, file, k) for k, v in _read(file).items()}
-    for row in rows.values():
-        if row.variant not in load_variants():
-            raise StudyError(f"{STUDY}/experiments.yaml: {row.name}.variant: unknown variant {row.variant!r}; "
-                             f"{nearest(row.variant, load_variants())}")
-        if row.detector is not None and row.detector not in rows:
-            raise StudyError(f"{STUDY}/experiments.yaml: {row.name}.detector: unknown experiment {row.detector!r}")
-    return rows
-
-
-@lru_cache
-def load_profiles() -> dict[str, Profile]:
-    """All profiles by name."""
-    parts = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig, "evaluate": EvaluateConfig,
-             "ablations": Ablations}
-    profiles = {}
-    for name, row in _read("profiles.yaml").items():
-        row = dict(row)
-        for key, cls in parts.items():
-            if key in row:
-                if not isinstance(row[key], dict):
-                    raise StudyError(f"{STUDY}/profiles.yaml: {name}.{key}: must be a mapping of keys to values")
-                part = {k: tuple(v) if isinstance(v, list) else v for k, v in row[key].items()}
-                row[key] = _build(cls, part, "profiles.yaml", f"{name}.{key}")
-        row = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-        profile = _build(Profile, {"name": name, **row}, "profiles.yaml", name)
-        _check_experiments(profile.experiments, f"{name}.experiments")
-        _check_experiments(profile.variants, f"{name}.variants")
-        for experiment, variant in profile.variants.items():
-            if variant not in load_variants():
-                raise StudyError(f"{STUDY}/profiles.yaml: {name}.variants.{experiment}: unknown variant {variant!r}; "
-                                 f"{nearest(variant, load_variants())}")
-        if profile.ablations:
-            _check_experiments(profile.ablations.experiments, f"{name}.ablations.experiments")
-            for key, cls in (("train", TrainConfig), ("evaluate", EvaluateConfig)):
-                changed = {**asdict(getattr(profile, key)), **getattr(profile.ablations, key)}
-                _build(cls, changed, "profiles.yaml", f"{name}.ablations.{key}")
-        profiles[name] = profile
-    return profiles
-
-
-def _check_experiments(names: Iterable[str], key: str) -> None:
-    for name in names:
-        if name not in load_experiments():
-            raise StudyError(f"{STUDY}/profiles.yaml: {key}: unknown experiment {name!r}; "
-                             f"{nearest(name, load_experiments())}")
-
-
-@dataclass(frozen=True)
-class Study:
-    """A profile bound to its folders: what every notebook starts from."""
-
-    profile: Profile
-    results_dir: Path
-    data_dir: Path
-    experiments: tuple[str, ...]
-    seeds: tuple[int, ...]
-    device: str
-    ablations: bool = False
-
-    def run(self, experiment: str, seed: int) -> RunConfig:
-        """Resolve one experiment at this profile's scale.
-
-        Raises:
-            StudyError: no such experiment, or the profile maps no size to its input size.
-        """
-        known = load_experiments()
-        if experiment not in known:
-            raise StudyError(f"experiment {experiment!r} does not exist; {nearest(experiment, known)}")
-        row, profile = known[experiment], self.profile
-        if row.input_size not in profile.sizes:
-            raise StudyError(f"{STUDY}/profiles.yaml: {profile.name}.sizes: has no size for the paper's "
-                             f"{row.input_size} px, which {experiment!r} needs; add one")
-        # Gains of losses that came later would change the hash of runs that do not use them.
-        gains = {k: v for k, v in profile.train.gains.items() if k in ("official", "paper_eq", row.loss)}
-        train = replace(profile.train, gains=gains,
-                        initialisation=row.initialisation or profile.train.initialisation)
-        variant = load_variants()[profile.variants.get(experiment, row.variant)]
-        return RunConfig(row, variant, profile.name, profile.comparable, seed,
-                         profile.sizes[row.input_size], profile.width_factor, profile.data, train,
-                         profile.augment, profile.evaluate)
-
-    def run_dir(self, experiment: str, seed: int) -> Path:
-        """Folder of one run's results."""
-        return self.results_dir / experiment / f"seed{seed}"
-
-    def runs(self) -> list[RunConfig]:
-        """All runs of this study in the order in which they must be made (detectors before what they initialise).
-
-        Of released weights, without the experiments whose checkpoint could not be fetched.
-        """
-        path = self.results_dir / NOT_REACHED
-        absent = read_json(path) if self.released and path.is_file() else {}
-        return [self.run(experiment, seed) for experiment in self.experiments if experiment not in absent
-                for seed in self.seeds]
-
-    @property
-    def released(self) -> bool:
-        """Whether the runs are released weights: imported, not trained."""
-        return self.profile.train.initialisation == "released"
-
-
-def load_study(profile: str = "mini", data: str | Path | None = None, results: str | Path | None = None,
-               seeds: str | Iterable[int] | None = None, device: str = "auto", ablations: bool = False) -> Study:
-    """Bind a profile to data, results, seeds and device.
-
-    Args:
-        profile: a name of ``profiles.yaml``.
-        data: folder in COCO layout that replaces the profile's data set; empty or ``None`` keeps it.
-        results: where results go; default ``results/<profile>`` or ``results/<profile>-<folder name>``.
-        seeds: ``"0 1 2"`` or integers; default the profile's.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
-        ablations: the profile's set of ablations in place of its main study; its results go into the folder
-            ``ablations`` of the main study's.
-
-    Raises:
-        StudyError: an unknown profile, one without ablations where they are asked for, a ``data`` that is no folder
-            (unless the profile's data set can be fetched into a new one), or seeds that are no integers.
-    """
-    profiles = load_profiles()
-    if profile not in profiles:
-        raise StudyError(f"PROFILE={profile!r} does not exist; {nearest(profile, profiles)}")
-    chosen, name = profiles[profile], profile
-    if ablations:
-        if chosen.ablations is None:
-            raise StudyError(f"PROFILE={profile} has no ablations in yolopose/study/profiles.yaml; "
-                             f"{nearest('mini', [p.name for p in profiles.values() if p.ablations])}")
-        chosen = replace(chosen, experiments=chosen.ablations.experiments, seeds=chosen.ablations.seeds,
-                         train=replace(chosen.train, **chosen.ablations.train),
-                         evaluate=replace(chosen.evaluate, **chosen.ablations.evaluate))
-    if data:
-        data_dir = Path(data).expanduser()
-        # A folder that make data is to fill need not exist; where its parent is missing too, the path is mistyped.
-        if not data_dir.is_dir() and not (chosen.download and not data_dir.exists() and data_dir.parent.is_dir()):
-            raise StudyError(f"DATA={data}: no such folder; give one in COCO layout (annotations/, train2017/, "
-                             "val2017/), or fetch COCO 2017: make data PROFILE=paper DATA=<new folder>")
-        folder = data_dir.resolve().name
-        name = f"{profile}-{folder}"
-        chosen = replace(chosen, data=replace(chosen.data, source="folder", difficulty=None, image_size=0, name=folder))
-    elif chosen.data.source == "folder":
-        raise StudyError(f"PROFILE={profile} needs DATA=<folder in COCO layout>, for example "
-                         f"make reproduce PROFILE={profile} DATA=/data/coco"
-                         + ("; make data fetches COCO 2017 into a new one" if chosen.download else ""))
-    else:
-        spec = [GENERATOR_VERSION, asdict(chosen.data)]
-        data_dir = Path("data") / f"{chosen.data.difficulty}-{config_hash(spec)[:8]}"
-    try:
-        wanted = seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds
-        seed_list = tuple(dict.fromkeys(int(s) for s in wanted)) if wanted else chosen.seeds
-        if min(seed_list) < 0:
-            raise ValueError
-    except ValueError:
-        raise StudyError(f"SEEDS={seeds!r}: give integers from 0 on, for example SEEDS=\"0 1 2\"") from None
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise StudyError(f"DEVICE={device!r}: give auto, cpu, cuda or cuda:<n>")
-    experiments = list(chosen.experiments)
-    rows = [load_experiments()[e] for e in experiments]
-    needed = dict.fromkeys(row.detector for row in rows if row.detector and (
-        row.initialisation or chosen.train.initialisation) == "person_detector")
-    experiments = [*needed, *experiments]
-    results_dir = Path(results).expanduser() if results else Path("results") / name
-    if ablations:
-        results_dir = results_dir / ABLATIONS
-    return Study(chosen, results_dir, data_dir, tuple(dict.fromkeys(experiments)), seed_list, device, ablations)
-
+# --- settings ---------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Variant:
@@ -419,6 +189,10 @@ class Profile:
     variants: dict[str, str] = field(default_factory=dict)
 
 
+PARTS = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig, "evaluate": EvaluateConfig,
+         "ablations": Ablations}
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """One training and evaluation, fully resolved: an experiment at a profile's scale with one seed."""
@@ -448,7 +222,7 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types; what the hash is taken of and ``run.json`` records."""
-        return {f.name: _settings(getattr(self, f.name)) for f in fields(self)}
+        return _plain(self)
 
     @property
     def hash(self) -> str:
@@ -456,17 +230,210 @@ class RunConfig:
         return config_hash(self.as_dict())
 
 
-def _settings(value: Any) -> Any:
-    """A configuration as plain JSON types, without later settings at their default."""
-    if not is_dataclass(value):
-        return _plain(value)
-    return {f.name: _settings(getattr(value, f.name)) for f in fields(value)
-            if not (f.metadata.get("later") and getattr(value, f.name) == f.default)}
-
-
 def _plain(value: Any) -> Any:
+    """A configuration as plain JSON types, without later settings at their default."""
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)
+                if not (f.metadata.get("later") and getattr(value, f.name) == f.default)}
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+# --- the files of yolopose/study --------------------------------------------------------------------------------------
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The part of an error message that lists the known names, the nearest one first where there is one."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(known)}"
+
+
+def _read(file: str) -> dict[str, Any]:
+    path = STUDY / file
+    try:
+        value = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise StudyError(f"{path}: must be a mapping of names to rows")
     return value
+
+
+def _build(cls: type, values: Any, file: str, key: str, **given: Any) -> Any:
+    """The dataclass ``cls``, with its parts, from a mapping; rejects unknown keys and words, and names missing keys."""
+    where = f"{STUDY / file}: {key}"
+    if not isinstance(values, dict):
+        raise StudyError(f"{where}: must be a mapping of keys to values")
+    words, known = WORDS.get(cls.__name__, {}), [f.name for f in fields(cls)]
+    for name, value in values.items():
+        if name not in known:
+            raise StudyError(f"{where}: unknown key {name!r}; {nearest(name, known)}")
+        if name in words and value not in words[name]:
+            raise StudyError(f"{where}.{name}: {value!r} is none of {', '.join(w for w in words[name] if w)}")
+        if cls is Profile and name in PARTS:
+            value = _build(PARTS[name], value, file, f"{key}.{name}")
+        given[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**given)
+    except TypeError as error:
+        raise StudyError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
+
+
+def _check_known(names: Iterable[str], known: Iterable[str], what: str, file: str, key: str) -> None:
+    for name in names:
+        if name not in known:
+            raise StudyError(f"{STUDY / file}: {key}: unknown {what} {name!r}; {nearest(name, known)}")
+
+
+@lru_cache
+def load_variants() -> dict[str, Variant]:
+    """All variants by name."""
+    file = "variants.yaml"
+    return {name: _build(Variant, row, file, name, name=name) for name, row in _read(file).items()}
+
+
+@lru_cache
+def load_experiments() -> dict[str, Experiment]:
+    """All experiments by name; every variant and detector that they name exists."""
+    file = "experiments.yaml"
+    rows = {name: _build(Experiment, row, file, name, name=name) for name, row in _read(file).items()}
+    for row in rows.values():
+        _check_known([row.variant], load_variants(), "variant", file, f"{row.name}.variant")
+        _check_known([row.detector] if row.detector else [], rows, "experiment", file, f"{row.name}.detector")
+    return rows
+
+
+@lru_cache
+def load_profiles() -> dict[str, Profile]:
+    """All profiles by name; every experiment and variant that they name exists."""
+    file = "profiles.yaml"
+    profiles = {name: _build(Profile, row, file, name, name=name) for name, row in _read(file).items()}
+    for name, profile in profiles.items():
+        _check_known(profile.experiments, load_experiments(), "experiment", file, f"{name}.experiments")
+        _check_known(profile.variants, load_experiments(), "experiment", file, f"{name}.variants")
+        for experiment, variant in profile.variants.items():
+            _check_known([variant], load_variants(), "variant", file, f"{name}.variants.{experiment}")
+        if changed := profile.ablations:
+            key = f"{name}.ablations"
+            _check_known(changed.experiments, load_experiments(), "experiment", file, f"{key}.experiments")
+            _build(TrainConfig, asdict(profile.train) | changed.train, file, f"{key}.train")
+            _build(EvaluateConfig, asdict(profile.evaluate) | changed.evaluate, file, f"{key}.evaluate")
+    return profiles
+
+
+# --- a study ----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Study:
+    """A profile bound to its folders: what every notebook starts from."""
+
+    profile: Profile
+    results_dir: Path
+    data_dir: Path
+    experiments: tuple[str, ...]
+    seeds: tuple[int, ...]
+    device: str
+    ablations: bool = False
+
+    def run(self, experiment: str, seed: int) -> RunConfig:
+        """Resolve one experiment at this profile's scale.
+
+        Raises:
+            StudyError: no such experiment, or the profile maps no size to its input size.
+        """
+        known = load_experiments()
+        if experiment not in known:
+            raise StudyError(f"experiment {experiment!r} does not exist; {nearest(experiment, known)}")
+        row, profile = known[experiment], self.profile
+        if row.input_size not in profile.sizes:
+            raise StudyError(f"{STUDY}/profiles.yaml: {profile.name}.sizes: has no size for the paper's "
+                             f"{row.input_size} px, which {experiment!r} needs; add one")
+        # Gains of losses that came later would change the hash of runs that do not use them.
+        gains = {k: v for k, v in profile.train.gains.items() if k in ("official", "paper_eq", row.loss)}
+        train = replace(profile.train, gains=gains,
+                        initialisation=row.initialisation or profile.train.initialisation)
+        variant = load_variants()[profile.variants.get(experiment, row.variant)]
+        return RunConfig(row, variant, profile.name, profile.comparable, seed,
+                         profile.sizes[row.input_size], profile.width_factor, profile.data, train,
+                         profile.augment, profile.evaluate)
+
+    def run_dir(self, experiment: str, seed: int) -> Path:
+        """Folder of one run's results."""
+        return self.results_dir / experiment / f"seed{seed}"
+
+    def runs(self) -> list[RunConfig]:
+        """All runs of this study in the order in which they must be made (detectors before what they initialise).
+
+        Of released weights, without the experiments whose checkpoint could not be fetched.
+        """
+        path = self.results_dir / NOT_REACHED
+        absent = read_json(path) if self.released and path.is_file() else {}
+        return [self.run(experiment, seed) for experiment in self.experiments if experiment not in absent
+                for seed in self.seeds]
+
+    @property
+    def released(self) -> bool:
+        """Whether the runs are released weights: imported, not trained."""
+        return self.profile.train.initialisation == "released"
+
+
+def load_study(profile: str = "mini", data: str | Path | None = None, results: str | Path | None = None,
+               seeds: str | Iterable[int] | None = None, device: str = "auto", ablations: bool = False) -> Study:
+    """Bind a profile to data, results, seeds and device.
+
+    Args:
+        profile: a name of ``profiles.yaml``.
+        data: folder in COCO layout that replaces the profile's data set; empty or ``None`` keeps it.
+        results: where results go; default ``results/<profile>`` or ``results/<profile>-<folder name>``.
+        seeds: ``"0 1 2"`` or integers; default the profile's.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
+        ablations: the profile's set of ablations in place of its main study; its results go into the folder
+            ``ablations`` of the main study's.
+
+    Raises:
+        StudyError: an unknown profile, one without ablations where they are asked for, a ``data`` that is no folder
+            (unless the profile's data set can be fetched into a new one), or seeds that are no integers.
+    """
+    profiles = load_profiles()
+    if profile not in profiles:
+        raise StudyError(f"PROFILE={profile!r} does not exist; {nearest(profile, profiles)}")
+    chosen, name = profiles[profile], profile
+    if ablations:
+        if chosen.ablations is None:
+            raise StudyError(f"PROFILE={profile} has no ablations in yolopose/study/profiles.yaml; "
+                             f"{nearest('mini', [p.name for p in profiles.values() if p.ablations])}")
+        chosen = replace(chosen, experiments=chosen.ablations.experiments, seeds=chosen.ablations.seeds,
+                         train=replace(chosen.train, **chosen.ablations.train),
+                         evaluate=replace(chosen.evaluate, **chosen.ablations.evaluate))
+    if data:
+        data_dir = Path(data).expanduser()
+        # A folder that make data is to fill need not exist; where its parent is missing too, the path is mistyped.
+        if not data_dir.is_dir() and not (chosen.download and not data_dir.exists() and data_dir.parent.is_dir()):
+            raise StudyError(f"DATA={data}: no such folder; give one in COCO layout (annotations/, train2017/, "
+                             "val2017/), or fetch COCO 2017: make data PROFILE=paper DATA=<new folder>")
+        folder = data_dir.resolve().name
+        name = f"{profile}-{folder}"
+        chosen = replace(chosen, data=replace(chosen.data, source="folder", difficulty=None, image_size=0, name=folder))
+    elif chosen.data.source == "folder":
+        raise StudyError(f"PROFILE={profile} needs DATA=<folder in COCO layout>, for example "
+                         f"make reproduce PROFILE={profile} DATA=/data/coco"
+                         + ("; make data fetches COCO 2017 into a new one" if chosen.download else ""))
+    else:
+        spec = [GENERATOR_VERSION, asdict(chosen.data)]
+        data_dir = Path("data") / f"{chosen.data.difficulty}-{config_hash(spec)[:8]}"
+    try:
+        wanted = seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds
+        seed_list = tuple(dict.fromkeys(int(s) for s in wanted)) if wanted else chosen.seeds
+        if min(seed_list) < 0:
+            raise ValueError
+    except ValueError:
+        raise StudyError(f"SEEDS={seeds!r}: give integers from 0 on, for example SEEDS=\"0 1 2\"") from None
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise StudyError(f"DEVICE={device!r}: give auto, cpu, cuda or cuda:<n>")
+    rows = [load_experiments()[experiment] for experiment in chosen.experiments]
+    detectors = [row.detector for row in rows if row.detector and (
+        row.initialisation or chosen.train.initialisation) == "person_detector"]
+    results_dir = Path(results).expanduser() if results else Path("results") / name
+    return Study(chosen, results_dir / ABLATIONS if ablations else results_dir, data_dir,
+                 tuple(dict.fromkeys([*detectors, *chosen.experiments])), seed_list, device, ablations)

@@ -30,9 +30,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def align(rows: list[list[str]], indent: str = "  ") -> str:
-    """Rows as columns of text: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-             for row in rows]
+def align(rows: list[list[str]], indent: str = "  ", numbers: bool = True) -> str:
+    """Rows as columns of text: the first column to the left, the others to the right where they are ``numbers``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [[cell.rjust(width) if column and numbers else cell.ljust(width)
+              for column, (cell, width) in enumerate(zip(row, widths, strict=True))] for row in rows]
     return "\n".join(indent + "  ".join(line).rstrip() for line in lines)

@@ -1,8 +1,8 @@
 """Run the study: ``python -m yolopose.workflow.run reproduce`` or one of its stages; what ``make`` calls.
 
-``reproduce`` runs, in order, the stages that do not hold (see :mod:`yolopose.workflow.stages`); ``ablations`` does so for the
-profile's set of ablations, which has a folder of its own inside the main results. Naming a stage runs that stage,
-and before it those that it needs and that do not hold. Each stage is one notebook, executed by
+``reproduce`` runs, in order, the stages that do not hold (see :mod:`yolopose.workflow.stages`); ``ablations`` does so
+for the profile's set of ablations, which has a folder of its own inside the main results. Naming a stage runs that
+stage, and before it those that it needs and that do not hold. Each stage is one notebook, executed by
 :mod:`yolopose.workflow.execute`. A command that was stopped, in whatever way, goes on where it was when it is repeated.
 
 Exit status: 0 done; 1 a defect; 2 something for the user to mend; 128 + n stopped by signal n.
@@ -17,13 +17,14 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from yolopose.report.measured import load_results
 from yolopose.study.config import nearest
 from yolopose.study.paper import REPO
-from yolopose.utils.cli import _say, add_target_arguments, guarded
+from yolopose.utils.cli import add_target_arguments, exit_status, say
 from yolopose.utils.errors import NotebookFailure, Stopped, StudyError
 from yolopose.utils.locks import results_lock
 from yolopose.utils.text import duration
@@ -54,8 +55,13 @@ def stage_parameters(stage: Stage, target: Target, extra: dict[str, str], device
     if study := target.study:
         given = study.profile.data.source == "folder"
         values |= {"DATA": _for_notebook(study.data_dir) if given else "", "SEEDS": " ".join(map(str, study.seeds))}
+    return _known_to(stage, values | extra)
+
+
+def _known_to(stage: Stage, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of the parameters that the stage's notebook has."""
     known = parameter_defaults(stage.source)
-    return {name: value for name, value in (values | extra).items() if name in known}
+    return {name: value for name, value in values.items() if name in known}
 
 
 def _for_notebook(path: Path) -> str:
@@ -65,7 +71,7 @@ def _for_notebook(path: Path) -> str:
     return os.path.relpath(path, REPO)
 
 
-def _check_extra(names: dict[str, str], stages: list[Stage]) -> None:
+def _check_extra(names: Iterable[str], stages: list[Stage]) -> None:
     """Refuse a further parameter that none of the stages' notebooks has."""
     known = dict.fromkeys(name for stage in stages for name in parameter_defaults(stage.source))
     where = stages[0].source.name if len(stages) == 1 else "the notebooks"
@@ -74,21 +80,16 @@ def _check_extra(names: dict[str, str], stages: list[Stage]) -> None:
             raise StudyError(f"PARAMS={name}=…: no such parameter in {where}; {nearest(name, known)}")
 
 
-def _mine(stage: Stage, extra: dict[str, str]) -> dict[str, str]:
-    """Those of the further parameters that the stage's notebook has."""
-    known = parameter_defaults(stage.source)
-    return {name: value for name, value in extra.items() if name in known}
-
-
-def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, label: str = "") -> float:
-    """Execute one stage and record it. Returns its seconds.
+def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, label: str = "") -> None:
+    """Execute one stage and record it.
 
     Raises:
-        StudyError, NotebookFailure: as :func:`yolopose.workflow.execute.execute`; the latter also when an output is missing.
+        StudyError, NotebookFailure: as :func:`yolopose.workflow.execute.execute`; the latter also when an output is
+            missing.
     """
     if stage.name in ("train", "evaluate", "export"):
         check_not_stale(target)
-    _say(f"{label}{stage.name}: notebooks/{stage.source.name} → {target.results_dir}")
+    say(f"{label}{stage.name}: notebooks/{stage.source.name} → {target.results_dir}")
     start = time.monotonic()
     try:
         execute(stage.source, target.results_dir / "notebooks" / stage.source.name,
@@ -103,9 +104,8 @@ def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, 
             raise Stopped(_asked[0]) from None
         raise
     seconds = time.monotonic() - start
-    record(stage, target, seconds, _mine(stage, extra))
-    _say(f"{label}{stage.name}: done in {duration(seconds)}")
-    return seconds
+    record(stage, target, seconds, _known_to(stage, extra))
+    say(f"{label}{stage.name}: done in {duration(seconds)}")
 
 
 def run_one(stage: Stage, target: Target, extra: dict[str, str], device: str) -> None:
@@ -123,8 +123,22 @@ def run_one(stage: Stage, target: Target, extra: dict[str, str], device: str) ->
 
 def reproduce(target: Target, extra: dict[str, str], device: str) -> None:
     """Run every stage that does not hold, in order, and print what came out."""
-    _check_extra(extra, list(target.stages.values()))
-    _run_missing(target, extra, device)
+    stages = list(target.stages.values())
+    _check_extra(extra, stages)
+    if all(why_not_done(stage, target, _known_to(stage, extra)) is None for stage in stages):
+        say(f"{target.results_dir}: everything is done, nothing to run")
+    else:
+        check_not_stale(target)
+        with results_lock(target.results_dir, "make ablations" if target.ablations else "make reproduce"):
+            record_study(target)
+            for i, stage in enumerate(stages, 1):
+                label = f"[{i}/{len(stages)}] "
+                if (reason := why_not_done(stage, target, _known_to(stage, extra))) is None:
+                    say(f"{label}{stage.name}: holds")
+                    continue
+                if reason != "not run yet":
+                    say(f"{label}{stage.name}: {reason}")
+                run_stage(stage, target, extra, device, label)
     print(summary(target.results_dir), flush=True)
 
 
@@ -133,41 +147,13 @@ def ablate(target: Target, main: Target, extra: dict[str, str], device: str) -> 
     of the main results, which show them, where these exist."""
     _check_extra(extra, list(target.stages.values()))
     states = run_states(target)
-    _say(f"{target.results_dir}: {len(states)} runs ({len(target.study.experiments)} experiments × "
-         f"{len(target.study.seeds)} seeds); left: {time_left(states)}")
-    _run_missing(target, extra, device)
-    print(summary(target.results_dir), flush=True)
+    say(f"{target.results_dir}: {len(states)} runs ({len(target.study.experiments)} experiments × "
+        f"{len(target.study.seeds)} seeds); left: {time_left(states)}")
+    reproduce(target, extra, device)
     if any(main.results_dir.glob("*/seed*/metrics.json")):
         with results_lock(main.results_dir, "make ablations"):
             for stage in (stage for stage in STAGES.values() if stage.stored_only):
                 run_stage(stage, main, {}, device)
-
-
-def _run_missing(target: Target, extra: dict[str, str], device: str) -> None:
-    """Run the stages of ``target`` that do not hold."""
-    stages = list(target.stages.values())
-    if all(why_not_done(stage, target, _mine(stage, extra)) is None for stage in stages):
-        _say(f"{target.results_dir}: everything is done, nothing to run")
-        return
-    check_not_stale(target)
-    with results_lock(target.results_dir, "make ablations" if target.ablations else "make reproduce"):
-        record_study(target)
-        for i, stage in enumerate(stages, 1):
-            label = f"[{i}/{len(stages)}] "
-            if (reason := why_not_done(stage, target, _mine(stage, extra))) is None:
-                _say(f"{label}{stage.name}: holds")
-            else:
-                if reason != "not run yet":
-                    _say(f"{label}{stage.name}: {reason}")
-                run_stage(stage, target, extra, device, label)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m yolopose.workflow.run", description=__doc__.split("\n")[0])
-    parser.add_argument("stage", choices=["reproduce", "ablations", *STAGES])
-    add_target_arguments(parser)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
-    return parser
 
 
 def _extra_parameters(pairs: list[str]) -> dict[str, str]:
@@ -192,25 +178,27 @@ def _raise_stopped(number: int, _frame: Any) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="python -m yolopose.workflow.run", description=__doc__.split("\n")[0])
+    parser.add_argument("stage", choices=["reproduce", "ablations", *STAGES])
+    add_target_arguments(parser)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
+    o = parser.parse_args(arguments)
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _raise_stopped)
 
     def action() -> None:
-        extra = _extra_parameters(options.set)
-        stage = STAGES.get(options.stage)
-        target = resolve_target(options.profile, options.data, options.results, options.seeds, options.device,
-                                stored_only=stage is not None and stage.stored_only)
-        if options.stage == "ablations":
-            ablate(resolve_target(options.profile, options.data, options.results, options.seeds, options.device,
-                                  ablations=True), target, extra, options.device)
-        elif stage is None:
-            reproduce(target, extra, options.device)
+        extra, stage = _extra_parameters(o.set), STAGES.get(o.stage)
+        given = (o.profile, o.data, o.results, o.seeds, o.device)
+        target = resolve_target(*given, stored_only=stage is not None and stage.stored_only)
+        if stage is not None:
+            run_one(stage, target, extra, o.device)
+        elif o.stage == "ablations":
+            ablate(resolve_target(*given, ablations=True), target, extra, o.device)
         else:
-            run_one(stage, target, extra, options.device)
+            reproduce(target, extra, o.device)
 
-    return guarded(action)
+    return exit_status(action)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
 """The stages of a study: which notebook each one is, what it needs and writes, and whether it still holds.
 
-A stage is done when ``<results>/stages.json`` has its record, the fingerprint in the record is today's, and every file
-that it must write is there. The fingerprint covers the notebook, the part of the configuration that matters to the
-stage and the results that it read. Deciding this imports neither torch nor papermill nor pandas.
-
-What a stage's outcome depends on, as hashes by name, so that a difference can be named. Imports neither torch nor
-pandas.
+A stage holds when ``<results>/stages.json`` has its record, every file that it must write is there, and the fingerprint
+in the record is today's: the hashes, by name, of all that its outcome depends on. Deciding this imports neither torch
+nor papermill nor pandas.
 """
 
 from __future__ import annotations
@@ -15,15 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yolopose.report.measured import PAPER_DIR, REFERENCE_DIR
 from yolopose.study.config import ABLATIONS, Profile, Study, load_experiments, load_profiles, load_study, load_variants
-from yolopose.study.paper import PAPER_KEYPOINTS, REPO
+from yolopose.study.paper import PAPER_DIR, PAPER_KEYPOINTS, REFERENCE_DIR, REPO
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import config_hash, file_sha256, read_json, write_json
 
 NOTEBOOKS = REPO / "notebooks"
-BOOKKEEPING = ("stages.json", "study.json")  # records of what was run: no result
-RECORDS, STUDY_RECORD = BOOKKEEPING
+RECORDS, STUDY_RECORD = BOOKKEEPING = ("stages.json", "study.json")  # records of what was run: no result
+# The code that makes tables, figures and report of stored results; one fingerprint for all of it.
+CODE_FOLDERS = ("yolopose/report", "yolopose/study", "yolopose/utils")
+CODE = "the code of " + " or ".join(CODE_FOLDERS)
+READ = ("*/seed*/*.json", "*/seed*/curve.csv", f"{ABLATIONS}/*/seed*/*.json", f"{ABLATIONS}/*/seed*/curve.csv",
+        f"{ABLATIONS}/{ABLATIONS}.json", "complexity.csv", "released.csv", "scenes/*", "*.json")  # their results
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ def resolve_target(profile: str, data: str, results: str, seeds: str, device: st
     if profile and held and profile != held:
         raise StudyError(f"PROFILE={profile}: {results} holds results of the profile {held!r}; "
                          f"give PROFILE={held} or another RESULTS=")
-    name = profile or held or (_profile_in_name(Path(results)) if results else None) or "mini"
+    folder = Path(results).resolve().name if results else ""
+    named = next((p for p in load_profiles() if folder == p or folder.startswith(f"{p}-")), "mini")
+    name = profile or held or named
     if stored_only and results:
         if not Path(results).is_dir():
             raise StudyError(f"RESULTS={results}: no such folder; make reproduce writes results/<profile>")
@@ -126,11 +128,6 @@ def profile_of(results_dir: Path) -> str | None:
         if path.is_file() and isinstance(value := read_json(path), dict) and "profile" in value:
             return str(value["profile"])
     return None
-
-
-def _profile_in_name(results_dir: Path) -> str | None:
-    name = results_dir.resolve().name
-    return next((p for p in load_profiles() if name == p or name.startswith(f"{p}-")), None)
 
 
 def record_study(target: Target) -> None:
@@ -156,28 +153,26 @@ def expected_outputs(stage: Stage, target: Target) -> list[str]:
     """Files that the stage must have written, relative to the results folder."""
     wanted = [f"notebooks/{stage.notebook}.ipynb"]
     runs = target.study.runs() if target.study else []
-    folders = [f"{run.experiment.name}/seed{run.seed}" for run in runs]
     if stage.name == "train":
-        wanted += [f"{folder}/{name}" for folder in folders for name in ("run.json", "curve.csv")]
-    elif stage.name == "evaluate":
-        wanted += [f"{folder}/{name}" for folder in folders for name in ("metrics.json", "predictions.json.gz")]
-        wanted += [f"{folder}/joints.json" for folder, run in zip(folders, runs, strict=True)
-                   if run.variant.head != "person"]
+        return wanted + [f"{run.name}/{file}" for run in runs for file in ("run.json", "curve.csv")]
+    if stage.name == "evaluate":
+        wanted += [f"{run.name}/{file}" for run in runs for file in ("metrics.json", "predictions.json.gz")]
+        wanted += [f"{run.name}/joints.json" for run in runs if run.variant.head != "person"]
         if target.released:
             return [*wanted, "scenes.json", "released.csv"]
-        wanted += [f"{ABLATIONS}.json"] if target.ablations else ["scenes.json", "runtime.json"]
-        wanted += [f"{folder}/tta.json" for folder in folders if folder.startswith("s6/") and not target.ablations]
-    else:
-        wanted += {
-            "data": ["data.json"],
-            "complexity": ["complexity.csv", "architecture.json", "loss_shape.json"],
-            "export": ["export.json", "quantization.json"],
-            "tables": [f"tables/table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")]
-            + ["tables/tta_audit.csv", "tables/tta_audit.md"],
-            "figures": [f"figures/figure{n}.{kind}" for n in range(1, 7) for kind in ("png", "svg")],
-            "report": ["comparison.csv", "claims.csv", "report.html"],
-        }[stage.name]
-    return wanted
+        if target.ablations:
+            return [*wanted, f"{ABLATIONS}.json"]
+        return [*wanted, "scenes.json", "runtime.json",
+                *(f"{run.name}/tta.json" for run in runs if run.experiment.name == "s6")]
+    return wanted + {
+        "data": ["data.json"],
+        "complexity": ["complexity.csv", "architecture.json", "loss_shape.json"],
+        "export": ["export.json", "quantization.json"],
+        "tables": [*(f"tables/table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")),
+                   "tables/tta_audit.csv", "tables/tta_audit.md"],
+        "figures": [f"figures/figure{n}.{kind}" for n in range(1, 7) for kind in ("png", "svg")],
+        "report": ["comparison.csv", "claims.csv", "report.html"],
+    }[stage.name]
 
 
 def missing_outputs(stage: Stage, target: Target) -> list[str]:
@@ -196,9 +191,7 @@ def read_records(results_dir: Path) -> dict[str, Any]:
 
 def why_not_done(stage: Stage, target: Target, parameters: dict[str, Any]) -> str | None:
     """``None`` when the stage holds; otherwise the reason in words."""
-    missing = missing_outputs(stage, target)
-    absent = f"{missing[0]} is missing" + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "") \
-        if missing else None
+    absent = _first(missing_outputs(stage, target), "is missing")
     if target.committed:  # no bookkeeping there: the files decide
         return absent
     record = read_records(target.results_dir).get(stage.name)
@@ -209,10 +202,12 @@ def why_not_done(stage: Stage, target: Target, parameters: dict[str, Any]) -> st
     if absent:
         return absent
     before, now = record["fingerprint"], fingerprint(stage, target, parameters)
-    changed = [name for name in sorted(set(before) | set(now)) if before.get(name) != now.get(name)]
-    if changed:
-        return f"{changed[0]} changed" + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
-    return None
+    return _first([name for name in sorted({*before, *now}) if before.get(name) != now.get(name)], "changed")
+
+
+def _first(names: list[str], what: str) -> str | None:
+    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    return f"{names[0]} {what}{more}" if names else None
 
 
 def record(stage: Stage, target: Target, seconds: float, parameters: dict[str, Any] | None) -> None:
@@ -227,32 +222,41 @@ def record(stage: Stage, target: Target, seconds: float, parameters: dict[str, A
     write_json(target.results_dir / RECORDS, {name: records[name] for name in STAGES if name in records})
 
 
+# --- what a stage depends on -----------------------------------------------------------------------------------------
+
 def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dict[str, str]:
     """Hashes of all that the stage's outcome depends on, by name, so that a difference can be named."""
-    parts = {"notebook": _notebook_hash(stage.source), "parameters": config_hash(parameters)}
+    cells = read_json(stage.source).get("cells", [])  # their text, not what an editor notes beside it
+    parts = {"notebook": config_hash([[c.get("cell_type"), "".join(c.get("source", ""))] for c in cells]),
+             "parameters": config_hash(parameters)}
     study = target.study
-    if stage.name == "data" and study:
+    if stage.stored_only:
+        parts[CODE] = _code_hash()
+        parts |= {_name(path, target): file_sha256(path) for path in _files_read(stage, target)}
+    elif stage.name == "data" and study:
         parts["configuration"] = config_hash(asdict(study.profile.data))
         parts["data set"] = config_hash(_data_source(study))
     elif stage.name == "complexity" and study:
-        profile = study.profile
+        profile, names = study.profile, _data_record(target).get("keypoints", {}).get("names", ())
         parts["configuration"] = config_hash([
             {k: asdict(v) for k, v in load_variants().items()}, {k: asdict(v) for k, v in load_experiments().items()},
-            profile.sizes, profile.width_factor, profile.experiments, _number_of_keypoints(target)])
-    elif stage.name in ("train", "evaluate", "export") and study:
-        parts["configuration"] = config_hash({f"{r.experiment.name}/{r.seed}": r.hash for r in study.runs()})
+            profile.sizes, profile.width_factor, profile.experiments, len(names) or PAPER_KEYPOINTS])
+    elif study:
+        runs = {f"{run.experiment.name}/{run.seed}": run for run in study.runs()}
+        parts["configuration"] = config_hash({name: run.hash for name, run in runs.items()})
         parts["data set"] = data_fingerprint(target)
         if stage.name != "train":
-            parts["weights"] = config_hash(_trained_weights(study))
-    elif stage.stored_only:
-        parts |= {_name(path, target): file_sha256(path) for path in _files_read(stage, target)}
+            records = {name: study.results_dir / run.name / "run.json" for name, run in runs.items()}
+            parts["weights"] = config_hash({name: read_json(path).get("weights_sha256")
+                                            for name, path in records.items() if path.is_file()})
     return parts
 
 
-def _notebook_hash(path: Path) -> str:
-    """Changes with the text of a cell, not with what an editor notes beside it."""
-    cells = read_json(path).get("cells", [])
-    return config_hash([[c.get("cell_type"), "".join(c.get("source", ""))] for c in cells])
+def _code_hash() -> str:
+    """Changes with every file of :data:`CODE_FOLDERS`."""
+    files = [path for name in CODE_FOLDERS for path in sorted((REPO / name).rglob("*"))
+             if path.is_file() and path.suffix != ".pyc"]
+    return config_hash([[str(path.relative_to(REPO)), file_sha256(path)] for path in files])
 
 
 def _data_source(study: Study) -> list[Any]:
@@ -264,44 +268,25 @@ def _data_source(study: Study) -> list[Any]:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
+def _data_record(target: Target) -> dict[str, Any]:
+    """``data.json``; empty before the data stage has run."""
+    path = target.results_dir / "data.json"
+    return read_json(path) if path.is_file() else {}
+
+
 def data_fingerprint(target: Target) -> str:
     """Fingerprint of the data set, as ``data.json`` has it; empty before the data stage has run."""
-    path = target.results_dir / "data.json"
-    return str(read_json(path).get("fingerprint", "")) if path.is_file() else ""
-
-
-def _number_of_keypoints(target: Target) -> int:
-    """K of the data set, as ``data.json`` has it; the paper's before the data stage has run."""
-    path = target.results_dir / "data.json"
-    about = read_json(path) if path.is_file() else {}
-    return len(about.get("keypoints", {}).get("names", ())) or PAPER_KEYPOINTS
-
-
-def _trained_weights(study: Study) -> dict[str, Any]:
-    """Hash of the weights of every run that was trained."""
-    found = {}
-    for run in study.runs():
-        path = study.run_dir(run.experiment.name, run.seed) / "run.json"
-        if path.is_file():
-            found[f"{run.experiment.name}/{run.seed}"] = read_json(path).get("weights_sha256")
-    return found
+    return str(_data_record(target).get("fingerprint", ""))
 
 
 def _files_read(stage: Stage, target: Target) -> list[Path]:
-    """Results and code that the tables, figures and report are made of; all small."""
-    root, found = target.results_dir, []
-    for folder in {root.resolve(), (REFERENCE_DIR / target.profile).resolve()}:
-        found += [path for name in ("*.json", "curve.csv") for prefix in ("", f"{ABLATIONS}/")
-                  for path in folder.glob(f"{prefix}*/seed*/{name}")]
-        found += [folder / "complexity.csv", folder / "released.csv", *folder.glob("scenes/*"),
-                  *folder.glob(f"{ABLATIONS}/{ABLATIONS}.json")]
-        found += [path for path in folder.glob("*.json") if path.name not in BOOKKEEPING]
-    found += [path for path in PAPER_DIR.glob("*") if path.is_file()]
-    words = ("measured", "compare", "claims", "tables", "tta_audit", "figures", "report", "ablations", "spread",
-             "stored")
-    found += [path for word in words for path in (REPO / "yolopose").glob(f"{word}*") if path.is_file()]
+    """The results that tables, figures and report are made of, here and in the reference; all small."""
+    root = target.results_dir.resolve()
+    found = {path for folder in (root, (REFERENCE_DIR / target.profile).resolve()) for pattern in READ
+             for path in folder.glob(pattern) if path.name not in BOOKKEEPING}
+    found.update(PAPER_DIR.glob("*"))
     if stage.name == "report":
-        found += [path for word in ("tables", "figures") for path in (root / word).resolve().glob("*")]
+        found.update(path for name in ("tables", "figures") for path in (root / name).glob("*"))
     return sorted(path for path in found if path.is_file())
 
 

@@ -1,8 +1,7 @@
-"""Results that another configuration or other data made: found, listed with what changed, never silently reused.
+"""What of a study is done, running, missing or stale, and the time left: ``python -m yolopose.workflow.status``.
 
-What of a study is done, running, missing or stale, and the time left: ``python -m yolopose.workflow.status``.
-
-Reads only the results folder; may be called while the study runs.
+A run is stale where another configuration or other data made it than today's: it is listed with what changed, and
+never silently reused. Reads only the results folder; may be called while the study runs.
 """
 
 from __future__ import annotations
@@ -11,87 +10,69 @@ import argparse
 import re
 import statistics
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolopose.study.config import ABLATIONS, RunConfig, Study, config_changes, load_experiments
-from yolopose.utils.cli import add_target_arguments, guarded
+from yolopose.study.config import ABLATIONS, RunConfig, Study, load_experiments
+from yolopose.study.freshness import changes_since
+from yolopose.utils.cli import add_target_arguments, exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json
 from yolopose.utils.locks import holder
-from yolopose.utils.text import duration
+from yolopose.utils.text import align, duration
 from yolopose.workflow.stages import Target, data_fingerprint, data_name, read_records, resolve_target, why_not_done
 
+# --- stale runs ------------------------------------------------------------------------------------------------------
 
 def stale_runs(target: Target) -> dict[str, list[str]]:
     """Finished runs whose stored configuration or data differ from today's, with what changed, for example
     ``{"s6/seed0": ["train.epochs: 3 → 5"]}``.
 
     Every ``<experiment>/seed<k>/run.json`` on the disk counts, whichever seeds and experiments are asked for: tables
-    and figures read them all.
+    and figures read them all. Known experiments come first, in their order.
     """
-    study, stale = target.study, {}
-    if study is None:
-        return stale
-    data = data_fingerprint(target)
-    for path in stored_runs(target.results_dir):
-        record = read_json(path)
-        changes = _changes(study, path, record if isinstance(record, dict) else {})
-        before = record.get("data_fingerprint") if isinstance(record, dict) else None
-        if data and before not in (None, data):
-            changes.append(f"data set: {str(before)[:12]} → {data[:12]}")
-        if changes:
-            stale[f"{path.parent.parent.name}/{path.parent.name}"] = changes
-    return stale
+    if target.study is None:
+        return {}
+    known, data, stale = list(load_experiments()), data_fingerprint(target), []
+    for path in target.results_dir.glob("*/seed*/run.json"):
+        name, folder = path.parts[-3:-1]
+        if re.fullmatch(r"seed\d+", folder):
+            place, seed = known.index(name) if name in known else len(known), int(folder.removeprefix("seed"))
+            stale.append((place, name, seed, _changes(target.study, name, seed, _object(path), data)))
+    return {f"{name}/seed{seed}": changes for _, name, seed, changes in sorted(stale) if changes}
 
 
-def stored_runs(results_dir: Path) -> list[Path]:
-    """Every ``run.json`` of a results folder: known experiments in their order, then the others by name; by seed."""
-    known = list(load_experiments())
-    found = []
-    for path in results_dir.glob("*/seed*/run.json"):
-        if seed := re.fullmatch(r"seed(\d+)", path.parent.name):
-            name = path.parent.parent.name
-            place = known.index(name) if name in known else len(known)
-            found.append((place, name, int(seed.group(1)), path))
-    return [path for *_, path in sorted(found)]
-
-
-def _changes(study: Study, path: Path, record: dict[str, Any]) -> list[str]:
-    """What differs between the configuration in a ``run.json`` and the one that its folder stands for today."""
-    experiment, seed = path.parent.parent.name, int(path.parent.name.removeprefix("seed"))
+def _changes(study: Study, experiment: str, seed: int, record: dict[str, Any], data: str) -> list[str]:
     if experiment not in load_experiments():
         return [f"{experiment} is no experiment of yolopose/study/experiments.yaml"]
     try:
-        run: RunConfig = study.run(experiment, seed)
+        run = study.run(experiment, seed)
     except StudyError:
         return [f"the profile {study.profile.name} has no input size for {experiment}"]
-    if record.get("config_hash") == run.hash:
-        return []
-    return config_changes(record.get("config") or {}, run.as_dict()) or ["its configuration's hash"]
+    return changes_since(record, run, data)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where the file holds something else."""
+    value = read_json(path)
+    return value if isinstance(value, dict) else {}
 
 
 def remedy(target: Target, stale: dict[str, list[str]]) -> str:
-    """What to do about stale runs, in one sentence; names ``DATA=`` where other data are what changed."""
+    """What to do about stale runs, in one sentence; names ``DATA=``, as it was, where other data are what changed."""
     ways = ["undo the difference"]
-    if any(change.startswith(("data.", "data set:")) for changes in stale.values() for change in changes):
-        ways.append(f"give the same DATA= as before{_data_before(target, stale)}")
+    if any(change.startswith(("data.", "data fingerprint")) for changes in stale.values() for change in changes):
+        names = set()
+        for run in stale:
+            data = (_object(target.results_dir / run / "run.json").get("config") or {}).get("data") or {}
+            if data:
+                names.add(f"a folder named {data.get('name')}" if data.get("source") == "folder"
+                          else "none: the profile's own set")
+        ways.append("give the same DATA= as before" + (f" ({' or '.join(sorted(names))})" if names else ""))
     return (f"{', '.join(ways)}, give another RESULTS=, move {target.results_dir} away, "
             f"or delete it: make clean RESULTS={target.results_dir}")
-
-
-def _data_before(target: Target, stale: dict[str, list[str]]) -> str:
-    """The folder or kind of data that the stale runs were made with, in brackets, where their records tell."""
-    names = set()
-    for run in stale:
-        record = read_json(target.results_dir / run / "run.json")
-        data = (record.get("config") or {}).get("data") or {} if isinstance(record, dict) else {}
-        if data.get("source") == "folder":
-            names.add(f"a folder named {data.get('name')}")
-        elif data:
-            names.add("none: the profile's own set")
-    return f" ({' or '.join(sorted(names))})" if names else ""
 
 
 def check_not_stale(target: Target) -> None:
@@ -115,6 +96,8 @@ def check_not_stale(target: Target) -> None:
         f"No run was touched. {todo[0].upper()}{todo[1:]}"]))
 
 
+# --- runs ------------------------------------------------------------------------------------------------------------
+
 @dataclass(frozen=True)
 class RunState:
     """One run: ``state`` is done, trained, running, interrupted, missing or stale; ``seconds_left`` of its training,
@@ -123,85 +106,59 @@ class RunState:
     name: str
     state: str
     detail: str
-    seconds_left: float | None
+    seconds_left: float | None = None
 
 
 def run_states(target: Target) -> list[RunState]:
     """The state of every run of the study, in the order in which they are made, then stale ones outside it."""
-    study = target.study
-    assert study is not None
-    stale, busy = stale_runs(target), holder(target.results_dir) is not None
-    pace = _pace(target)
-    states = [_run_state(target, run, stale, busy, pace) for run in study.runs()]
-    listed = {state.name for state in states}
-    return states + [RunState(name, "stale", "; ".join(changes[:3]), None)
-                     for name, changes in stale.items() if name not in listed]
+    runs, stale, busy = target.study.runs(), stale_runs(target), holder(target.results_dir) is not None
+    expected = {name: _seconds((target.reference / name).glob("seed*/run.json")) for name in target.study.experiments}
+    spent = [(_seconds([target.results_dir / run.name / "run.json"]), expected[run.experiment.name]) for run in runs]
+    ratios = [ours / theirs for ours, theirs in spent if ours and theirs]
+    pace = statistics.median(ratios) if ratios else 1.0  # this machine's seconds per second of the reference
+    left = {name: seconds * pace if seconds else None for name, seconds in expected.items()}
+    states = [RunState(run.name, "stale", "; ".join(stale[run.name][:3])) if run.name in stale
+              else _run_state(target.results_dir / run.name, run, busy, left[run.experiment.name]) for run in runs]
+    known = {state.name for state in states}
+    return states + [RunState(name, "stale", "; ".join(changes[:3]))
+                     for name, changes in stale.items() if name not in known]
 
 
-def _run_state(target: Target, run: RunConfig, stale: dict[str, list[str]], busy: bool, pace: float | None) -> RunState:
-    name = f"{run.experiment.name}/seed{run.seed}"
-    folder = target.results_dir / name
-    if name in stale:
-        return RunState(name, "stale", "; ".join(stale[name][:3]), None)
-    if (folder / "run.json").is_file():
-        record = read_json(folder / "run.json")
-        spent = record.get("train", {}).get("seconds")
-        parts = [f"trained in {duration(spent)}"] if spent else []
-        if run.variant.head == "person":
-            return RunState(name, "done", ", ".join([*parts, "initialises others"]), 0.0)
-        if not (folder / "metrics.json").is_file():
-            return RunState(name, "trained", ", ".join([*parts, "not scored yet"]), 0.0)
-        return RunState(name, "done", ", ".join([_accuracy(read_json(folder / "metrics.json")), *parts]), 0.0)
-    expected = _reference_seconds(target, run.experiment.name)
-    left = expected * (pace or 1.0) if expected else None
-    progress = _progress(folder)
-    if progress:
-        where = f"epoch {progress.get('epoch', '?')} of {progress.get('epochs', '?')}"
-        seconds = progress.get("seconds_left")
-        left = float(seconds) if seconds is not None else left
-        if busy:
-            return RunState(name, "running", where + (f", {duration(left)} left" if left is not None else ""), left)
-        return RunState(name, "interrupted", f"{where}; make reproduce goes on from there", left)
-    return RunState(name, "missing", f"about {duration(left)}" if left else "", left)
-
-
-def _accuracy(metrics: dict[str, Any]) -> str:
-    val = metrics.get("val") or {}
-    shown = [f"{key} {100 * val[key]:.1f}" for key in ("AP", "AP50") if isinstance(val.get(key), (int, float))]
-    test = (metrics.get("test_dev") or {}).get("AP")
-    shown += [f"test-dev AP {100 * test:.1f}"] if isinstance(test, (int, float)) else []
-    return " ".join(shown) or "scored"
-
-
-def _progress(folder: Path) -> dict[str, Any] | None:
-    """``progress.json`` of a run under way; its writer replaces it many times, so a bad read counts as none."""
-    try:
-        value = read_json(folder / "progress.json")
-    except StudyError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _reference_seconds(target: Target, experiment: str) -> float | None:
-    """Training seconds of the experiment in the committed reference of the profile."""
-    found = []
-    for path in (target.reference / experiment).glob("seed*/run.json"):
-        seconds = read_json(path).get("train", {}).get("seconds")
-        if seconds:
-            found.append(float(seconds))
+def _seconds(paths: Iterable[Path]) -> float | None:
+    """Mean training seconds of the runs among ``paths`` that tell theirs."""
+    found = [seconds for path in paths if path.is_file()
+             and (seconds := read_json(path).get("train", {}).get("seconds"))]
     return statistics.fmean(found) if found else None
 
 
-def _pace(target: Target) -> float | None:
-    """This machine's seconds per second of the reference, from the runs that are done."""
-    ratios = []
-    for run in target.study.runs() if target.study else []:
-        path = target.results_dir / run.experiment.name / f"seed{run.seed}" / "run.json"
-        expected = _reference_seconds(target, run.experiment.name)
-        spent = read_json(path).get("train", {}).get("seconds") if path.is_file() else None
-        if expected and spent:
-            ratios.append(float(spent) / expected)
-    return statistics.median(ratios) if ratios else None
+def _run_state(folder: Path, run: RunConfig, busy: bool, left: float | None) -> RunState:
+    """Of a run that is not stale; ``left`` is what its training takes from the beginning, where that is known."""
+    if (folder / "run.json").is_file():
+        spent = _seconds([folder / "run.json"])
+        parts = [f"trained in {duration(spent)}"] if spent else []
+        if run.variant.head == "person":
+            return RunState(run.name, "done", ", ".join([*parts, "initialises others"]), 0.0)
+        if not (folder / "metrics.json").is_file():
+            return RunState(run.name, "trained", ", ".join([*parts, "not scored yet"]), 0.0)
+        return RunState(run.name, "done", ", ".join([_accuracy(read_json(folder / "metrics.json")), *parts]), 0.0)
+    try:
+        progress = _object(folder / "progress.json")
+    except StudyError:  # its writer replaces it many times
+        progress = {}
+    if not progress:
+        return RunState(run.name, "missing", f"about {duration(left)}" if left else "", left)
+    where = f"epoch {progress.get('epoch', '?')} of {progress.get('epochs', '?')}"
+    if (seconds := progress.get("seconds_left")) is not None:
+        left = float(seconds)
+    if busy:
+        return RunState(run.name, "running", where + (f", {duration(left)} left" if left is not None else ""), left)
+    return RunState(run.name, "interrupted", f"{where}; make reproduce goes on from there", left)
+
+
+def _accuracy(metrics: dict[str, Any]) -> str:
+    val, test = metrics.get("val") or {}, metrics.get("test_dev") or {}
+    found = {"AP": val.get("AP"), "AP50": val.get("AP50"), "test-dev AP": test.get("AP")}
+    return " ".join(f"{k} {100 * v:.1f}" for k, v in found.items() if isinstance(v, (int, float))) or "scored"
 
 
 def time_left(states: list[RunState]) -> str:
@@ -212,44 +169,40 @@ def time_left(states: list[RunState]) -> str:
     known = [s.seconds_left for s in todo if s.seconds_left is not None]
     if not known:
         return f"unknown: {len(todo)} runs, and none has told its pace yet"
-    total = sum(known) + statistics.fmean(known) * (len(todo) - len(known))
+    total = statistics.fmean(known) * len(todo)
     return f"about {duration(total)} of training in {len(todo)} run{'s'[:len(todo) > 1]}, then evaluation and report"
 
+
+# --- the whole --------------------------------------------------------------------------------------------------------
 
 def report(target: Target) -> str:
     """The text that ``make status`` prints."""
     study, root = target.study, target.results_dir
-    assert study is not None
     lines = [f"{root}: profile {study.profile.name} ({study.profile.title}); data {data_name(study.profile)}; "
              f"seeds {' '.join(map(str, study.seeds))}"]
-    at_work = holder(root)
-    if at_work:
+    if at_work := holder(root):
         lines.append(f"at work: {at_work['command']} (process {at_work['pid']} on {at_work['host']}, "
                      f"since {at_work['started']})")
-    records, rows = read_records(root), []
+    records, stages = read_records(root), []
     for stage in target.stages.values():
         reason = why_not_done(stage, target, {})
         if reason is None:
             seconds = records.get(stage.name, {}).get("seconds")
-            rows.append([stage.name, "done", "" if seconds is None else duration(seconds)])
+            stages.append([stage.name, "done", "" if seconds is None else duration(seconds)])
+        elif reason == "not run yet":
+            stages.append([stage.name, "missing", ""])
         else:
-            rows.append([stage.name, "missing" if reason == "not run yet" else "to be redone",
-                         "" if reason == "not run yet" else reason])
-    lines += ["", "stages", _columns(rows)]
+            stages.append([stage.name, "to be redone", reason])
     states = run_states(target)
-    lines += ["", "runs", _columns([[s.name, s.state, s.detail] for s in states]), ""]
+    runs = [[s.name, s.state, s.detail] for s in states]
+    lines += ["", "stages", align(stages, numbers=False), "", "runs", align(runs, numbers=False), ""]
     if any(s.state == "stale" for s in states):
         lines.append(f"stale runs stop the study: {remedy(target, stale_runs(target))}")
-    elif all(row[1] == "done" for row in rows):
+    elif all(row[1] == "done" for row in stages):
         lines.append("nothing to do")
     else:
         lines.append(f"left: {time_left(states)}")
     return "\n".join(lines)
-
-
-def _columns(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -264,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (main_study.results_dir / ABLATIONS).is_dir():
             print("\n" + report(resolve_target(o.profile, o.data, o.results, o.seeds, o.device, ablations=True)))
 
-    return guarded(action)
+    return exit_status(action)
 
 
 if __name__ == "__main__":
