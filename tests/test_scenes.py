@@ -19,7 +19,8 @@ from yolopose.analysis.matching import match_people
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.report.figures.architecture import block_name, draw_architecture, layout
 from yolopose.report.figures.scenes import draw_crowd, draw_outside
-from yolopose.report.figures.style import OPTIONS, save
+from yolopose.report.figures.style import save
+from yolopose.report.measured import ResultSet
 from yolopose.study.config import load_variants
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, write_json, write_json_gz
@@ -47,13 +48,14 @@ def study(root: Path, predictions: list[dict[str, Any]], experiment: str = "s6")
                            run_dir=lambda e, s: root / e / f"seed{s}")
 
 
-def test_the_most_overlapping_people_make_the_most_crowded_image():
+def test_the_most_overlapping_people_make_the_most_crowded_image(monkeypatch):
     def image(number: int, *lefts: float) -> list[dict[str, Any]]:
         return [{"image_id": number, "bbox": [x, 0, 10, 10], "keypoints": [1, 1, 2]} for x in lefts]
 
     rows = image(1, 0, 50, 99) + image(2, 0, 5) + image(3, 0, 5, 50) + image(4, 0, 5, 50) + image(5, 0)
+    monkeypatch.setattr(scenes, "COUNT", 9)
     rows += [{"image_id": 5, "bbox": [0, 0, 10, 10], "keypoints": [0, 0, 0]}]  # nobody's joints: no crowd
-    assert scenes.crowded_images({"annotations": rows}, 9) == [3, 4, 2, 1, 5]
+    assert scenes.crowded_images({"annotations": rows}) == [3, 4, 2, 1, 5]
 
 
 def test_an_image_counts_where_truth_and_prediction_lie_outside(dataset: CocoDataset):
@@ -80,8 +82,6 @@ def test_a_stored_picture_is_small_and_a_small_one_untouched():
 
 
 def test_scenes_are_written_once_and_drawn(tmp_path: Path, dataset: CocoDataset, monkeypatch):
-    import matplotlib.pyplot as plt
-
     one = study(tmp_path, perfect(dataset, 0.6))
     rows = scenes.write_scenes(one, dataset)
     stored = read_json(tmp_path / "scenes.json")
@@ -97,15 +97,14 @@ def test_scenes_are_written_once_and_drawn(tmp_path: Path, dataset: CocoDataset,
     monkeypatch.setattr(scenes, "make_scenes", lambda *_: pytest.fail("made again"))
     assert scenes.write_scenes(one, dataset) == rows
 
-    with plt.rc_context(OPTIONS):
-        first, second = ([p.read_bytes() for p in save(draw_crowd(tmp_path), tmp_path / name)] for name in "ab")
-        assert first == second
-        assert len(draw_outside(tmp_path).axes) == 4
-        assert "committed reference" in draw_outside(tmp_path, from_reference=True).get_suptitle()
-    plt.close("all")
+    results = ResultSet(tmp_path)
+    first, second = ([p.read_bytes() for p in save(draw_crowd(results), tmp_path / name)] for name in "ab")
+    assert first == second
+    assert len(draw_outside(results).axes) == 4
+    assert "committed reference" in draw_outside(ResultSet(tmp_path, is_reference=True)).get_suptitle()
     (tmp_path / "scenes" / "crowd1.png").unlink()
     with pytest.raises(StudyError, match=r"crowd1.png: not found, .* make evaluate"):
-        draw_crowd(tmp_path)
+        draw_crowd(results)
 
 
 def test_real_photographs(tmp_path: Path, shared: Path):
@@ -121,17 +120,14 @@ def test_real_photographs(tmp_path: Path, shared: Path):
 
 
 def test_without_stored_input_there_is_no_figure(tmp_path: Path):
-    assert draw_crowd(tmp_path) is None and draw_outside(tmp_path) is None and draw_architecture(tmp_path) is None
+    assert all(draw(ResultSet(tmp_path)) is None for draw in (draw_crowd, draw_outside, draw_architecture))
 
 
 def test_a_model_that_finds_nobody_still_gives_scenes(tmp_path: Path, dataset: CocoDataset):
-    import matplotlib.pyplot as plt
-
     scenes.write_scenes(study(tmp_path, []), dataset)
     stored = read_json(tmp_path / "scenes.json")
     assert stored["outside"]["scenes"] == [] and len(stored["crowd"]["scenes"]) == 3
-    assert draw_crowd(tmp_path) is not None and draw_outside(tmp_path) is not None
-    plt.close("all")
+    assert draw_crowd(ResultSet(tmp_path)) is not None and draw_outside(ResultSet(tmp_path)) is not None
 
 
 def test_without_a_skeleton_nothing_is_grouped(tmp_path: Path, dataset: CocoDataset):
@@ -142,7 +138,7 @@ def test_without_a_skeleton_nothing_is_grouped(tmp_path: Path, dataset: CocoData
     assert [row["figure"] for row in scenes.scene_rows(made)] == [3] * 5
     about = {"experiment": "s6", "dataset": "x", "schema": dataset.schema.as_dict()}
     write_json(tmp_path / "scenes.json", about | made)
-    assert len(draw_crowd(tmp_path).axes) == 3  # the pictures alone
+    assert len(draw_crowd(ResultSet(tmp_path)).axes) == 3  # the pictures alone
     plt.close("all")
 
 
@@ -197,8 +193,6 @@ def test_bad_architecture_input_is_refused(tmp_path: Path):
 
 
 def test_figure2_is_drawn_without_overlaps(tmp_path: Path, monkeypatch):
-    import matplotlib.pyplot as plt
-
     rows = write_architecture(tmp_path)
     assert [row["part"] for row in rows][0] == "backbone" and sum(row["share (%)"] for row in rows) == pytest.approx(
         100, abs=0.3)
@@ -209,11 +203,9 @@ def test_figure2_is_drawn_without_overlaps(tmp_path: Path, monkeypatch):
     for a, b in combinations(blocks.values(), 2):
         assert a.right <= b.x or b.right <= a.x or a.y + a.h <= b.y or b.y + b.h <= a.y
     assert all(b.x >= 0 and b.right <= 10.4 and b.y >= 0 and b.y + b.h <= height for b in blocks.values())
-    with plt.rc_context(OPTIONS):
-        figure = draw_architecture(tmp_path)
-        renderer = figure.canvas.get_renderer()
-        texts = [t.get_window_extent(renderer) for t in figure.axes[0].texts if t.get_text()]
+    figure = draw_architecture(ResultSet(tmp_path))
+    renderer = figure.canvas.get_renderer()
+    texts = [t.get_window_extent(renderer) for t in figure.axes[0].texts if t.get_text()]
     edge = figure.get_window_extent(renderer)
     assert all(edge.x0 <= t.x0 and t.x1 <= edge.x1 and edge.y0 <= t.y0 and t.y1 <= edge.y1 for t in texts)
     assert not [1 for a, b in combinations(texts, 2) if a.padded(-1).overlaps(b.padded(-1))]
-    plt.close("all")

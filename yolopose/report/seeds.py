@@ -1,4 +1,4 @@
-"""One quantity over training seeds: its mean, its spread, and 95 % intervals of means and differences."""
+"""One quantity over training seeds: its mean, its standard deviation, and 95 % intervals of means and differences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Measurement:
         return statistics.fmean(self.values)
 
     @property
-    def spread(self) -> float | None:
+    def deviation(self) -> float | None:
         """Sample standard deviation over seeds; ``None`` with one seed."""
         return statistics.stdev(self.values) if len(self.by_seed) > 1 else None
 
@@ -43,7 +43,7 @@ class Measurement:
         return t975(n - 1) * statistics.stdev(self.values) / math.sqrt(n) if n > 1 else None
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f}" + ("" if self.spread is None else f" ± {self.spread:.1f}")
+        return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
 
 
 def difference(a: Measurement, b: Measurement) -> tuple[float, float | None]:

@@ -1,32 +1,40 @@
-"""Figures 4, 5 and 6 of the paper (accuracy against GMACs) and the learning curves, from stored results.
+"""Figures 4, 5 and 6 of the paper: accuracy against GMACs.
 
 The paper's points come from ``results/paper/``. Measured points of a reduced profile stand in a panel of their own at
-the GMACs of the models that really ran; only at full scale do they share the paper's panel. Colours are Okabe and
-Ito's, each with its own marker. The same input gives the same bytes.
+the GMACs of the models that really ran; only at full scale do they share the paper's panel.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from yolopose.report.compare import number, printed_rows
-from yolopose.report.figures.style import GREY, line_samples, place_labels
-from yolopose.report.measured import PAPER_DIR, ResultSet
+from yolopose.report.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    line_samples,
+    place_labels,
+    sheet,
+    styled,
+)
+from yolopose.report.measured import ResultSet
 from yolopose.study.config import load_experiments
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Okabe and Ito's palette, one colour and one marker per method.
-STYLES = {
-    "YOLO-Pose": ("#D55E00", "o"), "HigherHRNet": ("#0072B2", "s"), "DEKR": ("#009E73", "^"),
-    "EfficientHRNet": ("#CC79A7", "D"), "HRNet": ("#56B4E9", "p"), "Hourglass": ("#E69F00", "v"),
-    "PersonLab": ("#000000", "X"),
-}
+STYLES = {"YOLO-Pose": (RED, "o"), "HigherHRNet": (BLUE, "s"), "DEKR": (GREEN, "^"), "EfficientHRNet": (PINK, "D"),
+          "HRNet": (SKY, "p"), "Hourglass": (ORANGE, "v"), "PersonLab": (BLACK, "X")}
+CONNECTED = ("YOLO-Pose", "EfficientHRNet")
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,10 @@ SPECS = (
 )
 
 
-def paper_points(spec: Spec, paper_dir: Path = PAPER_DIR) -> tuple[list[Point], list[str]]:
+def paper_points(spec: Spec) -> tuple[list[Point], list[str]]:
     """The paper's points of a figure, and the methods that it cannot show because a number is not printed."""
     points, left_out = [], []
-    for row in printed_rows(spec.table, paper_dir):
+    for row in printed_rows(spec.table):
         gmacs, accuracy = number(row["gmacs"]), number(row[spec.metric])
         method = "YOLO-Pose" if row["experiment"] else row["method"].partition("-H")[0]
         if gmacs is None or accuracy is None:
@@ -99,20 +107,25 @@ def measured_points(spec: Spec, results: ResultSet) -> list[Point]:
             continue
         value, gmacs = results.measure(experiment, spec.split, spec.metric), results.own_gmacs(experiment)
         if value is not None and gmacs is not None:
-            points.append(Point("YOLO-Pose", gmacs, value.mean, experiment, True, value.spread))
+            points.append(Point("YOLO-Pose", gmacs, value.mean, experiment, True, value.deviation))
     return sorted(points, key=lambda p: (p.gmacs, p.label))
 
 
-def _scatter(axes: Axes, points: list[Point], connect: str | None = "YOLO-Pose") -> None:
+def _line(points: list[Point], method: str) -> list[tuple[float, float]]:
+    """The filled points of a method from left to right."""
+    return sorted((p.gmacs, p.accuracy) for p in points if p.method == method and not p.hollow)
+
+
+def _scatter(axes: Axes, points: list[Point]) -> None:
     for method, (colour, marker) in STYLES.items():
         for hollow in (False, True):
             group = [p for p in points if p.method == method and p.hollow == hollow]
             if group:
                 axes.scatter([p.gmacs for p in group], [p.accuracy for p in group], s=46, marker=marker, zorder=3,
                              facecolor="white" if hollow else colour, edgecolor=colour, linewidth=1.4)
-        line = sorted((p for p in points if p.method == method and not p.hollow), key=lambda p: p.gmacs)
-        if len(line) > 1 and method in (connect, "EfficientHRNet"):
-            axes.plot([p.gmacs for p in line], [p.accuracy for p in line], color=colour, linewidth=1.2, zorder=2)
+        line = _line(points, method)
+        if len(line) > 1 and method in CONNECTED:
+            axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.2, zorder=2)
     for point in points:
         if point.error:
             colour = STYLES[point.method][0]
@@ -121,65 +134,53 @@ def _scatter(axes: Axes, points: list[Point], connect: str | None = "YOLO-Pose")
 
 def _log_x(axes: Axes, points: list[Point], of: str = "", note: str = "") -> None:
     """Logarithmic GMACs with plain numbers at 1, 2 and 5 of each decade, and margins that leave room for labels."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
     low, high = min(p.gmacs for p in points), max(p.gmacs for p in points)
-    axes.set_xscale("log")
     margin = max((high / low) ** 0.16, 1.5)
-    axes.set_xlim(low / margin, high * margin)
+    left, right = low / margin, high * margin
+    axes.set_xscale("log")
     steps = (1, 2, 5) if high / low < 2000 else (1,)
-    ticks = [m * 10.0**e for e in range(-5, 6) for m in steps if low / margin <= m * 10.0**e <= high * margin]
+    ticks = [m * 10.0**e for e in range(-5, 6) for m in steps if left <= m * 10.0**e <= right]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     bottom, top = min(p.accuracy - (p.error or 0) for p in points), max(p.accuracy + (p.error or 0) for p in points)
     room = max(0.14 * (top - bottom), 1.0)
-    axes.set_ylim(bottom - room, top + room)
-    axes.set_xlabel(f"GMACs {of}(log scale)" + (f"\n{note}" if note else ""))
+    axes.set(xlim=(left, right), ylim=(bottom - room, top + room),
+             xlabel=f"GMACs {of}(log scale)" + (f"\n{note}" if note else ""))
 
 
-def draw(spec: Spec, results: ResultSet | None, paper_dir: Path = PAPER_DIR, from_reference: bool = False) -> Figure:
-    """Draw one of Figures 4 to 6: the paper's points and, where there are any, measured ones.
-
-    ``from_reference`` says that ``results`` is the committed reference; the panel's title then says so.
-    """
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-
-    printed, left_out = paper_points(spec, paper_dir)
-    measured = measured_points(spec, results) if results else []
+@styled
+def draw_accuracy(spec: Spec, results: ResultSet, reference: ResultSet | None = None) -> Figure:
+    """One of Figures 4 to 6: the paper's points and, where there are any, measured ones; without those of ``results``
+    the ``reference``'s, which the panel's title then says."""
+    printed, left_out = paper_points(spec)
+    measured = measured_points(spec, results)
+    if not measured and reference is not None:
+        results, measured = reference, measured_points(spec, reference)
     shared = bool(measured) and results.not_comparable(spec.split) is None
     own = bool(measured) and not shared
-    figure, panels = plt.subplots(1, 2 if own else 1, figsize=(10.4 if own else 6.6, 4.5), squeeze=False,
-                                  width_ratios=(3, 2) if own else None, layout="constrained")
-    left = panels[0][0]
-    mark = "ref" if from_reference else "here"
-    everything = printed + ([Point(p.method, p.gmacs, p.accuracy, f"{p.label} {mark}", True, p.error) for p in measured]
-                            if shared else [])
+    figure = sheet(10.4 if own else 6.6, 4.5, f"Figure {spec.number}. {spec.title}")
+    left, *right = figure.subplots(1, 2 if own else 1, squeeze=False, width_ratios=(3, 2) if own else None)[0]
+    mark = "ref" if results.is_reference else "here"
+    everything = printed + [replace(p, label=f"{p.label} {mark}") for p in measured if shared]
     _scatter(left, everything)
     _log_x(left, everything, note=f"not drawn, a number is not printed: {', '.join(left_out)}" if left_out else "")
-    left.set_ylabel(f"{spec.metric} (%)")
-    title = "As printed in the paper" + (", and measured (open circles)" if shared else "")
-    left.set_title(title + ("\n(committed reference)" if shared and from_reference else ""), loc="left")
+    left.set(ylabel=f"{spec.metric} (%)", title="As printed in the paper" + ", and measured (open circles)" * shared
+             + "\n(committed reference)" * (shared and results.is_reference))
     handles = [Line2D([], [], color=colour, marker=marker, linestyle="", markersize=6.5, label=method)
                for method, (colour, marker) in STYLES.items() if any(p.method == method for p in printed)]
     if any(p.hollow for p in printed):
         handles.append(Line2D([], [], color=GREY, marker="s", markerfacecolor="white", linestyle="",
                               label="† multi-scale testing"))
-    figure.legend(handles=handles, fontsize=8.5, loc="outside lower left", ncols=7 if own else 3, columnspacing=1.4,
+    figure.legend(handles=handles, loc="outside lower left", ncols=7 if own else 3, columnspacing=1.4,
                   handletextpad=0.2)
-    if own:
-        right = panels[0][1]
-        _scatter(right, measured, connect=None)
-        _log_x(right, measured, "of the models that ran ")
-        whose = " (committed reference)\n" if from_reference else ": "
-        right.set_title(f"Measured{whose}{results.scale()}", loc="left")
-        right.set_ylabel(f"{spec.metric} (%), not comparable with the left")
-    figure.suptitle(f"Figure {spec.number}. {spec.title}", x=0.01, ha="left", fontsize=11)
-    connected = [sorted((p for p in everything if p.method == method and not p.hollow), key=lambda p: p.gmacs)
-                 for method in ("YOLO-Pose", "EfficientHRNet")]
-    place_labels(left, [(p.gmacs, p.accuracy, p.label) for p in everything],
-                 [sample for line in connected for sample in line_samples([(p.gmacs, p.accuracy) for p in line])])
-    if own:
-        place_labels(panels[0][1], [(p.gmacs, p.accuracy, p.label) for p in measured])
+    for axes in right:
+        _scatter(axes, measured)
+        _log_x(axes, measured, "of the models that ran ")
+        whose = " (committed reference)\n" if results.is_reference else ": "
+        axes.set(ylabel=f"{spec.metric} (%), not comparable with the left", title=f"Measured{whose}{results.scale()}")
+    lines = [sample for method in CONNECTED for sample in line_samples(_line(everything, method))]
+    place_labels(left, [(p.gmacs, p.accuracy, p.label) for p in everything], lines)
+    for axes in right:
+        place_labels(axes, [(p.gmacs, p.accuracy, p.label) for p in measured])
     return figure

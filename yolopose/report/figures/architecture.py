@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from yolopose.utils.files import read_json
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from yolopose.report.figures.style import BLUE, GREEN, GREY, GRID, INK, ORANGE, RED, sheet, styled
+from yolopose.report.measured import ResultSet
 
-INK, GREY, GRID = "#1a1a1a", "#666666", "#e3e3e3"
-# Okabe and Ito's colours, as in the other figures; the method's own orange-red marks what it adds.
-COLOURS = {"backbone": "#0072B2", "up": "#009E73", "down": "#009E73", "box": "#E69F00", "keypoints": "#D55E00"}
+COLOURS = {"backbone": BLUE, "up": GREEN, "down": GREEN, "box": ORANGE, "keypoints": RED}
 LEFT_IN = {"backbone": 0.55, "up": 3.05, "down": 5.55, "head": 8.05}  # left edges of the columns
 BLOCK_IN, WIDE_IN, TALL_IN, GAP_IN = 2.12, 2.25, 0.25, 0.09  # width (of a head's), height, and space between blocks
 ROW_SPACE_IN, TOP_IN, BOTTOM_IN, WIDTH_IN = 0.24, 1.0, 0.2, 10.4
@@ -98,8 +96,6 @@ def _short(gmacs: float) -> str:
 
 def _draw_block(axes: Axes, block: Block, name: str, shape: Sequence[int], gmacs: float, largest: float,
                 colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
     axes.add_patch(Rectangle((block.x, block.y), block.w, block.h, facecolor="white", edgecolor=colour, linewidth=0.9,
                              zorder=3))
     axes.add_patch(Rectangle((block.x, block.y), block.w * gmacs / largest, block.h, facecolor=colour, alpha=0.3,
@@ -136,19 +132,16 @@ def _connect(axes: Axes, source: Block, target: Block, lane: float = 0.5) -> Non
         _arrow(axes, [(source.right, source.middle), (x, source.middle), (x, target.middle), (target.x, target.middle)])
 
 
-def draw_architecture(results_dir: Path | str) -> Figure | None:
-    """Figure 2 from ``architecture.json`` of a results folder; ``None`` where there is none (make complexity)."""
-    import matplotlib.pyplot as plt
-
-    path = Path(results_dir) / "architecture.json"
-    if not path.is_file():
+@styled
+def draw_architecture(results: ResultSet) -> Figure | None:
+    """Figure 2 from ``architecture.json``; ``None`` where there is none (make complexity)."""
+    architecture = results.stored("architecture.json")
+    if architecture is None:
         return None
-    architecture = read_json(path)
     blocks, height, rows = layout(architecture)
-    figure = plt.figure(figsize=(WIDTH_IN, height))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, WIDTH_IN)
-    axes.set_ylim(0, height)
+    figure = sheet(WIDTH_IN, height)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH_IN), ylim=(0, height))
     axes.set_axis_off()
     branches = [(head, name) for head in architecture["heads"] for name in ("box", "keypoints") if head[name]]
     largest = max([row["gmacs"] for row in architecture["layers"]] + [head[name]["gmacs"] for head, name in branches])

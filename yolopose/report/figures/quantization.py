@@ -2,81 +2,66 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from yolopose.report.figures.style import GREY, INK, LINES
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from yolopose.report.figures.style import BLUE, GREEN, GREY, INK, PINK, RED, sheet, styled
+from yolopose.report.measured import ResultSet, load_quantization
 
-SCHEMES = {"int8_channel": ("8 bits, one scale a channel", "#009E73", "^"),
-           "int8_pow2": ("8 bits, power-of-two scales", "#CC79A7", "v")}
+SCHEMES = {"int8_channel": ("8 bits, one scale a channel", GREEN, "^"),
+           "int8_pow2": ("8 bits, power-of-two scales", PINK, "v")}
+TABLE_5_SHARE = 0.3  # of the layers at 16 bits
 
 
-def draw_curve(quantization: dict[str, Any]) -> Figure:
-    """AP of the ReLU model against the share of its layers, and of its GMACs, at 16 bits.
+@styled
+def draw_quantization(results: ResultSet) -> Figure | None:
+    """AP of the ReLU model against the share of its layers, and of its GMACs, at 16 bits; ``None`` without any.
 
     The horizontal lines are float32 and 8 bits; the ring is the mixed precision of Table 5. With several seeds the
     points are means and the bars standard deviations.
-
-    Args:
-        quantization: ``quantization.json`` as :func:`yolopose.export.quantize.quantize_study` writes it.
     """
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, 2, figsize=(10.4, 4.3), sharey=True, layout="constrained")
-    titles = ("of layers", "of multiply-accumulates")
-    for axes, key, title in zip(panels, ("share_layers_16bit", "share_gmacs_16bit"), titles, strict=True):
-        _reference_lines(axes, quantization)
-        _curve(axes, quantization["curve"], key)
-        axes.set_xlim(-3, 103)
-        axes.set_xlabel(f"share {title} at 16 bits (%)")
+    stored = load_quantization(results.root)
+    if stored is None:
+        return None
+    seeds = len(stored.get("seeds", []))
+    figure = sheet(10.4, 4.3, "AP against the share of 16-bit layers, the most sensitive first "
+                   f"({stored.get('profile', '')}, {seeds} seed{'s' if seeds != 1 else ''})")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, key, what in zip(panels, ("share_layers_16bit", "share_gmacs_16bit"),
+                               ("layers", "multiply-accumulates"), strict=True):
+        _whole_schemes(axes, stored)
+        _curve(axes, stored["curve"], key)
+        axes.set(xlim=(-3, 103), xlabel=f"share of {what} at 16 bits (%)")
     panels[0].set_ylabel("AP on val (%)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8.5, columnspacing=1.4)
-    seeds = quantization.get("seeds", [])
-    scale = f"{quantization.get('profile', '')}, {len(seeds)} seed" + ("s" if len(seeds) != 1 else "")
-    figure.suptitle(f"AP against the share of 16-bit layers, the most sensitive first ({scale})", x=0.01, ha="left",
-                    fontsize=11)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, columnspacing=1.4)
     return figure
 
 
-def _mean(rows: list[dict[str, Any]], experiment: str, model: str) -> float | None:
-    values = [100 * row["AP"] for row in rows if (row["experiment"], row["model"]) == (experiment, model)]
-    return statistics.fmean(values) if values else None
-
-
-def _reference_lines(axes: Axes, quantization: dict[str, Any]) -> None:
+def _whole_schemes(axes: Axes, stored: dict[str, Any]) -> None:
     """Float32 and the 8-bit schemes as lines over the whole width; the plain 8 bits are the curve's own left end."""
-    experiment = quantization["curve"][0]["experiment"]
-    models = quantization["models"]
-    if (value := _mean(models, experiment, "float32")) is not None:
-        axes.axhline(value, color=INK, linewidth=1.2, linestyle="--", label=f"float32 ({value:.1f})")
-    if (value := _mean(models, experiment, "int8")) is not None:
-        axes.axhline(value, color=LINES[1], linewidth=1.2, linestyle=":",
-                     label=f"8 bits, one scale a tensor ({value:.1f})")
+    models = DataFrame(stored["models"])
+    of_curve = models[models["experiment"] == stored["curve"][0]["experiment"]]
+    scores = 100 * of_curve.groupby("model")["AP"].mean()
+    for model, label, colour, dash in (("float32", "float32", INK, "--"),
+                                       ("int8", "8 bits, one scale a tensor", BLUE, ":")):
+        if model in scores:
+            axes.axhline(scores[model], color=colour, linewidth=1.2, linestyle=dash,
+                         label=f"{label} ({scores[model]:.1f})")
     for model, (label, colour, marker) in SCHEMES.items():
-        if (value := _mean(models, experiment, model)) is not None:
-            axes.plot([0], [value], color=colour, marker=marker, linestyle="", markersize=6.5, zorder=4,
-                      label=f"{label} ({value:.1f})")
+        if model in scores:
+            axes.plot([0], [scores[model]], color=colour, marker=marker, linestyle="", markersize=6.5, zorder=4,
+                      label=f"{label} ({scores[model]:.1f})")
 
 
 def _curve(axes: Axes, points: list[dict[str, Any]], key: str) -> None:
-    fractions = sorted({point["fraction"] for point in points})
-
-    def over_seeds(read: Callable[[dict[str, Any]], float]) -> list[list[float]]:
-        return [[read(point) for point in points if point["fraction"] == fraction] for fraction in fractions]
-
-    x = [statistics.fmean(values) for values in over_seeds(lambda point: 100 * point[key])]
-    scores = over_seeds(lambda point: 100 * point["AP"])
-    y = [statistics.fmean(values) for values in scores]
-    axes.plot(x, y, color=LINES[0], marker="o", markersize=5.5, linewidth=1.4, zorder=3, label="8 and 16 bits, mixed")
-    if len(scores[0]) > 1:
-        axes.errorbar(x, y, [statistics.stdev(values) for values in scores], color=LINES[0], linestyle="", capsize=3,
-                      linewidth=1, zorder=2)
-    mixed = min(range(len(fractions)), key=lambda i: abs(fractions[i] - 0.3))
-    axes.plot([x[mixed]], [y[mixed]], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=GREY,
+    by_share = (100 * DataFrame(points).set_index("fraction")[[key, "AP"]]).groupby("fraction")  # a group has all seeds
+    x, y = by_share[key].mean().to_numpy(), by_share["AP"].mean().to_numpy()
+    axes.plot(x, y, color=RED, marker="o", markersize=5.5, linewidth=1.4, zorder=3, label="8 and 16 bits, mixed")
+    if (deviation := by_share["AP"].std()).notna().all():
+        axes.errorbar(x, y, deviation, color=RED, linestyle="", capsize=3, linewidth=1, zorder=2)
+    mixed = abs(deviation.index - TABLE_5_SHARE).argmin()
+    axes.plot(x[mixed], y[mixed], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=GREY,
               linestyle="", zorder=4, label=f"mixed precision of Table 5 ({y[mixed]:.1f})")

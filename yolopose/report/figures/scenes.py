@@ -1,66 +1,57 @@
 """Figures 1 and 3: crowded scenes and joints outside the predicted box, drawn from ``scenes.json`` and its pictures.
 
-Beside the pictures, which are single cases, stand the rates over the whole split. Figure 2 is drawn by
-``figures_architecture`` and handed on here.
+Beside the pictures, which are single cases, stand the rates over the whole split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.image as mpimg
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
+from yolopose.report.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SKY, sheet, styled
+from yolopose.report.measured import ResultSet
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_json
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-INK, GREY, GRID = "#1a1a1a", "#666666", "#e3e3e3"
-# One colour a person: Okabe and Ito's, without the black that drawn edges have.
-PEOPLE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+PEOPLE = (ORANGE, SKY, GREEN, "#F0E442", BLUE, RED, PINK)  # one colour a person; drawn edges are black
 WRONG, TRUTH = "#FF0000", "#FFFFFF"
-OURS, OWN_BOX, GROUPED, PERFECT = "#D55E00", "#E69F00", "#0072B2", "#666666"
 REFERENCE = " (committed reference)"
 BINS = {"by_overlap": ("0", "to 0.1", "to 0.3", "above"), "by_people": ("2", "3", "4", "5 or more")}
 
 
-def read_scenes(results_dir: Path | str) -> dict[str, Any] | None:
+def read_scenes(results: ResultSet) -> dict[str, Any] | None:
     """``scenes.json`` of a results folder; ``None`` where there is none.
 
     Raises:
         StudyError: a picture that it names is missing.
     """
-    path = Path(results_dir) / "scenes.json"
-    if not path.is_file():
-        return None
-    scenes = read_json(path)
-    for part in ("crowd", "outside"):
-        for scene in scenes[part]["scenes"]:
-            if not (path.parent / scene["picture"]).is_file():
-                raise StudyError(f"{path.parent / scene['picture']}: not found, though {path.name} names it; delete "
-                                 f"{path} and run make evaluate, which writes both")
+    scenes = results.stored("scenes.json")
+    for scene in [scene for part in ("crowd", "outside") for scene in scenes[part]["scenes"]] if scenes else []:
+        if not (picture := results.root / scene["picture"]).is_file():
+            path = results.root / "scenes.json"
+            raise StudyError(f"{picture}: not found, though {path.name} names it; delete {path} and run make evaluate, "
+                             "which writes both")
     return scenes
 
 
-def _picture(axes: Axes, results_dir: Path, scene: dict[str, Any]) -> None:
+def _picture(axes: Axes, results: ResultSet, scene: dict[str, Any]) -> None:
     """The stored picture, stretched to the original's px, without ticks."""
-    import matplotlib.image as mpimg
-
-    image = mpimg.imread(results_dir / scene["picture"])
+    image = mpimg.imread(results.root / scene["picture"])
     axes.imshow(image, extent=(0, scene["width"], scene["height"], 0), interpolation="antialiased", alpha=0.75)
-    axes.set_xlim(0, scene["width"])
-    axes.set_ylim(scene["height"], 0)
+    axes.set(xlim=(0, scene["width"]), ylim=(scene["height"], 0))
     axes.set_anchor("NW")
     axes.set_axis_off()
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, fontsize=8.5, loc="left", fontweight="normal")
+    axes.set_title(text, fontsize=8.5, fontweight="normal")
 
 
 def _limbs(axes: Axes, points: NDArray, present: NDArray, skeleton: Sequence[Sequence[int]], colour: str) -> None:
@@ -73,20 +64,15 @@ def _limbs(axes: Axes, points: NDArray, present: NDArray, skeleton: Sequence[Seq
               markeredgewidth=0.5, linestyle="")
 
 
-def _box(axes: Axes, bbox: Sequence[float], colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(Rectangle(bbox[:2], bbox[2], bbox[3], fill=False, edgecolor=INK, linewidth=2.0))
-    axes.add_patch(Rectangle(bbox[:2], bbox[2], bbox[3], fill=False, edgecolor=colour, linewidth=1.1))
-
-
 def _ours(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any], boxes: bool = True) -> None:
     """The model's people, each in a colour of its own; joints that the paper would reject are left out."""
     for n, person in enumerate(scene["ours"]):
         joints = np.asarray(person["keypoints"], float).reshape(-1, 3)
         colour = PEOPLE[n % len(PEOPLE)]
         if boxes:
-            _box(axes, person["bbox"], colour)
+            x, y, width, height = person["bbox"]
+            for line, ink in ((2.0, INK), (1.1, colour)):
+                axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=ink, linewidth=line))
         _limbs(axes, joints[:, :2], joints[:, 2] >= scenes["kept"], scenes["schema"]["skeleton"], colour)
 
 
@@ -105,24 +91,29 @@ def _grouped(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any]) -> None:
               markeredgewidth=1.4, linestyle="")
 
 
-def _rates(axes: Axes, entries: Sequence[dict[str, Any]], key: str, places: Sequence[float], colour: str, marker: str,
-           label: str) -> None:
+def _rates(axes: Axes, entries: Sequence[dict[str, Any]], key: str, colour: str, marker: str, label: str) -> None:
     """Rates in percent with their 95 % intervals; entries without a joint are left out."""
-    kept = [(x, e) for x, e in zip(places, entries, strict=True) if e[key] is not None]
+    axes.set_xlim(-0.4, max(len(entries), 1) - 0.6)
+    kept = [x for x, entry in enumerate(entries) if entry[key] is not None]
     if not kept:
         return
-    values = np.array([e[key] for _, e in kept]) * 100
-    limits = np.array([e[f"{key}_95"] for _, e in kept]) * 100
+    values = np.array([entries[x][key] for x in kept]) * 100
+    limits = np.array([entries[x][f"{key}_95"] for x in kept]) * 100
     errors = np.clip([values - limits[:, 0], limits[:, 1] - values], 0, None)
-    axes.errorbar([x for x, _ in kept], values, errors, color=colour, marker=marker, markersize=5, linewidth=1.3,
-                  capsize=2.5, label=label)
+    axes.errorbar(kept, values, errors, color=colour, marker=marker, markersize=5, linewidth=1.3, capsize=2.5,
+                  label=label)
 
 
-def draw_crowd(results_dir: Path | str, from_reference: bool = False) -> Figure | None:
+def _grid(figure: Figure, pictures: int, rows: int = 1) -> GridSpec:
+    """Places for pictures side by side and, a little wider, for a chart at the right."""
+    return figure.add_gridspec(rows, pictures + 1, width_ratios=[1] * pictures + [1.25])
+
+
+@styled
+def draw_crowd(results: ResultSet) -> Figure | None:
     """Figure 1 from ``scenes.json``: crowded scenes, ours above, true joints grouped by distances alone below.
 
-    The charts show how often a joint ends at another person, by overlap and by the number of people. ``from_reference``
-    says that the folder is the committed reference; the title then says so.
+    The charts show how often a joint ends at another person, by overlap and by the number of people.
 
     Returns:
         ``None`` where the folder has no ``scenes.json`` or no scene.
@@ -130,55 +121,49 @@ def draw_crowd(results_dir: Path | str, from_reference: bool = False) -> Figure 
     Raises:
         StudyError: a stored picture is missing.
     """
-    import matplotlib.pyplot as plt
-
-    scenes, root = read_scenes(results_dir), Path(results_dir)
+    scenes = read_scenes(results)
     if scenes is None or not scenes["crowd"]["scenes"]:
         return None
     chosen, grouping = scenes["crowd"]["scenes"], scenes.get("grouping")
     rows = 2 if grouping else 1
-    figure = plt.figure(figsize=(10.4, 2.55 * rows + 0.9), layout="constrained")
-    grid = figure.add_gridspec(rows, len(chosen) + 1, width_ratios=[1] * len(chosen) + [1.25])
+    figure = sheet(10.4, 2.55 * rows + 0.9, f"Figure 1. The most crowded scenes of {scenes['dataset']}: "
+                   f"{scenes['experiment']}, and true joints grouped by distances alone (no HigherHRNet).\n"
+                   "One colour a person; ringed: swapped, given to another person; lost: in a group that is nobody's"
+                   + REFERENCE * results.is_reference, title_size=10.5)
+    grid = _grid(figure, len(chosen), rows)
     for n, scene in enumerate(chosen):
         axes = figure.add_subplot(grid[0, n])
-        _picture(axes, root, scene)
+        _picture(axes, results, scene)
         _ours(axes, scene, scenes, boxes=False)
         _title(axes, f"Ours, image {scene['image_id']}:\n{scene['people']} labelled, {len(scene['ours'])} predicted")
         if grouping:
             axes = figure.add_subplot(grid[1, n])
-            _picture(axes, root, scene)
+            _picture(axes, results, scene)
             _grouped(axes, scene, scenes)
             _title(axes, "True joints, grouped:\n"
                    f"{scene['swapped']} of {scene['joints']} swapped, {scene['lost']} lost")
+    if not grouping:
+        return figure
     for row, (key, title) in enumerate((("by_overlap", "largest box IoU with another person"),
-                                        ("by_people", "labelled people in the image"))[:rows]):
-        if not grouping:
-            break
-        axes = figure.add_subplot(grid[row, len(chosen)])
+                                        ("by_people", "labelled people in the image"))):
+        axes = figure.add_subplot(grid[row, -1])
         shown = [n for n, entry in enumerate(grouping["truth_grouped"][key]) if entry["joints"]]
-        for part, colour, marker, label in (("truth_grouped", PERFECT, "^", "true joints, grouped"),
-                                            ("grouped_taken", GROUPED, "s", "our joints, grouped"),
-                                            ("ours_taken", OWN_BOX, "D", "ours, person by box"),
-                                            ("ours_mixed", OURS, "o", "ours, person by pose")):
-            _rates(axes, [grouping[part][key][n] for n in shown], "rate", range(len(shown)), colour, marker, label)
+        for part, colour, marker, label in (("truth_grouped", GREY, "^", "true joints, grouped"),
+                                            ("grouped_taken", BLUE, "s", "our joints, grouped"),
+                                            ("ours_taken", ORANGE, "D", "ours, person by box"),
+                                            ("ours_mixed", RED, "o", "ours, person by pose")):
+            _rates(axes, [grouping[part][key][n] for n in shown], "rate", colour, marker, label)
         axes.set_xticks(range(len(shown)), [BINS[key][n] for n in shown])
-        axes.set_xlim(-0.4, max(len(shown), 1) - 0.6)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(title)
-        axes.set_ylabel("joints at another person (%)")
+        axes.set(xlabel=title, ylabel="joints at another person (%)")
         if row == 0:
             axes.legend(fontsize=7.5, loc="upper left")
-    figure.suptitle(f"Figure 1. The most crowded scenes of {scenes['dataset']}: {scenes['experiment']}, and true "
-                    "joints grouped by distances alone (no HigherHRNet).\nOne colour a person; ringed: swapped, "
-                    "given to another person; lost: in a group that is nobody's" + REFERENCE * from_reference,
-                    x=0.01, ha="left", fontsize=10.5)
     return figure
 
 
-def draw_outside(results_dir: Path | str, from_reference: bool = False) -> Figure | None:
+@styled
+def draw_outside(results: ResultSet) -> Figure | None:
     """Figure 3 from ``scenes.json``: joints outside the predicted box in pictures, and how many are found by distance.
-
-    ``from_reference`` says that the folder is the committed reference; the title then says so.
 
     Returns:
         ``None`` where the folder has no ``scenes.json``.
@@ -186,17 +171,17 @@ def draw_outside(results_dir: Path | str, from_reference: bool = False) -> Figur
     Raises:
         StudyError: a stored picture is missing.
     """
-    import matplotlib.pyplot as plt
-
-    scenes, root = read_scenes(results_dir), Path(results_dir)
+    scenes = read_scenes(results)
     if scenes is None:
         return None
     chosen, box = scenes["outside"]["scenes"], scenes["box"]
-    figure = plt.figure(figsize=(10.4 if chosen else 4.6, 3.6), layout="constrained")
-    grid = figure.add_gridspec(1, len(chosen) + 1, width_ratios=[1] * len(chosen) + [1.25])
+    figure = sheet(10.4 if chosen else 4.6, 3.6, f"Figure 3. Joints outside the predicted box: {scenes['experiment']} "
+                   f"on {scenes['dataset']}. Cross: true place; ring: predicted place, green if found"
+                   + REFERENCE * results.is_reference, title_size=10.5)
+    grid = _grid(figure, len(chosen))
     for n, scene in enumerate(chosen):
-        axes = figure.add_subplot(grid[0, n])
-        _picture(axes, root, scene)
+        axes = figure.add_subplot(grid[n])
+        _picture(axes, results, scene)
         _ours(axes, scene, scenes)
         for _, _, x, y, px, py, term in scene["outside"]:
             axes.plot([x, px], [y, py], color=TRUTH, linewidth=1.0)
@@ -205,22 +190,17 @@ def draw_outside(results_dir: Path | str, from_reference: bool = False) -> Figur
                       markeredgecolor="#00FF66" if term >= 0.5 else WRONG, markeredgewidth=1.4)
         found = sum(row[-1] >= 0.5 for row in scene["outside"])
         _title(axes, f"Image {scene['image_id']}:\n{found} of {len(scene['outside'])} joints outside are found")
-    axes = figure.add_subplot(grid[0, len(chosen)])
+    chart = figure.add_subplot(grid[-1])
     entries = [box["inside"], *box["by_distance"]]
-    _rates(axes, entries, "found_rate", range(len(entries)), OURS, "o", "found")
+    _rates(chart, entries, "found_rate", RED, "o", "found")
     labels = ["inside"] + [f"{100 * e['from']:g}–{100 * e['to']:g}" if e["to"] else f"> {100 * e['from']:g}"
                            for e in box["by_distance"]]
-    axes.set_xticks(range(len(entries)), [f"{label}\n{e['joints']}" for label, e in zip(labels, entries, strict=True)],
-                    fontsize=7)
-    axes.set_xlim(-0.4, len(entries) - 0.6)
-    axes.set_ylim(0, 100)
-    axes.set_ylabel("joints found (%)")
-    axes.set_xlabel("distance outside the box, % of its longer side\n(and number of joints)")
+    chart.set_xticks(range(len(entries)), [f"{label}\n{e['joints']}" for label, e in zip(labels, entries, strict=True)],
+                     fontsize=7)
+    chart.set(ylim=(0, 100), ylabel="joints found (%)",
+              xlabel="distance outside the box, % of its longer side\n(and number of joints)")
     outside, confined = box["outside"], box["outside_confined"]
     if outside["joints"]:
-        _title(axes, f"Outside: {outside['found']} of {outside['joints']} are found;\n"
+        _title(chart, f"Outside: {outside['found']} of {outside['joints']} are found;\n"
                f"{confined['found']} if predictions are moved into the box")
-    figure.suptitle(f"Figure 3. Joints outside the predicted box: {scenes['experiment']} on {scenes['dataset']}. "
-                    "Cross: true place; ring: predicted place, green if found" + REFERENCE * from_reference,
-                    x=0.01, ha="left", fontsize=10.5)
     return figure

@@ -1,29 +1,34 @@
-"""Placing point labels in a figure so that nothing covers anything else."""
+"""What all figures share: their look, colours, empty sheets, files, and labels that cover nothing."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from yolopose.utils.files import atomic_write
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
-
 INK, GREY, GRID = "#1a1a1a", "#666666", "#e3e3e3"
-LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's palette, which keeps apart for all common kinds of colour blindness.
+RED, BLUE, GREEN, PINK, ORANGE, SKY, BLACK = LINES = (
+    "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 OPTIONS = {
-    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.labelsize": 9,
-    "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": GREY, "ytick.color": GREY, "text.color": INK,
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.labelsize": 9, "axes.edgecolor": GREY, "axes.labelcolor": INK,
+    "xtick.color": GREY, "ytick.color": GREY, "text.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7,
-    "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "yolopose", "svg.fonttype": "path",
-    "figure.facecolor": "white", "savefig.dpi": 160,
+    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8.5,
+    "svg.hashsalt": "yolopose", "svg.fonttype": "path", "figure.facecolor": "white", "savefig.dpi": 160,
 }
 RADII_PT = (8, 12, 18, 26, 36, 48)
 DIRECTIONS = ((1, 0, "left"), (0, 1, "center"), (0, -1, "center"), (-1, 0, "right"),
@@ -32,12 +37,43 @@ DIRECTIONS = ((1, 0, "left"), (0, 1, "center"), (0, -1, "center"), (-1, 0, "righ
 LEADER_PT = 12
 
 
+def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
+    """Decorator of every function that draws a figure: within it the study's look holds."""
+    @wraps(draw)
+    def drawn(*args: Any) -> Figure | None:
+        with rc_context(OPTIONS):
+            return draw(*args)
+    return drawn
+
+
+def sheet(width_in: float, height_in: float, title: str = "", title_size: float = 11) -> Figure:
+    """An empty figure with its title at the upper left; what it gets is laid out so that nothing overlaps."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=title_size)
+    return figure
+
+
+def images_seen(axes: Axes) -> None:
+    """The horizontal axis of training curves: images seen, from 0, in thousands."""
+    axes.set_xlim(left=0)
+    axes.set_xlabel("images seen")
+    axes.xaxis.set_major_formatter(lambda v, _: f"{v / 1000:g} k" if v else "0")
+
+
+def annotate(axes: Axes, text: str, at: tuple[float, float], offset_pt: tuple[float, float], **options: Any) -> None:
+    """A small text beside a place in data coordinates."""
+    axes.annotate(text, at, offset_pt, textcoords="offset points", fontsize=8, **options)
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG and SVG without dates, atomically."""
     written = []
     for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, metadata=metadata)
+        with rc_context(OPTIONS):
+            figure.savefig(buffer, format=suffix, metadata=metadata)
         path = stem.with_suffix(f".{suffix}")
         atomic_write(path, buffer.getvalue())
         written.append(path)
@@ -64,8 +100,6 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str]], obstacl
     Returns:
         The boxes of the labels in px, in the order of ``labels``.
     """
-    from matplotlib.transforms import Bbox
-
     figure = axes.figure
     figure.canvas.draw()
     figure.set_layout_engine("none")  # a later layout would move the points under their labels
@@ -83,7 +117,6 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str]], obstacl
         x, y, text = labels[index]
         note = axes.annotate(text, (x, y), (0, RADII_PT[0]), textcoords="offset points", fontsize=7.5, ha="center",
                              va="center", zorder=5)
-        box = note.get_window_extent(renderer)
         for radius, (dx, dy, align) in ((r, d) for r in RADII_PT for d in DIRECTIONS):
             note.set_ha(align)
             note.set_position((dx * radius, dy * radius))
@@ -97,5 +130,5 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str]], obstacl
             px, py = to_px((x, y))
             nearest = (min(max(px, box.x0), box.x1), min(max(py, box.y0), box.y1))
             (x1, y1), (x2, y2) = axes.transData.inverted().transform([(px, py), nearest])
-            axes.plot([x1, x2], [y1, y2], color="#666666", linewidth=0.5, zorder=1)
+            axes.plot([x1, x2], [y1, y2], color=GREY, linewidth=0.5, zorder=1)
     return [placed[index] for index in range(len(labels))]

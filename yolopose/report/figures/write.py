@@ -1,86 +1,85 @@
-"""All figures of a results folder."""
+"""All figures of a results folder.
+
+A new figure is a function of a :class:`ResultSet` that returns a matplotlib figure (``@styled``, begun with ``sheet``),
+one line in :data:`FIGURES`, and one cell in a notebook: ``draw_figure("name", results)``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from yolopose.report.figures.ablations import write_ablation_figures
-from yolopose.report.figures.accuracy import SPECS, draw, measured_points
-from yolopose.report.figures.analysis import write_analysis_figures
+from matplotlib.figure import Figure
+
+from yolopose.report.figures.ablations import draw_differences, draw_heads, draw_losses
+from yolopose.report.figures.accuracy import SPECS, draw_accuracy
+from yolopose.report.figures.analysis import (
+    draw_almost_free,
+    draw_constant_runtime,
+    draw_decoder_depth,
+    draw_loss_shape,
+)
 from yolopose.report.figures.architecture import draw_architecture
 from yolopose.report.figures.curves import draw_curves
-from yolopose.report.figures.quantization import draw_curve
+from yolopose.report.figures.quantization import draw_quantization
 from yolopose.report.figures.scenes import draw_crowd, draw_outside
-from yolopose.report.figures.style import OPTIONS, save
-from yolopose.report.measured import PAPER_DIR, ResultSet, load_quantization, load_reference, load_results
+from yolopose.report.figures.style import save
+from yolopose.report.measured import ResultSet, load_reference, load_results
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+# What becomes of the committed reference where a run lacks something: it is not used, it is drawn in place of the run,
+# or the figure's function takes both.
+ALONE, STANDS_IN, BESIDE = "alone", "stands in", "beside"
+# Name of the files: the function, what it needs of a results folder, and the use of the reference.
+FIGURES: dict[str, tuple[Callable[..., Figure | None], str, str]] = {
+    "figure1": (draw_crowd, "scenes.json", STANDS_IN),
+    "figure2": (draw_architecture, "architecture.json", STANDS_IN),
+    "figure3": (draw_outside, "scenes.json", STANDS_IN),
+    **{f"figure{spec.number}": (partial(draw_accuracy, spec), "runs", BESIDE) for spec in SPECS},
+    "learning_curves": (draw_curves, "run with a curve.csv that has rows", ALONE),
+    "quantization": (draw_quantization, "quantization.json", STANDS_IN),
+    "loss_shape": (draw_loss_shape, "loss_shape.json", ALONE),
+    "almost_free": (draw_almost_free, "runtime.json", ALONE),
+    "constant_runtime": (draw_constant_runtime, "runtime.json with a trained s6", ALONE),
+    "decoder_depth": (draw_decoder_depth, "complexity.csv with all decoder depths", ALONE),
+    "ablation_losses": (draw_losses, "run with another loss than s6's", BESIDE),
+    "ablation_heads": (draw_heads, "run with another head than s6's", BESIDE),
+    "ablation_differences": (draw_differences, "ablations of depth, activation, initialisation or resolution", BESIDE),
+}
 
 
-def write_figures(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR
+def draw_figure(name: str, results: ResultSet | Path | str, reference: ResultSet | None = None) -> Figure | None:
+    """One figure of :data:`FIGURES`; where there is nothing to show, ``None`` and a message that says what is missing.
+
+    Args:
+        name: of the figure.
+        results: a results folder, read or not.
+        reference: what shows where ``results`` has nothing.
+    """
+    results = load_results(results)
+    draw, needs, use = FIGURES[name]
+    figure = draw(results, reference) if use == BESIDE else draw(results)
+    if figure is None and use == STANDS_IN and reference is not None:
+        figure = draw(reference)
+    if figure is None:
+        print(f"{name}: left out, {results.root} has no {needs}")
+    return figure
+
+
+def write_figures(results_dir: Path | str, reference_dir: Path | None = None, names: Iterable[str] = FIGURES
                   ) -> list[Path]:
-    """Write Figures 1 to 6, the learning curves and this study's own figures into ``figures/`` of a results folder and
-    return their paths.
+    """Write figures into ``figures/`` of a results folder, each as PNG and SVG, and return their paths.
 
     Figures whose measured part is missing show the reference's, or the paper's alone; where there is neither they are
-    left out, with a message.
+    left out, with a message. The same results give the same bytes.
 
     Raises:
         StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     results = load_results(results_dir)
     reference = load_reference(results, reference_dir)
-    folder = results.root / "figures"
     written: list[Path] = []
-    with plt.rc_context(OPTIONS):
-        for number, draw_one, source in ((1, draw_crowd, "scenes"), (2, draw_architecture, "architecture"),
-                                         (3, draw_outside, "scenes")):
-            figure = draw_one(results.root)
-            if figure is None and reference is not None:
-                figure = draw_one(reference.root, **({} if number == 2 else {"from_reference": True}))
-            written += _keep(figure, folder / f"figure{number}", f"{results.root} has no {source}.json")
-        for spec in SPECS:
-            from_reference = reference is not None and not measured_points(spec, results)
-            figure = draw(spec, reference if from_reference else results, paper_dir, from_reference)
-            written += _keep(figure, folder / f"figure{spec.number}")
-        written += _keep(draw_curves(results), folder / "learning_curves", f"no run in {results.root} has a curve.csv")
-        written += _keep(_quantization(results, reference), folder / "quantization",
-                         f"{results.root} has no quantization.json")
-    return written + write_analysis_figures(results_dir) + write_ablation_figures(results_dir, reference_dir)
-
-
-def draw_figure(name: str, results_dir: Path | str) -> Figure | None:
-    """One figure of these results, for a notebook; where they have nothing to show, ``None`` and a message."""
-    import matplotlib.pyplot as plt
-
-    results = load_results(results_dir)
-    with plt.rc_context(OPTIONS | {"savefig.dpi": "figure"}):
-        figure = draw_curves(results) if name == "learning_curves" else _quantization(results, None)
-    if figure is not None:
-        plt.close(figure)
-    return figure
-
-
-def _quantization(results: ResultSet, reference: ResultSet | None) -> Figure | None:
-    """The curve behind Table 5, of these results or of the reference."""
-    stored = load_quantization(results.root) or (reference and load_quantization(reference.root))
-    return draw_curve(stored) if stored else None
-
-
-def _keep(figure: Figure | None, stem: Path, why_not: str = "") -> list[Path]:
-    """Write and close a figure, or say why there is none."""
-    import matplotlib.pyplot as plt
-
-    if figure is None:
-        print(f"{stem.name}: left out, {why_not}")
-        return []
-    written = save(figure, stem)
-    plt.close(figure)
+    for name in names:
+        if (figure := draw_figure(name, results, reference)) is not None:
+            written += save(figure, results.root / "figures" / name)
     return written
