@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from tests import fabricated
-from tests.test_bootstrap import scene
+from tests.test_bootstrap import paired_bootstrap, scene
 from tests.test_scoring import SIGMA
-from yolopose.analysis.ablations import pairs_of, write_ablations
-from yolopose.evaluation import bootstrap
-from yolopose.evaluation.bootstrap import paired_bootstrap_seeds
+from yolopose.analysis import ablations
+from yolopose.analysis.ablations import finished_runs, pairs_of, write_ablations
 from yolopose.report.ablation_tables import build_ablation, write_ablation_tables
 from yolopose.report.ablations import BETTER, ONE_SEED, OPEN, WORSE, ablation_rows, joint_rates
-from yolopose.report.figures.ablations import draw_differences, draw_heads, draw_losses, write_ablation_figures
+from yolopose.report.figures.ablations import draw_differences, draw_heads, draw_losses
+from yolopose.report.figures.write import FIGURES, write_figures
 from yolopose.report.findings import heads_finding, holds_from, losses_by_budget, losses_finding
 from yolopose.report.measured import ResultSet, load_results, paired_interval
 from yolopose.study.config import load_experiments
@@ -26,6 +26,7 @@ from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json_gz
 
 NOWHERE = Path("no-reference")
+ABLATIONS = [name for name in FIGURES if name.startswith("ablation_")]
 SCORES = {"s6_l1": [30.0, 31.0, 32.0], "s6_l1_scaled": [34.0, 35.5, 36.0], "s6": [40.0, 41.0, 43.0],
           "s6_faithful": [10.0, 12.0, 11.0], "s6_mixed_layout": [14.0, 15.0, 13.0],
           "s6_misplaced_priors": [39.0, 42.0, 42.0], "s6_dw1": [36.0, 37.0, 38.0], "s6_relu": [38.0, 39.0, 41.2],
@@ -136,7 +137,7 @@ class Val:
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Three experiments with two seeds and stored predictions on a small scene."""
-    monkeypatch.setattr("yolopose.analysis.ablations.RESAMPLES", 60)
+    monkeypatch.setattr(ablations, "RESAMPLES", 60)
     annotations, detections = scene(2, images=25)
     rng = np.random.default_rng(0)
     predictions = {}
@@ -152,13 +153,13 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_the_stored_bootstrap_is_the_one_of_the_library(trained: SimpleNamespace) -> None:
-    rows = write_ablations(trained.study, trained.dataset)
+    write_ablations(trained.study, trained.dataset)
     value = read_json(trained.root / "ablations.json")
     assert set(value["pairs"]) == {"s6", "s6_l1"}
     val = trained.dataset.val
     sets = [[trained.predictions[name, seed] for seed in (0, 1)] for name in ("s6", "s6_faithful")]
-    expected = paired_bootstrap_seeds(val.annotations, *sets, val.image_ids(val.with_keypoints()), SIGMA, 60)
-    boxes = paired_bootstrap_seeds(val.annotations, *sets, val.image_ids(), None, 60)
+    expected = paired_bootstrap(val.annotations, *sets, val.image_ids(val.with_keypoints()), SIGMA, 60)
+    boxes = paired_bootstrap(val.annotations, *sets, val.image_ids(), None, 60)
     pair = value["pairs"]["s6"]["s6_faithful"]
     assert pair["pose"] == expected and pair["box"] == boxes and pair["seeds"] == [0, 1]
     assert set(value["pairs"]["s6_l1"]["s6"]) == {"seeds", "inputs", "pose"}  # boxes are asked for in the heads alone
@@ -168,8 +169,8 @@ def test_the_stored_bootstrap_is_the_one_of_the_library(trained: SimpleNamespace
     write_ablations(trained.study, trained.dataset)
     far = read_json(trained.root / "ablations.json")["far_outside"]
     assert far == {"s6_faithful": pytest.approx({"left": (200 * 0.3 + 150 * 0.15) / 350, "right": 0.015})}
-    found = next(r for r in rows if r["group"] == "heads" and r["experiment"] == "s6_faithful")
-    assert found["AP_images_low"] == pytest.approx(100 * expected["AP"]["low"], abs=0.005)
+    (found,) = [r for r in ablation_rows("heads", load_results(trained.root)) if r.experiment == "s6_faithful"]
+    assert found.record()["AP_images_low"] == pytest.approx(100 * expected["AP"]["low"], abs=0.005)
 
 
 def test_only_what_changed_is_made_again(trained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +178,8 @@ def test_only_what_changed_is_made_again(trained: SimpleNamespace, monkeypatch: 
     path = trained.root / "ablations.json"
     before, stamp = read_json(path), path.stat().st_mtime_ns
     matched = []
-    real = bootstrap.match_images
-    monkeypatch.setattr(bootstrap, "match_images", lambda *a, **k: matched.append(1) or real(*a, **k))
+    real = ablations.rank_detections
+    monkeypatch.setattr(ablations, "rank_detections", lambda *a, **k: matched.append(1) or real(*a, **k))
     write_ablations(trained.study, trained.dataset)
     assert not matched and path.stat().st_mtime_ns == stamp
     write_json_gz(trained.root / "s6_l1" / "seed1" / "predictions.json.gz", trained.predictions["s6", 1])
@@ -197,7 +198,7 @@ def test_pairs_are_of_common_seeds(trained: SimpleNamespace) -> None:
     pairs = read_json(trained.root / "ablations.json")["pairs"]
     assert pairs["s6"]["s6_relu"]["seeds"] == [1]
     assert "s6_dw1" not in pairs and "s6_dw1" not in pairs["s6"]
-    assert ("s6_dw1", "s6", ("pose",)) in set(pairs_of(load_results(trained.root)))
+    assert ("s6_dw1", "s6", ("pose",)) in set(pairs_of(finished_runs(trained.root)))
 
 
 def test_other_data_and_missing_predictions_are_refused(trained: SimpleNamespace) -> None:
@@ -212,7 +213,8 @@ def test_other_data_and_missing_predictions_are_refused(trained: SimpleNamespace
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 def test_tables_have_printed_numbers_and_intervals(mini: Path) -> None:
-    paths = {path.name for path in write_ablation_tables(mini, NOWHERE)}
+    write_ablation_tables(mini, NOWHERE)
+    paths = {path.name for path in (mini / "tables").iterdir()}
     groups = {*GROUPS, "joints"} - {"initialisation"}  # of which nothing but baselines was run
     assert paths == {f"ablation_{name}.{kind}" for name in groups for kind in ("csv", "md")}
     rows = {r["experiment"]: r for r in read_csv(mini / "tables" / "ablation_losses.csv")}
@@ -232,8 +234,10 @@ def test_tables_have_printed_numbers_and_intervals(mini: Path) -> None:
 
 
 def test_tables_are_the_same_bytes_every_time(mini: Path) -> None:
-    before = {path: path.read_bytes() for path in write_ablation_tables(mini, NOWHERE)}
-    assert before == {path: path.read_bytes() for path in write_ablation_tables(mini, NOWHERE)}
+    write_ablation_tables(mini, NOWHERE)
+    before = {path: path.read_bytes() for path in (mini / "tables").iterdir()}
+    write_ablation_tables(mini, NOWHERE)
+    assert before == {path: path.read_bytes() for path in before}
 
 
 def test_rows_that_this_run_lacks_come_from_the_reference_and_say_so(tmp_path: Path) -> None:
@@ -254,8 +258,8 @@ def test_rows_that_this_run_lacks_come_from_the_reference_and_say_so(tmp_path: P
 
 def test_no_ablations_no_tables(tmp_path: Path) -> None:
     own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
-    assert write_ablation_tables(own, NOWHERE) == [] and write_ablation_figures(own, NOWHERE) == []
-    assert build_ablation("heads", load_results(own)).notes[0].startswith("Nothing trained yet")
+    assert write_ablation_tables(own, NOWHERE) == [] and write_figures(own, NOWHERE, ABLATIONS) == []
+    assert build_ablation("heads", load_results(own)) is None
 
 
 # --- sentences -------------------------------------------------------------------------------------------------------
@@ -295,20 +299,15 @@ def test_findings_quote_the_numbers(mini: Path) -> None:
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 def test_figures_are_written_and_repeatable(mini: Path) -> None:
-    paths = write_ablation_figures(mini, NOWHERE)
+    paths = write_figures(mini, NOWHERE, ABLATIONS)
     assert {p.name for p in paths} == {f"ablation_{stem}.{kind}" for stem in ("losses", "heads", "differences")
                                        for kind in ("png", "svg")}
     before = {p: p.read_bytes() for p in paths}
-    write_ablation_figures(mini, NOWHERE)
+    write_figures(mini, NOWHERE, ABLATIONS)
     assert before == {p: p.read_bytes() for p in paths}
 
 
 def test_figures_show_what_was_measured(mini: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     results = load_results(mini)
     losses, heads, others = draw_losses(results), draw_heads(results), draw_differences(results)
     labels = [text.get_text() for text in losses.axes[1].get_yticklabels()]
@@ -317,10 +316,8 @@ def test_figures_show_what_was_measured(mini: Path) -> None:
         GROUPS[name].title for name in ("depth", "activation", "resolution")]
     bars = [patch.get_height() for patch in heads.axes[2].patches]
     assert sorted(bars)[-2:] == pytest.approx([30.0, 30.0]) and len(bars) == 16  # 4 heads, 4 kinds of joints
-    for figure in (losses, heads, others):
-        plt.close(figure)
 
 
 def test_curves_alone_are_drawn_too(tmp_path: Path) -> None:
     own = fabricated.study(tmp_path / "mini", {"s6": 50.0, "s6_l1": 44.0, "s6_faithful": 20.0})
-    assert {p.stem for p in write_ablation_figures(own, NOWHERE)} == {"ablation_losses", "ablation_heads"}
+    assert {p.stem for p in write_figures(own, NOWHERE, ABLATIONS)} == {"ablation_losses", "ablation_heads"}

@@ -110,7 +110,8 @@ def test_files_that_are_no_answer(tmp_path: Path) -> None:
 
 def test_an_answer_fills_table_2(coco_run: Path, tmp_path: Path) -> None:
     before = read_json(coco_run / "metrics.json")
-    row = next(r for r in build_tables(load_results(tmp_path / "paper-coco"))[1].data if r.get("experiment") == "s6")
+    row = next(r for r in build_tables(load_results(tmp_path / "paper-coco"))[1].data.to_dict("records")
+               if r.get("experiment") == "s6")
     assert row.get("AP_measured") is None
     assert put_answer(coco_run, answer(tmp_path, STDOUT), "2022-04-14")
     after = read_json(coco_run / "metrics.json")
@@ -121,7 +122,7 @@ def test_an_answer_fills_table_2(coco_run: Path, tmp_path: Path) -> None:
     assert after == {k: v for k, v in before.items() if k != "test_dev"}
     results = load_results(tmp_path / "paper-coco")
     assert results.not_comparable("test_dev") is None
-    row = next(r for r in build_tables(results)[1].data if r.get("experiment") == "s6")
+    row = next(r for r in build_tables(results)[1].data.to_dict("records") if r.get("experiment") == "s6")
     assert (row["AP_measured"], row["AP50_measured"], row["comparable"]) == (62.9, 87.7, "yes")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from tests import fabricated
 from yolopose.report import page
 from yolopose.report.claims import load_claims
 from yolopose.report.compare import NOT_RUN, REPRODUCED, same_digits
-from yolopose.report.figures.accuracy import SPECS, measured_points, paper_points
+from yolopose.report.conditions import number_text, statistics_rows
+from yolopose.report.figures import accuracy
+from yolopose.report.figures.accuracy import SPECS, draw_accuracy, measured_points, paper_points
 from yolopose.report.figures.style import line_samples, place_labels
 from yolopose.report.figures.write import write_figures
-from yolopose.report.html import markdown_to_html, number_text, statistics_rows
-from yolopose.report.layout import Column, Table, groups, latex_escape, to_csv, to_html, to_latex, to_markdown
-from yolopose.report.measured import fingerprint_note, load_reference, load_results
-from yolopose.report.page import readme_claims_table, write_report
+from yolopose.report.layout import Table, latex
+from yolopose.report.measured import ResultSet, fingerprint_note, load_reference, load_results
+from yolopose.report.page import markdown_to_html, readme_claims_table, write_report
 from yolopose.report.tables import FUSED_BIAS_NOTE, build_tables, conventions_note, write_tables
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_csv, write_json
@@ -159,11 +161,11 @@ def test_tables_without_any_run(tmp_path: Path) -> None:
 
 
 def test_tables_are_the_same_bytes_every_time(mini: Path) -> None:
-    paths = write_tables(mini, NOWHERE)
-    assert len(paths) == 15
-    before = {p: p.read_bytes() for p in paths}
     write_tables(mini, NOWHERE)
-    assert before == {p: p.read_bytes() for p in paths}
+    before = {path: path.read_bytes() for path in (mini / "tables").iterdir()}
+    assert len(before) == 15
+    write_tables(mini, NOWHERE)
+    assert before == {path: path.read_bytes() for path in before}
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
@@ -181,21 +183,28 @@ def test_latex_is_well_formed(mini: Path, number: int) -> None:
     assert text.isascii() or not re.search(r"[^\x00-\x7f§]", text)
 
 
-def test_escaping_by_hand() -> None:
-    assert latex_escape("a_b & 50 % ± 1 †") == r"a\_b \& 50 \% $\pm$ 1 $^{\dagger}$"
-    table = Table(9, "A <b> & c", [Column("method", "M|x", numeric=False), Column("x_here", "here", "AP")],
-                  [{"_kind": "ours", "method": "<script>|", "x_here": "1.0 ± 0.2 (ref)"}],
-                  [{"method": "a,b", "x": None}])
-    assert "<script>" not in to_html(table)
-    assert '<td class="here">1.0<small>± 0.2</small><small>(ref)</small></td>' in to_html(table)
-    assert r"**<script>\|**" in to_markdown(table)
-    assert to_csv(table) == 'method,x\n"a,b",\n'
-    assert "1.0 $\\pm$ 0.2 (ref)" in to_latex(table)
+def test_escaping_by_hand(tmp_path: Path) -> None:
+    assert latex("a_b & 50 % ± 1 †") == r"a\_b \& 50 \% $\pm$ 1 $^{\dagger}$"
+    rows = [("ours", {("", "Method"): "<script>|", ("AP", "here"): "1.0 ± 0.2 (ref)"}, {"method": "a,b", "x": None}),
+            ("other", {("", "Method"): "b", ("AP", "here"): "not run"}, {"x": 1})]
+    table = Table.of("table9", "Table 9", "A <b> & c", rows, ["note"])
+    for text in (table.to_html(), table._repr_html_()):
+        assert "<script>" not in text and "<b> &" not in text
+        assert '>1.0 <small>± 0.2</small> <small>(ref)</small></td>' in text and 'other muted" >not run</td>' in text
+    assert "| Method | AP here |\n| --- | ---: |\n| **<script>\\|** |" in table.to_markdown()
+    assert repr(table) == table.to_markdown() and table.to_markdown().endswith("\n\n- note\n")
+    table.write(tmp_path, "csv")
+    assert (tmp_path / "table9.csv").read_text() == 'method,x\n"a,b",\n,1\n'
+    assert "1.0 $\\pm$ 0.2 (ref)" in table.to_latex() and "\\midrule\nb & not run" in table.to_latex()
 
 
-def test_groups_join_neighbours_only() -> None:
-    columns = [Column("a", "a"), Column("b", "b", "G"), Column("c", "c", "G"), Column("d", "d"), Column("e", "e", "G")]
-    assert groups(columns) == [("", 1), ("G", 2), ("", 1), ("G", 1)]
+def test_headings_span_neighbours_only() -> None:
+    groups = [("", "a"), ("G", "b"), ("G", "c"), ("", "d"), ("G", "e")]
+    table = Table.of("t", "T", "", [("other", dict.fromkeys(groups, "1"), {})], [])
+    assert re.findall(r'level0 col\d" (?:colspan="(\d)")?>(.*?)<', table.to_html()) == [
+        ("", ""), ("2", "G"), ("", ""), ("", "G")]
+    assert r"\cmidrule(lr){2-3}\cmidrule(lr){5-5}" in table.to_latex()
+    assert "| a | G b | G c | d | G e |" in table.to_markdown()
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -238,40 +247,24 @@ def test_figures_without_runs_show_the_paper_alone(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize("comparable", [False, True])
 def test_points_of_the_reference_are_named_in_the_title(tmp_path: Path, comparable: bool) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from yolopose.report.figures.accuracy import draw
-
     results = load_results(fabricated.study(tmp_path / "r", {"s6": 87.0}, comparable=comparable, images=2346))
     for from_reference in (False, True):
-        figure = draw(SPECS[1], results, from_reference=from_reference)
+        figure = draw_accuracy(SPECS[1], replace(results, is_reference=from_reference))
         titles = [axes.get_title(loc="left") for axes in figure.axes]
-        plt.close(figure)
         assert "easured" in titles[-1] and ("(committed reference)" in titles[-1]) == from_reference
 
 
 @pytest.mark.parametrize("scale", ["reduced", "full", "none"])
 def test_labels_never_overlap(tmp_path: Path, scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from yolopose.report.figures import accuracy, style
-
     options = {"profile": "paper", "comparable": True, "images": 2346} if scale == "full" else {}
-    results = None
+    results = ResultSet(tmp_path)
     if scale != "none":
         scores = {"s6": 87.3, "m6": 89.0, "l6": 90.4} if scale == "full" else MINI
         results = load_results(fabricated.study(tmp_path / "r", scores, test_dev=50.0, **options))
     boxes = []
     monkeypatch.setattr(accuracy, "place_labels", lambda *a, **k: boxes.append(place_labels(*a, **k)))
-    with plt.rc_context(style.OPTIONS):
-        for spec in SPECS:
-            plt.close(accuracy.draw(spec, results))
+    for spec in SPECS:
+        draw_accuracy(spec, results)
     assert len(boxes) == (6 if scale == "reduced" else 3 + (scale == "full"))
     for placed in boxes:
         for i, one in enumerate(placed):
@@ -306,7 +299,7 @@ class Page(HTMLParser):
         assert self.stack.pop() == tag
 
 
-def test_report_is_one_self_contained_page(mini: Path) -> None:
+def test_report_is_one_page_beside_its_pictures(mini: Path) -> None:
     write_json(mini / "data.json", {
         "name": "synthetic <near>", "fingerprint": "abc",
         "train": {"images": 10}, "val": {"images": 5}, "test_dev": None,
@@ -318,9 +311,9 @@ def test_report_is_one_self_contained_page(mini: Path) -> None:
     page = Page()
     page.feed(text)
     assert not page.stack and len(set(page.ids)) == len(page.ids)
-    assert all(a.startswith(("data:image/svg+xml;base64,", "#")) for a in page.addresses)
+    pictures = [a for a in page.addresses if not a.startswith("#")]
+    assert len(pictures) == 6 and all(a.startswith("figures/") and (mini / a).is_file() for a in pictures)
     assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
-    assert sum(a.startswith("data:") for a in page.addresses) == 6
     assert "a &lt;CPU&gt; &amp; more" in text and "<CPU>" not in text and "synthetic &lt;near&gt;" in text
     claims = load_claims()
     own = [claim["id"] for claim in claims if claim["where"].startswith("this study")]
@@ -416,13 +409,13 @@ def test_readme_is_refreshed_between_its_marks(mini: Path, tmp_path: Path, capsy
     assert page.main(["--readme", str(tmp_path / "none.md"), str(mini)]) == 2
 
 
-def test_markdown_subset() -> None:
+def test_markdown_of_the_deviations() -> None:
     html = markdown_to_html("# A\n\ntext `a<b` and **bold** <i>\n\n- one\n- two\n  more\n\n"
                             "| a | b |\n| --- | --- |\n| 1 | *x* |\n")
     assert html.splitlines()[0] == "<h2>A</h2>"
     assert "<p>text <code>a&lt;b</code> and <strong>bold</strong> &lt;i&gt;</p>" in html
-    assert "<ul><li>one</li><li>two more</li></ul>" in html and "<em>x</em>" in html
-    assert markdown_to_html("before\n<!-- hidden -->\nafter") == "<p>before after</p>"
+    assert "<li>one</li>\n<li>two\nmore</li>" in html and "<td><em>x</em></td>" in html
+    assert markdown_to_html("before\n<!-- hidden -->\nafter") == "<p>before\nafter</p>\n"
 
 
 def test_statistics_of_any_shape() -> None:
@@ -437,5 +430,5 @@ def test_statistics_of_any_shape() -> None:
 
 def test_caption_of_every_table(mini: Path) -> None:
     tables = build_tables(load_results(mini))
-    assert [t.number for t in tables] == [1, 2, 3, 4, 5]
-    assert all(t.notes and t.shown for t in tables)
+    assert [t.name for t in tables] == [f"table{number}" for number in (1, 2, 3, 4, 5)]
+    assert all(t.notes and t.shown.size for t in tables)

@@ -14,7 +14,7 @@ from yolopose.report.audit import (
     UNCHECKED,
     WITHIN,
     audit_rows,
-    summary,
+    counts,
     write_audit,
 )
 from yolopose.report.measured import PAPER_DIR
@@ -78,8 +78,8 @@ def test_what_nobody_published_cannot_be_checked(audit):
     assert "neither" in audit[2, 1, SINGLE_PASS]["why"]
 
 
-def test_summary_counts(audit):
-    assert summary(list(audit.values())) == (
+def test_counts(audit):
+    assert counts(list(audit.values())) == (
         f"{SINGLE_PASS}: 15 {HOLDS}, 1 {FAILS}, 9 {UNCHECKED}; {WITHIN}: 5 {HOLDS}.")
 
 
@@ -115,12 +115,12 @@ def test_a_missing_file_is_named(paper):
 
 
 def test_written_files_hold_the_rows(tmp_path):
-    rows = write_audit(tmp_path)
+    table = write_audit(tmp_path)
     stored = read_csv(tmp_path / "tables" / "tta_audit.csv")
-    assert len(stored) == len(rows) and list(stored[0]) == COLUMNS
+    assert len(stored) == len(table.data) and list(stored[0]) == COLUMNS
     text = (tmp_path / "tables" / "tta_audit.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(lines) == len(rows) + 2 and len({line.count("|") for line in lines}) == 1
+    assert len(lines) == len(table.data) + 2 and len({line.count("|") for line in lines}) == 1
     assert "| 911 | 405.5 | 2 | 811 | 100 |" in text
     before = text
     write_audit(tmp_path)

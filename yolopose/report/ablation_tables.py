@@ -9,17 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from yolopose.report import layout
 from yolopose.report.ablations import ONE_SEED, Row, ablation_rows, joint_rates
 from yolopose.report.compare import number, printed_rows
-from yolopose.report.layout import DASH, REFERENCE_MARK, Column, Table, to_csv, to_markdown
+from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, Cells, Table, rounded, signed
 from yolopose.report.measured import PAPER_DIR, ResultSet, load_reference, load_results
-from yolopose.report.tables import CONVENTION_TITLES
-from yolopose.study.groups import GROUPS, JOINTS, title_in
-from yolopose.study.paper import CONVENTIONS
-from yolopose.utils.files import atomic_write, read_csv
+from yolopose.report.tables import gmacs_cells
+from yolopose.study.groups import GROUPS, title_in
+from yolopose.utils.files import read_csv
 
-SHOWN = (("AP", "AP"), ("AP50", "AP50"), ("box_AP", "box AP"), ("box_AP50", "box AP50"))
-JOINT_KEYS = (("error_mean", "error, % of √box area"), ("far_outside", "far outside, %"))
+JOINT_KEYS = {"error_mean": "error, % of √box area", "far_outside": "far outside, %"}
 WHERE_PRINTED = {
     "losses": "paper = Table 3.", "resolution": "paper = Table 4.", "activation": "paper = Tables 3 and 5.",
     "depth": "paper = the official README's ablation of the decoder; its rows differ in learning rate, too.",
@@ -28,6 +27,7 @@ WHERE_PRINTED = {
 
 def printed_accuracy(group: str, paper_dir: Path = PAPER_DIR) -> dict[str, dict[str, str]]:
     """AP and AP50 (and for depth GMACs) as printed for the experiments of a group: experiment -> cells."""
+    rows = []
     if group == "depth":
         rows = read_csv(paper_dir / "decoder_depth.csv")
     elif group == "activation":
@@ -35,23 +35,12 @@ def printed_accuracy(group: str, paper_dir: Path = PAPER_DIR) -> dict[str, dict[
         rows += [row for row in printed_rows(5, paper_dir) if row["bits"] == "32"]
     elif group in ("losses", "resolution"):
         rows = printed_rows(3 if group == "losses" else 4, paper_dir)
-    else:
-        rows = []
     return {row["experiment"]: row for row in rows if row["experiment"]}
 
 
-def interval_text(gap: float | None, half: float | None) -> str:
-    """``−1.2 to +0.4`` for a difference and half of its interval; empty where there is none."""
-    return "" if gap is None or half is None else _signed(gap - half) + " to " + _signed(gap + half)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
-
-
 def build_ablation(group: str, results: ResultSet, reference: ResultSet | None = None, paper_dir: Path = PAPER_DIR
-                   ) -> Table:
-    """The table of one group.
+                   ) -> Table | None:
+    """The table of one group; ``None`` where no experiment was measured beside its baseline.
 
     Args:
         group: a name of ``GROUPS``.
@@ -59,129 +48,96 @@ def build_ablation(group: str, results: ResultSet, reference: ResultSet | None =
         reference: the committed main set; its ablations supply rows that this run did not make, marked "(ref)".
         paper_dir: folder of the printed numbers.
     """
-    other = reference.ablations if reference else None
-    made = {row.experiment: row for row in ablation_rows(group, results.ablations, other)}
+    made = {row.experiment: row for row in _rows(group, results, reference)}
+    if not any(row.baseline for row in made.values()):
+        return None
     printed = printed_accuracy(group, paper_dir)
-    shown, data = [], []
+    rows = []
     for experiment, baseline in GROUPS[group].rows.items():
-        if experiment not in made and experiment not in printed:
-            continue
-        row = made.get(experiment) or Row(group, experiment, baseline, None)
-        show, record = _measured_cells(row), row.record() if row.results else _empty(row)
-        for metric in ("AP", "AP50"):
-            text = printed.get(experiment, {}).get(metric, "")
-            show[f"{metric}_printed"], record[f"{metric}_printed"] = text or DASH, number(text)
-        if group == "resolution" and row.results:
-            _add_size(row, show, record)
-        if group == "depth":
-            _add_counts(experiment, printed, (results, reference), show, record)
-        shown.append(show)
-        data.append(record)
-    return Table(0, f"{GROUPS[group].title}.", _columns(group), shown, data, _notes(group, list(made.values())),
-                 name=group)
+        if experiment in made or experiment in printed:
+            row = made.get(experiment) or Row(group, experiment, baseline, None)
+            rows.append(_cells(row, printed.get(experiment, {}), (results, reference)))
+    return Table.of(f"ablation_{group}", f"Ablation: {group}", f"{GROUPS[group].title}.", rows,
+                    _notes(group, list(made.values())))
 
 
-def build_joints(results: ResultSet, reference: ResultSet | None = None) -> Table:
+def _rows(group: str, results: ResultSet, reference: ResultSet | None) -> list[Row]:
+    return ablation_rows(group, results.ablations, reference.ablations if reference else None)
+
+
+def _named(row: Row) -> tuple[str, Cells]:
+    """The kind of a row and its first cell."""
+    mark = REFERENCE_MARK if row.from_reference else ""
+    return "ours" if row.baseline is None else "study", {("", "Experiment"): row.title + mark}
+
+
+def _cells(row: Row, printed: dict[str, str], sets: tuple[ResultSet | None, ...]) -> layout.Row:
+    """What a row shows, and its numbers."""
+    (kind, cells), data, group = _named(row), row.record(), GROUPS[row.group]
+    data |= {f"{metric}_printed": number(printed.get(metric)) for metric in ("AP", "AP50")}
+    if row.group == "depth":
+        cells |= gmacs_cells(sets, row.experiment, printed.get("gmacs", ""), data)
+    if row.group == "resolution":
+        cells |= _size_cells(row, data)
+    metrics = {"AP": "AP", "AP50": "AP50"} | ({"box_AP": "box AP", "box_AP50": "box AP50"} if group.boxes else {})
+    for metric, title in metrics.items():
+        if metric in ("AP", "AP50"):
+            cells[title, "paper"] = printed.get(metric) or DASH
+        cells[title, "here"] = NOT_RUN if row.results is None else str(row.measure(metric) or DASH)
+    cells["", "Seeds"] = str(len(row.results.runs[row.experiment])) if row.results else ""
+    cells["", "Against"] = title_in(row.group, row.baseline) if row.baseline else "baseline"
+    for metric, title in metrics.items():
+        if metric != "box_AP50":
+            (gap, half), images = row.over_seeds(metric) or (None, None), row.over_images(metric)
+            cells[f"Δ {title}", "difference"] = signed(gap)
+            cells[f"Δ {title}", "95 % over seeds"] = (
+                "" if half is None else f"{signed(gap - half)} to {signed(gap + half)}")
+            cells[f"Δ {title}", "95 % over images"] = str(images or "").replace("-", "−")
+    cells["", "AP is"] = row.verdict()
+    return kind, cells, data
+
+
+def _size_cells(row: Row, data: dict[str, Any]) -> Cells:
+    """Input size in px and GMACs of the model that ran."""
+    if row.results is None:
+        return {("here", "px"): "", ("here", "GMACs"): ""}
+    size, gmacs = row.results.runs[row.experiment][0].config.get("input_size"), row.results.own_gmacs(row.experiment)
+    data |= {"input_size_here": size, "gmacs_here": gmacs}
+    return {("here", "px"): str(size or ""), ("here", "GMACs"): "" if gmacs is None else f"{gmacs:.3g}"}
+
+
+def build_joints(results: ResultSet, reference: ResultSet | None = None) -> Table | None:
     """Errors of left eye, left ear, their partners and the other joints with each head, and how often they lie far
-    outside the box."""
-    rows = ablation_rows("heads", results.ablations, reference.ablations if reference else None)
-    shown, data = [], []
-    for row in rows:
-        show = {"_kind": "ours" if row.baseline is None else "study",
-                "method": row.title + (REFERENCE_MARK if row.from_reference else "")}
-        record = {key: row.record()[key] for key in ("experiment", "title", "seeds", "images_seen", "measured_from")}
-        for key, _ in JOINT_KEYS:
+    outside the box; ``None`` where no run has them."""
+    rows = []
+    for row in _rows("heads", results, reference):
+        kind, cells = _named(row)
+        data = {key: row.record()[key] for key in ("experiment", "title", "seeds", "images_seen", "measured_from")}
+        for key, title in JOINT_KEYS.items():
             for name, value in joint_rates(row.results, row.experiment, key).items():
+                cells[title, name] = str(value)
                 column = f"{name.replace(' ', '_')}_{key}"
-                show[column] = str(value)
-                record |= {column: round(value.mean, 2),
-                           f"{column}_sd": None if value.spread is None else round(value.spread, 2)}
-        shown.append(show)
-        data.append(record)
-    columns = [Column("method", "Experiment", numeric=False)] + [
-        Column(f"{name.replace(' ', '_')}_{key}", name, title) for key, title in JOINT_KEYS for name in JOINTS]
+                data |= {column: rounded(value.mean), f"{column}_sd": rounded(value.deviation)}
+        rows.append((kind, cells, data))
+    if not any("left_eye_far_outside" in data for *_, data in rows):
+        return None
     notes = ["Of labelled joints of people found with a score of at least 0.1 and a box IoU of at least 0.5.",
              "far outside = the predicted joint is outside the person's true box by more than half of its longer side.",
              "Left eye and left ear are the joints on which the released head's priors land.",
              "± = standard deviation over seeds."]
-    return Table(0, "Errors of single joints with each head.", columns, shown, data, notes, name="joints")
-
-
-def _empty(row: Row) -> dict[str, Any]:
-    return {"group": row.group, "experiment": row.experiment, "title": row.title, "baseline": row.baseline}
-
-
-def _measured_cells(row: Row) -> dict[str, str]:
-    """Display strings of what was measured."""
-    mark = REFERENCE_MARK if row.from_reference else ""
-    show = {"_kind": "ours" if row.baseline is None else "study", "method": row.title + mark,
-            "baseline": title_in(row.group, row.baseline) if row.baseline else "baseline",
-            "seeds": str(len(row.results.runs[row.experiment])) if row.results else ""}
-    for metric, _ in SHOWN:
-        value, seeds, images = row.measure(metric), row.over_seeds(metric), row.over_images(metric)
-        show[metric] = "not run" if row.results is None else str(value) if value else DASH
-        show[f"{metric}_gap"] = _signed(seeds[0]) if seeds else ""
-        show[f"{metric}_seeds"] = interval_text(*seeds) if seeds else ""
-        show[f"{metric}_images"] = str(images).replace("-", "−") if images else ""
-    show["verdict"] = row.verdict()
-    return show
-
-
-def _add_size(row: Row, show: dict[str, str], record: dict[str, Any]) -> None:
-    """Input size in px and GMACs of the model that ran."""
-    size, gmacs = row.results.runs[row.experiment][0].config.get("input_size"), row.results.own_gmacs(row.experiment)
-    show |= {"size_here": str(size or ""), "gmacs_here": "" if gmacs is None else f"{gmacs:.3g}"}
-    record |= {"input_size_here": size, "gmacs_here": gmacs}
-
-
-def _add_counts(experiment: str, printed: dict[str, dict[str, str]], sets: tuple[ResultSet | None, ...],
-                show: dict[str, str], record: dict[str, Any]) -> None:
-    """GMACs at 960 px in every convention beside the printed ones, with residuals in percent."""
-    text = printed.get(experiment, {}).get("gmacs", "")
-    show["gmacs_printed"], record["gmacs_printed"] = text or DASH, number(text)
-    for convention in CONVENTIONS:
-        value = next((v for s in sets if s and (v := s.experiment_count(experiment, "gmacs", convention)) is not None),
-                     None)
-        gap = None if value is None or not text else 100 * (value / float(text) - 1)
-        show[f"gmacs_{convention}"] = "not run" if value is None else f"{value:.2f}"
-        show[f"residual_{convention}"] = "" if gap is None else f"{gap:+.2f}".replace("-", "−")
-        record |= {f"gmacs_{convention}": None if value is None else round(value, 3),
-                   f"residual_percent_{convention}": None if gap is None else round(gap, 2)}
-
-
-def _columns(group: str) -> list[Column]:
-    columns = [Column("method", "Experiment", numeric=False)]
-    if group == "depth":
-        columns.append(Column("gmacs_printed", "paper", "GMACs"))
-        for convention in CONVENTIONS:
-            columns += [Column(f"gmacs_{convention}", "GMACs", CONVENTION_TITLES[convention]),
-                        Column(f"residual_{convention}", "residual %", CONVENTION_TITLES[convention])]
-    if group == "resolution":
-        columns += [Column("size_here", "px", "here"), Column("gmacs_here", "GMACs", "here")]
-    columns += [Column("AP_printed", "paper", "AP"), Column("AP", "here", "AP"),
-                Column("AP50_printed", "paper", "AP50"), Column("AP50", "here", "AP50")]
-    if GROUPS[group].boxes:
-        columns += [Column("box_AP", "here", "box AP"), Column("box_AP50", "here", "box AP50")]
-    columns += [Column("seeds", "Seeds"), Column("baseline", "Against", numeric=False)]
-    for metric, title in SHOWN:
-        if metric in ("AP", "AP50") or (metric == "box_AP" and GROUPS[group].boxes):
-            columns += [Column(f"{metric}_gap", "difference", f"Δ {title}"),
-                        Column(f"{metric}_seeds", "95 % over seeds", f"Δ {title}"),
-                        Column(f"{metric}_images", "95 % over images", f"Δ {title}")]
-    columns.append(Column("verdict", "AP is", numeric=False))
-    return columns
+    return Table.of("ablation_joints", "Ablation: joints", "Errors of single joints with each head.", rows, notes)
 
 
 def _notes(group: str, rows: list[Row]) -> list[str]:
-    own = next((row.results for row in rows if not row.from_reference), None)
-    other = next((row.results for row in rows if row.from_reference), None)
-    if not rows:
-        return ["Nothing trained yet: make ablations trains these experiments."]
     notes = []
-    for source, words in ((own, "here = "), (other, "(ref) = not in this run; from the committed reference: ")):
-        if source:
-            notes.append(f"{words}{source.scale()}, {_budget(rows, source)}"
-                         + (f"; commit {source.commits()}" if source is other and source.commits() else "")
+    sources = {False: "here = ", True: "(ref) = not in this run; from the committed reference: "}
+    for from_reference, words in sources.items():
+        of_source = [row for row in rows if row.from_reference == from_reference]
+        if of_source:
+            source = of_source[0].results
+            seen = dict.fromkeys(filter(None, (source.images_seen(row.experiment) for row in of_source)))
+            notes.append(f"{words}{source.scale()}, {'; '.join(seen)} each"
+                         + (f"; commit {source.commits()}" if from_reference and source.commits() else "")
                          + ("; not comparable with printed accuracies." if source.not_comparable("val") else "."))
     notes.append("± = standard deviation over seeds. Δ = the row minus the experiment that it stands against, in "
                  "points; over seeds: paired by seed, Student's t; over images: paired bootstrap, 1,000 resamples, "
@@ -196,33 +152,25 @@ def _notes(group: str, rows: list[Row]) -> list[str]:
     return notes
 
 
-def _budget(rows: list[Row], source: ResultSet) -> str:
-    seen = [source.images_seen(row.experiment) for row in rows if row.results is source]
-    return "; ".join(dict.fromkeys(text for text in seen if text)) + " each"
-
-
 def build_ablations(results: ResultSet, reference: ResultSet | None = None, paper_dir: Path = PAPER_DIR) -> list[Table]:
     """The tables of all groups that have something to compare, measured here or in the reference."""
-    tables = [build_ablation(group, results, reference, paper_dir) for group in GROUPS]
-    joints = build_joints(results, reference)
-    if any("left_eye_far_outside" in row for row in joints.data):
-        tables.insert(list(GROUPS).index("heads") + 1, joints)
-    return [table for table in tables if table is joints
-            or any(row.get("measured_from") and row["baseline"] for row in table.data)]
+    tables = []
+    for group in GROUPS:
+        tables.append(build_ablation(group, results, reference, paper_dir))
+        if group == "heads":
+            tables.append(build_joints(results, reference))
+    return [table for table in tables if table]
 
 
 def write_ablation_tables(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR
-                          ) -> list[Path]:
-    """Write ``tables/ablation_<group>.{csv,md}`` into a main results folder and return their paths.
+                          ) -> list[Table]:
+    """Write ``tables/ablation_<group>.{csv,md}`` into a main results folder and return the tables.
 
     Raises:
         StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
     """
     results = load_results(results_dir)
-    written = []
-    for table in build_ablations(results, load_reference(results, reference_dir), paper_dir):
-        for suffix, render in (("csv", to_csv), ("md", to_markdown)):
-            path = results.root / "tables" / f"{table.stem}.{suffix}"
-            atomic_write(path, render(table))
-            written.append(path)
-    return written
+    tables = build_ablations(results, load_reference(results, reference_dir), paper_dir)
+    for table in tables:
+        table.write(results.root / "tables", "csv", "md")
+    return tables

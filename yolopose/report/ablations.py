@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from yolopose.report.layout import rounded, signed
 from yolopose.report.measured import PairedInterval, ResultSet, paired_interval
 from yolopose.report.seeds import Measurement, difference
-from yolopose.study.groups import GROUPS, JOINTS, METRICS, title_in
-from yolopose.utils.files import read_json
+from yolopose.study.groups import GROUPS, METRICS, keypoint_rates, title_in
 
 BETTER, WORSE, OPEN, ONE_SEED = "better", "worse", "within noise", "one seed"
 
@@ -62,31 +61,37 @@ class Row:
             lows, highs = [*lows, images.low], [*highs, images.high]
         return BETTER if min(lows) > 0 else WORSE if max(highs) < 0 else OPEN
 
+    def change(self, metric: str) -> str:
+        """The difference in words: ``−3.0 points (95 % −3.4 to −2.6 over seeds, … over images)``."""
+        if (seeds := self.over_seeds(metric)) is None:
+            return "an unknown number of points"
+        gap, half = seeds
+        images = self.over_images(metric)
+        intervals = [f"{signed(gap - half)} to {signed(gap + half)} over seeds"] if half is not None else []
+        intervals += [f"{images} over images".replace("-", "−")] if images else []
+        told = (["one seed"] if half is None else []) + (["95 % " + ", ".join(intervals)] if intervals else [])
+        return f"{signed(gap)} points ({'; '.join(told)})"
+
     def record(self) -> dict[str, Any]:
         """The row as plain numbers: percent and points; ``None`` where there is none."""
         found: dict[str, Any] = {"group": self.group, "experiment": self.experiment, "title": self.title,
                                  "baseline": self.baseline}
-        runs = self.results.runs[self.experiment] if self.results else []
+        if self.results is None:
+            return found
+        runs = self.results.runs[self.experiment]
         found["seeds"] = " ".join(str(run.seed) for run in runs)
-        found["images_seen"] = max(((run.record.get("train") or {}).get("images_seen") or 0 for run in runs),
-                                   default=None)
+        found["images_seen"] = max((run.record.get("train") or {}).get("images_seen") or 0 for run in runs)
         for metric in METRICS:
-            value, seeds, images = self.measure(metric), self.over_seeds(metric), self.over_images(metric)
-            gap, half = seeds or (None, None)
-            interval = gap is not None and half is not None
-            found |= {metric: _round(value and value.mean), f"{metric}_sd": _round(value and value.spread),
-                      f"{metric}_difference": _round(gap),
-                      f"{metric}_seeds_low": _round(gap - half) if interval else None,
-                      f"{metric}_seeds_high": _round(gap + half) if interval else None,
-                      f"{metric}_images_low": _round(images and images.low),
-                      f"{metric}_images_high": _round(images and images.high)}
+            value, images = self.measure(metric), self.over_images(metric)
+            gap, half = self.over_seeds(metric) or (None, None)
+            numbers = {"": value and value.mean, "_sd": value and value.deviation, "_difference": gap,
+                       "_seeds_low": None if half is None else gap - half,
+                       "_seeds_high": None if half is None else gap + half,
+                       "_images_low": images and images.low, "_images_high": images and images.high}
+            found |= {f"{metric}{end}": rounded(number) for end, number in numbers.items()}
         found["verdict"] = self.verdict()
-        found["measured_from"] = "" if not self.results else "reference" if self.from_reference else "run"
+        found["measured_from"] = "reference" if self.from_reference else "run"
         return found
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
 
 
 def ablation_rows(group: str, results: ResultSet | None, reference: ResultSet | None = None) -> list[Row]:
@@ -106,26 +111,7 @@ def ablation_rows(group: str, results: ResultSet | None, reference: ResultSet | 
     return rows
 
 
-def joint_rates(results: ResultSet, experiment: str, key: str,
-                groups: Mapping[str, tuple[str, ...] | None] | None = None) -> dict[str, Measurement]:
-    """A rate or relative error of ``joints.json`` in percent over the seeds that have the file.
-
-    Args:
-        results: the set of the experiment.
-        experiment: whose runs.
-        key: a key of each joint in the file, such as ``far_outside``.
-        groups: joints by group, ``None`` for all that no group names; default :data:`JOINTS`. A group's value is the
-            mean over its joints, weighted by how often each is labelled.
-    """
-    groups = groups or JOINTS
-    named = {joint for joints in groups.values() for joint in joints or ()}
-    by_seed: dict[str, dict[int, float]] = {}
-    for run in results.runs.get(experiment, []):
-        path = run.folder / "joints.json"
-        found = read_json(path)["joints"] if path.is_file() else {}
-        for group, joints in groups.items():
-            parts = [joint for name, joint in found.items() if joint[key] is not None
-                     and (name in joints if joints is not None else name not in named)]
-            if total := sum(joint["visible"] for joint in parts):
-                by_seed.setdefault(group, {})[run.seed] = 100 * sum(j["visible"] * j[key] for j in parts) / total
-    return {name: Measurement(values) for name, values in by_seed.items()}
+def joint_rates(results: ResultSet, experiment: str, key: str) -> dict[str, Measurement]:
+    """:func:`yolopose.study.groups.keypoint_rates` of an experiment, over the seeds that have the file."""
+    folders = {run.seed: run.folder for run in results.runs.get(experiment, [])}
+    return {name: Measurement(by_seed) for name, by_seed in keypoint_rates(folders, key).items()}

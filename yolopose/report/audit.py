@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from yolopose.report.compare import number, printed_rows, same_digits
+from yolopose.report.layout import DASH, Table
 from yolopose.report.measured import PAPER_DIR
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import atomic_write, read_csv, write_csv
+from yolopose.utils.files import read_csv
 
 FLIP, MULTI_SCALE = 2.0, 5.25  # §3.5
 HOLDS, FAILS, UNCHECKED = "holds", "does not hold", "cannot be checked"
@@ -25,6 +26,10 @@ SINGLE_PASS, WITHIN = "single pass × factor", "single-scale row × 5.25"
 COLUMNS = ["table", "row", "method", "backbone", "input_size", "test", "check", "printed", "single_pass", "factor",
            "expected", "residual", "residual_percent", "implied_factor", "verdict", "why", "params_difference",
            "accuracy_differences", "source"]
+SHOWN = {"table": "Table", "row": "Row", "method": "Method", "backbone": "Backbone", "input_size": "Input",
+         "test": "Test", "check": "Expected is", "printed": "Printed GMACs", "single_pass": "One pass (or row)",
+         "factor": "Factor", "expected": "Expected", "residual": "Residual", "residual_percent": "Residual %",
+         "verdict": "Verdict", "accuracy_differences": "Accuracies that differ", "why": "Note"}
 
 
 def audit_rows(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
@@ -62,14 +67,12 @@ def _baseline(printed: dict[str, str], baselines: list[dict[str, str]], paper_di
 
 def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) -> dict[str, Any]:
     """Compare a printed row with the method's own published numbers."""
-    row = _row(printed, SINGLE_PASS)
     factor = FLIP * MULTI_SCALE if printed["test"] == "multi-scale" else FLIP
-    row["factor"], value = factor, row["printed"]
+    row = _row(printed, SINGLE_PASS) | {"factor": factor}
+    value = row["printed"]
     if baseline is None:
-        row["verdict"] = UNCHECKED
-        row["why"] = ("the method's own numbers were not at hand; with the factor in it, one pass would be "
-                      f"{value / factor:.4g} GMACs")
-        return row
+        return row | {"verdict": UNCHECKED, "why": "the method's own numbers were not at hand; with the factor in it, "
+                                                   f"one pass would be {value / factor:.4g} GMACs"}
     row["source"] = baseline["source"]
     row["params_difference"] = _difference(printed["params_m"], baseline["params_m"])
     row["accuracy_differences"] = "; ".join(
@@ -77,11 +80,8 @@ def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) 
         if _difference(printed[name], baseline[theirs]) not in (None, 0.0)) or "none"
     single = number(baseline["gflops_single_pass"])
     if value is None or single is None:
-        row["verdict"], row["why"] = UNCHECKED, "neither the paper nor the published table has a complexity"
-        return row
-    row["single_pass"] = single
-    _judge(row, single * factor, printed["gmacs"])
-    row["implied_factor"] = round(value / single, 3)
+        return row | {"verdict": UNCHECKED, "why": "neither the paper nor the published table has a complexity"}
+    row |= _judged(single, factor, printed["gmacs"])
     if row["verdict"] == FAILS:
         row["why"] = f"neither {single:g} (one pass) nor {factor:g} × {single:g} = {single * factor:g}"
         slip = _one_digit_slip(single, factor, value)
@@ -93,17 +93,12 @@ def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) 
 
 def _against_single_scale(printed: dict[str, str], others: list[dict[str, str]]) -> dict[str, Any]:
     """Compare a multi-scale row with 5.25 times the single-scale row of the same model in the same table."""
-    row = _row(printed, WITHIN)
-    row["factor"], row["source"] = MULTI_SCALE, f"the paper's Table {printed['table']}"
+    row = _row(printed, WITHIN) | {"factor": MULTI_SCALE, "source": f"the paper's Table {printed['table']}"}
     same = [other for other in others if other["test"] != "multi-scale"
             and all(other[key] == printed[key] for key in ("method", "backbone", "input_size"))]
-    if not same:
-        row["verdict"], row["why"] = UNCHECKED, "the table has no single-scale row of this model"
-        return row
-    row["single_pass"] = number(same[0]["gmacs"])
-    _judge(row, row["single_pass"] * MULTI_SCALE, printed["gmacs"])
-    row["implied_factor"] = round(row["printed"] / row["single_pass"], 3)
-    return row
+    if same:
+        return row | _judged(number(same[0]["gmacs"]), MULTI_SCALE, printed["gmacs"])
+    return row | {"verdict": UNCHECKED, "why": "the table has no single-scale row of this model"}
 
 
 def _row(printed: dict[str, str], check: str) -> dict[str, Any]:
@@ -113,11 +108,12 @@ def _row(printed: dict[str, str], check: str) -> dict[str, Any]:
         "check": check, "printed": number(printed["gmacs"]), "why": ""}
 
 
-def _judge(row: dict[str, Any], expected: float, text: str) -> None:
-    """Fill in expected value, residual and verdict."""
-    row["expected"], row["residual"] = round(expected, 3), round(row["printed"] - expected, 3)
-    row["residual_percent"] = round(100 * (row["printed"] / expected - 1), 3)
-    row["verdict"] = HOLDS if same_digits(expected, text) else FAILS
+def _judged(single: float, factor: float, printed: str) -> dict[str, Any]:
+    """Expected value, residual, implied factor and verdict for a printed number."""
+    expected, value = single * factor, float(printed)
+    return {"single_pass": single, "expected": round(expected, 3), "residual": round(value - expected, 3),
+            "residual_percent": round(100 * (value / expected - 1), 3), "implied_factor": round(value / single, 3),
+            "verdict": HOLDS if same_digits(expected, printed) else FAILS}
 
 
 def _difference(a: str, b: str) -> float | None:
@@ -134,8 +130,8 @@ def _one_digit_slip(single: float, factor: float, printed: float) -> str | None:
     return other if exact and len(other) == len(text) and slips == 1 else None
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
-    """The audit in one sentence."""
+def counts(rows: list[dict[str, Any]]) -> str:
+    """How many values hold, in one sentence."""
     parts = []
     for check in (SINGLE_PASS, WITHIN):
         verdicts = [row["verdict"] for row in rows if row["check"] == check]
@@ -144,34 +140,23 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return "; ".join(parts) + "."
 
 
-def to_markdown(rows: list[dict[str, Any]]) -> str:
-    """The audit as a GitHub table with a summary."""
-    shown = {"table": "Table", "row": "Row", "method": "Method", "backbone": "Backbone", "input_size": "Input",
-             "test": "Test", "check": "Expected is", "printed": "Printed GMACs", "single_pass": "One pass (or row)",
-             "factor": "Factor", "expected": "Expected", "residual": "Residual", "residual_percent": "Residual %",
-             "verdict": "Verdict", "accuracy_differences": "Accuracies that differ", "why": "Note"}
-
-    def cell(value: Any) -> str:
-        if value is None or value in ("", "-"):
-            return "–"
-        return f"{value:g}".replace("-", "−") if isinstance(value, float) else str(value).replace("|", "\\|")
-
-    lines = ["**Audit of the adjusted GMACs of other methods (§3.5; Tables 1, 2 and 4).**", "",
-             "| " + " | ".join(shown.values()) + " |", "| " + " | ".join("---" for _ in shown) + " |",
-             *("| " + " | ".join(cell(row[key]) for key in shown) + " |" for row in rows), "", f"- {summary(rows)}",
-             "- A value holds when the expected one rounds to the printed digits. Published numbers: "
-             "results/paper/baselines.csv."]
-    return "\n".join(lines) + "\n"
+def _cell(value: Any) -> str:
+    if value in (None, "", "-"):
+        return DASH
+    return f"{value:g}".replace("-", "−") if isinstance(value, float) else str(value)
 
 
-def write_audit(results_dir: Path | str, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """Write ``tables/tta_audit.{csv,md}`` into a results folder and return the rows.
+def write_audit(results_dir: Path | str, paper_dir: Path = PAPER_DIR) -> Table:
+    """Write ``tables/tta_audit.{csv,md}`` into a results folder and return the table.
 
     Raises:
         StudyError: a file of ``paper_dir`` is missing, or the folder cannot be written.
     """
     rows = audit_rows(paper_dir)
-    tables = Path(results_dir) / "tables"
-    write_csv(tables / "tta_audit.csv", rows, COLUMNS)
-    atomic_write(tables / "tta_audit.md", to_markdown(rows))
-    return rows
+    table = Table.of(
+        "tta_audit", "Audit", "Adjusted GMACs of other methods (§3.5; Tables 1, 2 and 4).",
+        [("other", {("", title): _cell(row[key]) for key, title in SHOWN.items()}, row) for row in rows],
+        [counts(rows), "A value holds when the expected one rounds to the printed digits. Published numbers: "
+                       "results/paper/baselines.csv."])
+    table.write(Path(results_dir) / "tables", "csv", "md")
+    return table

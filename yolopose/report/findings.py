@@ -1,16 +1,12 @@
-"""The report's fixed words: its groups of claims, its headline, the captions of its figures, and its findings.
-
-The ablations' findings in sentences, made from the stored numbers so that text and numbers cannot part.
-"""
+"""The report's words: its groups of claims, its headline, the captions of its figures, and the ablations' findings,
+made from the stored numbers so that text and numbers cannot part."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from yolopose.report.ablations import Row, ablation_rows, joint_rates
-from yolopose.report.figures.curves import read_curves
-from yolopose.report.measured import ResultSet, paired_interval
-from yolopose.report.seeds import Measurement, difference
+from yolopose.report.measured import ResultSet, curve_points, read_curves
 
 GROUPS = (
     ("run", "Decided by this study's runs and counts",
@@ -75,17 +71,15 @@ def findings(results: ResultSet, reference: ResultSet | None) -> list[tuple[str,
 def losses_by_budget(results: ResultSet, order: Sequence[str] = PAPER_ORDER) -> list[tuple[int, tuple[float, ...]]]:
     """AP of Table 3's losses while training: (images seen, AP in percent of each of ``order``), mean over seeds, at the
     budgets that all of them reached."""
-    curves = read_curves(results)
-    points: list[dict[int, list[float]]] = []
+    curves, points = read_curves(results), []
     for name in order:
         found: dict[int, list[float]] = {}
         for rows in curves.get(name, {}).values():
-            for row in rows:
-                if row.get("val_AP") not in (None, ""):
-                    found.setdefault(int(row["images"]), []).append(100 * float(row["val_AP"]))
-        points.append(found)
-    return [(images, tuple(sum(found[images]) / len(found[images]) for found in points))
-            for images in sorted(set.intersection(*(set(found) for found in points)))]
+            for images, value in curve_points(rows, "val_AP"):
+                found.setdefault(int(images), []).append(value)
+        points.append({images: sum(values) / len(values) for images, values in found.items()})
+    common = sorted(set.intersection(*map(set, points)))
+    return [(images, tuple(means[images] for means in points)) for images in common]
 
 
 def holds_from(budgets: list[tuple[int, tuple[float, ...]]]) -> int | None:
@@ -115,9 +109,11 @@ def losses_finding(results: ResultSet) -> str:
             sentences.append(f"After {ablations.images_seen('s6')} ({ablations.scale()}) AP is {values['s6_l1']} with "
                              f"L1, {values['s6_l1_scaled']} with scale-normalised L1 and {values['s6']} with OKS.")
             steps = (("Scale normalisation", "s6_l1", "s6_l1_scaled"), ("OKS in its place", "s6_l1_scaled", "s6"))
-            sentences += [f"{words} changes it by {_change(ablations, a, b, 'AP')}." for words, a, b in steps]
+            sentences += [f"{words} changes it by {Row('losses', b, a, ablations).change('AP')}."
+                          for words, a, b in steps]
             if "s6_oks_tuned" in ablations.runs:
-                gained, over_l1 = (_change(ablations, other, "s6_oks_tuned", "AP") for other in ("s6", "s6_l1"))
+                gained, over_l1 = (Row("losses", "s6_oks_tuned", other, ablations).change("AP")
+                                   for other in ("s6", "s6_l1"))
                 sentences.append("L1's gains were tuned and that of OKS is the profile's; with its gain tuned OKS "
                                  f"reaches {ablations.measure('s6_oks_tuned', 'val', 'AP')}: {gained} against the "
                                  f"profile's gain, {over_l1} against L1.")
@@ -154,41 +150,19 @@ def heads_finding(results: ResultSet, reference: ResultSet | None = None) -> str
         f"From scratch, after {source.images_seen('s6')} ({source.scale()}{whose}), the repaired head reaches AP "
         f"{repaired.measure('AP')}, AP50 {repaired.measure('AP50')} and box AP {repaired.measure('box_AP')}, the "
         f"released one AP {released.measure('AP')}, AP50 {released.measure('AP50')} and box AP "
-        f"{released.measure('box_AP')}: {_difference(released, 'AP')} in AP and {_difference(released, 'box_AP')} in "
+        f"{released.measure('box_AP')}: {released.change('AP')} in AP and {released.change('box_AP')} in "
         "box AP."]
     for name, words in (("s6_mixed_layout", "The mixed layout alone changes AP by"),
                         ("s6_misplaced_priors", "The misplaced priors alone change AP by")):
         if name in rows and rows[name].measure("AP"):
-            sentences.append(f"{words} {_difference(rows[name], 'AP')}.")
+            sentences.append(f"{words} {rows[name].change('AP')}.")
     if "s6_faithful_from_person" in rows and "s6_from_person" in rows:
         other = rows["s6_faithful_from_person"]
         sentences.append(f"From a person detector AP is {other.measure('AP')} with the released head and "
-                         f"{rows['s6_from_person'].measure('AP')} with the repaired one: {_difference(other, 'AP')} in "
-                         f"AP and {_difference(other, 'box_AP')} in box AP.")
+                         f"{rows['s6_from_person'].measure('AP')} with the repaired one: {other.change('AP')} in "
+                         f"AP and {other.change('box_AP')} in box AP.")
     far = [joint_rates(row.results, row.experiment, "far_outside") for row in (released, repaired)]
     if all("left eye" in found for found in far):
         told = [f"{name} {far[0][name]} % against {far[1][name]} %" for name in far[0]]
         sentences.append("Predicted far outside the person's box, released against repaired: " + ", ".join(told) + ".")
     return " ".join(sentences)
-
-
-def _difference(row: Row, metric: str) -> str:
-    return _change(row.results, row.baseline, row.experiment, metric)
-
-
-def _change(results: ResultSet, a: str, b: str, metric: str) -> str:
-    """``b − a`` in words with its intervals: ``−3.0 points (95 % −3.4 to −2.6 over seeds, … over images)``."""
-    kind, _, name = metric.rpartition("_")
-    split = "val_box" if kind == "box" else "val"
-    x, y = results.measure(a, split, name), results.measure(b, split, name)
-    if x is None or y is None:
-        return "an unknown number of points"
-    return _points(x, y, str(paired_interval(results, a, b, name, kind or "pose") or ""))
-
-
-def _points(x: Measurement, y: Measurement, images: str) -> str:
-    gap, half = difference(x, y)
-    intervals = [f"{gap - half:+.1f} to {gap + half:+.1f} over seeds"] if half is not None else []
-    intervals += [f"{images} over images"] if images else []
-    told = (["one seed"] if half is None else []) + (["95 % " + ", ".join(intervals)] if intervals else [])
-    return f"{gap:+.1f} points ({'; '.join(told)})".replace("-", "−")

@@ -1,173 +1,149 @@
-"""A table as data, and its four forms: CSV for programs, Markdown, LaTeX (booktabs) and HTML for readers.
+"""A finished table: its values, what a reader sees of them, and its forms: CSV, Markdown, LaTeX (booktabs) and HTML.
 
 All forms are functions of the table alone: the same results give the same bytes.
 """
 
 from __future__ import annotations
 
-import csv
 import html
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-DASH = "–"
+from pandas import DataFrame, MultiIndex
+from pandas.io.formats.style import Styler
+
+from yolopose.utils.files import atomic_write, write_csv
+
+DASH, NOT_RUN, UNDEFINED = "–", "not run", "undefined"
 # Stands behind a value that comes from the committed reference instead of the run.
 REFERENCE_MARK = " (ref)"
+# Columns of words, which stand left; the others hold numbers.
+WORDS = {"Method", "Backbone", "Loss", "Bits", "Experiment", "Against", "AP is", "Test", "Expected is", "Verdict",
+         "Accuracies that differ", "Note"}
+LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": r"$-$",
+    "†": r"$^{\dagger}$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\to$",
+    "₀": "$_0$", "<": r"$<$", ">": r"$>$", "σ": r"$\sigma$", "²": "$^2$", "’": "'", "·": r"$\cdot$"})
 
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the readable forms; neighbouring columns of the same non-empty ``group`` share a heading."""
-
-    key: str
-    title: str
-    group: str = ""
-    numeric: bool = True
+Cells = dict[tuple[str, str], str]  # what a reader sees of a row, by (heading over neighbouring columns, title)
+Row = tuple[str, Cells, dict[str, Any]]  # kind, cells, values by column of the CSV
 
 
 @dataclass
 class Table:
-    """A finished table. ``rows`` holds display strings by column key; ``data`` holds the values for the CSV form.
+    """A finished table.
 
-    A row's key ``_kind`` is ``ours``, ``other`` or ``study`` (not in the paper) and decides its emphasis. ``number`` is
-    one of the paper's, or 0 for a table of this study, which then has a ``name``.
+    ``shown`` holds text under columns ``(heading over neighbouring columns, title)``; its index has the kind of each
+    row, which decides its emphasis: ``ours``, ``other``, ``study`` (not in the paper) or ``rtmo``. ``data`` has a
+    column for each printed and each measured quantity. ``name`` is that of its files.
     """
 
-    number: int
+    name: str
+    heading: str
     caption: str
-    columns: Sequence[Column]
-    rows: list[dict[str, str]]
-    data: list[dict[str, Any]]
-    notes: list[str] = field(default_factory=list)
-    name: str = ""
+    shown: DataFrame
+    data: DataFrame
+    notes: list[str]
 
-    @property
-    def heading(self) -> str:
-        """``Table 3``, or what a table of this study is about: ``Ablation: heads``."""
-        return f"Table {self.number}" if self.number else f"Ablation: {self.name}"
+    @classmethod
+    def of(cls, name: str, heading: str, caption: str, rows: Iterable[Row], notes: list[str]) -> Table:
+        """A table of these rows; a column without a value in any of them is not shown."""
+        kinds, cells, values = zip(*rows, strict=True)
+        shown = DataFrame(cells, index=kinds, dtype=object).fillna("")
+        shown = shown.loc[:, ~shown.isin(["", DASH]).all()]
+        shown.columns = MultiIndex.from_tuples(shown.columns)
+        return cls(name, heading, caption, shown, DataFrame(values, dtype=object), notes)
 
-    @property
-    def stem(self) -> str:
-        """Name of its files without suffix."""
-        return f"table{self.number}" if self.number else f"ablation_{self.name}"
+    def to_markdown(self) -> str:
+        """GitHub Markdown; a group's name stands before the title of each of its columns."""
+        shown = self.shown.set_axis([" ".join(filter(None, column)) for column in self.shown], axis=1)
+        ours = shown.index == "ours"
+        shown.iloc[ours, 0] = "**" + shown.iloc[ours, 0] + "**"
+        words = [title for title, column in zip(shown, self.shown, strict=True) if column[-1] in WORDS]
+        return "\n".join([f"**{self.heading}.** {self.caption}", "", markdown(shown, words), "",
+                          *(f"- {note}" for note in self.notes)]) + "\n"
 
-    @property
-    def shown(self) -> list[Column]:
-        """The columns that have a value in some row."""
-        return [c for c in self.columns if any(row.get(c.key) not in (None, "", DASH) for row in self.rows)]
+    def to_latex(self) -> str:
+        """A ``table*`` environment; the document needs ``booktabs`` and ``graphicx``."""
+        shown = self.shown.map(latex).rename(columns=latex)
+        for at in range(1, len(shown)):
+            if shown.index[at] != shown.index[at - 1]:
+                shown.iat[at, 0] = "\\midrule\n" + shown.iat[at, 0]
+        tabular = Styler(shown.reset_index(drop=True)).hide(axis="index").to_latex(
+            column_format="".join("l" if title in WORDS else "r" for _, title in shown), hrules=True,
+            multicol_align="c")
+        rules, at = "", 1
+        for group, columns in itertools.groupby(self.shown.columns.get_level_values(0)):
+            last = at + len(list(columns)) - 1
+            rules += rf"\cmidrule(lr){{{at}-{last}}}" if group else ""
+            at = last + 1
+        tabular = tabular.rstrip().replace("\\\\\n", f"\\\\\n{rules}\n", 1)
+        caption, label = latex(" ".join([self.caption, *self.notes])), self.name.removeprefix("table")
+        return "\n".join([r"\begin{table*}[t]", r"\centering", r"\resizebox{\textwidth}{!}{%", tabular + "}",
+                          rf"\caption{{{caption}}}", rf"\label{{tab:yolopose-{label}}}", r"\end{table*}"]) + "\n"
 
+    def to_html(self) -> str:
+        """An HTML ``table`` element; every text is escaped. Its classes tell the kind of row and what is no number."""
+        shown = self.shown.reset_index(drop=True)
+        muted = shown.isin([DASH, NOT_RUN, UNDEFINED]).replace({True: " muted", False: ""})
+        left, wash = {"selector": "", "props": "text-align: left"}, {"selector": "td", "props": "background: #eef6fb"}
+        styles = {column: [left] for column in shown if column[-1] in WORDS}
+        styles |= {column: [wash] for column in shown if column[-1] == "here"}
+        styler = Styler(shown, uuid=self.name, cell_ids=False).hide(axis="index").format(_html_cell)
+        styler.format_index(html.escape, axis=1).set_table_styles(styles)
+        if not any(group for group, _ in shown):
+            styler.hide(axis="columns", level=0)
+        return styler.set_td_classes(muted.radd(self.shown.index.to_series(index=shown.index), axis=0)).to_html()
 
-def groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
-    """Runs of neighbouring columns with the same group: ``[(group, how many)]``; columns without one stand alone."""
-    runs: list[tuple[str, int]] = []
-    for column in columns:
-        if runs and column.group and runs[-1][0] == column.group:
-            runs[-1] = (column.group, runs[-1][1] + 1)
-        else:
-            runs.append((column.group, 1))
-    return runs
+    def __repr__(self) -> str:
+        return self.to_markdown()
 
+    def _repr_html_(self) -> str:
+        """The table with its caption and notes, for a notebook."""
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return f"<p><b>{self.heading}.</b> {html.escape(self.caption)}</p>{self.to_html()}<ul>{notes}</ul>"
 
-def to_csv(table: Table) -> str:
-    """Comma-separated values, one column per printed and per measured quantity; empty where there is none."""
-    names = list(dict.fromkeys(key for row in table.data for key in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in table.data)
-    return buffer.getvalue()
-
-
-def to_markdown(table: Table) -> str:
-    """GitHub Markdown; a group's name stands before the title of each of its columns."""
-    columns = table.shown
-    titles = [f"{c.group} {c.title}".strip() for c in columns]
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    body = [line([("**%s**" if row.get("_kind") == "ours" and c.key == "method" else "%s") % row.get(c.key, "")
-                  for c in columns]) for row in table.rows]
-    rule = "| " + " | ".join("---:" if c.numeric else "---" for c in columns) + " |"
-    return "\n".join([f"**{table.heading}.** {table.caption}", "", line(titles), rule, *body, "",
-                      *(f"- {note}" for note in table.notes)]) + "\n"
-
-
-_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": r"$-$",
-          "†": r"$^{\dagger}$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\to$",
-          "₀": "$_0$", "<": r"$<$", ">": r"$>$", "σ": r"$\sigma$", "²": "$^2$", "’": "'", "·": r"$\cdot$"}
-
-
-def latex_escape(text: str) -> str:
-    """Text as LaTeX source that prints it."""
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def to_latex(table: Table) -> str:
-    """A ``table*`` environment; the document needs ``booktabs`` and ``graphicx``."""
-    columns = table.shown
-    spans = groups(columns)
-    head, rules, at = [], [], 1
-    for name, width in spans:
-        head.append(rf"\multicolumn{{{width}}}{{c}}{{{latex_escape(name)}}}" if name else "")
-        if name:
-            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
-        at += width
-    lines = [r"\begin{table*}[t]", r"\centering", r"\resizebox{\textwidth}{!}{%",
-             rf"\begin{{tabular}}{{{''.join('r' if c.numeric else 'l' for c in columns)}}}", r"\toprule"]
-    if any(name for name, _ in spans):
-        lines += [" & ".join(head) + r" \\", "".join(rules)]
-    lines += [" & ".join(latex_escape(c.title) for c in columns) + r" \\", r"\midrule"]
-    kind = None
-    for row in table.rows:
-        if kind is not None and row.get("_kind") != kind:
-            lines.append(r"\midrule")
-        kind = row.get("_kind")
-        lines.append(" & ".join(latex_escape(row.get(c.key, "")) for c in columns) + r" \\")
-    notes = " ".join(latex_escape(note) for note in table.notes)
-    caption = f"{latex_escape(table.caption)} {notes}".rstrip()
-    lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{caption}}}",
-              rf"\label{{tab:yolopose-{table.number or table.name}}}", r"\end{table*}"]
-    return "\n".join(lines) + "\n"
-
-
-def to_html(table: Table) -> str:
-    """An HTML ``table`` element with a two-level heading, and its notes as a list; every text is escaped."""
-    columns = table.shown
-    out = ["<table>", "<thead>"]
-    spans = groups(columns)
-    if any(name for name, _ in spans):
-        cells, at = [], 0
-        for name, width in spans:
-            if name:
-                cells.append(f'<th colspan="{width}" class="group">{html.escape(name)}</th>')
+    def write(self, folder: Path, *forms: str) -> None:
+        """Write ``<name>.<form>`` for each of ``csv``, ``md`` and ``tex`` that is asked for."""
+        for form in forms:
+            path = folder / f"{self.name}.{form}"
+            if form == "csv":
+                write_csv(path, self.data)
             else:
-                cells.append(f'<th rowspan="2"{_left(columns[at])}>{html.escape(columns[at].title)}</th>')
-            at += width
-        out.append(f"<tr>{''.join(cells)}</tr>")
-        out.append("<tr>" + "".join(f"<th>{html.escape(c.title)}</th>" for c in columns if c.group) + "</tr>")
-    else:
-        out.append("<tr>" + "".join(f"<th{_left(c)}>{html.escape(c.title)}</th>" for c in columns) + "</tr>")
-    out.append("</thead>\n<tbody>")
-    for row in table.rows:
-        cells = []
-        for c in columns:
-            text = row.get(c.key, "")
-            muted = text in ("not run", "undefined", DASH)
-            classes = " ".join(name for name, on in (("left", not c.numeric), ("muted", muted),
-                                                     ("here", c.title == "here")) if on)
-            opening = f'<td class="{classes}">' if classes else "<td>"
-            value, _, spread = html.escape(text.removesuffix(REFERENCE_MARK)).partition(" ± ")
-            below = [f"± {spread}"] if spread else []
-            below += [REFERENCE_MARK.strip()] if text.endswith(REFERENCE_MARK) else []
-            cells.append(f"{opening}{value}{''.join(f'<small>{line}</small>' for line in below)}</td>")
-        out.append(f'<tr class="{row.get("_kind", "other")}">{"".join(cells)}</tr>')
-    out.append("</tbody>\n</table>")
-    return "\n".join(out)
+                atomic_write(path, {"md": self.to_markdown, "tex": self.to_latex}[form]())
 
 
-def _left(column: Column) -> str:
-    return "" if column.numeric else ' class="left"'
+def markdown(frame: DataFrame, words: Iterable[str]) -> str:
+    """A GitHub table of text, without the padding that would change every line with one cell; ``words`` stand left."""
+    sides = ["left" if name in words else "right" for name in frame]
+    text = frame.replace(r"\|", r"\\|", regex=True).to_markdown(
+        index=False, tablefmt="pipe", colalign=sides, disable_numparse=True)
+    return re.sub(r"\|:?-+(:?)(?=\|)", r"| ---\1 ", re.sub(" {2,}", " ", text))
+
+
+def latex(text: str) -> str:
+    """Text as LaTeX source that prints it."""
+    return text.translate(LATEX)
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """A difference with its sign, ``−1.2``; empty for ``None``."""
+    return "" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def rounded(value: float | None, digits: int = 2) -> float | None:
+    """A number as it stands in a CSV."""
+    return None if value is None else round(value, digits)
+
+
+def _html_cell(text: str) -> str:
+    """A value, with its spread over seeds and the mark of the reference on lines of their own."""
+    value, _, deviation = text.removesuffix(REFERENCE_MARK).partition(" ± ")
+    below = [f"± {deviation}"] if deviation else []
+    below += [REFERENCE_MARK.strip()] if text.endswith(REFERENCE_MARK) else []
+    return html.escape(value) + "".join(f" <small>{html.escape(line)}</small>" for line in below)

@@ -1,16 +1,20 @@
-"""``report.html``: the whole study on one self-contained page, from stored results alone.
+"""``report.html``: the whole study on one page, from stored results alone.
 
-Style, figures and data are inside the page; it refers to no other file and no address. The same results give the same
-bytes: no date is written, seconds come from ``run.json``.
+Style and numbers are inside the page, the pictures beside it in ``figures/``; it refers to no address. The same results
+give the same bytes: no date is written, seconds come from ``run.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pandas import DataFrame
 
 from yolopose.report.ablation_tables import build_ablations
 from yolopose.report.claims import decide_claims
@@ -23,17 +27,18 @@ from yolopose.report.compare import (
     VERDICTS,
     WITHIN_NOISE,
     compare_with_paper,
+    released_rows,
 )
+from yolopose.report.conditions import profile_differences, statistics_rows
 from yolopose.report.findings import FIGURES, GROUPS, HEADLINE, findings
-from yolopose.report.html import data_uri, markdown_to_html, profile_differences, statistics_rows
-from yolopose.report.layout import to_html
+from yolopose.report.layout import markdown
 from yolopose.report.measured import PAPER_DIR, ResultSet, Run, fingerprint_note, load_reference, load_results
 from yolopose.report.sets import compare_sets, describe_difference
 from yolopose.report.tables import build_tables
 from yolopose.study.config import load_experiments, load_profiles
 from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import atomic_write, read_csv
+from yolopose.utils.files import atomic_write
 
 TEMPLATE = "report.html.j2"
 BADGES = {REPRODUCED: "good", NOT_REPRODUCED: "bad", WITHIN_NOISE: "noise", NOT_COMPARABLE: "scale", NOT_RUN: "none"}
@@ -41,16 +46,12 @@ BADGES = {REPRODUCED: "good", NOT_REPRODUCED: "bad", WITHIN_NOISE: "noise", NOT_
 
 def headline(results: ResultSet, claims: list[dict[str, Any]]) -> list[str]:
     """The answer in a few sentences, made from the verdicts."""
-    by_id = {claim["id"]: claim for claim in claims}
-    said = {verdict: [words for name, words in HEADLINE if by_id.get(name, {}).get("verdict") == verdict]
-            for verdict in VERDICTS}
+    verdicts = {claim["id"]: claim["verdict"] for claim in claims}
     sentences = []
-    if said[REPRODUCED]:
-        sentences.append(f"Reproduced here: {'; '.join(said[REPRODUCED])}.")
-    if said[NOT_REPRODUCED]:
-        sentences.append(f"Not reproduced here: {'; '.join(said[NOT_REPRODUCED])}.")
-    if undecided := said[WITHIN_NOISE] + said[NOT_COMPARABLE]:
-        sentences.append(f"Run, but not decided: {'; '.join(undecided)}.")
+    for start, wanted in (("Reproduced here", [REPRODUCED]), ("Not reproduced here", [NOT_REPRODUCED]),
+                          ("Run, but not decided", [WITHIN_NOISE, NOT_COMPARABLE])):
+        if said := [words for verdict in wanted for name, words in HEADLINE if verdicts.get(name) == verdict]:
+            sentences.append(f"{start}: {'; '.join(said)}.")
     if not results.full_scale and results.runs:
         what = "on other data than COCO 2017" if results.other_data else "at a reduced scale"
         sentences.append(f"These runs are {what} ({results.scale()}): orderings can be judged, the paper's absolute "
@@ -70,18 +71,14 @@ def run_rows(results: ResultSet) -> list[dict[str, Any]]:
     for name, runs in results.runs.items():
         for run in runs:
             train, evaluate = run.record.get("train") or {}, run.record.get("evaluate") or {}
-            title = known[name].title if name in known else name
+            seconds = train.get("seconds")
             rows.append({
-                "experiment": name, "title": title, "seed": run.seed, "images": train.get("images_seen"),
-                "minutes": _ratio(train.get("seconds"), 60), "evaluate": evaluate.get("seconds"),
-                "memory": train.get("peak_memory_gib"), "AP": _percent(run, "val", "AP"),
-                "AP50": _percent(run, "val", "AP50"), "test_AP50": _percent(run, "test_dev", "AP50"),
-                "box_AP50": _percent(run, "val_box", "AP50")})
+                "experiment": name, "title": known[name].title if name in known else name, "seed": run.seed,
+                "images": train.get("images_seen"), "minutes": None if seconds is None else float(seconds) / 60,
+                "evaluate": evaluate.get("seconds"), "memory": train.get("peak_memory_gib"),
+                "AP": _percent(run, "val", "AP"), "AP50": _percent(run, "val", "AP50"),
+                "test_AP50": _percent(run, "test_dev", "AP50"), "box_AP50": _percent(run, "val_box", "AP50")})
     return rows
-
-
-def _ratio(value: Any, by: float) -> float | None:
-    return None if value is None else float(value) / by
 
 
 def _percent(run: Run, split: str, metric: str) -> float | None:
@@ -96,23 +93,22 @@ def provenance_rows(results: ResultSet) -> list[tuple[str, str]]:
     def values(items: Iterable[Any]) -> str:
         return "; ".join(dict.fromkeys(str(i) for i in items if i not in (None, ""))) or "not recorded"
 
-    hardware = [r.record.get("hardware") or {} for r in runs]
-    packages = [r.record.get("packages") or {} for r in runs]
-    commits = [r.record.get("git") or {} for r in runs]
+    hardware, packages, commits = ([found for run in runs if (found := run.record.get(key))]
+                                   for key in ("hardware", "packages", "git"))
     return [
         ("Commit", values(f"{g.get('commit')}{' with uncommitted changes' if g.get('dirty') else ''}"
                           for g in commits if g.get("commit"))),
         ("Hardware", values(", ".join(str(x) for x in (h.get("accelerator"), h.get("cpu"), f"{h.get('cores')} cores",
                                                        f"{h.get('memory_gib')} GiB", h.get("system")) if x)
-                            for h in hardware if h)),
-        ("Packages", values(", ".join(f"{k} {v}" for k, v in p.items()) for p in packages if p)),
+                            for h in hardware)),
+        ("Packages", values(", ".join(f"{k} {v}" for k, v in p.items()) for p in packages)),
         ("Data", values(f"{r.record.get('dataset', '')} {str(r.record.get('data_fingerprint') or '')[:16]}".strip()
                         for r in runs)),
         ("Configuration hashes", values(f"{r.experiment} {r.record.get('config_hash')}" for r in runs)),
     ]
 
 
-def limits(results: ResultSet, reference: ResultSet | None) -> list[str]:
+def limits(results: ResultSet, reference: ResultSet | None, released: list[dict[str, Any]]) -> list[str]:
     """What the reader must bear in mind about these results."""
     found = list(results.mixed)
     if results.unfinished:
@@ -125,7 +121,7 @@ def limits(results: ResultSet, reference: ResultSet | None) -> list[str]:
     elif not results.full_scale:
         found.append("Reduced scale: smaller models, images and budgets than the paper's, and other data. An order "
                      "that holds here may turn round at full scale, and the other way round.")
-    if results.runs and any(len(runs) == 1 for runs in results.runs.values()):
+    if any(len(runs) == 1 for runs in results.runs.values()):
         found.append("Experiments with one seed have no spread: only differences beyond a rule's margin decide, and "
                      "nothing is called within noise.")
     if results.runs and not any(results.measure(e, "test_dev", "AP") for e in results.runs):
@@ -135,11 +131,9 @@ def limits(results: ResultSet, reference: ResultSet | None) -> list[str]:
     found += ["The paper reports one run per row and no spread; a printed difference of a few tenths decides little.",
               "16-bit quantization is a simulation of its accuracy: the runtime has no 16-bit convolution on a CPU.",
               "Figure 1's bottom-up decoder groups joints by limb lengths alone; no trained one was at hand."]
-    released = released_rows(results)
-    missing = [row["name"] for row in released if not row["AP"]]
     if not released:
         found.append("The official checkpoints are not among these runs; PROFILE=checkpoints scores them.")
-    elif missing:
+    elif missing := [row["name"] for row in released if not row["AP"]]:
         found.append(f"Released checkpoints that were not scored: {', '.join(missing)}.")
     if reference is not None:
         found.append(f"Cells marked (ref) come from the committed reference ({reference.scale()}), not from this run.")
@@ -148,17 +142,8 @@ def limits(results: ResultSet, reference: ResultSet | None) -> list[str]:
     return found
 
 
-def released_rows(results: ResultSet) -> list[dict[str, str]]:
-    """The released checkpoints beside the numbers of their path and of the official README, as ``released.csv`` has
-    them; empty where none were scored."""
-    path = results.root / "released.csv"
-    return read_csv(path) if path.is_file() else []
-
-
-def reference_rows(results: ResultSet, reference: ResultSet | None) -> list[dict[str, Any]]:
+def reference_rows(results: ResultSet, reference: ResultSet) -> list[dict[str, Any]]:
     """AP and AP50 of this run beside the committed reference's."""
-    if reference is None or not results.runs:
-        return []
     rows = compare_sets(results.root, reference.root)
     return [row for row in rows if row["metric"] in ("AP", "AP50") and row["split"] in ("val", "test_dev", "val_box")]
 
@@ -170,50 +155,52 @@ def recipe_differences(results: ResultSet) -> list[tuple[str, str, str]]:
     return profile_differences(run.config) if run is not None and needed <= set(run.config) else []
 
 
-def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Path = PAPER_DIR) -> dict[str, Any]:
-    """Everything that the template shows, as plain values; HTML made here is marked as safe and escaped inside."""
-    from markupsafe import Markup
+def markdown_to_html(text: str) -> str:
+    """A Markdown text below the page's own headings: its headings go one level down, its comments are dropped."""
+    import mistune
 
+    text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
+    return mistune.create_markdown(plugins=["table"])(re.sub("^#", "##", text, flags=re.MULTILINE))
+
+
+def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Path = PAPER_DIR) -> dict[str, Any]:
+    """Everything that the template shows, as plain values; only ``deviations`` and what tables render are HTML."""
     claims = decide_claims(results, paper_dir)
     comparison = [row for row in compare_with_paper(results, paper_dir) if row["experiment"]]
-    figures = [(stem, caption, data_uri(results.root / "figures" / f"{stem}.svg")) for stem, caption in FIGURES]
-    profile = load_profiles().get(results.profile)
+    drawn = [stem for stem, _ in FIGURES if (results.root / "figures" / f"{stem}.svg").is_file()]
     deviations = (paper_dir / "deviations.md").read_text(encoding="utf-8")
+    released, both = released_rows(results.root), reference and results.runs
     return {
-        "results": results, "scale": results.scale(), "profile": profile, "badges": BADGES, "verdicts": VERDICTS,
-        "quantities": {"params_m": "parameters, M", "gmacs": "GMACs"},
+        "results": results, "scale": results.scale(), "profile": load_profiles().get(results.profile),
+        "badges": BADGES, "verdicts": VERDICTS, "quantities": {"params_m": "parameters, M", "gmacs": "GMACs"},
         "own_claims": [c["id"] for c in claims if c["where"].startswith("this study")],
         "counts": {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS},
         "headline": headline(results, claims), "failed": [c for c in claims if c["verdict"] == NOT_REPRODUCED],
-        "runs": run_rows(results),
-        "provenance": provenance_rows(results) if results.runs else [],
+        "runs": run_rows(results), "provenance": provenance_rows(results) if results.runs else [],
         "groups": [(title, text, [c for c in claims if c["decided_by"] == decider]) for decider, title, text in GROUPS],
-        "tables": [(t, Markup(to_html(t))) for t in build_tables(results, reference, paper_dir)],
-        "released": released_rows(results), "released_tolerance": RELEASED_TOLERANCE,
-        "findings": findings(results, reference),
-        "ablations": [(t, Markup(to_html(t))) for t in build_ablations(results, reference, paper_dir)],
-        "figures": [f for f in figures if f[2]], "missing_figures": [f[1] for f in figures if not f[2]],
+        "tables": build_tables(results, reference, paper_dir),
+        "released": released, "released_tolerance": RELEASED_TOLERANCE,
+        "findings": findings(results, reference), "ablations": build_ablations(results, reference, paper_dir),
+        "figures": [figure for figure in FIGURES if figure[0] in drawn],
+        "missing_figures": [caption for stem, caption in FIGURES if stem not in drawn],
         "statistics": statistics_rows(results.data), "data": results.data, "comparison": comparison,
         "comparison_counts": {v: sum(row["verdict"] == v for row in comparison) for v in VERDICTS},
         "reference": reference, "fingerprint_note": fingerprint_note(results, reference) if reference else None,
-        "reference_rows": reference_rows(results, reference),
-        "reference_changes": describe_difference(results.root, reference.root) if reference and results.runs else [],
-        "differences": recipe_differences(results),
-        "deviations": Markup(markdown_to_html(deviations.partition("\n")[2])),
-        "limits": limits(results, reference),
+        "reference_rows": reference_rows(results, reference) if both else [],
+        "reference_changes": describe_difference(results.root, reference.root) if both else [],
+        "differences": recipe_differences(results), "deviations": markdown_to_html(deviations.partition("\n")[2]),
+        "limits": limits(results, reference, released),
     }
 
 
 def write_report(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR) -> Path:
     """Write ``report.html`` into a results folder and return its path.
 
-    The tables, comparison and claims are made afresh; figures are taken from ``figures/`` and named where missing.
+    The tables, comparison and claims are made afresh; the page shows the files of ``figures/`` and names those missing.
 
     Raises:
         StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     results = load_results(results_dir)
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
@@ -226,15 +213,12 @@ def write_report(results_dir: Path | str, reference_dir: Path | None = None, pap
 def readme_claims_table(results_dir: Path | str, paper_dir: Path = PAPER_DIR) -> str:
     """The claims and verdicts as a Markdown table for the README; claims that were not run follow in one line."""
     claims = decide_claims(results_dir, paper_dir)
-    lines = ["| | Claim | Where | Verdict | Decided on |", "| --- | --- | --- | --- | --- |"]
-    for claim in claims:
-        if claim["verdict"] != NOT_RUN:
-            cells = (claim["id"], claim["claim"], claim["where"], f"**{claim['verdict']}**", claim["scale"])
-            lines.append("| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |")
+    table = DataFrame([{"": claim["id"], "Claim": claim["claim"], "Where": claim["where"],
+                        "Verdict": f"**{claim['verdict']}**", "Decided on": claim["scale"]}
+                       for claim in claims if claim["verdict"] != NOT_RUN])
     waiting = [claim["id"] for claim in claims if claim["verdict"] == NOT_RUN]
-    if waiting:
-        lines += ["", f"Not run ({len(waiting)}; the reasons are in `claims.csv`): {', '.join(waiting)}."]
-    return "\n".join(lines) + "\n"
+    tail = f"\nNot run ({len(waiting)}; the reasons are in `claims.csv`): {', '.join(waiting)}.\n" if waiting else ""
+    return f"{markdown(table, words=table)}\n{tail}"
 
 
 def refresh_readme(readme: Path, results_dir: Path | str) -> None:
@@ -265,9 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def action() -> None:
         if arguments.readme:
             refresh_readme(arguments.readme, arguments.results)
-            print(f"refreshed: {arguments.readme}")
-        else:
-            print(f"written: {write_report(arguments.results)}")
+        print(f"refreshed: {arguments.readme}" if arguments.readme else f"written: {write_report(arguments.results)}")
 
     return exit_status(action)
 

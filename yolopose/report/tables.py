@@ -8,19 +8,20 @@ multiply-accumulates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolopose.report.compare import number, printed_rows, same_digits
-from yolopose.report.layout import DASH, REFERENCE_MARK, Column, Table, to_csv, to_latex, to_markdown
+from yolopose.report.compare import TABLES, number, printed_rows, same_digits
+from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, UNDEFINED, Cells, Row, Table, rounded, signed
 from yolopose.report.measured import PAPER_DIR, ResultSet, fingerprint_note, load_reference, load_results
-from yolopose.report.seeds import Measurement
 from yolopose.study.config import load_experiments
 from yolopose.study.paper import CONVENTIONS, MAIN_CONVENTION
-from yolopose.utils.files import atomic_write, read_csv
+from yolopose.utils.files import read_csv
 
-ACCURACIES = ("AP", "AP50", "AP75", "APL", "AR")
+COUNTS, ACCURACIES = ("params_m", "gmacs"), ("AP", "AP50", "AP75", "APL", "AR")
+COUNT_TITLES = {"params_m": "Params (M)", "gmacs": "GMACs"}
 CONVENTION_TITLES = {"conv": "convolutions alone", "fused_bias": "fvcore, fused + biases",
                      "fvcore_unfused": "fvcore, unfused"}
 FUSED_BIAS_NOTE = (
@@ -30,9 +31,8 @@ FUSED_BIAS_NOTE = (
 TABLE4_SENTENCE = "No single convention gives all of Table 4's GMACs to the printed digit."
 # Experiments of this study that stand below the paper's rows: table -> (experiment, what the loss column says).
 EXTRA = {1: (("s6_faithful", ""),), 2: (("s6_faithful", ""),),
-         3: (("s6_oks_tuned", "OKS, gain tuned as for L1"), ("s6_paper_eq", "OKS, equations as printed"))}
+         3: (("s6_oks_tuned", "OKS, gain tuned as for L1"), ("s6_paper_eq", "OKS, equations as printed")), 4: (), 5: ()}
 WITH_ABLATIONS = ("3", "4")  # tables whose experiments make ablations trains, on a schedule of its own
-UNDEFINED = "undefined"
 CAPTIONS = {
     1: "Comparison with bottom-up methods on COCO val2017.",
     2: "Comparison with bottom-up methods on COCO test-dev2017.",
@@ -42,40 +42,58 @@ CAPTIONS = {
 }
 
 
+@dataclass(frozen=True)
 class Builder:
     """Makes the tables of one results folder; ``reference`` supplies what the run lacks."""
 
-    def __init__(self, results: ResultSet, reference: ResultSet | None, paper_dir: Path = PAPER_DIR) -> None:
-        self.results, self.reference, self.paper_dir = results, reference, paper_dir
-        self.used_reference = self.has_undefined = False
-        self.used_ablations: ResultSet | None = None
+    results: ResultSet
+    reference: ResultSet | None = None
+    paper_dir: Path = PAPER_DIR
 
     def build(self, table: int) -> Table:
         """Table 1 to 5."""
-        self.used_reference = self.has_undefined = False
-        self.used_ablations = None
-        makers = {1: self._methods, 2: self._methods, 3: self._losses, 4: self._resolutions, 5: self._quantization}
-        made = makers[table](table)
-        made.notes[:0] = self._notes("test_dev" if table == 2 else "val")
-        return made
-
-    def _notes(self, split: str) -> list[str]:
+        split = "test_dev" if table == 2 else "val"
+        metrics, counts = (ACCURACIES, COUNTS) if table in (1, 2) else (ACCURACIES[:2], ())
+        rows = [self._row(row, metrics, counts) for row in printed_rows(table, self.paper_dir)]
+        rows += [self._extra_row(table, name, split, metrics, counts, loss) for name, loss in EXTRA[table]]
         notes = []
-        if self.results.runs or self.used_reference:
+        if table in (1, 2):
+            rows += self._rtmo(table, split)
+            notes = ["† = multi-scale testing; the paper multiplies GMACs by 2 for flip testing and 5.25 for "
+                     "multi-scale.",
+                     f"Params and GMACs here: fused model at the paper's width and size, convention {MAIN_CONVENTION}.",
+                     FUSED_BIAS_NOTE, "RTMO: numbers of its own paper, which prints no GMACs."]
+        elif table == 4:
+            rows = [self._with_gmacs(row, printed) for row, printed in zip(
+                rows, printed_rows(table, self.paper_dir), strict=True)]
+            notes = [conventions_note([data for *_, data in rows]),
+                     "GMACs are counted at the paper's width and sizes.", FUSED_BIAS_NOTE]
+        elif table == 5:
+            _add_drops(rows)
+            notes = ["Drops from 32 bits can be compared at a reduced scale; absolute AP cannot."]
+        return Table.of(f"table{table}", f"Table {table}", CAPTIONS[table], rows, [*self._notes(rows, split), *notes])
+
+    def _notes(self, rows: list[Row], split: str) -> list[str]:
+        origins = {data.get("measured_from") for *_, data in rows}
+        of_ablations = {data.get("ablations_from") for *_, data in rows}
+        used_reference = "reference" in origins | of_ablations
+        notes = []
+        if self.results.runs or used_reference:
             source = self.results if self.results.runs else self.reference
             reason = source.not_comparable(split)
             notes.append(f"here = {source.scale()}" + (
                 "; these accuracies are not comparable with the printed ones." if reason else "."))
         else:
             notes.append("here = nothing trained yet in this folder.")
-        if self.has_undefined:
+        if any(UNDEFINED in cells.values() for _, cells, _ in rows):
             notes.append(f"{UNDEFINED} = no person of this data set is that large (COCO: more than 96 × 96 px).")
-        if found := self.used_ablations:
+        if of_ablations != {None}:
+            found = (self.results if "run" in of_ablations else self.reference).ablations
             notes.append(f"ablations = {found.scale()}, {found.images_seen()} each: the set of make ablations, on its "
                          "own schedule and not that of the column here.")
-        if self.used_ablations or any(len(runs) > 1 for runs in self.results.runs.values()):
+        if of_ablations != {None} or any(len(runs) > 1 for runs in self.results.runs.values()):
             notes.append("± = standard deviation over seeds.")
-        if self.used_reference:
+        if used_reference:
             commits = self.reference.commits()
             notes.append(f"(ref) = not in this run; from the committed reference ({self.reference.scale()}"
                          + (f"; commit {commits}" if commits else "") + ").")
@@ -83,167 +101,127 @@ class Builder:
                 notes.append(note)
         return notes
 
-    def _accuracy(self, experiment: str, split: str, metric: str, data: dict[str, Any]) -> str:
+    def _accuracy(self, printed: dict[str, str], metric: str, data: dict[str, Any]) -> str:
         """Display string of a measured accuracy; its numbers go into ``data``."""
-        value, source = _first_present((self.results, self.reference), experiment, split, metric)
-        if value is None:
-            undefined = self.results.undefined(experiment, split, metric)
-            self.has_undefined |= undefined
-            return UNDEFINED if undefined else "not run"
-        referred = source is self.reference
-        self.used_reference |= referred
-        data |= {f"{metric}_measured": round(value.mean, 2), f"{metric}_spread": _rounded(value),
-                 "seeds": len(value.by_seed), "measured_from": "reference" if referred else "run",
-                 "scale": source.scale(), "comparable": "no" if source.not_comparable(split) else "yes"}
-        return f"{value}{REFERENCE_MARK if referred else ''}"
+        wanted = printed["experiment"], printed["split"], metric
+        for origin, source in (("run", self.results), ("reference", self.reference)):
+            if source and (value := source.measure(*wanted)):
+                data |= {f"{metric}_measured": rounded(value.mean), f"{metric}_spread": rounded(value.deviation),
+                         "seeds": len(value.by_seed), "measured_from": origin, "scale": source.scale(),
+                         "comparable": "no" if source.not_comparable(printed["split"]) else "yes"}
+                return f"{value}{REFERENCE_MARK if origin == 'reference' else ''}"
+        return UNDEFINED if self.results.undefined(*wanted) else NOT_RUN
 
-    def _ablation(self, experiment: str, split: str, metric: str, data: dict[str, Any]) -> str:
+    def _ablation(self, printed: dict[str, str], metric: str, data: dict[str, Any]) -> str:
         """The same accuracy in the set of ``make ablations``, as display string; its numbers go into ``data``."""
-        sets = [found and found.ablations for found in (self.results, self.reference)]
-        value, source = _first_present(sets, experiment, split, metric)
-        data |= {f"{metric}_ablations": value and round(value.mean, 2),
-                 f"{metric}_ablations_spread": value and _rounded(value)}
-        if value is None:
-            return DASH
-        referred = source is sets[1]
-        self.used_reference |= referred
-        self.used_ablations = self.used_ablations if referred and self.used_ablations else source
-        data |= {"ablations_seeds": len(value.by_seed), "ablations_from": "reference" if referred else "run"}
-        return f"{value}{REFERENCE_MARK if referred else ''}"
+        data |= {f"{metric}_ablations": None, f"{metric}_ablations_spread": None}
+        for origin, source in (("run", self.results), ("reference", self.reference)):
+            found = source and source.ablations
+            if found and (value := found.measure(printed["experiment"], printed["split"], metric)):
+                data |= {f"{metric}_ablations": rounded(value.mean),
+                         f"{metric}_ablations_spread": rounded(value.deviation),
+                         "ablations_seeds": len(value.by_seed), "ablations_from": origin}
+                return f"{value}{REFERENCE_MARK if origin == 'reference' else ''}"
+        return DASH
 
-    def _count(self, experiment: str, key: str, data: dict[str, Any]) -> str:
-        for source in (self.results, self.reference):
-            value = source.experiment_count(experiment, key) if source else None
-            if value is not None:
-                data[f"{key}_measured"] = round(value, 3)
-                return f"{value:.1f}"
-        return "not run" if data[f"{key}_printed"] is not None else ""
+    def _count(self, printed: dict[str, str], key: str, data: dict[str, Any]) -> str:
+        value = first_count((self.results, self.reference), printed["experiment"], key)
+        data[f"{key}_measured"] = rounded(value, 3)
+        return f"{value:.1f}" if value is not None else "" if data[f"{key}_printed"] is None else NOT_RUN
 
-    def _row(self, printed: dict[str, str], metrics: tuple[str, ...], counts: tuple[str, ...] = ()
-             ) -> tuple[dict[str, str], dict[str, Any]]:
-        """Display and data of one printed row: every metric printed and, where the row is ours, measured."""
-        ours = bool(printed["experiment"])
-        show: dict[str, str] = {"_kind": "ours" if ours else "other"}
+    def _row(self, printed: dict[str, str], metrics: Sequence[str], counts: Sequence[str] = ()) -> Row:
+        """One printed row: every metric printed and, where the row is ours, measured."""
+        ours, backbone = bool(printed["experiment"]), printed.get("backbone", "-")
+        named = ours or backbone in ("-", printed["method"])
+        dagger = " †" if printed.get("test") == "multi-scale" else ""
+        cells: Cells = {("", "Method"): printed["method"] + ("" if named else f" ({backbone})") + dagger}
         data: dict[str, Any] = {"table": printed["table"], "row": printed["row"], "method": printed["method"],
                                 "source": "paper", "experiment": printed["experiment"], "split": printed["split"]}
-        for key in ("backbone", "input_size", "test", "loss", "bits"):
-            if key in printed:
-                data[key] = printed[key]
-                show[key] = DASH if printed[key] == "-" else printed[key]
-        for key in counts + metrics:
-            data[f"{key}_printed"] = number(printed.get(key))
-            data[f"{key}_measured"] = None
+        data |= {key: printed[key] for key in ("backbone", "input_size", "test", "loss", "bits") if key in printed}
+        cells |= {("", title): DASH if printed[key] == "-" else printed[key] for key, title in
+                  (("loss", "Loss"), ("bits", "Bits"), ("input_size", "Input")) if key in printed}
+        for key in (*counts, *metrics):
+            title = COUNT_TITLES.get(key, key)
+            data |= {f"{key}_printed": number(printed.get(key)), f"{key}_measured": None}
             if key in metrics:
                 data[f"{key}_spread"] = None
-            show[f"{key}_printed"] = printed.get(key, "").replace("-", DASH) or DASH
-            show[f"{key}_here"] = "" if not ours else (
-                self._count(printed["experiment"], key, data) if key in counts
-                else self._accuracy(printed["experiment"], printed["split"], key, data))
+            measure = self._count if key in counts else self._accuracy
+            cells[title, "paper"] = printed.get(key, "").replace("-", DASH) or DASH
+            cells[title, "here"] = measure(printed, key, data) if ours else ""
             if key in metrics and printed["table"] in WITH_ABLATIONS:
-                show[f"{key}_ablations"] = "" if not ours else self._ablation(printed["experiment"], printed["split"],
-                                                                              key, data)
+                cells[title, "ablations"] = self._ablation(printed, key, data) if ours else ""
         data |= {key: data.get(key) for key in ("seeds", "measured_from", "scale", "comparable")}
         data["note"] = printed.get("note")
-        dagger = " †" if printed.get("test") == "multi-scale" else ""
-        backbone = printed.get("backbone", "-")
-        known = ours or backbone in ("-", printed["method"])
-        show["method"] = printed["method"] + ("" if known else f" ({backbone})") + dagger
-        return show, data
+        return "ours" if ours else "other", cells, data
 
-    def _extra_row(self, experiment: str, split: str, metrics: tuple[str, ...], counts: tuple[str, ...], table: int,
-                   loss: str) -> tuple[dict[str, str], dict[str, Any]]:
+    def _extra_row(self, table: int, experiment: str, split: str, metrics: Sequence[str], counts: Sequence[str],
+                   loss: str) -> Row:
+        """An experiment of this study that the paper does not have."""
         known = load_experiments()[experiment]
-        printed = {"table": str(table), "row": "", "method": known.title, "experiment": experiment, "split": split,
-                   "input_size": str(known.input_size), "note": "an experiment of this study, not in the paper"}
-        show, data = self._row(printed, metrics, counts)
-        show |= {"_kind": "study", "method": f"{known.title} (this study)"}
+        _, cells, data = self._row(
+            {"table": str(table), "row": "", "method": known.title, "experiment": experiment, "split": split,
+             "input_size": str(known.input_size), "note": "an experiment of this study, not in the paper"},
+            metrics, counts)
+        cells["", "Method"] = f"{known.title} (this study)"
         data["source"] = "this study"
         if loss:
-            show["loss"] = data["loss"] = loss
-        return show, data
+            cells["", "Loss"] = data["loss"] = loss
+        return "study", cells, data
 
-    def _methods(self, table: int) -> Table:
-        """Tables 1 and 2: every printed row, this study's other experiments, and RTMO from its own paper."""
-        counts = ("params_m", "gmacs")
-        pairs = [self._row(row, ACCURACIES, counts) for row in printed_rows(table, self.paper_dir)]
-        split = "val" if table == 1 else "test_dev"
-        pairs += [self._extra_row(name, split, ACCURACIES, counts, table, loss) for name, loss in EXTRA[table]]
+    def _rtmo(self, table: int, split: str) -> list[Row]:
+        """RTMO, from its own paper."""
+        rows = []
         for row in read_csv(self.paper_dir / "rtmo.csv"):
             if row["split"] == split and row["method"].startswith("RTMO"):
-                printed = row | {"table": str(table), "row": "", "experiment": "", "gmacs": "-", "test": "no TTA",
-                                 "note": f"{row['source']} (its table {row['table']}, row {row['row']}); "
-                                         f"trained on {row['train_data']}"}
-                show, data = self._row(printed, ACCURACIES, counts)
+                _, cells, data = self._row(
+                    row | {"table": str(table), "row": "", "experiment": "", "gmacs": "-", "test": "no TTA",
+                           "note": f"{row['source']} (its table {row['table']}, row {row['row']}); "
+                                   f"trained on {row['train_data']}"}, ACCURACIES, COUNTS)
                 more = " + more data" if row["train_data"] != "COCO" else ""
-                show |= {"_kind": "rtmo", "method": f"{row['method']} (own paper{more})"}
+                cells["", "Method"] = f"{row['method']} (own paper{more})"
                 data["source"] = "RTMO paper"
-                pairs.append((show, data))
-        columns = [Column("method", "Method", numeric=False), Column("input_size", "Input")]
-        for key, title in (("params_m", "Params (M)"), ("gmacs", "GMACs"), *((m, m) for m in ACCURACIES)):
-            columns += [Column(f"{key}_printed", "paper", title), Column(f"{key}_here", "here", title)]
-        notes = ["† = multi-scale testing; the paper multiplies GMACs by 2 for flip testing and 5.25 for multi-scale.",
-                 f"Params and GMACs here: fused model at the paper's width and size, convention {MAIN_CONVENTION}.",
-                 FUSED_BIAS_NOTE,
-                 "RTMO: numbers of its own paper, which prints no GMACs."]
-        return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs], notes)
+                rows.append(("rtmo", cells, data))
+        return rows
 
-    def _losses(self, table: int) -> Table:
-        pairs = [self._row(row, ("AP", "AP50")) for row in printed_rows(table, self.paper_dir)]
-        pairs += [self._extra_row(name, "val", ("AP", "AP50"), (), table, loss) for name, loss in EXTRA[table]]
-        columns = [Column("method", "Method", numeric=False), Column("loss", "Loss", numeric=False),
-                   Column("input_size", "Input"), *_pairs("AP", "AP50")]
-        return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs])
-
-    def _resolutions(self, table: int) -> Table:
-        pairs = []
-        for printed in printed_rows(table, self.paper_dir):
-            show, data = self._row(printed, ("AP", "AP50"))
-            show["gmacs_printed"], data["gmacs_printed"] = printed["gmacs"], float(printed["gmacs"])
-            for convention in CONVENTIONS:
-                value = next((v for s in (self.results, self.reference) if s and printed["experiment"] and
-                              (v := s.experiment_count(printed["experiment"], "gmacs", convention)) is not None), None)
-                gap = None if value is None else 100 * (value / data["gmacs_printed"] - 1)
-                data[f"gmacs_{convention}"] = None if value is None else round(value, 3)
-                data[f"residual_percent_{convention}"] = None if gap is None else round(gap, 2)
-                missing = "not run" if printed["experiment"] else ""
-                show[f"gmacs_{convention}"] = missing if value is None else f"{value:.2f}"
-                show[f"residual_{convention}"] = missing if gap is None else f"{gap:+.2f}".replace("-", "−")
-            pairs.append((show, data))
-        columns = [Column("method", "Method", numeric=False), Column("input_size", "Input"),
-                   Column("gmacs_printed", "paper", "GMACs")]
-        for convention in CONVENTIONS:
-            columns += [Column(f"gmacs_{convention}", "GMACs", CONVENTION_TITLES[convention]),
-                        Column(f"residual_{convention}", "residual %", CONVENTION_TITLES[convention])]
-        columns += _pairs("AP", "AP50")
-        return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs],
-                     [conventions_note([d for _, d in pairs]), "GMACs are counted at the paper's width and sizes.",
-                      FUSED_BIAS_NOTE])
-
-    def _quantization(self, table: int) -> Table:
-        """Table 5 with the drops from 32 bits: those can be compared at any scale, absolute AP cannot."""
-        pairs = [self._row(row, ("AP", "AP50")) for row in printed_rows(table, self.paper_dir)]
-        (_, full), *rest = pairs
-        for show, data in rest:
-            for side in ("printed", "measured"):
-                value, base = data[f"AP_{side}"], full[f"AP_{side}"]
-                same = side == "printed" or data["measured_from"] == full["measured_from"]
-                gap = value - base if value is not None and base is not None and same else None
-                data[f"AP_change_{side}"] = None if gap is None else round(gap, 2)
-                show[f"change_{side}"] = "" if gap is None else f"{gap:+.1f}".replace("-", "−")
-        columns = [Column("method", "Method", numeric=False), Column("bits", "Bits", numeric=False),
-                   Column("input_size", "Input"), *_pairs("AP", "AP50"),
-                   Column("change_printed", "paper", "AP − 32 bits"), Column("change_measured", "here", "AP − 32 bits")]
-        notes = ["Drops from 32 bits can be compared at a reduced scale; absolute AP cannot."]
-        return Table(table, CAPTIONS[table], columns, [s for s, _ in pairs], [d for _, d in pairs], notes)
+    def _with_gmacs(self, row: Row, printed: dict[str, str]) -> Row:
+        """A row of Table 4 with its GMACs in every convention, which stand before the accuracies."""
+        kind, cells, data = row
+        sets = (self.results, self.reference)
+        gmacs = gmacs_cells(sets, printed["experiment"], printed["gmacs"], data, NOT_RUN if kind == "ours" else "")
+        method, size, *accuracies = cells.items()
+        return kind, dict([method, size, *gmacs.items(), *accuracies]), data
 
 
-def _first_present(sets: Sequence[ResultSet | None], experiment: str, split: str, metric: str
-                  ) -> tuple[Measurement | None, ResultSet | None]:
-    """The first set that has the quantity, with the quantity; a run's own result goes before the reference's."""
-    for candidate in sets:
-        if candidate is not None and (value := candidate.measure(experiment, split, metric)) is not None:
-            return value, candidate
-    return None, None
+def gmacs_cells(sets: Iterable[ResultSet | None], experiment: str, printed: str, data: dict[str, Any],
+                missing: str = NOT_RUN) -> Cells:
+    """GMACs in every convention beside the printed ones, with residuals in percent; their numbers go into ``data``."""
+    cells, data["gmacs_printed"] = {("GMACs", "paper"): printed or DASH}, number(printed)
+    for convention in CONVENTIONS:
+        value, title = first_count(sets, experiment, "gmacs", convention), CONVENTION_TITLES[convention]
+        gap = None if value is None or not printed else 100 * (value / float(printed) - 1)
+        data |= {f"gmacs_{convention}": rounded(value, 3), f"residual_percent_{convention}": rounded(gap)}
+        cells[title, "GMACs"] = missing if value is None else f"{value:.2f}"
+        cells[title, "residual %"] = missing if value is None else signed(gap, 2)
+    return cells
+
+
+def first_count(sets: Iterable[ResultSet | None], experiment: str, key: str, convention: str = MAIN_CONVENTION
+                ) -> float | None:
+    """``gmacs`` or ``params_m`` of an experiment from the first of the sets that has it."""
+    found = (one.experiment_count(experiment, key, convention) for one in sets if one)
+    return next((value for value in found if value is not None), None)
+
+
+def _add_drops(rows: list[Row]) -> None:
+    """Drops from 32 bits: those can be compared at any scale, absolute AP cannot."""
+    (_, _, full), *rest = rows
+    for _, cells, data in rest:
+        for side, title in (("printed", "paper"), ("measured", "here")):
+            value, base = data[f"AP_{side}"], full[f"AP_{side}"]
+            same = side == "printed" or data["measured_from"] == full["measured_from"]
+            gap = value - base if value is not None and base is not None and same else None
+            data[f"AP_change_{side}"] = rounded(gap)
+            cells["AP − 32 bits", title] = signed(gap)
 
 
 def conventions_note(rows: list[dict[str, Any]]) -> str:
@@ -261,23 +239,15 @@ def conventions_note(rows: list[dict[str, Any]]) -> str:
             + f"To the printed digit: {'; '.join(counts)}; largest residual {largest:.2f} %.")
 
 
-def _pairs(*metrics: str) -> list[Column]:
-    sides = (("printed", "paper"), ("here", "here"), ("ablations", "ablations"))
-    return [Column(f"{metric}_{side}", title, metric) for metric in metrics for side, title in sides]
-
-
-def _rounded(value: Measurement) -> float | None:
-    return None if value.spread is None else round(value.spread, 2)
-
-
 def build_tables(results: ResultSet, reference: ResultSet | None = None, paper_dir: Path = PAPER_DIR) -> list[Table]:
     """Tables 1 to 5 of a results folder."""
     builder = Builder(results, reference, paper_dir)
-    return [builder.build(number) for number in (1, 2, 3, 4, 5)]
+    return [builder.build(number) for number in TABLES]
 
 
-def write_tables(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR) -> list[Path]:
-    """Write ``tables/table{1..5}.{csv,md,tex}`` into a results folder and return their paths.
+def write_tables(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR
+                 ) -> list[Table]:
+    """Write ``tables/table{1..5}.{csv,md,tex}`` into a results folder and return the tables.
 
     Args:
         results_dir: ``results/<profile>`` or one with the same names inside.
@@ -287,10 +257,7 @@ def write_tables(results_dir: Path | str, reference_dir: Path | None = None, pap
         StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
     """
     results = load_results(results_dir)
-    written = []
-    for table in build_tables(results, load_reference(results, reference_dir), paper_dir):
-        for suffix, render in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
-            path = results.root / "tables" / f"{table.stem}.{suffix}"
-            atomic_write(path, render(table))
-            written.append(path)
-    return written
+    tables = build_tables(results, load_reference(results, reference_dir), paper_dir)
+    for table in tables:
+        table.write(results.root / "tables", "csv", "md", "tex")
+    return tables
