@@ -22,7 +22,7 @@ from yolopose.data.synthetic.generate import SyntheticSpec, generate
 from yolopose.evaluation.evaluate import evaluate_run
 from yolopose.study.config import EvaluateConfig, RunConfig, load_study
 from yolopose.training.trainer import Trainer
-from yolopose.utils.distributed import select_device
+from yolopose.utils.device import select_device
 from yolopose.utils.files import read_json
 
 IMAGES, INPUT_SIZE = 5000, 960

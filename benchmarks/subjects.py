@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.rows import REPO, rates, row, seconds_of
+from yolopose.analysis.timing import keep_candidates
 from yolopose.data.augment import augment, encode_targets, jitter_colour, place_labels, render, sample_generator
 from yolopose.data.coco import CocoDataset, SampleStore, load_dataset
 from yolopose.data.loader import TrainLoader, to_planes
@@ -26,7 +27,7 @@ from yolopose.models.yolov5 import build_model
 from yolopose.study.config import AugmentConfig, RunConfig, load_study, load_variants
 from yolopose.training.recipe import autocast_dtype
 from yolopose.training.trainer import Trainer
-from yolopose.utils.distributed import select_device
+from yolopose.utils.device import select_device
 
 RECONSTRUCTED = Path("oracles/coco-val2017-reconstructed/person_keypoints_val2017_reconstructed.json")
 CANDIDATES = 1000  # cells above the score threshold in one image: more than trained models leave in a crowded picture
@@ -179,7 +180,7 @@ def inference_rows() -> list[dict[str, Any]]:
 
         cells = sum(r[..., 4].numel() for r in raw)
         for kept in (CANDIDATES, cells):
-            _keep_candidates(raw, kept)
+            keep_candidates(raw, kept)
             taken = seconds_of(post, 9, warmup=2)
             case = f"decoding and NMS, 640 px, {kept} candidates"
             rows.append(row("inference", case, [1000 * s for s in taken], "ms"))
@@ -188,19 +189,6 @@ def inference_rows() -> list[dict[str, Any]]:
             rows.append(row("inference", f"{case}: share of the fused forward pass", [share], "%",
                             "every cell a candidate: the worst case" if worst else "", "" if worst else "< 10"))
     return rows
-
-
-def _keep_candidates(raw: list[Any], count: int) -> None:
-    """Set the raw scores so that ``count`` random cells pass the threshold of 0.001, in place."""
-    import torch
-
-    cells = [r[..., 4].numel() for r in raw]
-    chosen = torch.randperm(sum(cells), generator=torch.Generator().manual_seed(0))[:count]
-    score = torch.full((sum(cells),), -20.0)
-    score[chosen] = torch.linspace(-5.0, 3.0, count)
-    for r, part in zip(raw, score.split(cells), strict=True):
-        r[..., 4] = part.view(r.shape[:-1]).to(r)
-        r[..., 5] = 4.0
 
 
 def coco_evaluation_rows() -> list[dict[str, Any]]:

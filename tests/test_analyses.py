@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.coco_folder import make_folder
-from yolopose.analysis import analyse
+from yolopose.analysis import study as analyses
 from yolopose.data.coco import load_dataset
 from yolopose.models.checkpoints import save_weights
 from yolopose.models.yolov5 import build_model
@@ -31,42 +31,42 @@ def trained(tmp_path):
 
 def test_one_model_is_scored_at_every_size_once(trained, monkeypatch):
     study, dataset = trained
-    rows = analyse.score_sizes(study, dataset)
+    rows = analyses.score_sizes(study, dataset)
     assert [(row["paper_px"], row["px"], row["trained_here"]) for row in rows] == [
         (640, 64, False), (960, 128, True), (1280, 192, False)]
     assert all(-1 <= row["AP"] <= 1 for row in rows)
-    record = read_json(study.run_dir("s6", 0) / analyse.FILE)
+    record = read_json(study.run_dir("s6", 0) / analyses.FILE)
     assert record["settings"]["images"] == len(dataset.val.with_keypoints()) and record["rows"] == rows
-    monkeypatch.setattr(analyse, "predict_split", lambda *a, **k: pytest.fail("scored again"))
-    assert analyse.score_sizes(study, dataset) == rows
+    monkeypatch.setattr(analyses, "predict_split", lambda *a, **k: pytest.fail("scored again"))
+    assert analyses.score_sizes(study, dataset) == rows
 
 
 def test_other_weights_are_scored_again(trained):
     study, dataset = trained
-    before = analyse.score_sizes(study, dataset)
-    path = study.run_dir("s6", 0) / analyse.FILE
+    before = analyses.score_sizes(study, dataset)
+    path = study.run_dir("s6", 0) / analyses.FILE
     write_json(path, read_json(path) | {"rows": []})
-    assert analyse.score_sizes(study, dataset) == []  # what is stored counts while the weights are the same
+    assert analyses.score_sizes(study, dataset) == []  # what is stored counts while the weights are the same
     write_json(path.with_name("run.json"), {"weights_sha256": "other"})
-    assert analyse.score_sizes(study, dataset) == before
+    assert analyses.score_sizes(study, dataset) == before
 
 
 def test_without_a_trained_model_the_remedy_is_named(trained):
     study, dataset = trained
     with pytest.raises(StudyError, match="make train"):
-        analyse.score_sizes(study, dataset, "m6")
+        analyses.score_sizes(study, dataset, "m6")
 
 
 def test_a_set_of_ablations_gets_its_own_analyses(trained, monkeypatch):
     study, dataset = trained
     called = []
-    for name in ("write_joints_of_study", "write_ablations", "evaluate_tta", "score_sizes", "write_scenes"):
-        monkeypatch.setattr(analyse, name, lambda *a, name=name, **k: called.append(name) or [])
-    monkeypatch.setattr(analyse, "measure_runtime", lambda *a: called.append("measure_runtime") or {})
+    for name in ("write_keypoint_reports", "write_ablations", "evaluate_tta", "score_sizes", "write_scenes"):
+        monkeypatch.setattr(analyses, name, lambda *a, name=name, **k: called.append(name) or [])
+    monkeypatch.setattr(analyses, "measure_runtime", lambda *a: called.append("measure_runtime") or {})
     for name in ("almost_free_rows", "constant_rows"):
-        monkeypatch.setattr(analyse, name, lambda found: [])
-    assert set(analyse.analyse(replace(study, ablations=True), dataset)) == set(analyse.ANALYSES)
-    assert called == ["write_joints_of_study", "write_ablations"]
+        monkeypatch.setattr(analyses, name, lambda found: [])
+    assert set(analyses.analyse(replace(study, ablations=True), dataset)) == set(analyses.ANALYSES)
+    assert called == ["write_keypoint_reports", "write_ablations"]
     called.clear()
-    analyse.analyse(study, dataset)
-    assert called == ["write_joints_of_study", "write_scenes", "evaluate_tta", "score_sizes", "measure_runtime"]
+    analyses.analyse(study, dataset)
+    assert called == ["write_keypoint_reports", "write_scenes", "evaluate_tta", "score_sizes", "measure_runtime"]

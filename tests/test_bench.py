@@ -13,7 +13,8 @@ import torch
 from benchmarks import bench, full_evaluation, subjects
 from benchmarks.rows import rates
 from benchmarks.rows import row as make_row
-from benchmarks.subjects import _keep_candidates, jittered
+from benchmarks.subjects import jittered
+from yolopose.analysis.timing import keep_candidates
 from yolopose.utils import provenance
 from yolopose.utils.errors import StudyError
 
@@ -89,14 +90,14 @@ def test_a_failing_subject_is_named(tmp_path: Path) -> None:
 
 def test_candidates_are_as_many_as_said() -> None:
     raw = [torch.zeros(1, 3, 8, 8, 9), torch.zeros(1, 3, 4, 4, 9)]
-    _keep_candidates(raw, 50)
+    keep_candidates(raw, 50)
     passing = sum(((r[..., 4].sigmoid() * r[..., 5].sigmoid()) > 0.001).sum().item() for r in raw)
     assert passing == 50
 
 
 def test_drawing_counts_every_image_of_every_split(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("yolopose.data.synthetic.generate.generate", lambda root, spec, workers, progress: asked.append(
+    monkeypatch.setattr(subjects, "generate", lambda root, spec, workers, progress: asked.append(
         (root, spec.difficulty, spec.image_size, spec.train + spec.val + spec.test_dev, workers)))
     monkeypatch.setattr(subjects, "seconds_of",
                         lambda work, runs, warmup: [(work(), 4.0)[1] for _ in range(runs)])

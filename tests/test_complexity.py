@@ -196,7 +196,7 @@ def test_file_holds_every_paper_size_and_keeps_what_is_counted(tmp_path, monkeyp
     calls: list = []
     monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(calls))
     study = load_study("smoke", results=tmp_path)
-    write_complexity(study, progress=False)
+    write_complexity(study)
     first = (tmp_path / "complexity.csv").read_bytes()
     rows = read_csv(tmp_path / "complexity.csv")
     at_true_width = {v: {int(r["input_size"]) for r in rows if r["variant"] == v and float(r["width_factor"]) == 1}
@@ -206,7 +206,7 @@ def test_file_holds_every_paper_size_and_keeps_what_is_counted(tmp_path, monkeyp
     assert ("yolov5s6_person", (128,), 17, 0.25) in calls
     assert len({r["key"] for r in rows}) * len(CONVENTIONS) == len(rows)
     done = len(calls)
-    write_complexity(study, progress=False)
+    write_complexity(study)
     assert len(calls) == done
     assert (tmp_path / "complexity.csv").read_bytes() == first
 
@@ -215,14 +215,14 @@ def test_only_what_is_missing_is_counted_and_stale_rows_go(tmp_path, monkeypatch
     calls: list = []
     monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(calls))
     study = load_study("smoke", results=tmp_path)
-    write_complexity(study, progress=False)
+    write_complexity(study)
     path = tmp_path / "complexity.csv"
     whole = path.read_text()
     rows = read_csv(path)
     gone = next(r["key"] for r in rows if r["variant"] == "yolov5m6_pose" and r["input_size"] == "512")
     path.write_text(whole.replace(gone, "0" * 16))
     calls.clear()
-    write_complexity(study, progress=False)
+    write_complexity(study)
     assert calls == [("yolov5m6_pose", (512,), 17, 1.0)]
     assert path.read_text() == whole
 
@@ -235,11 +235,11 @@ def test_a_kill_loses_one_model_and_k_comes_from_the_data_set(tmp_path, monkeypa
     write_json(tmp_path / "data.json", {"keypoints": {"names": ["a", "b", "c"]}})
     study = load_study("smoke", results=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        write_complexity(study, progress=False)
+        write_complexity(study)
     assert len(read_csv(tmp_path / "complexity.csv")) == 2 * len(TABLE4) * len(CONVENTIONS)
     again: list = []
     monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(again))
-    write_complexity(study, progress=False)
+    write_complexity(study)
     assert not {name for name, *_ in again[:1]} & {name for name, *_ in calls}
     assert {(k, factor) for *_, k, factor in again} == {(17, 1.0), (3, 0.25)}
 

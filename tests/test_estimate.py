@@ -14,10 +14,22 @@ import pytest
 import torch
 
 from tests.coco_folder import make_folder
-from yolopose.analysis import cost_rates
-from yolopose.analysis.cost import COCO_COUNTS, dataset_gib, estimate, image_counts, main, parse_rates
-from yolopose.analysis.cost_rates import measure, model_counts, rates, study_for_estimate, timed
-from yolopose.analysis.cost_text import duration, report
+from yolopose.analysis import cost
+from yolopose.analysis.cost import (
+    COCO_COUNTS,
+    dataset_gib,
+    duration,
+    estimate,
+    image_counts,
+    main,
+    measure,
+    model_counts,
+    parse_rates,
+    rates,
+    report,
+    study_for_estimate,
+    timed,
+)
 from yolopose.data.coco import load_dataset
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import ABLATIONS, load_variants
@@ -28,7 +40,7 @@ PAPER_GMACS = {"s6": 22.8, "m6": 66.3, "l6": 145.6, "s6_person": 18.8, "m6_perso
                "s6_relu": 22.8}
 
 
-def made_up(study: Any, experiments: list[str], *_: Any) -> dict[str, dict[str, float]]:
+def made_up(study: Any, experiments: Any, *_: Any) -> dict[str, dict[str, float]]:
     """Counts without building a model: those of the paper's s6 for whatever is not listed, by area."""
     return {name: {"gmacs": PAPER_GMACS.get(name, 22.8) * (study.run(name, 0).input_size / 960) ** 2,
                    "params_m": 15.0, "fixed_gib": 0.25, "image_gib": 1.0} for name in experiments}
@@ -36,7 +48,7 @@ def made_up(study: Any, experiments: list[str], *_: Any) -> dict[str, dict[str, 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yolopose.analysis.cost_rates.counts", made_up)
+    monkeypatch.setattr(cost, "counts", made_up)
 
 
 @pytest.fixture
@@ -44,14 +56,15 @@ def studies() -> dict[str, Any]:
     return {"study": study_for_estimate("paper"), ABLATIONS: study_for_estimate("paper", ablations=True)}
 
 
-def machine(**more: Any) -> dict[str, Any]:
-    return {"cpu": "a CPU", "cores": 2, "memory_gib": 16.0, "accelerator": None, **more}
+def by_name(studies: dict[str, Any], images: dict[str, int], given: dict[str, float] | None = None) -> dict[Any, Any]:
+    """Rows of the estimate by part and experiment."""
+    return {(row.part, row.experiment): row for row in estimate(studies, images, given).itertuples()}
 
 
 def test_hours_by_hand(counted: None, studies: dict[str, Any]) -> None:
     """56,599 images over 300 epochs at 400/s: 42,449 s; scoring has 30 validations of 1,000, val and test-dev at
     1,200/s; l6 is 145.6 / 22.8 times slower."""
-    rows = {(r.part, r.experiment): r for r in estimate(studies, COCO_COUNTS, {"s6": 400.0})}
+    rows = by_name(studies, COCO_COUNTS, {"s6": 400.0})
     s6, l6, person = (rows["study", name] for name in ("s6", "l6", "s6_person"))
     assert (s6.train_images, s6.scored_images, s6.seeds, s6.source) == (16_979_700, 55_288, 1, "given")
     assert s6.train_hours == pytest.approx(11.791, abs=1e-3) and s6.score_hours == pytest.approx(55_288 / 1200 / 3600)
@@ -64,7 +77,7 @@ def test_hours_by_hand(counted: None, studies: dict[str, Any]) -> None:
 
 
 def test_memory_and_disk_by_hand(counted: None, studies: dict[str, Any]) -> None:
-    s6 = next(r for r in estimate(studies, COCO_COUNTS, {"s6": 400.0}) if r.experiment == "s6")
+    s6 = by_name(studies, COCO_COUNTS, {"s6": 400.0})["study", "s6"]
     assert s6.memory_gib == pytest.approx(0.25 + 64 * 0.5) and s6.precision == "half precision"
     assert s6.disk_gib == pytest.approx((60e6 + 130 * (5000 * 300 + 20288 * 20)) / 2**30)
     assert s6.checkpoint_gib == pytest.approx(240e6 / 2**30)
@@ -74,13 +87,13 @@ def test_measured_rates_go_to_models_of_their_depth_and_width(counted: None, stu
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def measured(study: Any, names: list[str], gmacs: dict[str, float], *_: Any) -> dict[str, Any]:
+    def measured(study: Any, names: Any, gmacs: dict[str, float], *_: Any) -> dict[str, Any]:
         asked.extend(names)
         return {n: {"train": 1000 / gmacs[n], "evaluate": 5000 / gmacs[n], "train_batch": 8, "precision": "bfloat16",
                     "gpu_gib": 0.25 + 8 * 0.8, "pushed_off": 99.0 if n == "m6" else 1.0} for n in names}
 
-    monkeypatch.setattr("yolopose.analysis.cost_rates.rates", measured)
-    rows = {r.experiment: r for r in estimate(studies, COCO_COUNTS) if r.part == "study"}
+    monkeypatch.setattr(cost, "rates", measured)
+    rows = {name: row for (part, name), row in by_name(studies, COCO_COUNTS).items() if part == "study"}
     assert asked == ["s6", "m6", "l6"]
     assert {n: r.source for n, r in rows.items()} == {
         "s6_person": "as s6", "m6_person": "as m6", "l6_person": "as l6", "s6": "measured",
@@ -93,7 +106,7 @@ def test_the_smaller_epochs_of_ablations_count(counted: None) -> None:
     studies = {"study": study_for_estimate("mini"), ABLATIONS: study_for_estimate("mini", ablations=True)}
     images, source = image_counts(studies["study"])
     assert (images, source) == ({"train": 16000, "val": 1000, "test_dev": 500}, "the profile's")
-    rows = {(r.part, r.experiment): r for r in estimate(studies, images, {"s6": 200.0})}
+    rows = by_name(studies, images, {"s6": 200.0})
     main_row, ablation = rows["study", "s6"], rows[ABLATIONS, "s6"]
     assert (main_row.train_images, main_row.scored_images) == (48_000, 3 * 500 + 1500)
     assert (ablation.train_images, ablation.scored_images) == (10_240, 2 * 250 + 1000)  # scored on val alone
@@ -112,14 +125,16 @@ def test_every_profile_has_an_estimate(counted: None, profile: str, tmp_path: Pa
 
 def test_text_and_markdown(counted: None, studies: dict[str, Any]) -> None:
     rows = estimate(studies, COCO_COUNTS, {"s6": 400.0})
-    text = report(studies["study"], rows, COCO_COUNTS, "COCO 2017's", 25.8, "cpu", machine())
+    machine = {"cpu": "a CPU", "cores": 2, "memory_gib": 16.0, "accelerator": None}
+    text = report(studies["study"], rows, COCO_COUNTS, "COCO 2017's", 25.8, "cpu", machine)
     table = text.split("\n\n")[1].splitlines()
     assert len(table) == 1 + len(rows) + 3 and len({line.index("rate") for line in table[:1]}) == 1
     assert "these are the times of a CPU, no GPU was measured" in text
     assert "this machine has 16 GiB: s6_person fits with train.batch_size 31 at most" in text
-    marked = report(studies["study"], rows, COCO_COUNTS, "COCO 2017's", 25.8, "given", machine(), markdown=True)
+    marked = report(studies["study"], rows, COCO_COUNTS, "COCO 2017's", 25.8, "given", machine, markdown=True)
     lines = [line for line in marked.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {11} and len(lines) < len(table)
+    assert "  " not in marked and "----" not in marked  # not padded to the longest line
     assert any("s6_l1, s6_l1_scaled" in line and "(each)" in line for line in lines)
     assert "no GPU" not in marked and "- formula" in marked
 
@@ -228,9 +243,9 @@ def test_what_does_not_fit_the_gpu_is_halved(monkeypatch: pytest.MonkeyPatch) ->
             raise torch.cuda.OutOfMemoryError
         return {"train": 1.0, "train_batch": batch}
 
-    monkeypatch.setattr("yolopose.utils.distributed.select_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(cost_rates, "_train_rate", train)
-    monkeypatch.setattr(cost_rates, "_evaluate_rate", lambda _, batch, *__: {"evaluate_batch": batch})
+    monkeypatch.setattr(cost, "select_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(cost, "_train_rate", train)
+    monkeypatch.setattr(cost, "_evaluate_rate", lambda _, batch, *__: {"evaluate_batch": batch})
     fits, run = 16, study_for_estimate("paper").run("l6", 0)
     assert measure(run, 146, "cuda", 17) == {"train": 1.0, "train_batch": 16, "evaluate_batch": 16}
     assert tried == [64, 32, 16]
@@ -246,17 +261,18 @@ def test_rates_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         calls.append(command)
         return subprocess.CompletedProcess(command, 0, stdout=json.dumps({"train": 5.0}), stderr="")
 
-    monkeypatch.setattr(cost_rates.subprocess, "run", run)
+    monkeypatch.setattr(cost.subprocess, "run", run)
     study = study_for_estimate("smoke", device="cpu")
     assert rates(study, ["s6", "m6"], {"s6": 1, "m6": 2}, 17, tmp_path)["m6"] == {"train": 5.0}
     assert rates(study, ["s6", "m6"], {"s6": 1, "m6": 2}, 17, tmp_path)["s6"] == {"train": 5.0}
-    assert [c[3:] for c in calls] == [["smoke", "s6", "1", "cpu", "17"], ["smoke", "m6", "2", "cpu", "17"]]
+    assert [c[3:] for c in calls] == [["--measure", "smoke", name, gmacs, "cpu", "17"]
+                                      for name, gmacs in (("s6", "1"), ("m6", "2"))]
     (path,) = tmp_path.iterdir()
     assert all("torch" in key and "cpu" in key for key in read_json(path))
 
 
 def test_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost_rates.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(
+    monkeypatch.setattr(cost.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(
         c, 2, stdout="", stderr="estimate: no GPU"))
     with pytest.raises(StudyError, match=r"measuring s6 failed .give its rate by --rate s6=.*no GPU"):
         rates(study_for_estimate("smoke", device="cpu"), ["s6"], {"s6": 1}, 17, tmp_path)
@@ -264,7 +280,6 @@ def test_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_command_that_measures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost_rates, "measure", lambda run, gmacs, device, joints: [run.experiment.name, gmacs,
-                                                                                        device, joints])
-    assert cost_rates.main(["paper", "l6", "145.6", "cpu", "17"]) == 0
+    monkeypatch.setattr(cost, "measure", lambda run, *rest: [run.experiment.name, *rest])
+    assert main(["--measure", "paper", "l6", "145.6", "cpu", "17"]) == 0
     assert json.loads(capsys.readouterr().out) == ["l6", 145.6, "cpu", 17]

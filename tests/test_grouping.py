@@ -13,10 +13,9 @@ from yolopose.analysis.grouping import (
     Limbs,
     assign_groups,
     fit_limbs,
-    group_joints,
+    group_keypoints,
     grouping_report,
     nearer_to_another,
-    overlaps,
 )
 from yolopose.analysis.matching import match_people
 from yolopose.data.schema import KeypointSchema
@@ -54,7 +53,7 @@ def test_limbs_need_labels_and_a_skeleton():
 def test_people_apart_are_put_together_right():
     points, kinds, owners = crowd((0, 0), (100, 0), (0, 200))
     order = np.random.default_rng(0).permutation(len(points))
-    groups = group_joints(points[order], kinds[order], LIMBS)
+    groups = group_keypoints(points[order], kinds[order], LIMBS)
     assert (assign_groups(groups, owners[order]) == owners[order]).all()
     assert groups.max() == 2
 
@@ -63,7 +62,7 @@ def test_the_nearest_joint_wins_even_where_it_is_anothers():
     """The second person's joint b lies nearer to the first one's a than the first one's own b does."""
     points, kinds, owners = crowd((0, 0), (12, 0))
     points[1], points[5] = (4, 10), (1, 10)
-    given_to = assign_groups(group_joints(points, kinds, LIMBS), owners)
+    given_to = assign_groups(group_keypoints(points, kinds, LIMBS), owners)
     assert given_to[1] == 1 and given_to[5] == 0
     assert (given_to[[0, 4]] == [0, 1]).all()
 
@@ -71,7 +70,7 @@ def test_the_nearest_joint_wins_even_where_it_is_anothers():
 def test_a_limb_too_long_for_its_group_is_refused():
     points, kinds, _ = crowd((0, 0))
     points[3] = (0, 500)
-    assert group_joints(points, kinds, LIMBS).tolist() == [0, 0, 0, 1]
+    assert group_keypoints(points, kinds, LIMBS).tolist() == [0, 0, 0, 1]
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,9 +78,9 @@ def test_a_limb_too_long_for_its_group_is_refused():
 def test_groups_hold_no_joint_twice_and_do_not_depend_on_scale(seed: int, people: int, scale: float):
     rng = np.random.default_rng(seed)
     points, kinds = rng.uniform(0, 100, (4 * people, 2)), np.tile(np.arange(4), people)
-    groups = group_joints(points, kinds, LIMBS)
+    groups = group_keypoints(points, kinds, LIMBS)
     assert len({(g, k) for g, k in zip(groups.tolist(), kinds.tolist(), strict=True)}) == len(points)
-    np.testing.assert_array_equal(groups, group_joints(points * scale, kinds, LIMBS))
+    np.testing.assert_array_equal(groups, group_keypoints(points * scale, kinds, LIMBS))
 
 
 def test_groups_and_people_are_paired_once_each():
@@ -98,12 +97,6 @@ def test_nearer_to_another_person_by_hand():
     assert other.tolist() == [[1.0, np.inf]]  # nobody else shows the second joint
     wrong, other = nearer_to_another(np.array([[[3.0, 0], [9, 0]]]), truth, np.array([1]))
     assert wrong.tolist() == [[False, False]] and other[0, 1] == np.inf  # its own person does not show it
-
-
-def test_overlaps():
-    boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [50, 50, 60, 60.0]])
-    np.testing.assert_allclose(overlaps(boxes), [1 / 3, 1 / 3, 0])
-    assert overlaps(boxes[:1]).tolist() == [0]
 
 
 def annotations(*shifts: tuple[float, float]) -> dict[str, Any]:

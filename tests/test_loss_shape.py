@@ -15,7 +15,7 @@ from yolopose.analysis.loss_shape import (
     SIGMAS,
     STRIDE,
     box_gradient,
-    joint_gradient,
+    keypoint_gradient,
     landmarks,
     loss_shape,
     loss_shape_rows,
@@ -40,7 +40,7 @@ def test_oks_gradients_by_hand(sigma: float, curve: str, factor: float, widening
     d = torch.tensor([0.5, 1.0, 3.0, 7.5])
     scale = factor * (sigma * widening) ** 2 * PERSON_PX**2
     by_hand = 2 * d / scale * torch.exp(-(d**2) / scale)
-    distance, found = joint_gradient(d, sigma, curve)
+    distance, found = keypoint_gradient(d, sigma, curve)
     assert distance.tolist() == d.tolist()
     assert found.tolist() == pytest.approx(by_hand.tolist(), rel=1e-4)
 
@@ -48,15 +48,15 @@ def test_oks_gradients_by_hand(sigma: float, curve: str, factor: float, widening
 @given(st.floats(0.01, 1e4))
 def test_l1_gradients_do_not_depend_on_the_distance(distance: float) -> None:
     d = torch.tensor([distance])
-    assert joint_gradient(d, 0.025, "l1")[1].item() == pytest.approx(1 / STRIDE)  # the loss counts cells
-    assert joint_gradient(d, 0.025, "l1_scaled")[1].item() == pytest.approx(1 / (PERSON_PX * math.sqrt(2)))
+    assert keypoint_gradient(d, 0.025, "l1")[1].item() == pytest.approx(1 / STRIDE)  # the loss counts cells
+    assert keypoint_gradient(d, 0.025, "l1_scaled")[1].item() == pytest.approx(1 / (PERSON_PX * math.sqrt(2)))
 
 
 def test_the_number_of_joints_at_once_changes_nothing() -> None:
     d = torch.arange(1, 129, dtype=torch.float32)
     for curve in CURVES:
-        together = joint_gradient(d, 0.107, curve)[1]
-        alone = [joint_gradient(d[i:i + 1], 0.107, curve)[1].item() for i in (0, 20, 100)]
+        together = keypoint_gradient(d, 0.107, curve)[1]
+        alone = [keypoint_gradient(d[i:i + 1], 0.107, curve)[1].item() for i in (0, 20, 100)]
         assert together[[0, 20, 100]].tolist() == pytest.approx(alone, rel=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_box_gradients_by_hand() -> None:
 def test_curves_are_drawn_from_the_same_gradients(shape: dict) -> None:
     assert shape["distance_px"][:3] == [0, 1, 2]
     assert shape["curves"]["left_hip"]["official"][7] == pytest.approx(
-        joint_gradient(torch.tensor([7.0]), 0.107, "official")[1].item(), rel=1e-3)
+        keypoint_gradient(torch.tensor([7.0]), 0.107, "official")[1].item(), rel=1e-3)
     assert {len(c) for part in shape["curves"].values() for c in part.values()} == {len(shape["distance_px"])}
 
 

@@ -25,7 +25,7 @@ from yolopose.analysis.timing import (
     PLANS,
     Plan,
     choose_tiles,
-    make_scenes,
+    make_mosaics,
     median_interval,
     quartiles,
     seconds_of,
@@ -128,7 +128,7 @@ def test_tiles_that_cannot_hold_them() -> None:
 
 def test_mosaics_show_whom_they_say() -> None:
     counts = [0, 1, 2, 3]
-    scenes, left_out = make_scenes(Photos(counts), 64, 3, (0, 2, 7, 28), 3)
+    scenes, left_out = make_mosaics(Photos(counts), 64, 3, (0, 2, 7, 28), 3)
     assert left_out == [28] and [s.persons for s in scenes] == [0] * 3 + [2] * 3 + [7] * 3
     for scene in scenes:
         assert scene.image.shape == (192, 192, 3)
@@ -136,12 +136,12 @@ def test_mosaics_show_whom_they_say() -> None:
         assert sum(counts[c - 1] for c in colours) == scene.persons
         assert all((scene.image[r * 64:(r + 1) * 64, c * 64:(c + 1) * 64] == colours[3 * r + c]).all()
                    for r in range(3) for c in range(3))
-    again, _ = make_scenes(Photos(counts), 64, 3, (0, 2, 7, 28), 3)
+    again, _ = make_mosaics(Photos(counts), 64, 3, (0, 2, 7, 28), 3)
     assert all((a.image == b.image).all() for a, b in zip(scenes, again, strict=True))
 
 
 def test_without_empty_images_places_stay_grey() -> None:
-    scenes, _ = make_scenes(Photos([1]), 64, 2, (1,), 1)
+    scenes, _ = make_mosaics(Photos([1]), 64, 2, (1,), 1)
     assert sorted(scenes[0].image[32::64, 32::64, 0].ravel()) == [1, 114, 114, 114]
 
 
@@ -199,11 +199,11 @@ def test_what_is_measured_and_what_is_kept(study) -> None:
     def shares(found: dict) -> tuple:
         return found["almost_free"]["key"], found["almost_free"]["s6"], found["constant"]
 
-    untrained = measure_runtime(study, dataset, progress=False)
+    untrained = measure_runtime(study, dataset)
     assert untrained["constant"]["status"] == "not run" and "s6 with seed 0" in untrained["constant"]["reason"]
     assert untrained["share_at_20_true_width"] is None and constant_rows(untrained) == []
     train(study, 0)
-    first = measure_runtime(study, dataset, progress=False)
+    first = measure_runtime(study, dataset)
     assert first == read_json(path)
     assert shares(first)[:2] == shares(untrained)[:2]  # not measured again
     constant = first["constant"]
@@ -218,15 +218,15 @@ def test_what_is_measured_and_what_is_kept(study) -> None:
         ("whole image", 0.25)]
     assert almost_free_rows(first)[0]["time ratio"] == first["almost_free"]["s6"]["ratio"]["total"]["value"]
     stamp = path.stat().st_mtime_ns
-    assert measure_runtime(study, dataset, progress=False) == first and path.stat().st_mtime_ns == stamp
+    assert measure_runtime(study, dataset) == first and path.stat().st_mtime_ns == stamp
     train(study, 1)
-    second = measure_runtime(study, dataset, progress=False)
+    second = measure_runtime(study, dataset)
     assert second["constant"]["weights_sha256"] != constant["weights_sha256"]
     assert shares(second)[:2] == shares(first)[:2]
 
 
 def test_pose_against_person(study, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    found = runtime.measure_almost_free(TINY, CPU, tmp_path / "none.csv", progress=False)
+    found = runtime.measure_almost_free(TINY, CPU, tmp_path / "none.csv")
     s6 = found["s6"]
     assert found["weights"] == "untrained" and s6["rounds"] == 2
     assert s6["pose"]["variant"] == "yolov5s6_pose" and s6["person"]["variant"] == "yolov5s6_person"
@@ -274,7 +274,7 @@ def test_a_tile_keeps_the_thresholds_of_the_evaluation(tmp_path) -> None:
     train(study, 0)
     cfg = EvaluateConfig(confidence=0.01)
     found = measure_constant(tmp_path / "weights.pt", replace(TINY, persons=(0, 1), scenes=1, repeats=1),
-                             SimpleNamespace(val=Photos([0, 1])), cfg, CPU, progress=False)
+                             SimpleNamespace(val=Photos([0, 1])), cfg, CPU)
     assert found["thresholds"]["evaluation"]["confidence"] == 0.01 and found["trained_px"] == 64
 
 
@@ -284,4 +284,4 @@ def test_the_lock_is_held_while_writing(study, monkeypatch: pytest.MonkeyPatch) 
 
     with results_in_use(study.results_dir, "another"), pytest.raises(StudyError, match="another"):
         monkeypatch.setattr(runtime, "measure_almost_free", lambda *_: {"size_px": 1})
-        measure_runtime(study, SimpleNamespace(val=Photos([0]), fingerprint="f"), progress=False)
+        measure_runtime(study, SimpleNamespace(val=Photos([0]), fingerprint="f"))

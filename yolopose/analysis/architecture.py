@@ -1,24 +1,24 @@
-"""What Figure 2 draws: every numbered module of the real network with its output's shape, parameters and GMACs.
+"""What Figure 2 draws, ``architecture.json``: every numbered module of the network with shape, parameters and GMACs.
 
-The modules run once on torch's meta device, which computes shapes and nothing else, so that a 960 px forward takes no
-time. Multiply-accumulates are those of convolutions, the ``conv`` convention of ``complexity.py``, whose total they
-equal; parameters are those of the fused network.
+The modules run once on torch's meta device, which computes shapes and nothing else. Multiply-accumulates are those of
+convolutions, the ``conv`` convention of ``complexity.py``, whose total they equal; parameters are those of the fused
+network.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from yolopose.models.layers import C3, Conv
 from yolopose.models.yolov5 import HEAD_INPUTS, LAYERS, STRIDES, YOLOPose, build_model, count_parameters
 from yolopose.study.config import load_variants, nearest
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import config_hash, read_json, write_json
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from yolopose.utils.files import config_hash, memo
 
 CONVENTION = "conv"
 VERSION = 1  # of the file's layout
@@ -42,14 +42,11 @@ def trace_modules(model: YOLOPose, input_size: int) -> tuple[dict[str, int], dic
     Returns:
         MACs by convolution, and (C, H, W) by module.
     """
-    import torch
-    from torch import nn
-
     macs: dict[str, int] = {}
     shapes: dict[str, list[int]] = {}
 
     def record(name: str, module: nn.Module, output: Any) -> None:
-        if isinstance(output, torch.Tensor):
+        if isinstance(output, Tensor):
             shapes[name] = list(output.shape[1:])
             if isinstance(module, nn.Conv2d):
                 macs[name] = macs.get(name, 0) + conv_macs(module, output)
@@ -143,10 +140,7 @@ def write_architecture(results_dir: Path | str, variant: str = "yolov5s6_pose",
     path = Path(results_dir) / "architecture.json"
     row = load_variants().get(variant)
     key = config_hash([VERSION, row.__dict__ if row else variant, input_size])
-    stored = read_json(path) if path.exists() else {}
-    if stored.get("key") != key:
-        stored = {"key": key, **describe(variant, input_size)}
-        write_json(path, stored)
+    stored = memo(path, {"key": key}, lambda: describe(variant, input_size))
     names = {"backbone": "backbone", "up": "PANet, to finer maps", "down": "PANet, to coarser maps",
              "box": "box heads", "keypoints": "keypoint heads"}
     return [{"part": names[part], "GMACs": round(part_row["gmacs"], 3),

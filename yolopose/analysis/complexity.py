@@ -16,18 +16,21 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas
+import torch
+from pandas import DataFrame
+from torch import nn
+from tqdm import tqdm
 
 from yolopose.models.yolov5 import build_model, count_parameters
 from yolopose.study.config import Study, Variant, load_variants
 from yolopose.study.paper import BASE_SIZE, CONVENTIONS, DECODER_LADDER, PAPER_KEYPOINTS, PAPER_SIZES, PAPER_VARIANTS
 from yolopose.utils.files import config_hash, read_csv, read_json, write_csv
-
-if TYPE_CHECKING:
-    from torch import nn
 
 AT_BASE_SIZE = ("yolov5s6_pose_faithful", "yolov5s6_person", "yolov5m6_person", "yolov5l6_person",
                 *DECODER_LADDER[:-1])  # 960 px alone
@@ -43,17 +46,13 @@ def count_macs(model: nn.Module, input_size: int, fused_model: nn.Module | None 
         input_size: px, a multiple of 64.
         fused_model: its fused copy, made here if not given.
     """
-    import torch
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import conv_flop_jit, get_shape
 
     def biased_conv(inputs: list[Any], outputs: list[Any]) -> Any:
         counter = conv_flop_jit(inputs, outputs)
         if get_shape(inputs[2]) is not None:
-            elements = 1
-            for extent in get_shape(outputs[0]):
-                elements *= extent
-            counter["bias"] = elements
+            counter["bias"] = math.prod(get_shape(outputs[0]))
         return counter
 
     image = torch.zeros(1, 3, input_size, input_size)
@@ -93,7 +92,7 @@ def count_gmacs(model: nn.Module, sizes: Sequence[int], fused_model: nn.Module |
 
 
 def complexity_rows(variant: Variant, sizes: Sequence[int], num_keypoints: int, width_factor: float = 1.0
-                    ) -> list[dict]:
+                    ) -> list[dict[str, Any]]:
     """Rows of ``complexity.csv`` for one variant: each size in each convention, with parameters in millions."""
     model = build_model(variant, num_keypoints, width_factor, seed=0).eval()
     fused = copy.deepcopy(model).fuse()
@@ -110,28 +109,21 @@ def complexity_key(variant: Variant, size: int, num_keypoints: int, width_factor
     return config_hash([variant.__dict__, size, num_keypoints, width_factor])
 
 
-def write_complexity(study: Study, num_keypoints: int | None = None, progress: bool = True) -> list[dict]:
-    """Write ``complexity.csv``: the paper's variants at its own sizes, and this study's own models at theirs.
+def write_complexity(study: Study) -> DataFrame:
+    """Write ``complexity.csv`` and return it: the paper's variants at its own sizes, this study's models at theirs.
 
-    Counts that stand there already for the same variant, size and width are kept.
-
-    Args:
-        study: whose experiments' variants, sizes and width factor are counted as well, those of its ablations too.
-        num_keypoints: K of the study's data set, by default as ``data.json`` says; the paper's models have 17.
-        progress: whether to show a progress bar.
+    The study's own are those of its experiments and of its ablations, with the number of keypoints that ``data.json``
+    names. Counts that stand there already for the same variant, size and width are kept.
     """
-    from tqdm import tqdm
-
-    path = Path(study.results_dir) / "complexity.csv"
-    if num_keypoints is None:
-        about = path.with_name("data.json")
-        num_keypoints = len(read_json(about)["keypoints"]["names"]) if about.exists() else PAPER_KEYPOINTS
-    done: dict[str, list[dict]] = {}
+    path = study.results_dir / "complexity.csv"
+    about = study.results_dir / "data.json"
+    num_keypoints = len(read_json(about)["keypoints"]["names"]) if about.exists() else PAPER_KEYPOINTS
+    done: dict[str, list[dict[str, Any]]] = {}
     for row in read_csv(path) if path.exists() else []:
         done.setdefault(row["key"], []).append(row)
     models = _wanted(study, num_keypoints)
-    rows: dict[str, list[dict]] = {}
-    for (variant, k, factor), sizes in tqdm(models.items(), "GMACs", disable=not progress, unit="model"):
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for (variant, k, factor), sizes in tqdm(models.items(), "GMACs", unit="model"):
         keys = {complexity_key(variant, size, k, factor): size for size in sizes}
         counted = {key: done.pop(key) for key in keys if key in done}
         for row in complexity_rows(variant, missing, k, factor) if (
@@ -140,9 +132,8 @@ def write_complexity(study: Study, num_keypoints: int | None = None, progress: b
         rows |= {key: counted.get(key, []) for key in keys}
         if missing:  # after each model, with what stood there before: a kill loses one count
             write_csv(path, [row for part in (*rows.values(), *done.values()) for row in part], COLUMNS)
-    flat = [row for part in rows.values() for row in part]
-    write_csv(path, flat, COLUMNS)
-    return flat
+    write_csv(path, [row for part in rows.values() for row in part], COLUMNS)
+    return pandas.read_csv(path)
 
 
 def _wanted(study: Study, num_keypoints: int) -> dict[tuple[Variant, int, float], list[int]]:

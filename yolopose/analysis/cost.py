@@ -1,26 +1,47 @@
-"""``make estimate``: what a study takes before anything starts: images a second, hours, memory, disk, and the totals.
+"""``make estimate``: the hours, memory and disk that a study takes, before anything starts.
 
-Rates are measured on this machine (``yolopose.analysis.cost_rates``; one model of each depth and width, the others follow
-by their multiply-accumulates) or given: ``--images-per-second 400`` for the first experiment, ``--rate l6=90`` for
-another. Nothing is trained, and no data are needed: without them COCO's own numbers of images stand in.
+Rates are given (``--images-per-second 400`` for the first experiment, ``--rate l6=90`` for another) or measured here on
+synthetic images of the real size: for a few seconds, one model of each depth and width, each in a process of its own;
+the others follow by their multiply-accumulates. What was measured or counted is kept in
+``results/estimate/<machine>.json``. Nothing is trained and no data are needed: without them COCO's own numbers of
+images stand in, and loading images is no part of a rate.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import json
+import re
+import resource
+import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from yolopose.analysis.cost_rates import CACHE, counts, rates, select_kind, study_for_estimate
-from yolopose.analysis.cost_text import Row, report
-from yolopose.study.config import ABLATIONS, Study
-from yolopose.utils.cli import add_target_arguments, guarded
-from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_json
-from yolopose.utils.provenance import hardware
+import torch
+from pandas import DataFrame, Series, concat
 
+from yolopose.analysis.complexity import complexity_key, count_macs
+from yolopose.analysis.timing import keep_candidates
+from yolopose.evaluation.evaluate import images_at_once
+from yolopose.models.decode import decode, non_maximum_suppression
+from yolopose.models.losses import compute_loss
+from yolopose.models.yolov5 import build_model, count_parameters
+from yolopose.study.config import ABLATIONS, RunConfig, Study, Variant, load_profiles, load_study
+from yolopose.study.paper import MAIN_CONVENTION, PAPER_KEYPOINTS
+from yolopose.training.optim import ExponentialMovingAverage, build_optimizer
+from yolopose.training.recipe import autocast_dtype
+from yolopose.utils.cli import add_target_arguments, exit_status
+from yolopose.utils.device import select_device
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json, write_json
+from yolopose.utils.provenance import hardware, machine_name
+
+CACHE = Path("results/estimate")
 # COCO 2017: training images with labelled persons (reference §5), val and test-dev.
 COCO_COUNTS = {"train": 56599, "val": 5000, "test_dev": 20288}
 # Its archives have 18.0, 0.8 and 6.2 GiB (train, val, test); the annotations unpack to 0.8.
@@ -30,21 +51,38 @@ FORWARD_SHARE = 3  # a training step is a forward pass and a backward pass of tw
 DETECTION_BYTES = 130  # compressed, in predictions.json.gz and the server's zip (51.6 MiB for 405,760)
 SCORED = 20  # detections of an image in the server's file
 CHECKPOINT_BYTES = 16  # a weight in checkpoint.pt: itself, gradient, momentum, moving average
+# Bytes for each weight in training: float32 weights, gradients, momentum and moving average, and a half-precision copy.
+BYTES_PER_PARAMETER = 18
 LIBRARIES_GIB = 0.6  # torch and its companions in the memory of a process
 BUSY = 30.0  # times a second that a thread lost its core while it was measured, from which the rate is too low
 HALF = ("bfloat16", "float16")
+SECONDS = 4.0  # of repetitions of one measurement, after the first
+GMACS_PER_BATCH = 25.0  # on a CPU: larger batches take longer and are no faster per image
+PERSONS, CANDIDATES = 4, 1000  # of one image: people in training, cells that reach the NMS in evaluation
+UNIT = 128  # px at which a model is counted: both its operations and its maps are proportional to the area
 
+
+def study_for_estimate(profile: str, data: str = "", seeds: str = "", device: str = "auto",
+                       ablations: bool = False, results: str = "") -> Study:
+    """:func:`yolopose.study.config.load_study`, for a profile that needs ``data`` also before they are there."""
+    known = load_profiles().get(profile)
+    if known is not None and known.data.source == "folder" and not (data and Path(data).is_dir()):
+        data = "."  # any folder: neither its name nor what is in it is used
+    return load_study(profile, data, results, seeds, device, ablations)
+
+
+# --- what does not depend on the machine -----------------------------------------------------------------------------
 
 def image_counts(study: Study, data: str = "") -> tuple[dict[str, int], str]:
     """Numbers of images ``train`` (with labelled persons), ``val`` and ``test_dev``, and where they are from."""
     settings = study.profile.data
     limits = {"train": settings.train, "val": settings.val, "test_dev": settings.test_dev}
-    report = study.results_dir / "data.json"
+    about = study.results_dir / "data.json"
     if settings.source != "folder":
         return {key: value or 0 for key, value in limits.items()}, "the profile's"
-    if data and report.is_file():
-        about = read_json(report)
-        return {key: (about.get(key) or {}).get("images", 0) for key in limits}, str(report)
+    if data and about.is_file():
+        stored = read_json(about)
+        return {key: (stored.get(key) or {}).get("images", 0) for key in limits}, str(about)
     if data and (Path(data) / "annotations").is_dir():
         return _counted(Path(data), limits), f"the annotations of {data}"
     return dict(COCO_COUNTS), "COCO 2017's" + (f", as {data} has no annotations" if data else "")
@@ -63,9 +101,230 @@ def _counted(root: Path, limits: Mapping[str, int | None]) -> dict[str, int]:
     return {key: min(found[key], limit or found[key]) for key, limit in limits.items()}
 
 
+def dataset_gib(study: Study, images: Mapping[str, int], data: str = "") -> float:
+    """Disk of the data set: of its files where they are there, else of COCO's or of as many drawn images."""
+    root, drawn = Path(data) if data else study.data_dir, study.profile.data.source != "folder"
+    if (data or drawn) and (root / "annotations").is_dir():
+        files = (*root.glob("*2017/*"), *root.glob("annotations/*.json"))
+        return sum(path.stat().st_size for path in files) / 2**30
+    if not drawn:
+        return COCO_GIB
+    return DRAWN_BYTES_PER_PIXEL * study.profile.data.image_size**2 * sum(images.values()) / 2**30
+
+
+def model_counts(run: RunConfig, num_keypoints: int) -> dict[str, float]:
+    """What a model costs by its structure alone, without running it at its size.
+
+    Returns:
+        ``gmacs`` of an image (fused, with biases), ``params_m``, ``fixed_gib`` of memory for weights, gradients,
+        momentum and moving average, and ``image_gib``: what one image in training keeps for the backward pass in
+        float32, half of it in half precision. Workspace and fragments come on top.
+    """
+    macs, parameters, size = _unit_counts(run.variant, num_keypoints, run.width_factor)
+    area = (run.input_size / UNIT) ** 2
+    return {"gmacs": macs * area / 1e9, "params_m": parameters / 1e6, "image_gib": size * area / 2**30,
+            "fixed_gib": BYTES_PER_PARAMETER * parameters / 2**30}
+
+
+@functools.cache
+def _unit_counts(variant: Variant, num_keypoints: int, width_factor: float) -> tuple[float, int, int]:
+    """Multiply-accumulates, parameters, and bytes kept for the backward pass, of a square image of :data:`UNIT` px."""
+    model = build_model(variant, num_keypoints, width_factor, seed=0).eval()
+    macs = count_macs(model, UNIT)[MAIN_CONVENTION]
+    model.to("meta").train()  # shapes without numbers
+    weights = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Any] = {}  # the storages themselves, so that no address is used twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = model(torch.empty(1, 3, UNIT, UNIT, device="meta"))
+    size = sum(storage.nbytes() for storage in kept.values())
+    del outputs
+    return macs, count_parameters(model), size
+
+
+# --- rates of this machine -------------------------------------------------------------------------------------------
+
+def timed(work: Callable[[], Any], seconds: float = SECONDS) -> float:
+    """The shortest time in seconds of as many calls of ``work`` as fit into ``seconds``, at least one, after one that
+    does not count: what else runs on the machine can only make a call longer."""
+    work()
+    taken, began = [], time.perf_counter()
+    while not taken or time.perf_counter() - began + taken[-1] < seconds:
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def measure(run: RunConfig, gmacs: float, device_name: str, num_keypoints: int, seconds: float = SECONDS
+            ) -> dict[str, Any]:
+    """Images a second of one run's training step and evaluation on this machine.
+
+    Args:
+        run: gives model, input size, loss, precision and batch size.
+        gmacs: of one image, which decides the batch on a CPU.
+        device_name: ``auto``, ``cpu``, ``cuda``.
+        num_keypoints: K.
+        seconds: for each of the measurements.
+
+    Returns:
+        ``train`` and ``evaluate`` in images/s, the batch that each was measured with, precision, on a GPU ``gpu_gib``,
+        the peak of its memory in training at that batch, and ``pushed_off``: how often a second other processes took a
+        thread's core. A batch that does not fit the GPU is halved.
+
+    Raises:
+        StudyError: not even one image fits.
+    """
+    device, batch = select_device(device_name), run.train.batch_size
+    if device.type != "cuda":
+        batch = max(1, min(batch, int(GMACS_PER_BATCH / gmacs)))
+    out: dict[str, Any] = {}
+    while not out:
+        try:
+            out = _train_rate(run, batch, device, num_keypoints, seconds)
+        except torch.cuda.OutOfMemoryError as error:
+            if batch == 1:
+                raise StudyError(f"{run.experiment.name} at {run.input_size} px: not one image fits the GPU for "
+                                 "training; give a smaller profile, or DEVICE=cpu") from error
+            batch //= 2
+    most = max(1, min(images_at_once(run.input_size, run.evaluate, device), batch))
+    return out | _evaluate_rate(run, most, device, num_keypoints, seconds)
+
+
+def _random_images(batch: int, run: RunConfig, device: torch.device, rng: torch.Generator) -> torch.Tensor:
+    images = torch.rand(batch, 3, run.input_size, run.input_size, generator=rng).to(device)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _train_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints: int, seconds: float) -> dict[str, Any]:
+    """Forward, loss, backward, optimizer step and moving average, as in :class:`yolopose.training.trainer.Trainer`."""
+    model = build_model(run.variant, num_keypoints, run.width_factor, seed=0).train()
+    model = model.to(device, memory_format=torch.channels_last)
+    average = ExponentialMovingAverage(model, run.train.ema_decay, run.train.ema_tau)
+    optimizer = build_optimizer(model, run.train, 1)
+    dtype = autocast_dtype(device, run.train.amp)
+    rng = torch.Generator().manual_seed(0)
+    images = _random_images(batch, run, device, rng)
+    targets = _people(batch, run.input_size, num_keypoints, rng).to(device)
+    sigmas = torch.full((num_keypoints,), 0.07, device=device)
+    gains = {"box": 0.05, "obj": 0.7, "kpt": 0.1, "kpt_conf": 0.1, "cls": 0.1}
+
+    def step() -> float:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            raw = model(images)
+        loss = compute_loss(raw, targets, model.detect, sigmas, run.experiment.loss, gains, run.train.anchor_threshold,
+                            0.5)
+        loss.total.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update(model)
+        return loss.total.item()  # the number waits for the device
+
+    def times_pushed_off() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0  # the weights stay where they are, so that no loss can overflow
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    began, before = time.perf_counter(), times_pushed_off()
+    taken = timed(step, seconds)
+    pushed_off = (times_pushed_off() - before) / (time.perf_counter() - began)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
+    return {"train": batch / taken, "train_batch": batch, "precision": str(dtype).removeprefix("torch."),
+            "gpu_gib": peak, "pushed_off": round(pushed_off / torch.get_num_threads(), 1)}
+
+
+def _evaluate_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints: int, seconds: float
+                   ) -> dict[str, Any]:
+    """Fused float32 model, decoding and NMS with :data:`CANDIDATES` an image, as in evaluation."""
+    model = build_model(run.variant, num_keypoints, run.width_factor, seed=0).eval().fuse()
+    model = model.to(device, memory_format=torch.channels_last)
+    images = _random_images(batch, run, device, torch.Generator().manual_seed(0))
+    cfg = run.evaluate
+    with torch.inference_mode():
+        def forward() -> list[torch.Tensor]:
+            raw = model(images)
+            raw[-1].flatten()[0].item()  # waits for the device
+            return raw
+
+        taken = timed(forward, seconds)
+        raw = forward()
+        keep_candidates(raw, min(sum(r[..., 4].numel() for r in raw), CANDIDATES * batch))
+        taken += timed(lambda: [len(p.scores.cpu()) for p in non_maximum_suppression(
+            decode(raw, model.detect), cfg.confidence, cfg.nms_iou, cfg.max_detections)], seconds / 4)
+    return {"evaluate": batch / taken, "evaluate_batch": batch}
+
+
+def _people(batch: int, size: int, num_keypoints: int, rng: torch.Generator) -> torch.Tensor:
+    """(batch · PERSONS, 6 + 3K + 1) targets as the loader makes them: people of a quarter of the image, all visible."""
+    n = batch * PERSONS
+    centre = size * (0.25 + 0.5 * torch.rand(n, 2, generator=rng))
+    keypoints = centre[:, None] + size / 4 * (torch.rand(n, num_keypoints, 2, generator=rng) - 0.5)
+    keypoints = torch.cat((keypoints, torch.full((n, num_keypoints, 1), 2.0)), 2).flatten(1)
+    return torch.cat((torch.arange(batch).repeat_interleave(PERSONS)[:, None].float(), torch.zeros(n, 1), centre,
+                      torch.full((n, 2), size / 4), keypoints, torch.full((n, 1), 0.5)), 1)
+
+
+def _kept(cache: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The entry ``key`` in the cache file of this kind of machine; made and stored if it is not there."""
+    path = cache / f"{machine_name(hardware())}.json"
+    stored = read_json(path) if path.is_file() else {}
+    if key not in stored:
+        stored[key] = make()
+        write_json(path, stored)
+    return stored[key]
+
+
+def counts(study: Study, experiments: Iterable[str], num_keypoints: int, cache: Path = CACHE
+           ) -> dict[str, dict[str, float]]:
+    """:func:`model_counts` of the given experiments, from the cache where they stand there."""
+    runs = [study.run(name, study.seeds[0]) for name in experiments]
+    return {run.experiment.name: _kept(
+        cache, f"counts {complexity_key(run.variant, run.input_size, num_keypoints, run.width_factor)}",
+        functools.partial(model_counts, run, num_keypoints)) for run in runs}
+
+
+def rates(study: Study, experiments: Iterable[str], gmacs: Mapping[str, float], num_keypoints: int,
+          cache: Path = CACHE) -> dict[str, dict[str, Any]]:
+    """:func:`measure` of the given experiments, from the cache where they stand there.
+
+    Raises:
+        StudyError: a measurement failed; its own message is shown.
+    """
+    kind, out = select_device(study.device).type, {}
+    for name in experiments:
+        run = study.run(name, study.seeds[0])
+        key = (f"{run.variant.name} × {run.width_factor:g}, {run.input_size} px, {run.experiment.loss}, batch "
+               f"{run.train.batch_size}, {kind}, torch {metadata.version('torch')}")
+        out[name] = _kept(cache, key, functools.partial(_measure_apart, study, run, gmacs[name], num_keypoints))
+    return out
+
+
+def _measure_apart(study: Study, run: RunConfig, gmacs: float, num_keypoints: int) -> dict[str, Any]:
+    """:func:`measure` in a process of its own (``--measure`` of :func:`main`)."""
+    name = run.experiment.name
+    print(f"estimate: measuring {name}, {run.input_size} px …", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "yolopose.analysis.cost", "--measure", study.profile.name, name, str(gmacs),
+               study.device, str(num_keypoints)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise StudyError(f"measuring {name} failed (give its rate by --rate {name}=<images a second>): "
+                         f"{done.stderr.strip()[-1500:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+# --- the estimate ----------------------------------------------------------------------------------------------------
+
 def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Mapping[str, float] | None = None,
-             num_keypoints: int = 17, cache: Path = CACHE) -> list[Row]:
-    """A row per experiment.
+             num_keypoints: int = PAPER_KEYPOINTS, cache: Path = CACHE) -> DataFrame:
+    """A row per experiment with all its seeds.
 
     Args:
         studies: ``study`` and, where the profile has one, ``ablations``.
@@ -73,6 +332,14 @@ def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Map
         given: training images a second by experiment; if there are any, nothing is measured.
         num_keypoints: K of the data set.
         cache: folder of the measurements.
+
+    Returns:
+        ``part`` (a key of ``studies``), ``experiment``, ``input_size``, ``batch``, ``gmacs``, ``seeds``; of one run
+        ``train_images`` over all epochs and ``scored_images`` (its validation while it trains, then val and test-dev);
+        ``train_rate`` and ``score_rate`` in images a second; their ``source`` (measured, measured while busy, given, or
+        as <experiment>); ``precision`` of training; ``memory_gib`` of training at its batch, of which ``image_gib`` for
+        each image; ``disk_gib``, weights and predictions of all seeds, at most; ``checkpoint_gib`` while it trains;
+        ``train_hours`` and ``score_hours`` of all seeds.
 
     Raises:
         StudyError: a rate is given for an experiment that the profile has not, or a measurement failed.
@@ -84,36 +351,49 @@ def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Map
                          f"{', '.join(runs)}")
     model = {name: one for study in reversed(studies.values())
              for name, one in counts(study, list(study.experiments), num_keypoints, cache).items()}
+
+    def shape(name: str) -> tuple[float, float]:
+        return runs[name].variant.depth, runs[name].variant.width
+
     if given:
         known = {name: {"train": rate, "evaluate": FORWARD_SHARE * rate} for name, rate in given.items()}
     else:
         first: dict[Any, str] = {}  # the first pose model of each depth and width
         for name in main.experiments:
             if runs[name].variant.head != "person":
-                first.setdefault((runs[name].variant.depth, runs[name].variant.width), name)
+                first.setdefault(shape(name), name)
         known = rates(main, list(first.values()), {n: m["gmacs"] for n, m in model.items()}, num_keypoints, cache)
     half = main.profile.train.amp if given else all(one["precision"] in HALF for one in known.values())
-    on_cpu = not given and select_kind(main.device) == "cpu"
+    libraries_gib = LIBRARIES_GIB if not given and select_device(main.device).type == "cpu" else 0
     rows = []
     for part, study in studies.items():
         for name in study.experiments:
             run, own = study.run(name, study.seeds[0]), model[name]
-            base = name if name in known else _like(name, known, runs)
-            slower = own["gmacs"] / model[base]["gmacs"]
+            alike = [other for other in known if shape(other) == shape(name)]
+            base = name if name in known else (alike or list(known))[0]
+            rate, slower = known[base], own["gmacs"] / model[base]["gmacs"]
+            source = ("given" if "pushed_off" not in rate else
+                      "measured while busy" if rate["pushed_off"] > BUSY else "measured")
             epoch = min(images["train"], run.train.epoch_images or images["train"])
             tests = images["test_dev"] if run.evaluate.test_dev and run.variant.head != "person" else 0
             checks = run.train.epochs // max(run.train.validate_every, 1) * min(run.train.validate_images,
                                                                                 images["val"])
-            image_gib = own["image_gib"] * (0.5 if half else 1) * _more_than_computed(known[base], model[base], half)
-            memory = own["fixed_gib"] + run.train.batch_size * image_gib + (LIBRARIES_GIB if on_cpu else 0)
+            image_gib = own["image_gib"] * (0.5 if half else 1) * _more_than_computed(rate, model[base], half)
             found = images["val"] * run.evaluate.max_detections + tests * min(SCORED, run.evaluate.max_detections)
             disk = 4e6 * own["params_m"] + DETECTION_BYTES * found
-            rows.append(Row(part, name, run.input_size, run.train.batch_size, own["gmacs"], len(study.seeds),
-                            epoch * run.train.epochs, checks + images["val"] + tests, known[base]["train"] / slower,
-                            known[base]["evaluate"] / slower, _source(known[base]) if base == name else f"as {base}",
-                            "half precision" if half else "float32", memory, image_gib,
-                            len(study.seeds) * disk / 2**30, CHECKPOINT_BYTES * own["params_m"] * 1e6 / 2**30))
-    return rows
+            rows.append({
+                "part": part, "experiment": name, "input_size": run.input_size, "batch": run.train.batch_size,
+                "gmacs": own["gmacs"], "seeds": len(study.seeds), "train_images": epoch * run.train.epochs,
+                "scored_images": checks + images["val"] + tests, "train_rate": rate["train"] / slower,
+                "score_rate": rate["evaluate"] / slower, "source": source if base == name else f"as {base}",
+                "precision": "half precision" if half else "float32",
+                "memory_gib": own["fixed_gib"] + run.train.batch_size * image_gib + libraries_gib,
+                "image_gib": image_gib, "disk_gib": len(study.seeds) * disk / 2**30,
+                "checkpoint_gib": CHECKPOINT_BYTES * own["params_m"] * 1e6 / 2**30})
+    table = DataFrame(rows)
+    for kind, count in (("train", "train_images"), ("score", "scored_images")):
+        table[f"{kind}_hours"] = table.seeds * table[count] / table[f"{kind}_rate"] / 3600
+    return table
 
 
 def _more_than_computed(rate: Mapping[str, Any], own: Mapping[str, float], half: bool) -> float:
@@ -123,63 +403,116 @@ def _more_than_computed(rate: Mapping[str, Any], own: Mapping[str, float], half:
     return (rate["gpu_gib"] - own["fixed_gib"]) / rate["train_batch"] / (own["image_gib"] * (0.5 if half else 1))
 
 
-def _source(rate: Mapping[str, Any]) -> str:
-    if "pushed_off" not in rate:
-        return "given"
-    return "measured while busy" if rate["pushed_off"] > BUSY else "measured"
+def digits(value: float) -> str:
+    """Two digits or the whole number, whichever is more, as an estimate has no more; nothing below a hundredth.
+
+    >>> digits(0.0012), digits(0.123), digits(3.14), digits(31.4), digits(4716.2)
+    ('< 0.01', '0.12', '3.1', '31', '4,716')
+    """
+    if value < 0.01:
+        return "< 0.01" if value else "0"
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
-def _like(name: str, known: Iterable[str], runs: Mapping[str, Any]) -> str:
-    """The experiment with a known rate that is nearest to ``name``: of its depth and width, else the first."""
-    known, wanted = list(known), runs[name].variant
-    same = [one for one in known if (runs[one].variant.depth, runs[one].variant.width) == (wanted.depth, wanted.width)]
-    return (same or known)[0]
+def duration(hours: float) -> str:
+    """``40 min``, ``30 h`` or ``12 days``."""
+    if hours < 2:
+        return f"{max(60 * hours, 1):.0f} min"
+    return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:,.0f} days"
 
 
-def dataset_gib(study: Study, images: Mapping[str, int], data: str = "") -> float:
-    """Disk of the data set: of its files where they are there, else of COCO's or of as many drawn images."""
-    root = Path(data) if data else study.data_dir
-    if (data or study.profile.data.source != "folder") and (root / "annotations").is_dir():
-        return sum(path.stat().st_size for path in root.glob("*2017/*")) / 2**30 + sum(
-            path.stat().st_size for path in (root / "annotations").glob("*.json")) / 2**30
-    if study.profile.data.source == "folder":
-        return COCO_GIB
-    return DRAWN_BYTES_PER_PIXEL * study.profile.data.image_size**2 * sum(images.values()) / 2**30
+def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float,
+           device: str, machine: Mapping[str, Any], markdown: bool = False) -> str:
+    """The whole text: a table, and notes on what its totals come to and rest on.
+
+    Args:
+        study: the main study.
+        rows: of :func:`estimate`.
+        images: numbers of images, and ``source`` says whose they are.
+        data_gib: disk of the data set.
+        device: what was measured, ``cpu`` or ``cuda``; ``given`` where rates were given instead.
+        machine: of :func:`yolopose.utils.provenance.hardware`, and ``gpu_gib``, the memory of its GPU.
+        markdown: Markdown in place of aligned text; experiments that differ in their name alone share a line there.
+    """
+    parts = dict(list(rows.groupby("part", sort=False)))
+    lines = [block for part, own in parts.items() for block in (_cells(own, markdown), _total(f"total, {part}", own))]
+    lines += [_total("total", rows)] if len(parts) > 1 else []
+    table = concat(lines).fillna("").to_markdown(
+        index=False, tablefmt="pipe" if markdown else "plain", disable_numparse=True,
+        colalign=("left", *["right"] * 8, "left"))
+    if markdown:
+        table = re.sub(r"(?<= ) +|(?<=---)-+", "", table)  # no line is wider than its words
+    where = {"given": "with the given rates", "cuda": f"on {machine['accelerator']}"}.get(
+        device, f"on {machine['cpu']}, cores: {machine['cores']}")
+    head = f"PROFILE={study.profile.name} {where}: {study.profile.title}"
+    mark = "- " if markdown else ""
+    return "\n".join([head, "", table, "", *(
+        mark + note for note in notes(study, rows, images, source, data_gib, device, machine))])
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m yolopose.analysis.cost", description=__doc__.split("\n")[0])
-    add_target_arguments(parser)
-    parser.add_argument("--images-per-second", default="", metavar="N",
-                        help="training rate of the first experiment, in place of a measurement")
-    parser.add_argument("--rate", action="append", default=[], metavar="EXPERIMENT=N", help="of another experiment")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the measurements")
-    o = parser.parse_args(arguments)
-
-    def action() -> None:
-        profile = o.profile or "mini"
-        main_study = study_for_estimate(profile, o.data, o.seeds, o.device, results=o.results)
-        studies = {"study": main_study}
-        if main_study.profile.ablations:
-            studies[ABLATIONS] = study_for_estimate(profile, o.data, "", o.device, ablations=True)
-        given = parse_rates(o.images_per_second, o.rate, main_study)
-        images, source = image_counts(main_study, o.data)
-        rows = estimate(studies, images, given, cache=o.cache)
-        device = "given" if given else select_kind(o.device)
-        machine = hardware() | ({"gpu_gib": _gpu_gib()} if device == "cuda" else {})
-        print(report(main_study, rows, images, source, dataset_gib(main_study, images, o.data), device, machine,
-                     o.markdown))
-
-    return guarded(action)
+def _cells(rows: DataFrame, merged: bool) -> DataFrame:
+    shown = DataFrame({
+        "experiment": rows.experiment, "px": rows.input_size.astype(str), "seeds": rows.seeds.astype(str),
+        "GMACs": rows.gmacs.map("{:.3g}".format), "images/s": rows.train_rate.map(digits),
+        "train h": rows.train_hours.map(digits), "score h": rows.score_hours.map(digits),
+        "memory GiB": rows.memory_gib.map(digits), "disk GiB": rows.disk_gib.map(digits), "rate": rows.source})
+    if not merged:
+        return shown
+    alike = shown.groupby(list(shown.columns[1:]), sort=False).experiment
+    named = alike.agg(lambda names: ", ".join(names) + (" (each)" if len(names) > 1 else ""))
+    return named.reset_index()[list(shown.columns)]
 
 
-def _gpu_gib() -> float:
-    import torch
+def _total(title: str, rows: DataFrame) -> DataFrame:
+    """The line of sums; memory is the largest, for runs go one after the other."""
+    return DataFrame([{"experiment": title, "seeds": str(rows.seeds.sum()), "train h": digits(rows.train_hours.sum()),
+                       "score h": digits(rows.score_hours.sum()), "memory GiB": digits(rows.memory_gib.max()),
+                       "disk GiB": digits(rows.disk_gib.sum())}])
 
-    return torch.cuda.get_device_properties(0).total_memory / 2**30
 
+def notes(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float, device: str,
+          machine: Mapping[str, Any]) -> list[str]:
+    """What the totals come to, and what they rest on; arguments as of :func:`report`."""
+    spent = rows.train_hours + rows.score_hours
+    hours = spent.groupby(rows.part, sort=False).sum()
+    first: Series = rows[~rows.source.str.startswith("as ")].iloc[0]
+    largest: Series = rows.loc[rows.memory_gib.idxmax()]
+    results, checkpoint = rows.disk_gib.sum(), rows.checkpoint_gib.max()
+    out = ["time: " + ", ".join(f"{part} {duration(h)}" for part, h in hours.items())
+           + f", one run after the other; {rows.seeds.sum()} runs can be spread over machines or GPUs, the "
+           f"longest takes {duration((spent / rows.seeds).max())}",
+           f"images ({source}): {images['train']:,} training images with labelled persons, {images['val']:,} of val, "
+           f"{images['test_dev']:,} of test-dev; {first.experiment} trains on {first.train_images:,} in a run",
+           f"images/s: of the training step with synthetic images; scoring {first.experiment} runs at "
+           f"{digits(first.score_rate)}; \"as {first.experiment}\" follows from {first.experiment} by GMACs; reading "
+           f"and augmenting images is not in it (workers a run: {study.profile.train.workers}; make bench measures "
+           "their pace)",
+           f"memory: weights, gradients, optimizer, average and what a batch of {largest.batch} keeps for the backward "
+           f"pass in {largest.precision}, {'measured' if device == 'cuda' else 'computed, at least'}; "
+           f"{largest.experiment} keeps {digits(largest.image_gib)} GiB an image: a smaller train.batch_size needs "
+           "less, and gradients are summed to the same nominal batch",
+           f"disk: data set {digits(data_gib)} GiB, results at most {digits(results)} GiB, checkpoint of a run under "
+           f"way {digits(checkpoint)} GiB; {digits(data_gib + results + checkpoint)} GiB in all"]
+    have = machine.get("gpu_gib") if device == "cuda" else machine["memory_gib"] if device == "cpu" else None
+    if have and largest.memory_gib > have:
+        fits = max(int(largest.batch - (largest.memory_gib - have) / largest.image_gib), 0)
+        out.append(f"this machine has {have:.0f} GiB: {largest.experiment} fits with train.batch_size {fits} at most"
+                   if fits else f"this machine has {have:.0f} GiB: {largest.experiment} does not fit at any batch size")
+    if rows.source.str.contains("busy").any():
+        out.append("the machine was busy when it was measured: its rates are too low; delete results/estimate and "
+                   "repeat when it is idle")
+    if device == "cpu":
+        out.append("these are the times of a CPU, no GPU was measured; for a GPU whose rate is known: make estimate "
+                   f"PROFILE={study.profile.name} RATE=400")
+    out.append(f"formula: hours = images / rate / 3600, with {first.train_images:,} images of training and "
+               f"{first.scored_images:,} of scoring in a run of {first.experiment}; another model's rate is "
+               f"{first.experiment}'s × {first.gmacs:.3g} / its GMACs"
+               + ("; scoring is taken to run at 3 × the given rate, as a step is a forward pass and a backward pass of "
+                  "twice its operations" if device == "given" else ""))
+    return out
+
+
+# --- command line ----------------------------------------------------------------------------------------------------
 
 def parse_rates(first: str, others: Iterable[str], study: Study) -> dict[str, float]:
     """``{"s6": 400.0}`` of ``--images-per-second 400`` and of ``--rate s6=400``.
@@ -199,6 +532,43 @@ def parse_rates(first: str, others: Iterable[str], study: Study) -> dict[str, fl
             raise StudyError(f"{option} {text or name}: give a positive number of images a second, such as "
                              "--images-per-second 400 or --rate l6=90") from None
     return given
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m yolopose.analysis.cost", description=__doc__.split("\n")[0])
+    add_target_arguments(parser)
+    parser.add_argument("--images-per-second", default="", metavar="N",
+                        help="training rate of the first experiment, in place of a measurement")
+    parser.add_argument("--rate", action="append", default=[], metavar="EXPERIMENT=N", help="of another experiment")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the measurements")
+    parser.add_argument("--measure", nargs=5, metavar=("PROFILE", "EXPERIMENT", "GMACS", "DEVICE", "KEYPOINTS"),
+                        help="measure one model alone and print its rates as JSON")
+    o = parser.parse_args(arguments)
+
+    def action() -> None:
+        profile = o.profile or "mini"
+        main_study = study_for_estimate(profile, o.data, o.seeds, o.device, results=o.results)
+        studies = {"study": main_study}
+        if main_study.profile.ablations:
+            studies[ABLATIONS] = study_for_estimate(profile, o.data, "", o.device, ablations=True)
+        given = parse_rates(o.images_per_second, o.rate, main_study)
+        images, source = image_counts(main_study, o.data)
+        rows = estimate(studies, images, given, cache=o.cache)
+        device = "given" if given else select_device(o.device).type
+        machine = hardware()
+        if device == "cuda":
+            machine["gpu_gib"] = torch.cuda.get_device_properties(0).total_memory / 2**30
+        print(report(main_study, rows, images, source, dataset_gib(main_study, images, o.data), device, machine,
+                     o.markdown))
+
+    def measure_one() -> None:
+        profile, experiment, gmacs, device, num_keypoints = o.measure
+        run = study_for_estimate(profile).run(experiment, 0)
+        print(json.dumps(measure(run, float(gmacs), device, int(num_keypoints))))
+
+    return exit_status(measure_one, "estimate") if o.measure else exit_status(action)
 
 
 if __name__ == "__main__":

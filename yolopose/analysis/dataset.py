@@ -1,58 +1,56 @@
-"""The mean-pose baseline: how far one gets with perfect boxes and no look at the image.
+"""What is known of a data set before anything is trained (``data.json``): its size, how hard it is beside COCO, and how
+far one gets with perfect boxes and no look at the image.
 
-It shows that the task is not trivial: a data set on which this scores well could be solved by finding boxes alone.
-
-Statistics of a COCO keypoint annotation file, to put the synthetic data beside COCO.
+That baseline shows that the task is not trivial: a data set on which the mean pose scores well could be solved by
+finding boxes alone.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from yolopose.analysis.matching import overlaps, xyxy
 from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.data.prepare import COCO_STATISTICS
 from yolopose.evaluation.scoring import score_keypoints
 from yolopose.study.config import Study
+from yolopose.training.recipe import mean_pose
 from yolopose.utils.files import read_json, write_json
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def mean_pose(split: CocoSplit) -> np.ndarray:
-    """(K, 2) mean position of every labelled joint in box coordinates (0, 0 top left corner, 1, 1 bottom right).
-
-    A joint that is never labelled is put into the middle.
-    """
-    corner, side = split.store.boxes[:, None, :2], split.store.boxes[:, None, 2:] - split.store.boxes[:, None, :2]
-    keypoints = split.store.persons.astype(np.float64)
-    labelled = keypoints[:, :, 2:] > 0
-    placed = np.where(labelled, (keypoints[:, :, :2] - corner) / np.maximum(side, 1e-6), 0)
-    count = labelled.sum(0)
-    return np.where(count > 0, placed.sum(0) / np.maximum(count, 1), 0.5)
-
-
 def baseline_predictions(split: CocoSplit, pose: np.ndarray) -> list[dict[str, Any]]:
-    """COCO results that put ``pose`` (K, 2) into the true box of every labelled person, with score 1."""
+    """COCO results that put ``pose`` into the true box of every labelled person, with score 1.
+
+    Args:
+        split: whose boxes.
+        pose: (K, 2) offsets from the box centre over the box size, as of :func:`~yolopose.training.recipe.mean_pose`.
+    """
     results = []
     for i in range(len(split)):
         for x0, y0, x1, y1 in split.boxes_xyxy(i).astype(np.float64):
-            joints = np.concatenate([(x0, y0) + pose * (x1 - x0, y1 - y0), np.ones((len(pose), 1))], 1)
+            placed = (x0, y0) + (pose + 0.5) * (x1 - x0, y1 - y0)
+            keypoints = np.concatenate([placed, np.ones((len(pose), 1))], 1)
             results.append({"image_id": split.image_id(i), "category_id": split.schema.category_id, "score": 1.0,
-                            "bbox": [x0, y0, x1 - x0, y1 - y0], "keypoints": joints.round(3).ravel().tolist()})
+                            "bbox": [x0, y0, x1 - x0, y1 - y0], "keypoints": keypoints.round(3).ravel().tolist()})
     return results
 
 
 def mean_pose_baseline(dataset: CocoDataset) -> dict[str, Any]:
     """Keypoint metrics of train's mean pose in val's true boxes, on the val images with keypoints."""
-    predictions = baseline_predictions(dataset.val, mean_pose(dataset.train))
+    store = dataset.train.store  # in float64, as scores are computed
+    exact = replace(store, boxes=store.boxes.astype(np.float64), persons=store.persons.astype(np.float64))
+    predictions = baseline_predictions(dataset.val, mean_pose(replace(dataset.train, store=exact)))
     ids = dataset.val.image_ids(dataset.val.with_keypoints())
     return score_keypoints(dataset.val.annotations, predictions, ids, dataset.schema.sigmas)
 
 
-def dataset_statistics(annotation_json: dict) -> dict:
+def dataset_statistics(annotation_json: dict[str, Any]) -> dict[str, Any]:
     """Numbers that say how hard a keypoint data set is.
 
     Only persons with labelled keypoints count, as only they are complete in every source; crowd regions never do.
@@ -63,15 +61,15 @@ def dataset_statistics(annotation_json: dict) -> dict:
     Returns:
         ``images`` (with such persons) and ``persons``; ``persons_per_image``, ``sqrt_area`` (square root of the area
         over the picture's longer side), ``keypoints_per_person``, ``box_aspect`` (width over height), ``mask_to_box``
-        (area over box area): each ``{"mean", "q05", "q25", "q50", "q75", "q95"}``; ``visibility``: share of joints with
-        v = 0, 1, 2; ``visibility_by_joint``: the same by joint name; ``overlap``: share of persons whose box has an IoU
+        (area over box area): each ``{"mean", "q05", "q25", "q50", "q75", "q95"}``; ``visibility``: share of keypoints
+        with v = 0, 1, 2; ``visibility_by_joint``: the same by name; ``overlap``: share of persons whose box has an IoU
         of at least 0.1, 0.3, 0.5 with another person's in the picture; ``box_cut``: share of boxes that touch the
         border of the picture to a pixel.
     """
     size = {image["id"]: (image["width"], image["height"]) for image in annotation_json["images"]}
     persons = [a for a in annotation_json["annotations"] if a.get("num_keypoints", 0) > 0 and not a.get("iscrowd", 0)]
     names = annotation_json["categories"][0]["keypoints"]
-    result: dict = {"images": len({a["image_id"] for a in persons}), "persons": len(persons)}
+    result: dict[str, Any] = {"images": len({a["image_id"] for a in persons}), "persons": len(persons)}
     if not persons:
         return result
     boxes = np.array([a["bbox"] for a in persons], float)
@@ -79,37 +77,39 @@ def dataset_statistics(annotation_json: dict) -> dict:
     image_id = np.array([a["image_id"] for a in persons])
     sides = np.array([size[i] for i in image_id], float)
     flags = np.array([a["keypoints"][2::3] for a in persons])
-    result["persons_per_image"] = _summary(np.unique(image_id, return_counts=True)[1])
-    result["sqrt_area"] = _summary(np.sqrt(area) / sides.max(1))
-    result["keypoints_per_person"] = _summary((flags > 0).sum(1))
-    result["box_aspect"] = _summary(boxes[:, 2] / np.maximum(boxes[:, 3], 1e-9))
-    result["mask_to_box"] = _summary(area / np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9))
+    result["persons_per_image"] = _distribution(np.unique(image_id, return_counts=True)[1])
+    result["sqrt_area"] = _distribution(np.sqrt(area) / sides.max(1))
+    result["keypoints_per_person"] = _distribution((flags > 0).sum(1))
+    result["box_aspect"] = _distribution(boxes[:, 2] / np.maximum(boxes[:, 3], 1e-9))
+    result["mask_to_box"] = _distribution(area / np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9))
     result["visibility"] = _shares(flags)
     result["visibility_by_joint"] = {name: _shares(flags[:, j]) for j, name in enumerate(names)}
-    highest = np.concatenate([_highest_iou(boxes[image_id == i]) for i in np.unique(image_id)])
+    highest = np.concatenate([overlaps(xyxy(boxes[image_id == i])) for i in np.unique(image_id)])
     result["overlap"] = {f"iou_{t}": round(float((highest >= t).mean()), 4) for t in (0.1, 0.3, 0.5)}
     far = boxes[:, :2] + boxes[:, 2:]
     result["box_cut"] = round(float(((boxes[:, :2] <= 1).any(1) | (far >= sides - 1).any(1)).mean()), 4)
     return result
 
 
-def statistics_table(columns: dict[str, dict]) -> list[dict]:
+def statistics_table(columns: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows for a table of several data sets side by side: ``{"statistic": ..., <name>: value, ...}``."""
+    paths = [("images",), ("persons",)]
+    paths += [(key, part) for key in ("persons_per_image", "sqrt_area", "keypoints_per_person", "box_aspect",
+                                      "mask_to_box") for part in ("mean", "q05", "q50", "q95")]
+    paths += [("visibility", f"v{v}") for v in (0, 1, 2)]
+    paths += [("overlap", f"iou_{t}") for t in (0.1, 0.3, 0.5)] + [("box_cut",)]
     rows = []
-    for key in ("images", "persons"):
-        rows.append({"statistic": key} | {name: s.get(key) for name, s in columns.items()})
-    for key in ("persons_per_image", "sqrt_area", "keypoints_per_person", "box_aspect", "mask_to_box"):
-        for part in ("mean", "q05", "q50", "q95"):
-            rows.append({"statistic": f"{key} {part}"} | {n: s.get(key, {}).get(part) for n, s in columns.items()})
-    for key in ("v0", "v1", "v2"):
-        rows.append({"statistic": f"joints {key}"} | {n: s.get("visibility", {}).get(key) for n, s in columns.items()})
-    for key in ("iou_0.1", "iou_0.3", "iou_0.5"):
-        rows.append({"statistic": f"overlap {key}"} | {n: s.get("overlap", {}).get(key) for n, s in columns.items()})
-    rows.append({"statistic": "box_cut"} | {n: s.get("box_cut") for n, s in columns.items()})
+    for path in paths:
+        row: dict[str, Any] = {"statistic": " ".join(path).replace("visibility", "joints")}
+        for name, value in columns.items():
+            for key in path[:-1]:
+                value = value.get(key, {})
+            row[name] = value.get(path[-1])
+        rows.append(row)
     return rows
 
 
-def _summary(values: np.ndarray) -> dict[str, float]:
+def _distribution(values: np.ndarray) -> dict[str, float]:
     parts = {"mean": float(np.mean(values))}
     parts |= {f"q{int(100 * q):02d}": float(np.quantile(values, q)) for q in QUANTILES}
     return {name: round(value, 4) for name, value in parts.items()}
@@ -119,23 +119,8 @@ def _shares(flags: np.ndarray) -> dict[str, float]:
     return {f"v{v}": round(float((flags == v).mean()), 4) for v in (0, 1, 2)}
 
 
-def _highest_iou(boxes: np.ndarray) -> np.ndarray:
-    """Largest IoU of every xywh box with another one, 0 where it is alone."""
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    wh = np.clip(np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None]), 0, None)
-    both = wh.prod(-1)
-    area = boxes[:, 2:].prod(1)
-    iou = both / np.maximum(area[:, None] + area[None] - both, 1e-9)
-    np.fill_diagonal(iou, 0)
-    return iou.max(1)
-
-
 def write_data_report(study: Study, dataset: CocoDataset) -> dict[str, Any]:
-    """Write ``data.json`` of the study: fingerprint, counts, statistics beside COCO's, and the mean-pose baseline.
-
-    Returns:
-        What was written.
-    """
+    """Write ``data.json`` of the study and return it: fingerprint, counts, statistics beside COCO's, the baseline."""
     report: dict[str, Any] = {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,

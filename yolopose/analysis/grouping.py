@@ -1,21 +1,17 @@
-"""What goes wrong when joints are grouped after they were found (paper §1 and Figure 1, bottom).
+"""Keypoints that end at another person, grouped after they were found or as the model gives them (paper §1, Figure 1).
 
-A trained bottom-up network such as HigherHRNet is out of reach of this study. What can be tested without one is the
-step that the paper blames: joints without identity have to be put together again. :func:`group_joints` is a decoder
-that does only that. It knows distances and mean limb lengths; it has no tags and no part affinity fields, which a
-trained network learns for this very purpose. Its errors say what distances alone cannot solve; they are no measurement
-of HigherHRNet.
+The paper says of one picture that a joint of one person is never mistaken for another's, and blames bottom-up methods
+for having to put joints without identity together again. A trained bottom-up network such as HigherHRNet is out of
+reach of this study. :func:`group_keypoints` is a decoder that does that step alone: it knows distances and mean limb
+lengths, and has no tags and no part affinity fields, which a trained network learns for this very purpose. Its errors
+say what distances alone cannot solve; they are no measurement of HigherHRNet. :func:`grouping_report` asks of every
+keypoint of every person in company whether it lies where another person has it, of the model's keypoints and of the
+same ones stripped of their identity and grouped.
 
-The algorithm is Kruskal's, with two refusals. All pairs of joints that a limb may join are taken in order of their
-distance over the limb's mean relative length. A pair merges the groups of its two joints unless the merged group had a
-joint twice, or the limb were too long for the limbs that either group holds already. Mean lengths and the one threshold
-come from the training labels (:func:`fit_limbs`); nothing is tuned on what is reported.
-
-Joints mistaken for another person's (paper §1, "inherent grouping"), measured on stored predictions.
-
-The paper says of one picture that a joint of one person is never mistaken for another's. Here every joint of every
-person in company is asked whether it lies where another person has it; and the same of joints that were stripped of
-their identity and grouped again by distances (``grouping.py``).
+The algorithm is Kruskal's, with two refusals. All pairs of keypoints that a limb may join are taken in order of their
+distance over the limb's mean relative length. A pair merges the groups of its two ends unless the merged group had a
+keypoint twice, or the limb were too long for the limbs that either group holds already. Mean lengths and the one
+threshold come from the training labels (:func:`fit_limbs`); nothing is tuned on what is reported.
 """
 
 from __future__ import annotations
@@ -27,21 +23,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolopose.analysis.matching import MatchedPeople, box_iou, oks_terms, xyxy
+from yolopose.analysis.keypoints import FOUND
+from yolopose.analysis.matching import MatchedPeople, overlaps, xyxy
 from yolopose.data.schema import KeypointSchema
 from yolopose.evaluation.bootstrap import rate_difference, rate_interval
+from yolopose.models.losses import keypoint_similarity
 from yolopose.utils.errors import StudyError
 
 LONGEST = 0.99  # share of the training limbs that the decoder's longest allowed limb lets through
-KEPT = 0.5  # confidence from which a predicted joint is kept (§3.3)
-FOUND = 0.5  # OKS term from which a joint counts as found
+KEPT = 0.5  # confidence from which a predicted keypoint is kept (§3.3)
 PEOPLE_BINS = ((2, 2), (3, 3), (4, 4), (5, None))  # labelled people in the image
 OVERLAP_BINS = ((0.0, 0.0), (0.0, 0.1), (0.1, 0.3), (0.3, 1.0))  # largest box IoU with another person; (low, high]
+PARTS = ("truth_grouped", "truth_lost", "predicted_grouped", "ours_nearer", "ours_taken", "ours_mixed", "grouped_taken")
 
 
 @dataclass(frozen=True, eq=False)
 class Limbs:
-    """What the decoder knows: ``pairs`` of joints, their mean ``lengths`` as a share of the person's mean limb, and
+    """What the decoder knows: ``pairs`` of keypoints, their mean ``lengths`` as a share of the person's mean limb, and
     ``slack``, the largest ratio of a limb's relative length to the mean of the shorter ones of its person."""
 
     pairs: tuple[tuple[int, int], ...]
@@ -54,7 +52,7 @@ def fit_limbs(persons: NDArray[np.floating], skeleton: Iterable[tuple[int, int]]
 
     Args:
         persons: (M, K, 3) x px, y px, v, of the training split.
-        skeleton: limbs as pairs of joints; limbs that no person shows are left out.
+        skeleton: limbs as pairs of keypoints; limbs that no person shows are left out.
 
     Raises:
         StudyError: there is no limb at all to learn from.
@@ -79,16 +77,16 @@ def fit_limbs(persons: NDArray[np.floating], skeleton: Iterable[tuple[int, int]]
                  float(np.nanquantile(ratio, LONGEST)) if np.isfinite(ratio).any() else np.inf)
 
 
-def group_joints(points: NDArray[np.floating], kinds: NDArray[np.integer], limbs: Limbs) -> NDArray[np.int64]:
-    """Put joints without identity together into people, by distances alone (see the module's text).
+def group_keypoints(points: NDArray[np.floating], kinds: NDArray[np.integer], limbs: Limbs) -> NDArray[np.int64]:
+    """Put keypoints without identity together into people, by distances alone (see the module's text).
 
     Args:
         points: (n, 2) px of one image.
-        kinds: (n,) which joint each one is.
+        kinds: (n,) index of each one in the schema.
         limbs: of :func:`fit_limbs`.
 
     Returns:
-        (n,) number of the group of each joint, from 0 on in order of the groups' first joints.
+        (n,) number of the group of each point, from 0 on in order of the groups' first points.
     """
     points = np.asarray(points, np.float64)
     first, second, cost = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
@@ -99,7 +97,7 @@ def group_joints(points: NDArray[np.floating], kinds: NDArray[np.integer], limbs
         cost.append(np.linalg.norm(points[i] - points[j], axis=1) / length)
     costs = np.concatenate(cost)
     order = np.argsort(costs, kind="stable")
-    group = list(range(len(points)))  # each joint's group, named after one of its joints
+    group = list(range(len(points)))  # each point's group, named after one of its points
     members: dict[int, list[int]] = {i: [i] for i in group}
     held = {i: {int(kinds[i])} for i in group}
     sums = {i: (0.0, 0) for i in group}  # of the relative lengths of a group's limbs, and their number
@@ -110,8 +108,8 @@ def group_joints(points: NDArray[np.floating], kinds: NDArray[np.integer], limbs
             continue
         if any(n and c > limbs.slack * total / n for total, n in (sums[g], sums[h])):
             continue
-        for joint in members[h]:
-            group[joint] = g
+        for member in members[h]:
+            group[member] = g
         members[g] += members.pop(h)
         held[g] |= held.pop(h)
         total, n = sums.pop(h)
@@ -121,13 +119,13 @@ def group_joints(points: NDArray[np.floating], kinds: NDArray[np.integer], limbs
 
 
 def assign_groups(groups: NDArray[np.integer], owners: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The person that each joint is given to by grouping, -1 where its group is nobody's.
+    """(n,) the person that each keypoint is given to by grouping, -1 where its group is nobody's.
 
-    Groups and people are paired one to one, in order of the number of joints that they share.
+    Groups and people are paired one to one, in order of the number of keypoints that they share.
 
     Args:
-        groups: (n,) of :func:`group_joints`.
-        owners: (n,) the person that each joint really belongs to, from 0 on.
+        groups: (n,) of :func:`group_keypoints`.
+        owners: (n,) the person that each keypoint really belongs to, from 0 on.
     """
     if not len(groups):
         return np.empty(0, np.int64)
@@ -141,60 +139,43 @@ def assign_groups(groups: NDArray[np.integer], owners: NDArray[np.integer]) -> N
     return person_of[groups]
 
 
-@dataclass
-class _Tally:
-    """Joints of people in company, one row per person: image, people in the image, overlap, trials and errors."""
-
-    rows: list[tuple[int, int, float, int, int]]
-
-    def add(self, image_id: int, people: int, overlaps: NDArray[np.float64], owners: NDArray[np.integer],
-            wrong: NDArray[np.bool_]) -> None:
-        trials = np.bincount(owners, minlength=len(overlaps))
-        errors = np.bincount(owners, wrong, minlength=len(overlaps)).astype(int)
-        self.rows += [(image_id, people, float(o), int(t), int(e))
-                      for o, t, e in zip(overlaps, trials, errors, strict=True) if t]
-
-    @property
-    def table(self) -> NDArray[np.float64]:
-        return np.asarray(self.rows, np.float64).reshape(-1, 5)
-
-    def summary(self) -> dict[str, Any]:
-        """``joints``, ``wrong``, ``rate``, ``rate_95``; the same by people in the image and by overlap."""
-        table = self.table
-        people, overlap = table[:, 1], table[:, 2]
-        by_people = [{"from": low, "to": high, **_rates(table[(people >= low) & (people <= (high or np.inf))])}
-                     for low, high in PEOPLE_BINS]
-        by_overlap = [{"from": low, "to": high, **_rates(table[(overlap > low) & (overlap <= high)
-                                                               if high else overlap == 0])}
-                      for low, high in OVERLAP_BINS]
-        return {**_rates(table), "by_people": by_people, "by_overlap": by_overlap}
+def _of_each_person(image_id: int, overlap: NDArray[np.float64], owners: NDArray[np.integer],
+                    wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(m, 5) image, people in it, ``overlap``, keypoints and wrong ones of each of its people who has a keypoint."""
+    count = len(overlap)
+    trials, errors = np.bincount(owners, minlength=count), np.bincount(owners, wrong, minlength=count)
+    return np.stack([np.full(count, image_id), np.full(count, count), overlap, trials, errors], 1)[trials > 0]
 
 
 def _rates(table: NDArray[np.float64]) -> dict[str, Any]:
-    joints, wrong = int(table[:, 3].sum()), int(table[:, 4].sum())
-    return {"joints": joints, "wrong": wrong, "rate": wrong / joints if joints else None,
+    keypoints, wrong = int(table[:, 3].sum()), int(table[:, 4].sum())
+    return {"joints": keypoints, "wrong": wrong, "rate": wrong / keypoints if keypoints else None,
             "rate_95": rate_interval(table[:, 0], table[:, 4], table[:, 3])}
 
 
-def overlaps(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) largest IoU of each of (n, 4) boxes with another one; 0 for a single box."""
-    iou = box_iou(boxes_xyxy, boxes_xyxy)
-    np.fill_diagonal(iou, 0)
-    return iou.max(1, initial=0)
+def _rates_in_company(table: NDArray[np.float64]) -> dict[str, Any]:
+    """Rates of all people of ``table`` (m, 5), and the same by people in the image and by overlap."""
+    people, overlap = table[:, 1], table[:, 2]
+    by_people = [{"from": low, "to": high, **_rates(table[(people >= low) & (people <= (high or np.inf))])}
+                 for low, high in PEOPLE_BINS]
+    by_overlap = [{"from": low, "to": high,
+                   **_rates(table[(overlap > low) & (overlap <= high) if high else overlap == 0])}
+                  for low, high in OVERLAP_BINS]
+    return {**_rates(table), "by_people": by_people, "by_overlap": by_overlap}
 
 
 def nearer_to_another(points: NDArray[np.float64], truth: NDArray[np.float64],
                       persons: NDArray[np.integer]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Whether predicted joints lie nearer to the same joint of another person than to their own person's.
+    """Whether predicted keypoints lie nearer to the same keypoint of another person than to their own person's.
 
     Args:
-        points: (n, K, 2) predicted joints in px.
+        points: (n, K, 2) predicted keypoints in px.
         truth: (P, K, 3) all labelled people of the image.
         persons: (n,) index into ``truth`` of the person whose each prediction is.
 
     Returns:
-        (n, K) whether there is such a joint, and (n, K) px to the nearest same joint of another person (infinite where
-        no other person shows it, and where the own person does not).
+        (n, K) whether there is such a keypoint, and (n, K) px to the nearest one of another person (infinite where no
+        other person shows it, and where the own person does not).
     """
     gap = np.linalg.norm(points[:, None] - truth[None, :, :, :2], axis=3)  # (n, P, K)
     gap[:, truth[..., 2] <= 0] = np.inf
@@ -207,50 +188,49 @@ def nearer_to_another(points: NDArray[np.float64], truth: NDArray[np.float64],
 
 def grouping_report(annotations: dict[str, Any], matches: MatchedPeople, limbs: Limbs,
                     schema: KeypointSchema) -> dict[str, Any]:
-    """How often joints end at another person, in images with at least two labelled people.
+    """How often keypoints end at another person, in images with at least two labelled people.
 
     Args:
         annotations: COCO ground truth of the images that ``matches`` may come from.
         matches: people that the model found.
         limbs: what the decoder knows.
-        schema: joints and sigmas.
+        schema: keypoints and sigmas.
 
     Returns:
         Parts with ``joints``, ``wrong``, ``rate`` (a fraction), ``rate_95`` (bootstrap over images), and the same in
         lists ``by_people`` and ``by_overlap``, each entry with ``from`` and ``to``:
 
-        * ``truth_grouped``: true joints without identity, grouped; wrong is a joint given to another person;
-        * ``truth_lost``: the same decoder; wrong is a joint whose group is nobody's;
-        * ``predicted_grouped``: the model's joints of matched people (confidence ≥ 0.5), stripped of identity, grouped;
-        * ``ours_nearer``: the model's joints as they are, where the person shows that joint and another one does too;
-          wrong is a joint nearer to the other person's than to its own person's;
-        * ``ours_taken``: the same joints; wrong is one that is found at the other person's (OKS term ≥ 0.5 at their
-          joint) and not at its own person's: a joint mistaken for another's;
+        * ``truth_grouped``: true keypoints without identity, grouped; wrong is one given to another person;
+        * ``truth_lost``: the same decoder; wrong is a keypoint whose group is nobody's;
+        * ``predicted_grouped``: the model's keypoints of matched people (confidence ≥ 0.5), stripped of identity,
+          grouped;
+        * ``ours_nearer``: the model's keypoints as they are, where the person shows that keypoint and another one does
+          too; wrong is one nearer to the other person's than to its own person's;
+        * ``ours_taken``: the same keypoints; wrong is one that is found at the other person's (OKS ≥ 0.5 there) and not
+          at its own person's: a keypoint mistaken for another's;
         * ``ours_mixed``: the same criterion, with each prediction's person the one whose pose it fits best (OKS)
           instead of the one with the best box; it leaves out poses that are wholly another person's in a box that fits
-          both, and so tests the paper's sentence as it is meant, of joints mixed up within one pose;
-        * ``grouped_taken``: the criterion of ``ours_taken`` after grouping, for the person that the joint is given to.
+          both, and so tests the paper's sentence as it is meant, of keypoints mixed up within one pose;
+        * ``grouped_taken``: the criterion of ``ours_taken`` after grouping, for the person that it is given to.
 
         Also ``grouped_minus_mixed``, ``grouped_minus_taken`` (``grouped_taken`` minus the one or the other of ours) and
         ``truth_minus_mixed`` (``truth_grouped`` minus ``ours_mixed``), each with ``difference`` and ``difference_95``;
         ``limbs``, their number; and ``slack``.
     """
     sigmas = np.asarray(schema.sigmas, np.float64)
-    names = ("truth_grouped", "truth_lost", "predicted_grouped", "ours_nearer", "ours_taken", "ours_mixed",
-             "grouped_taken")
-    tally = {name: _Tally([]) for name in names}
+    tables: dict[str, list[NDArray[np.float64]]] = {name: [np.empty((0, 5))] for name in PARTS}
     for image_id, people in labelled_people(annotations).items():
         if len(people) < 2:
             continue
         truth = np.asarray([a["keypoints"] for a in people], np.float64).reshape(len(people), -1, 3)
         boxes, areas = xyxy([a["bbox"] for a in people]), np.asarray([a["area"] for a in people], np.float64)
-        company = overlaps(boxes)
+        overlap = overlaps(boxes)
 
-        def add(name: str, owners: NDArray, wrong: NDArray, i: int = image_id, c: NDArray = company) -> None:
-            tally[name].add(i, len(c), c, owners, wrong)
+        def add(name: str, owners: NDArray, wrong: NDArray, i: int = image_id, o: NDArray = overlap) -> None:
+            tables[name].append(_of_each_person(i, o, owners, wrong))
 
         owners, kinds = np.nonzero(truth[..., 2] > 0)
-        given = assign_groups(group_joints(truth[owners, kinds, :2], kinds, limbs), owners)
+        given = assign_groups(group_keypoints(truth[owners, kinds, :2], kinds, limbs), owners)
         add("truth_grouped", owners, (given != owners) & (given >= 0))
         add("truth_lost", owners, given < 0)
 
@@ -262,12 +242,11 @@ def grouping_report(annotations: dict[str, Any], matches: MatchedPeople, limbs: 
         predicted = matches.pred_keypoints[rows]
         row, kinds = np.nonzero(predicted[..., 2] >= KEPT)
         owners, points = persons[row], predicted[row, kinds, :2]
-        given = assign_groups(group_joints(points, kinds, limbs), owners)
+        given = assign_groups(group_keypoints(points, kinds, limbs), owners)
         add("predicted_grouped", owners, (given != owners) & (given >= 0))
 
         nearer, other = nearer_to_another(predicted[..., :2], truth, persons)
-        testable = np.isfinite(other)
-        r, k = np.nonzero(testable)
+        r, k = np.nonzero(np.isfinite(other))
         add("ours_nearer", persons[r], nearer[r, k])
         add("ours_taken", persons[r], _taken(predicted[r, k, :2], k, persons[r], truth, areas, sigmas))
         poses = best_pose(predicted[..., :2], truth, areas, sigmas)
@@ -279,11 +258,16 @@ def grouping_report(annotations: dict[str, Any], matches: MatchedPeople, limbs: 
         comparable = shows[given, kinds] & (shows.sum(0)[kinds] > 1)
         points, kinds, given = points[comparable], kinds[comparable], given[comparable]
         add("grouped_taken", given, _taken(points, kinds, given, truth, areas, sigmas))
-    tables = {name: tally[name].table[:, [0, 4, 3]] for name in names}
-    return {"limbs": len(limbs.pairs), "slack": limbs.slack, **{name: t.summary() for name, t in tally.items()},
-            "grouped_minus_mixed": rate_difference(tables["ours_mixed"], tables["grouped_taken"]),
-            "grouped_minus_taken": rate_difference(tables["ours_taken"], tables["grouped_taken"]),
-            "truth_minus_mixed": rate_difference(tables["ours_mixed"], tables["truth_grouped"])}
+    found = {name: np.concatenate(parts) for name, parts in tables.items()}
+
+    def difference(a: str, b: str) -> dict[str, Any]:
+        return rate_difference(*(found[name][:, [0, 4, 3]] for name in (a, b)))
+
+    return {"limbs": len(limbs.pairs), "slack": limbs.slack,
+            **{name: _rates_in_company(table) for name, table in found.items()},
+            "grouped_minus_mixed": difference("ours_mixed", "grouped_taken"),
+            "grouped_minus_taken": difference("ours_taken", "grouped_taken"),
+            "truth_minus_mixed": difference("ours_mixed", "truth_grouped")}
 
 
 def best_pose(points: NDArray[np.float64], truth: NDArray[np.float64], areas: NDArray[np.float64],
@@ -291,12 +275,12 @@ def best_pose(points: NDArray[np.float64], truth: NDArray[np.float64], areas: ND
     """(n,) the person of the image whose pose each of (n, K, 2) predictions fits best by OKS (paper eq. 4)."""
     shown = truth[..., 2] > 0
     gap = np.linalg.norm(points[:, None] - truth[None, :, :, :2], axis=3)  # (n, P, K)
-    oks = np.stack([np.where(shown, oks_terms(one, areas, sigmas), 0).sum(1) / shown.sum(1) for one in gap])
-    return oks.argmax(1)
+    similarity = (keypoint_similarity(one**2, areas, sigmas) for one in gap)
+    return np.stack([np.where(shown, one, 0).sum(1) / shown.sum(1) for one in similarity]).argmax(1)
 
 
 def labelled_people(annotations: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
-    """Annotations with labelled joints and no crowd flag, by image id in order."""
+    """Annotations with labelled keypoints and no crowd flag, by image id in order."""
     found: dict[int, list[dict[str, Any]]] = {}
     for a in annotations["annotations"]:
         if not a.get("iscrowd", 0) and any(v > 0 for v in a["keypoints"][2::3]):
@@ -306,11 +290,11 @@ def labelled_people(annotations: dict[str, Any]) -> dict[int, list[dict[str, Any
 
 def _taken(points: NDArray, kinds: NDArray, persons: NDArray, truth: NDArray, areas: NDArray,
            sigmas: NDArray) -> NDArray[np.bool_]:
-    """(n,) whether a joint is found at another person's same joint and not at that of the person who has it."""
+    """(n,) whether a keypoint is found at another person's same one and not at that of the person who has it."""
     gap = np.linalg.norm(points[:, None] - truth[:, kinds, :2].transpose(1, 0, 2), axis=2)  # (n, P)
-    term = oks_terms(gap.T, areas, sigmas[kinds]).T
-    term[truth[:, kinds, 2].T <= 0] = 0
+    oks = keypoint_similarity(gap.T**2, areas, sigmas[kinds]).T
+    oks[truth[:, kinds, 2].T <= 0] = 0
     rows = np.arange(len(points))
-    own = term[rows, persons] >= FOUND
-    term[rows, persons] = 0
-    return (term.max(1, initial=0) >= FOUND) & ~own
+    own = oks[rows, persons] >= FOUND
+    oks[rows, persons] = 0
+    return (oks.max(1, initial=0) >= FOUND) & ~own

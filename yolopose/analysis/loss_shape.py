@@ -1,28 +1,28 @@
 """The gradient of the keypoint losses against distance: does the OKS loss "never plateau" (paper §3.4)?
 
 The paper: "Unlike vanilla IoU loss, that suffers from vanishing gradient for non-overlapping cases, OKS loss never
-plateaus. Hence, OKS loss is more similar to dIoU loss." Eq. 3's term of a joint, 1 − exp(−d²/(2 s² k²)), is flat far
+plateaus. Hence, OKS loss is more similar to dIoU loss." Eq. 3's term of a keypoint, 1 − exp(−d²/(2 s² k²)), is flat far
 off like any Gaussian; how far off, and in which number format, is measured here on the functions that train the models.
 
 Distances are in px along one axis and in units of s·k with s² the box's area and k = 2σ (COCO). Gradients are those of
-one joint's loss with gain 1, per px; batch size, gain and the mean over joints, which only scale them, are left out.
+one keypoint's loss with gain 1, per px, without what only scales them: batch size, gain and the mean over keypoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
 
 from yolopose.models.losses import LOSSES, WIDEST, complete_iou, keypoint_terms, sigma_widening
 from yolopose.utils.files import write_json
 
-if TYPE_CHECKING:
-    from torch import Tensor, dtype
-
-SIGMAS = {"left_eye": 0.025, "left_hip": 0.107}  # the most and the least exact of COCO's joints
+SIGMAS = {"left_eye": 0.025, "left_hip": 0.107}  # the most and the least exact of COCO's keypoints
 PERSON_PX, STRIDE = 100.0, 8  # side of the square box, and px per cell of the map that predicts it
-# Curves by name: the loss in yolopose.models.losses and the share of the training done, which only the annealed one heeds.
+# By name: the loss in yolopose.models.losses, and the share of the training done, which only the annealed one heeds.
 CURVES = {"l1": ("l1", 1.0), "l1_scaled": ("l1_scaled", 1.0), "official": ("official", 1.0),
           "paper_eq": ("paper_eq", 1.0), "oks_annealed": ("oks_annealed", 0.0)}
 REACH_SK, POINTS = 64, 1 << 12  # distances examined: up to 64 s·k; a power of two, so that their mean loses no bit
@@ -31,26 +31,23 @@ FAINT = 0.01  # share of the largest gradient below which a loss hardly pulls
 LOSS_SCALE = 65536.0  # what torch's gradient scaler multiplies a float16 loss by at first
 
 
-def joint_gradient(distance_px: Tensor, sigma: float, curve: str, number_format: dtype | None = None
-                   ) -> tuple[Tensor, Tensor]:
-    """Gradient of one joint's loss that reaches the head's output, by autograd through the training's own function.
+def keypoint_gradient(distance_px: Tensor, sigma: float, curve: str, number_format: torch.dtype = torch.float32
+                      ) -> tuple[Tensor, Tensor]:
+    """Gradient of one keypoint's loss that reaches the head's output, by autograd through the training's own function.
 
     As in training the head's outputs may be of a smaller number format while the loss is computed in float32.
 
     Args:
-        distance_px: (m,) float32, m a power of two; how far the predicted joint lies off along x.
-        sigma: COCO's standard deviation of the joint.
+        distance_px: (m,) float32, m a power of two; how far the predicted keypoint lies off along x.
+        sigma: COCO's standard deviation of the keypoint.
         curve: a name of :data:`CURVES`.
-        number_format: of the head's outputs; default ``torch.float32``. ``torch.float16`` gets the scaler's factor.
+        number_format: of the head's outputs; ``torch.float16`` gets the scaler's factor.
 
     Returns:
         (m,) the distances in px that the number format can hold, and (m,) float64 the gradient per px.
     """
-    import torch
-
     loss, progress = CURVES[curve]
     widening = sigma_widening(progress) if LOSSES[loss].annealed else 1.0
-    number_format = number_format or torch.float32
     scale = LOSS_SCALE if number_format == torch.float16 else 1.0
     m = len(distance_px)
     raw = torch.zeros(m, 1, 3, dtype=number_format)
@@ -61,7 +58,7 @@ def joint_gradient(distance_px: Tensor, sigma: float, curve: str, number_format:
     size = torch.full((m, 2), PERSON_PX / STRIDE)
     term = keypoint_terms(raw.float(), target, torch.zeros(m, 2), STRIDE, size, torch.tensor([sigma]) * widening,
                           loss)["kpt"]
-    # Pooled losses are a mean over all m joints, which times m leaves each joint its own gradient, unrounded.
+    # Pooled losses are a mean over all m keypoints, which times m leaves each its own gradient, unrounded.
     term.backward(torch.full_like(term, scale * m / len(term)))
     found = raw.grad[:, 0, 0].double() / scale / (2 * STRIDE)
     return raw.detach()[:, 0, 0].float() * 2 * STRIDE, found
@@ -72,9 +69,6 @@ def box_gradient(distance_px: Tensor, complete: bool) -> Tensor:
 
     For equal boxes CIoU is DIoU (Zheng et al. 2020).
     """
-    import torch
-    from torchvision.ops import box_iou
-
     shift = distance_px.clone().requires_grad_()
     side = torch.full_like(shift, PERSON_PX)
     pred = torch.stack((shift, torch.zeros_like(shift), side, side), 1)
@@ -113,25 +107,24 @@ def loss_shape() -> dict[str, Any]:
     """All that the figure and the claim need, as plain values; the same at every call.
 
     Returns:
-        ``joints``: by joint and curve ``largest_at_px``, ``largest_per_px``, ``one_percent_at_px``, the same places in
-        ``…_sk``, and ``zero_at_px`` and ``zero_at_sk`` by number format (``None``: not within 64 s·k); ``boxes``: the
-        same of IoU and CIoU; ``curves``: gradients per px at ``distance_px``; ``person_px``, ``stride_px``, and
+        ``joints``: by keypoint and curve ``largest_at_px``, ``largest_per_px``, ``one_percent_at_px``, the places in
+        ``…_sk`` too, and ``zero_at_px`` and ``zero_at_sk`` by number format (``None``: not within 64 s·k); ``boxes``:
+        the same of IoU and CIoU; ``curves``: gradients per px at ``distance_px``; ``person_px``, ``stride_px``, and
         ``widest``, by what the annealed loss starts to multiply the sigmas.
     """
-    import torch
-
     formats = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     drawn = torch.arange(256, dtype=torch.float32)  # a power of two; the first DRAWN_PX are kept
-    joints: dict[str, Any] = {}
+    keypoints: dict[str, Any] = {}
     curves: dict[str, Any] = {}
-    for joint, sigma in SIGMAS.items():
+    for name, sigma in SIGMAS.items():
         unit = 2 * sigma * PERSON_PX  # s·k in px
         distance = torch.arange(1, POINTS + 1, dtype=torch.float32) * (REACH_SK * unit / POINTS)
-        joints[joint], curves[joint] = {"sigma": sigma, "sk_px": unit}, {}
+        keypoints[name], curves[name] = {"sigma": sigma, "sk_px": unit}, {}
         for curve in CURVES:
-            zero = {name: zero_from(*joint_gradient(distance, sigma, curve, kind)) for name, kind in formats.items()}
-            joints[joint][curve] = _in_both_units(landmarks(*joint_gradient(distance, sigma, curve)), zero, unit)
-            curves[joint][curve] = _plain(joint_gradient(drawn, sigma, curve)[1][:DRAWN_PX])
+            zero = {kind: zero_from(*keypoint_gradient(distance, sigma, curve, dtype))
+                    for kind, dtype in formats.items()}
+            keypoints[name][curve] = _in_both_units(landmarks(*keypoint_gradient(distance, sigma, curve)), zero, unit)
+            curves[name][curve] = _plain(keypoint_gradient(drawn, sigma, curve)[1][:DRAWN_PX])
     distance = torch.arange(1, POINTS + 1, dtype=torch.float32) * (10 * PERSON_PX / POINTS)
     boxes: dict[str, Any] = {}
     for name, complete in (("iou", False), ("ciou", True)):
@@ -139,7 +132,8 @@ def loss_shape() -> dict[str, Any]:
         boxes[name] = _rounded(landmarks(distance, gradient)) | {"zero_at_px": _round(zero_from(distance, gradient))}
         curves.setdefault("boxes", {})[name] = _plain(box_gradient(drawn, complete)[:DRAWN_PX])
     return {"person_px": PERSON_PX, "stride_px": STRIDE, "reach_sk": REACH_SK, "float16_loss_scale": LOSS_SCALE,
-            "widest": WIDEST, "joints": joints, "boxes": boxes, "distance_px": list(range(DRAWN_PX)), "curves": curves}
+            "widest": WIDEST, "joints": keypoints, "boxes": boxes, "distance_px": list(range(DRAWN_PX)),
+            "curves": curves}
 
 
 def _in_both_units(places: dict[str, float | None], zero: dict[str, float | None], unit: float) -> dict[str, Any]:
@@ -161,19 +155,19 @@ def _plain(values: Tensor) -> list[float]:
     return [float(f"{v:.4g}") for v in values.tolist()]
 
 
-def write_loss_shape(results_dir: Path | str, make: Callable[[], dict[str, Any]] = loss_shape) -> dict[str, Any]:
+def write_loss_shape(results_dir: Path | str) -> dict[str, Any]:
     """Write :func:`loss_shape` to ``loss_shape.json`` of a results folder and return it."""
-    value = make()
+    value = loss_shape()
     write_json(Path(results_dir) / "loss_shape.json", value)
     return value
 
 
 def loss_shape_rows(shape: dict[str, Any]) -> list[dict[str, Any]]:
-    """The landmarks of :func:`loss_shape` as rows of a table: one a loss and joint, and one each for IoU and CIoU."""
-    rows = [{"joint": joint.replace("left_", ""), "loss": curve, "s·k px": about["sk_px"],
+    """The landmarks of :func:`loss_shape` as rows: one a loss and keypoint, and one each for IoU and CIoU."""
+    rows = [{"joint": name.replace("left_", ""), "loss": curve, "s·k px": about["sk_px"],
              "largest at px": about[curve]["largest_at_px"], "1 % at px": about[curve]["one_percent_at_px"],
              **{f"zero at px, {name}": at for name, at in about[curve]["zero_at_px"].items()}}
-            for joint, about in shape["joints"].items() for curve in CURVES]
+            for name, about in shape["joints"].items() for curve in CURVES]
     return rows + [{"joint": "box", "loss": name, "largest at px": about["largest_at_px"],
                     "1 % at px": about["one_percent_at_px"], "zero at px, float32": about["zero_at_px"]}
                    for name, about in shape["boxes"].items()]

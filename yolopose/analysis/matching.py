@@ -1,7 +1,6 @@
-"""Stored predictions matched to labelled people, and the geometry and statistics that go with it.
+"""Stored predictions matched to labelled people, and the geometry that goes with it, in px of the image.
 
-Matching looks at boxes alone, so that a badly placed joint cannot hide by breaking its own match. Everything is in px
-of the image; no model runs here.
+Matching looks at boxes alone, so that a badly placed keypoint cannot hide by breaking its own match.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class MatchedPeople:
         boxes_xyxy, keypoints, areas: the truth, (M, 4), (M, K, 3) x, y, v in {0, 1, 2}, and (M,) px².
         pred_boxes_xyxy, pred_keypoints, scores: the prediction, (M, 4), (M, K, 3) x, y, confidence, and (M,).
         people: labelled people there were, matched or not.
-        labelled: (K,) labelled joints of all these people.
+        labelled: (K,) labelled keypoints of all these people.
     """
 
     image_ids: NDArray[np.int64]
@@ -45,12 +44,12 @@ class MatchedPeople:
 
     @property
     def shown(self) -> NDArray[np.bool_]:
-        """(M, K): joints with a label, visible or hidden (v > 0), the ones that OKS counts."""
+        """(M, K): keypoints with a label, visible or hidden (v > 0), the ones that OKS counts."""
         return self.keypoints[:, :, 2] > 0
 
     @property
     def distances(self) -> NDArray[np.float64]:
-        """(M, K) px from predicted to true joint; meaningful where :attr:`shown`."""
+        """(M, K) px from predicted to true keypoint; meaningful where :attr:`shown`."""
         return np.linalg.norm(self.pred_keypoints[..., :2] - self.keypoints[..., :2], axis=2)
 
 
@@ -68,38 +67,31 @@ def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
+def overlaps(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) largest IoU of each of (n, 4) boxes with another one; 0 for a single box."""
+    iou = box_iou(boxes_xyxy, boxes_xyxy)
+    np.fill_diagonal(iou, 0)
+    return iou.max(1, initial=0)
+
+
 def outside_distance(points: NDArray[np.float64], boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
     """(M, K) px from (M, K, 2) points to the (M, 4) box of their row; 0 inside and on the edge."""
     low, high = boxes_xyxy[:, None, :2], boxes_xyxy[:, None, 2:]
     return np.linalg.norm(np.maximum(np.maximum(low - points, points - high), 0), axis=2)
 
 
-def oks_terms(distances: NDArray[np.float64], areas: NDArray[np.float64],
-              sigmas: NDArray[np.float64]) -> NDArray[np.float64]:
-    """exp(−d² / (2 s² k²)) of each joint (paper eq. 4), with k = 2σ and s² the annotation's area, as COCO scores.
-
-    Args:
-        distances: (M, K) px.
-        areas: (M,) px², positive.
-        sigmas: (K,).
-    """
-    return np.exp(-(distances**2) / (2 * areas[:, None] * (2 * sigmas[None]) ** 2))
-
-
 def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], num_keypoints: int,
-                 image_ids: Iterable[int], min_score: float = MIN_SCORE, min_iou: float = MIN_IOU) -> MatchedPeople:
+                 image_ids: Iterable[int]) -> MatchedPeople:
     """Match predictions to people: in order of falling score, each takes the free person with the largest box IoU.
 
-    People without labelled joints take part (their prediction is not free for a neighbour) and are left out
-    afterwards. Crowds take no part.
+    Predictions have a score of at least 0.1, matches an IoU of at least 0.5. People without labelled keypoints take
+    part (their prediction is not free for a neighbour) and are left out afterwards. Crowds take no part.
 
     Args:
         annotations: COCO ground truth.
         predictions: COCO results with ``bbox`` (x, y, w, h).
         num_keypoints: K.
         image_ids: images that count.
-        min_score: smallest score of a prediction.
-        min_iou: smallest IoU of a match.
 
     Raises:
         StudyError: a prediction has not 3K keypoint numbers or no box.
@@ -115,7 +107,7 @@ def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, An
             labelled += flags
             people += bool(flags.any())
     for p in predictions:
-        if p["image_id"] in wanted and p["score"] >= min_score:
+        if p["image_id"] in wanted and p["score"] >= MIN_SCORE:
             if len(p.get("keypoints", ())) != 3 * num_keypoints or len(p.get("bbox", ())) != 4:
                 raise StudyError(f"predictions: image_id {p['image_id']}: an entry lacks a bbox of 4 numbers or "
                                  f"{num_keypoints} keypoints of 3; make evaluate writes them anew")
@@ -126,16 +118,17 @@ def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, An
         iou = box_iou(xyxy([p["bbox"] for p in candidates]), xyxy([a["bbox"] for a in truth[image_id]]))
         for row, prediction in zip(iou, candidates, strict=True):
             best = int(row.argmax())
-            if row[best] >= min_iou:
+            if row[best] >= MIN_IOU:
                 iou[:, best] = -1  # taken
                 pairs.append((truth[image_id][best], prediction))
     pairs = [pair for pair in pairs if any(v > 0 for v in pair[0]["keypoints"][2::3])]
 
-    def joints(entries: list[dict]) -> NDArray[np.float64]:
+    def keypoints(entries: list[dict]) -> NDArray[np.float64]:
         return np.asarray([e["keypoints"] for e in entries], np.float64).reshape(-1, num_keypoints, 3)
 
     true, predicted = [a for a, _ in pairs], [p for _, p in pairs]
     ids = np.asarray([(a["image_id"], a["id"]) for a in true], np.int64).reshape(-1, 2)
-    return MatchedPeople(ids[:, 0], ids[:, 1], xyxy([a["bbox"] for a in true]), joints(true),
+    return MatchedPeople(ids[:, 0], ids[:, 1], xyxy([a["bbox"] for a in true]), keypoints(true),
                          np.asarray([a["area"] for a in true], np.float64), xyxy([p["bbox"] for p in predicted]),
-                         joints(predicted), np.asarray([p["score"] for p in predicted], np.float64), people, labelled)
+                         keypoints(predicted), np.asarray([p["score"] for p in predicted], np.float64), people,
+                         labelled)

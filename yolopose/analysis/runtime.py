@@ -1,4 +1,4 @@
-"""Run time: what poses cost on top of a person detector, and whether it depends on the number of persons (paper §1).
+"""Run time, ``runtime.json``: are poses "almost free" beside a person detector, and is it "constant" (paper §1)?
 
 Two measurements, on one image at a time, in float32, with batch norms folded into convolutions:
 
@@ -9,10 +9,6 @@ Two measurements, on one image at a time, in float32, with batch norms folded in
   made of validation images, so that nothing but the people differs.
 
 All cases take turns, so that a machine that slows down slows all of them.
-
-What poses cost on top of a person detector: "pose estimation comes almost free" (paper §1, contributions).
-
-Whether run time depends on the number of persons: "constant run time" (paper §1), on mosaics of one size.
 """
 
 from __future__ import annotations
@@ -21,16 +17,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from yolopose.analysis.complexity import complexity_key, complexity_rows
 from yolopose.analysis.timing import (
     PLANS,
+    Mosaic,
     Plan,
-    Scene,
-    make_scenes,
+    make_mosaics,
     median_interval,
     quartiles,
     seconds_of,
@@ -45,14 +44,10 @@ from yolopose.models.decode import decode, non_maximum_suppression
 from yolopose.models.yolov5 import YOLOPose, build_model, count_parameters
 from yolopose.study.config import EvaluateConfig, Study, Variant, load_experiments, load_variants
 from yolopose.study.paper import BASE_SIZE, MAIN_CONVENTION, PAPER_KEYPOINTS
-from yolopose.utils.distributed import select_device
+from yolopose.utils.device import full_precision, select_device
 from yolopose.utils.files import config_hash, file_sha256, read_csv, read_json, write_json
 from yolopose.utils.locks import results_in_use
 from yolopose.utils.provenance import hardware
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 TRAINED = "s6"  # the experiment whose weights meet the crowds
 USE_CONFIDENCE = 0.25  # score from which a person is shown; the evaluation's threshold is the profile's
@@ -60,7 +55,7 @@ MAX_DETECTIONS = 300  # the paper's; a profile may keep fewer in its evaluation,
 MANY = 20  # persons by which the cost of crowds is stated
 
 
-def measure_runtime(study: Study, dataset: CocoDataset, progress: bool = True) -> dict[str, Any]:
+def measure_runtime(study: Study, dataset: CocoDataset) -> dict[str, Any]:
     """Write ``runtime.json`` and return it: ``almost_free`` and ``constant`` (their functions say what they hold).
 
     A part that stands there for the same plan, weights, machine and torch is kept. ``share_at_20_true_width`` joins the
@@ -69,13 +64,10 @@ def measure_runtime(study: Study, dataset: CocoDataset, progress: bool = True) -
     Args:
         study: whose profile says at which size, and whose run of ``s6`` with the first seed is timed.
         dataset: for the pictures of crowds.
-        progress: whether to show progress bars.
 
     Raises:
         StudyError: another command works on the results folder, or the device does not exist.
     """
-    import torch
-
     device, plan = select_device(study.device), PLANS[study.profile.name]
     machine = {"hardware": hardware(), "device": str(device), "threads": torch.get_num_threads(),
                "torch": torch.__version__}
@@ -86,15 +78,15 @@ def measure_runtime(study: Study, dataset: CocoDataset, progress: bool = True) -
             "constant": config_hash([asdict(plan), machine, sha256, dataset.fingerprint,
                                      asdict(study.profile.evaluate)])}
     work: dict[str, Callable[[], dict[str, Any]]] = {
-        "almost_free": lambda: measure_almost_free(plan, device, study.results_dir / "complexity.csv", progress),
-        "constant": lambda: measure_constant(weights, plan, dataset, study.profile.evaluate, device, progress)
+        "almost_free": lambda: measure_almost_free(plan, device, study.results_dir / "complexity.csv"),
+        "constant": lambda: measure_constant(weights, plan, dataset, study.profile.evaluate, device)
         if sha256 else {"status": "not run", "reason": f"{TRAINED} with seed {study.seeds[0]} is not trained here"}}
     path = study.results_dir / "runtime.json"
     found = read_json(path) if path.is_file() else {}
     kept = {name: found[name] for name in keys if found.get(name, {}).get("key") == keys[name]}
     if len(kept) == len(keys):
         return found
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32 here
+    full_precision()
     with results_in_use(study.results_dir, "measure_runtime"):
         for name in keys:
             if name not in kept:
@@ -156,23 +148,18 @@ def constant_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def model_pairs(names: tuple[str, ...]) -> list[tuple[str, Variant, Variant]]:
     """(name, pose variant, the person detector of the same size) of each experiment."""
-    variants = load_variants()
-    pairs = []
-    for name in names:
-        row = load_experiments()[name]
-        pairs.append((name, variants[row.variant], variants[load_experiments()[row.detector].variant]))
-    return pairs
+    variants, experiments = load_variants(), load_experiments()
+    return [(name, *(variants[experiments[one].variant] for one in (name, experiments[name].detector)))
+            for name in names]
 
 
-def measure_almost_free(plan: Plan, device: torch.device, complexity_csv: Path, progress: bool = True
-                        ) -> dict[str, Any]:
+def measure_almost_free(plan: Plan, device: torch.device, complexity_csv: Path) -> dict[str, Any]:
     """Pose models against person detectors.
 
     Args:
         plan: models, input size, seconds and rounds.
         device: to run on.
         complexity_csv: counts that are there already; what it lacks is counted.
-        progress: whether to show a progress bar.
 
     Returns:
         ``size_px``, ``weights``, and by model (``s6`` …) ``pose`` and ``person`` with ``params_m``, ``gmacs``,
@@ -180,13 +167,10 @@ def measure_almost_free(plan: Plan, device: torch.device, complexity_csv: Path, 
         ``params``, ``gmacs``, and ``network``, ``decode`` and ``total`` (each value, low, high: the median over
         rounds with its 95 % bootstrap interval).
     """
-    import torch
-    from tqdm import tqdm
-
     image = torch.rand(1, 3, plan.size_px, plan.size_px, generator=torch.Generator().manual_seed(0))
     image = image.to(device).contiguous(memory_format=torch.channels_last)
     result: dict[str, Any] = {"size_px": plan.size_px, "weights": "untrained"}
-    pairs = tqdm(model_pairs(plan.models), "pose against person", disable=not progress, unit="model", leave=False)
+    pairs = tqdm(model_pairs(plan.models), "pose against person", unit="model", leave=False)
     for name, *variants in pairs:
         models = [untrained_model(variant, device) for variant in variants]
         taken = take_turns([lambda m=m: _forward_and_decode(m, image, device, decode) for m in models],
@@ -212,8 +196,6 @@ def untrained_model(variant: Variant, device: torch.device) -> YOLOPose:
     Its batch norms take the statistics of one random batch. With those of a fresh model activations shrink from layer
     to layer to denormal numbers, with which a processor computes many times as slowly.
     """
-    import torch
-
     model = build_model(variant, PAPER_KEYPOINTS, seed=0, bn_momentum=1.0).train()
     with torch.no_grad():
         model(torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
@@ -221,8 +203,6 @@ def untrained_model(variant: Variant, device: torch.device) -> YOLOPose:
 
 
 def _forward_and_decode(model: YOLOPose, image: Tensor, device: torch.device, decode: Callable) -> tuple[float, float]:
-    import torch
-
     with torch.inference_mode():
         network_s, raw = seconds_of(lambda: model(image), device)
         decode_s, _ = seconds_of(lambda: decode(raw, model.detect), device)
@@ -237,8 +217,8 @@ def _gmacs(variant: Variant, size: int, complexity_csv: Path) -> float:
     return next(float(r["gmacs"]) for r in rows if r["convention"] == MAIN_CONVENTION) * (size / BASE_SIZE) ** 2
 
 
-def measure_constant(weights: Path, plan: Plan, dataset: CocoDataset, evaluate: EvaluateConfig, device: torch.device,
-                     progress: bool = True) -> dict[str, Any]:
+def measure_constant(weights: Path, plan: Plan, dataset: CocoDataset, evaluate: EvaluateConfig, device: torch.device
+                     ) -> dict[str, Any]:
     """Latency of a trained model against the number of persons.
 
     Args:
@@ -247,7 +227,6 @@ def measure_constant(weights: Path, plan: Plan, dataset: CocoDataset, evaluate: 
         dataset: whose validation images become tiles.
         evaluate: the evaluation's score threshold and NMS overlap.
         device: to run on.
-        progress: whether to show a progress bar.
 
     Returns:
         ``tile_px``, ``canvas_px``, ``trained_px``, ``width_factor``, ``left_out`` (numbers that no mosaic can hold),
@@ -257,34 +236,29 @@ def measure_constant(weights: Path, plan: Plan, dataset: CocoDataset, evaluate: 
         ``network``, ``after`` and ``total`` each hold ``median_ms``, ``slope_ms`` per person (value, low, high: 95 %)
         and ``share_at_20``: 20 slopes as a share of the median total.
     """
-    import torch
-    from tqdm import tqdm
-
     model, about = load_weights(weights)
     model = model.fuse().to(device, memory_format=torch.channels_last)
     tile = plan.size_px // plan.tiles
-    scenes, left_out = make_scenes(dataset.val, tile, plan.tiles, plan.persons, plan.scenes)
+    mosaics, left_out = make_mosaics(dataset.val, tile, plan.tiles, plan.persons, plan.scenes)
     thresholds = {"evaluation": evaluate.confidence, "use": USE_CONFIDENCE}
-    cases = [lambda s=s: _time_scene(model, s, thresholds, evaluate.nms_iou, device) for s in scenes]
+    cases = [lambda m=m: _time_mosaic(model, m, thresholds, evaluate.nms_iou, device) for m in mosaics]
     order, taken = np.random.default_rng(0), [[] for _ in cases]
     cases[0]()  # the first call does not count
-    for _ in tqdm(range(plan.repeats), "persons", disable=not progress, unit="round", leave=False):
+    for _ in tqdm(range(plan.repeats), "persons", unit="round", leave=False):
         for index in order.permutation(len(cases)):
             taken[index].append(cases[index]())
-    points = [{"persons": scene.persons, **best_of(times)} for scene, times in zip(scenes, taken, strict=True)]
+    points = [{"persons": mosaic.persons, **best_of(times)} for mosaic, times in zip(mosaics, taken, strict=True)]
     return {"experiment": TRAINED, "weights_sha256": file_sha256(weights), "width_factor": about["width_factor"],
             "trained_px": about["input_size"], "tile_px": tile, "canvas_px": tile * plan.tiles,
             "repeats": plan.repeats, "left_out": left_out,
             **summarise_constant(points, thresholds, plan.tiles), "points": points}
 
 
-def _time_scene(model: YOLOPose, scene: Scene, thresholds: dict[str, float], iou: float, device: torch.device
+def _time_mosaic(model: YOLOPose, mosaic: Mosaic, thresholds: dict[str, float], iou: float, device: torch.device
                 ) -> dict[str, float]:
     """Seconds of each step for one mosaic, and by threshold how many candidates and persons there are."""
-    import torch
-
-    side = scene.image.shape[0]
-    x = torch.from_numpy(scene.image.transpose(2, 0, 1).copy())[None].to(device).float().div_(255)
+    side = mosaic.image.shape[0]
+    x = torch.from_numpy(mosaic.image.transpose(2, 0, 1).copy())[None].to(device).float().div_(255)
     x, frame, out = x.contiguous(memory_format=torch.channels_last), Letterbox.fit(side, side, side), {}
     with torch.inference_mode():
         out["network_s"], raw = seconds_of(lambda: model(x), device)

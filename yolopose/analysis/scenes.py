@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from yolopose.analysis.grouping import (
@@ -17,16 +18,17 @@ from yolopose.analysis.grouping import (
     Limbs,
     assign_groups,
     fit_limbs,
-    group_joints,
+    group_keypoints,
     grouping_report,
     labelled_people,
 )
-from yolopose.analysis.joints import FOUND, box_counts
-from yolopose.analysis.matching import MatchedPeople, box_iou, match_people, oks_terms, outside_distance, xyxy
+from yolopose.analysis.keypoints import FOUND, box_counts
+from yolopose.analysis.matching import MatchedPeople, box_iou, match_people, outside_distance, xyxy
 from yolopose.data.coco import CocoDataset, CocoSplit
+from yolopose.models.losses import keypoint_similarity
 from yolopose.study.config import Study
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import atomic_write, config_hash, file_sha256, read_json, write_json
+from yolopose.utils.files import atomic_write, config_hash, file_sha256, memo, read_json
 from yolopose.utils.locks import results_in_use
 
 VERSION = 1  # of this file's definitions; scenes of another version are chosen again
@@ -42,7 +44,7 @@ OUTSIDE_RULE = (f"validation images with the most joints that are found (OKS ter
                 "by the share of the box by which the true joints lie outside, then by the smallest image id")
 
 
-def crowded_images(annotations: dict[str, Any], count: int = COUNT) -> list[int]:
+def crowded_images(annotations: dict[str, Any]) -> list[int]:
     """Ids of the most crowded images by :data:`CROWD_RULE`; those with one labelled person only if there are no
     others."""
     def rank(image_id: int) -> tuple[int, int, int]:
@@ -51,13 +53,13 @@ def crowded_images(annotations: dict[str, Any], count: int = COUNT) -> list[int]
         return -pairs, -len(boxes), image_id
 
     people = labelled_people(annotations)
-    return sorted(people, key=rank)[:count]
+    return sorted(people, key=rank)[:COUNT]
 
 
-def outside_images(matches: MatchedPeople, sigmas: np.ndarray, count: int = COUNT) -> list[int]:
-    """Ids of images with joints found outside the predicted box, by :data:`OUTSIDE_RULE`; there may be none."""
+def outside_images(matches: MatchedPeople, sigmas: np.ndarray) -> list[int]:
+    """Ids of images with keypoints found outside the predicted box, by :data:`OUTSIDE_RULE`; there may be none."""
     beyond = outside_distance(matches.keypoints[..., :2], matches.pred_boxes_xyxy)
-    found = oks_terms(matches.distances, matches.areas, sigmas) >= FOUND
+    found = keypoint_similarity(matches.distances**2, matches.areas, sigmas) >= FOUND
     predicted = outside_distance(matches.pred_keypoints[..., :2], matches.pred_boxes_xyxy) > 0
     hits = matches.shown & (beyond > 0) & predicted & found & (matches.scores >= SHOWN)[:, None]
     longer = (matches.pred_boxes_xyxy[:, 2:] - matches.pred_boxes_xyxy[:, :2]).max(1, initial=1e-9)
@@ -67,11 +69,11 @@ def outside_images(matches: MatchedPeople, sigmas: np.ndarray, count: int = COUN
         before = totals.get(image_id, (0, 0.0))
         totals[image_id] = (before[0] + n, before[1] + s)
     ranked = sorted((i for i, (n, _) in totals.items() if n), key=lambda i: (-totals[i][0], -totals[i][1], i))
-    return ranked[:count]
+    return ranked[:COUNT]
 
 
 def crowd_scene(people: list[dict[str, Any]], predictions: list[dict[str, Any]], limbs: Limbs | None) -> dict[str, Any]:
-    """One picture of Figure 1: the model's people, and the true joints put together by distances alone.
+    """One picture of Figure 1: the model's people, and the true keypoints put together by distances alone.
 
     Args:
         people: labelled people of the image.
@@ -79,8 +81,8 @@ def crowd_scene(people: list[dict[str, Any]], predictions: list[dict[str, Any]],
         limbs: what the grouping knows; ``None`` leaves it out.
 
     Returns:
-        ``people`` (their number), ``ours`` (score, bbox, keypoints), ``grouped`` (x, y, joint, group, owner, the person
-        that the group belongs to, -1 for nobody) and ``swapped``, ``lost``, ``joints``: counts of the grouping.
+        ``people`` (their number), ``ours`` (score, bbox, keypoints), ``grouped`` (x, y, keypoint, group, owner, the
+        person that the group belongs to, -1 for nobody) and ``swapped``, ``lost``, ``joints``: counts of the grouping.
     """
     scene: dict[str, Any] = {"people": len(people), "ours": predictions}
     if limbs is None:
@@ -88,7 +90,7 @@ def crowd_scene(people: list[dict[str, Any]], predictions: list[dict[str, Any]],
     truth = np.asarray([a["keypoints"] for a in people], np.float64).reshape(len(people), -1, 3)
     owners, kinds = np.nonzero(truth[..., 2] > 0)
     points = truth[owners, kinds, :2]
-    groups = group_joints(points, kinds, limbs)
+    groups = group_keypoints(points, kinds, limbs)
     given = assign_groups(groups, owners)
     columns = zip(points.tolist(), kinds.tolist(), groups.tolist(), owners.tolist(), given.tolist(), strict=True)
     return scene | {"grouped": [[*point, *rest] for point, *rest in columns], "joints": len(points),
@@ -96,14 +98,14 @@ def crowd_scene(people: list[dict[str, Any]], predictions: list[dict[str, Any]],
 
 
 def outside_scene(matches: MatchedPeople, image_id: int, sigmas: np.ndarray) -> dict[str, Any]:
-    """One picture of Figure 3: matched people with score, bbox, keypoints, and their joints outside the predicted box.
+    """One picture of Figure 3: matched people with score, bbox, keypoints, and those outside the predicted box.
 
     Returns:
-        ``ours`` and ``outside``: (person, joint, true x, true y, predicted x, predicted y, OKS term) of every labelled
-        joint whose true place lies outside the predicted box of its person.
+        ``ours`` and ``outside``: (person, keypoint, true x, true y, predicted x, predicted y, OKS) of every labelled
+        keypoint whose true place lies outside the predicted box of its person.
     """
     rows = np.flatnonzero((matches.image_ids == image_id) & (matches.scores >= SHOWN))
-    terms = oks_terms(matches.distances, matches.areas, sigmas)
+    oks = keypoint_similarity(matches.distances**2, matches.areas, sigmas)
     beyond = outside_distance(matches.keypoints[..., :2], matches.pred_boxes_xyxy)
     ours, outside = [], []
     for n, row in enumerate(rows):
@@ -112,20 +114,18 @@ def outside_scene(matches: MatchedPeople, image_id: int, sigmas: np.ndarray) -> 
                      "keypoints": matches.pred_keypoints[row].ravel().tolist()})
         for k in np.flatnonzero(matches.shown[row] & (beyond[row] > 0)).tolist():
             outside.append([n, k, *matches.keypoints[row, k, :2].tolist(), *matches.pred_keypoints[row, k, :2].tolist(),
-                            round(float(terms[row, k]), 4)])
+                            round(float(oks[row, k]), 4)])
     return {"ours": ours, "outside": outside}
 
 
-def picture(image: np.ndarray, largest: int = LARGEST_BYTES) -> bytes:
-    """(H, W, 3) uint8 RGB as PNG of at most ``largest`` bytes; shrunk until it fits."""
-    import cv2
-
+def picture(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 RGB as PNG of at most :data:`LARGEST_BYTES`; shrunk until it fits."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     while True:
         data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
-        if len(data) <= largest or max(bgr.shape[:2]) <= 64:
+        if len(data) <= LARGEST_BYTES or max(bgr.shape[:2]) <= 64:
             return data
-        factor = max(0.5, min(0.9, (largest / len(data)) ** 0.5))
+        factor = max(0.5, min(0.9, (LARGEST_BYTES / len(data)) ** 0.5))
         size = [max(1, round(side * factor)) for side in bgr.shape[1::-1]]
         bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
 
@@ -158,8 +158,8 @@ def make_scenes(split: CocoSplit, predictions: list[dict[str, Any]], train_perso
     """Choose and store the scenes of both figures, with the numbers of the whole split; pictures go to ``folder``.
 
     Returns:
-        ``crowd`` and ``outside``, each with ``rule`` and ``scenes``; ``grouping`` (``mistaken.grouping_report``, or
-        ``None`` and ``grouping_reason`` where the data set has no limbs); ``box`` (``joints.box_counts``).
+        ``crowd`` and ``outside``, each with ``rule`` and ``scenes``; ``grouping`` (``grouping.grouping_report``, or
+        ``None`` and ``grouping_reason`` where the data set has no limbs); ``box`` (``keypoints.box_counts``).
     """
     schema, places = split.schema, {split.image_id(i): i for i in range(len(split))}
     sigmas = np.asarray(schema.sigmas, np.float64)
@@ -195,16 +195,19 @@ def write_scenes(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     experiment, seed, run_dir = choose_run(study)
     source, target = run_dir / "predictions.json.gz", study.results_dir / "scenes.json"
     key = config_hash([VERSION, file_sha256(source), dataset.fingerprint])
-    stored = read_json(target) if target.exists() else {}
-    pictures = [s["picture"] for part in ("crowd", "outside") for s in stored.get(part, {}).get("scenes", [])]
-    if stored.get("key") != key or not all((study.results_dir / p).is_file() for p in pictures):
+
+    def make() -> dict[str, Any]:
         with results_in_use(study.results_dir, "write_scenes"):
             made = make_scenes(dataset.val, read_json(source), dataset.train.store.persons,
                                study.results_dir / "scenes")
-            stored = {"key": key, "version": VERSION, "experiment": experiment, "seed": seed, "dataset": dataset.name,
-                      "schema": dataset.schema.as_dict(), **made}
-            write_json(target, stored)
-    return scene_rows(stored)
+        return {"version": VERSION, "experiment": experiment, "seed": seed, "dataset": dataset.name,
+                "schema": dataset.schema.as_dict(), **made}
+
+    def has_pictures(stored: dict[str, Any]) -> bool:
+        scenes = (scene for part in ("crowd", "outside") for scene in stored[part]["scenes"])
+        return all((study.results_dir / scene["picture"]).is_file() for scene in scenes)
+
+    return scene_rows(memo(target, {"key": key}, make, has_pictures))
 
 
 GROUPING_WORDS = {

@@ -1,22 +1,18 @@
-"""How run times are taken and summed up: what a profile measures, cases that take turns, medians and intervals.
-
-Pictures with a known number of persons and always the same size: mosaics of validation images.
-"""
+"""How run times are taken: what a profile times, cases that take turns, mosaics with a known number of persons, and
+medians and slopes with their intervals."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from yolopose.data.coco import CocoSplit
 from yolopose.data.letterbox import PAD_VALUE, letterbox
-
-if TYPE_CHECKING:
-    import torch
 
 MODELS = ("s6", "m6", "l6")
 RESAMPLES = 2000
@@ -56,8 +52,6 @@ PLANS = {"smoke": Plan(("s6",), 128, 0.3, 3, 2, (0, 1, 2, 4), 2, 2),
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
     """Seconds of one call and what it returns; a GPU is waited for before and after."""
-    import torch
-
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()
@@ -93,18 +87,18 @@ def quartiles(values: np.ndarray) -> dict[str, float]:
     return {"median": median, "q1": q1, "q3": q3, "least": least}
 
 
-def median_interval(values: np.ndarray, seed: int = 0) -> dict[str, float]:
+def median_interval(values: np.ndarray) -> dict[str, float]:
     """Median of ``values`` (n,) with its 95 % bootstrap interval."""
-    drawn = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values)))
+    drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
     low, high = np.percentile(np.median(drawn, axis=1), (2.5, 97.5))
     return {"value": round(float(np.median(values)), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
-def slope_interval(x: np.ndarray, y: np.ndarray, seed: int = 0) -> dict[str, float]:
+def slope_interval(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Least-squares slope of ``y`` (n,) over ``x`` (n,) with its 95 % bootstrap interval, cases drawn within each x."""
     centred = x - x.mean()
     weight = centred / (centred**2).sum()
-    rng, drawn = np.random.default_rng(seed), np.empty((RESAMPLES, len(y)))
+    rng, drawn = np.random.default_rng(0), np.empty((RESAMPLES, len(y)))
     for value in np.unique(x):
         members = np.flatnonzero(x == value)
         drawn[:, members] = rng.choice(y[members], (RESAMPLES, len(members)))
@@ -112,8 +106,19 @@ def slope_interval(x: np.ndarray, y: np.ndarray, seed: int = 0) -> dict[str, flo
     return {"value": float(y @ weight), "low": float(low), "high": float(high)}
 
 
+def keep_candidates(raw: list[torch.Tensor], count: int) -> None:
+    """Set the head's raw scores so that ``count`` random cells pass the threshold of 0.001, in place."""
+    cells = [r[..., 4].numel() for r in raw]
+    chosen = torch.randperm(sum(cells), generator=torch.Generator().manual_seed(0))[:count]
+    score = torch.full((sum(cells),), -20.0)
+    score[chosen] = torch.linspace(-5.0, 3.0, count)
+    for r, part in zip(raw, score.split(cells), strict=True):
+        r[..., 4] = part.view(r.shape[:-1]).to(r)
+        r[..., 5] = 4.0
+
+
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Mosaic:
     """A square (H, H, 3) uint8 RGB picture with ``persons`` labelled persons."""
 
     persons: int
@@ -140,8 +145,8 @@ def choose_tiles(counts: np.ndarray, persons: int, tiles: int, rng: np.random.Ge
     return chosen
 
 
-def make_scenes(split: CocoSplit, tile_px: int, side: int, persons: Sequence[int], scenes: int, seed: int = 0
-                ) -> tuple[list[Scene], list[int]]:
+def make_mosaics(split: CocoSplit, tile_px: int, side: int, persons: Sequence[int], each: int
+                 ) -> tuple[list[Mosaic], list[int]]:
     """Mosaics of ``side`` × ``side`` letterboxed images in random places.
 
     Places without people get images in which nobody is labelled, or the letterbox's grey where the split has none.
@@ -151,18 +156,17 @@ def make_scenes(split: CocoSplit, tile_px: int, side: int, persons: Sequence[int
         tile_px: side of a tile in px.
         side: tiles in a row.
         persons: wanted numbers of persons.
-        scenes: mosaics for each number.
-        seed: of the choice.
+        each: mosaics for each number.
 
     Returns:
         The mosaics, and the numbers of persons that they cannot hold.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     counts = np.array([len(split.boxes_xyxy(i)) for i in range(len(split))])
     nobody = np.flatnonzero(counts == 0)
     made, left_out = [], []
     for wanted in persons:
-        for _ in range(scenes):
+        for _ in range(each):
             chosen = choose_tiles(counts, wanted, side * side, rng)
             if chosen is None:
                 left_out.append(wanted)
@@ -175,5 +179,5 @@ def make_scenes(split: CocoSplit, tile_px: int, side: int, persons: Sequence[int
                     top, left = place // side * tile_px, place % side * tile_px
                     letterbox(split.load_image(int(index)), tile_px,
                               out=canvas[top:top + tile_px, left:left + tile_px])
-            made.append(Scene(wanted, canvas))
+            made.append(Mosaic(wanted, canvas))
     return made, left_out

@@ -1,16 +1,20 @@
-"""The groups of ablations: which experiments stand beside which baseline."""
+"""The groups of ablations: which experiments stand beside which baseline, and which keypoints beside which others."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from yolopose.study.config import load_experiments
+from yolopose.utils.files import read_json
 
 METRICS = {"AP": ("val", "AP"), "AP50": ("val", "AP50"), "box_AP": ("val_box", "AP"), "box_AP50": ("val_box", "AP50")}
 # The released head's priors land on left eye and left ear (reference §1.6); their partners show what is usual there.
 SIDES = {"left": ("left_eye", "left_ear"), "right": ("right_eye", "right_ear")}
-JOINTS = {"left eye": ("left_eye",), "left ear": ("left_ear",), "right eye and ear": SIDES["right"],
-          "other joints": None}
+# None: all that no group names.
+KEYPOINT_GROUPS = {"left eye": ("left_eye",), "left ear": ("left_ear",), "right eye and ear": SIDES["right"],
+                   "other joints": None}
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,26 @@ GROUPS = {group.name: group for group in (
 def title_in(group: str, experiment: str) -> str:
     """What an experiment is called in a group's table and figure."""
     return GROUPS[group].s6 if experiment == "s6" else load_experiments()[experiment].title
+
+
+def keypoint_rates(folders: Mapping[int, Path], key: str,
+                   groups: Mapping[str, tuple[str, ...] | None] = KEYPOINT_GROUPS) -> dict[str, dict[int, float]]:
+    """A rate or relative error of ``joints.json`` in percent: group -> seed -> mean over the group's keypoints, each
+    weighted by how often it is labelled.
+
+    Args:
+        folders: of an experiment's runs, by seed; those without the file are left out.
+        key: a key of each keypoint in the file, such as ``far_outside``.
+        groups: keypoints by group, as :data:`KEYPOINT_GROUPS`.
+    """
+    named = {name for names in groups.values() for name in names or ()}
+    found: dict[str, dict[int, float]] = {}
+    for seed, folder in folders.items():
+        path = folder / "joints.json"
+        stored = read_json(path)["joints"] if path.is_file() else {}
+        for group, names in groups.items():
+            parts = [one for name, one in stored.items() if one[key] is not None
+                     and (name in names if names is not None else name not in named)]
+            if total := sum(one["visible"] for one in parts):
+                found.setdefault(group, {})[seed] = 100 * sum(one["visible"] * one[key] for one in parts) / total
+    return found

@@ -1,4 +1,4 @@
-"""Matching of predictions to people, errors of each joint, and joints outside the predicted box."""
+"""Matching of predictions to people, errors of each keypoint, and keypoints outside the predicted box."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from pycocotools.cocoeval import COCOeval
 
-from yolopose.analysis import joints
-from yolopose.analysis.matching import box_iou, match_people, oks_terms, outside_distance
+from yolopose.analysis import keypoints
+from yolopose.analysis.matching import box_iou, match_people, outside_distance, overlaps
 from yolopose.data.schema import KeypointSchema
 from yolopose.evaluation.bootstrap import rate_difference, rate_interval
 from yolopose.evaluation.scoring import _index
+from yolopose.models.losses import keypoint_similarity
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, write_json, write_json_gz
 
@@ -37,18 +38,20 @@ def predicted(points: Any = JOINTS, score: float = 0.9, image: int = 1, bbox: tu
 
 
 def report(annotations: dict[str, Any], *predictions: dict[str, Any]) -> dict[str, Any]:
-    return joints.joint_report(annotations, predictions, SCHEMA, [1, 2])
+    return keypoints.keypoint_report(annotations, predictions, SCHEMA, [1, 2])
 
 
 def test_geometry_by_hand():
     a, b = np.array([[0, 0, 10, 10.0]]), np.array([[5, 0, 15, 10.0], [20, 20, 30, 30], [0, 0, 10, 10]])
     np.testing.assert_allclose(box_iou(a, b), [[1 / 3, 0, 1]])
     assert box_iou(np.zeros((1, 4)), np.zeros((1, 4)))[0, 0] == 0  # empty boxes share nothing
+    np.testing.assert_allclose(overlaps(np.concatenate([a, b[:2]])), [1 / 3, 1 / 3, 0])
+    assert overlaps(a).tolist() == [0]
     points = np.array([[[5, 5], [10, 10], [13, 14], [-2, 5]]], float)
     np.testing.assert_allclose(outside_distance(points, a), [[0, 0, 5, 2]])
 
 
-def test_oks_terms_agree_with_pycocotools():
+def test_similarities_agree_with_pycocotools():
     rng = np.random.default_rng(0)
     annotations = truth({"joints": [[50, 50, 2], [60, 40, 0], [40, 40, 1]], "area": 3000.0, "num_keypoints": 2})
     prediction = predicted(rng.uniform(30, 70, (3, 2)))
@@ -58,9 +61,10 @@ def test_oks_terms_agree_with_pycocotools():
     evaluation._prepare()
     expected = evaluation.computeOks(1, 1)[0, 0]
     m = match_people(annotations, [prediction], 3, [1])
-    terms = oks_terms(m.distances, m.areas, SCHEMA.sigmas)
-    assert terms[m.shown].mean() == pytest.approx(expected)
-    assert oks_terms(np.array([[20.0]]), np.array([10_000.0]), np.array([0.1]))[0, 0] == pytest.approx(np.exp(-0.5))
+    similarity = keypoint_similarity(m.distances**2, m.areas, SCHEMA.sigmas)
+    assert similarity[m.shown].mean() == pytest.approx(expected)
+    one = keypoint_similarity(np.array([[400.0]]), np.array([10_000.0]), np.array([0.1]))
+    assert one[0, 0] == pytest.approx(np.exp(-0.5))
 
 
 def test_the_higher_score_takes_the_person_first_and_each_person_once():
@@ -151,14 +155,14 @@ def test_intervals():
 
 def test_a_report_is_kept_until_its_predictions_change(tmp_path: Path, monkeypatch):
     with pytest.raises(StudyError, match=r"predictions.json.gz: not found; make evaluate"):
-        joints.write_joints(tmp_path, truth({}), SCHEMA, [1])
+        keypoints.write_keypoints(tmp_path, truth({}), SCHEMA, [1])
     write_json_gz(tmp_path / "predictions.json.gz", [predicted()])
-    first = joints.write_joints(tmp_path, truth({}), SCHEMA, [1])
+    first = keypoints.write_keypoints(tmp_path, truth({}), SCHEMA, [1])
     assert read_json(tmp_path / "joints.json") == first
-    monkeypatch.setattr(joints, "joint_report", lambda *_: {"made": "again"})
-    assert joints.write_joints(tmp_path, truth({}), SCHEMA, [1]) == first
+    monkeypatch.setattr(keypoints, "keypoint_report", lambda *_: {"made": "again"})
+    assert keypoints.write_keypoints(tmp_path, truth({}), SCHEMA, [1]) == first
     write_json_gz(tmp_path / "predictions.json.gz", [])
-    assert joints.write_joints(tmp_path, truth({}), SCHEMA, [1])["made"] == "again"
+    assert keypoints.write_keypoints(tmp_path, truth({}), SCHEMA, [1])["made"] == "again"
 
 
 def test_a_study_skips_person_detectors_and_unfinished_runs(tmp_path: Path):
@@ -169,7 +173,7 @@ def test_a_study_skips_person_detectors_and_unfinished_runs(tmp_path: Path):
     for name in ("s6", "s6_person"):
         write_json_gz(tmp_path / name / "seed0" / "predictions.json.gz", [predicted()])
         write_json(tmp_path / name / "seed0" / "metrics.json", {})
-    rows = joints.write_joints_of_study(study, SimpleNamespace(val=val, schema=SCHEMA))
+    rows = keypoints.write_keypoint_reports(study, SimpleNamespace(val=val, schema=SCHEMA))
     assert [row["experiment"] for row in rows] == ["s6"]
     assert rows[0]["far outside: left_eye"] == 0 and "far outside: left_ear" not in rows[0]
     assert [p.parent.parent.name for p in tmp_path.glob("*/seed0/joints.json")] == ["s6"]

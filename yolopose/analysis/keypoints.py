@@ -1,6 +1,6 @@
-"""Errors of each joint, and joints outside the predicted box (paper §3.6, Figure 3), from stored predictions.
+"""Errors of each keypoint, and keypoints outside the predicted box (paper §3.6, Figure 3): ``joints.json`` of a run.
 
-Predictions are matched to people by their boxes (``matching.py``); no model runs here.
+Stored predictions are matched to people by their boxes (``matching.py``); no model runs here.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolopose.analysis.matching import MIN_IOU, MIN_SCORE, MatchedPeople, match_people, oks_terms, outside_distance
+from yolopose.analysis.matching import MIN_IOU, MIN_SCORE, MatchedPeople, match_people, outside_distance
 from yolopose.data.coco import CocoDataset
 from yolopose.data.schema import KeypointSchema
 from yolopose.evaluation.bootstrap import rate_interval
+from yolopose.models.losses import keypoint_similarity
 from yolopose.study.config import Study
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import file_sha256, read_json, write_json
+from yolopose.utils.files import file_sha256, memo, read_json
 
-FOUND = 0.5  # OKS term from which a joint counts as found
+FOUND = 0.5  # OKS from which a keypoint counts as found
 FAR = 0.5  # "far outside": farther from the true box than this share of its longer side
-PCK = 0.1  # PCK@0.1: no farther from the true joint than this share of the true box's longer side
-CONFIDENT = 0.5  # confidence from which the paper keeps a joint (§3.3)
+PCK = 0.1  # PCK@0.1: no farther from the true keypoint than this share of the true box's longer side
+CONFIDENT = 0.5  # confidence from which the paper keeps a keypoint (§3.3)
 # Bins of the distance outside the predicted box, as a share of its longer side; the last has no upper edge.
 DISTANCE_BINS = ((0.0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 0.2), (0.2, None))
 VERSION = 1  # of the definitions; stored reports of another version are made again
@@ -33,22 +34,22 @@ def _share(hits: NDArray[Any], of: NDArray[np.bool_]) -> float | None:
     return float(hits[of].mean()) if of.any() else None
 
 
-def _summary(m: MatchedPeople, terms: NDArray[np.float64], columns: slice, labelled: int) -> dict[str, Any]:
-    """One joint's numbers, or those of all joints pooled."""
+def _errors(m: MatchedPeople, oks: NDArray[np.float64], columns: slice, labelled: int) -> dict[str, Any]:
+    """One keypoint's numbers, or those of all keypoints pooled."""
     shown, distance = m.shown[:, columns], m.distances[:, columns]
     size = m.boxes_xyxy[:, 2:] - m.boxes_xyxy[:, :2]
     longer = size.max(1)[:, None]
     error = distance / np.sqrt(size.prod(1))[:, None]
-    term = terms[:, columns]
+    oks = oks[:, columns]
     far = outside_distance(m.pred_keypoints[:, columns, :2], m.boxes_xyxy) > FAR * longer
     confident = m.pred_keypoints[:, columns, 2] >= CONFIDENT
     return {"visible": int(shown.sum()), "error_mean": _share(error, shown),
-            "error_median": float(np.median(error[shown])) if shown.any() else None, "oks": _share(term, shown),
-            "found": _share(term >= FOUND, shown), "pck10": _share(distance <= PCK * longer, shown),
+            "error_median": float(np.median(error[shown])) if shown.any() else None, "oks": _share(oks, shown),
+            "found": _share(oks >= FOUND, shown), "pck10": _share(distance <= PCK * longer, shown),
             "far_outside": _share(far, shown),
             "far_outside_95": rate_interval(m.image_ids, (far & shown).sum(1), shown.sum(1)),
             "confident": int(confident.sum()), "far_outside_confident": _share(far, confident),
-            "labelled": int(labelled), "found_of_labelled": float(((term >= FOUND) & shown).sum() / labelled)
+            "labelled": int(labelled), "found_of_labelled": float(((oks >= FOUND) & shown).sum() / labelled)
             if labelled else None}
 
 
@@ -59,16 +60,16 @@ def _counts(m: MatchedPeople, chosen: NDArray[np.bool_], found: NDArray[np.bool_
 
 
 def box_counts(m: MatchedPeople, sigmas: NDArray[np.float64]) -> dict[str, Any]:
-    """Figure 3's numbers: labelled true joints inside and outside the *predicted* box, and how many are found.
+    """Figure 3's numbers: labelled true keypoints inside and outside the *predicted* box, and how many are found.
 
-    A method that looks for joints within the box alone is imitated by moving the predicted joints to the nearest point
+    A method that looks for keypoints within the box alone is imitated by moving the predicted ones to the nearest point
     of the predicted box ("confined").
 
     Returns:
-        The ``box`` part of :func:`joint_report`.
+        The ``box`` part of :func:`keypoint_report`.
     """
     def found_with(distances: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return oks_terms(distances, m.areas, sigmas) >= FOUND
+        return keypoint_similarity(distances**2, m.areas, sigmas) >= FOUND
 
     boxes, true, predicted = m.pred_boxes_xyxy, m.keypoints[..., :2], m.pred_keypoints[..., :2]
     beyond = outside_distance(true, boxes)
@@ -88,9 +89,9 @@ def box_counts(m: MatchedPeople, sigmas: NDArray[np.float64]) -> dict[str, Any]:
             "by_distance": [{"from": low, "to": high, **_counts(m, chosen, found)} for low, high, chosen in bins]}
 
 
-def joint_report(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], schema: KeypointSchema,
-                 image_ids: Iterable[int], min_score: float = MIN_SCORE) -> dict[str, Any]:
-    """Errors of each joint of matched people, and joints outside the predicted box.
+def keypoint_report(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], schema: KeypointSchema,
+                    image_ids: Iterable[int]) -> dict[str, Any]:
+    """Errors of each keypoint of matched people, and keypoints outside the predicted box.
 
     *Visible* below is COCO's v > 0: labelled, hidden ones included, as in OKS. Rates are fractions; ``None`` where
     nothing counts. Intervals are 95 %, by bootstrap over images; at a rate of 0 or 1 they have no width. Stored
@@ -99,82 +100,79 @@ def joint_report(annotations: dict[str, Any], predictions: Iterable[dict[str, An
     Args:
         annotations: COCO ground truth.
         predictions: COCO results, as in ``predictions.json.gz``.
-        schema: joints and sigmas.
+        schema: keypoints and sigmas.
         image_ids: images that count, usually those with keypoints.
-        min_score: smallest score of a predicted person.
 
     Returns:
         * ``settings``: thresholds; ``people``: labelled people; ``matched``: those with a prediction of box IoU ≥ 0.5;
           ``matched_rate``.
-        * ``all`` and ``joints[name]``: ``visible`` (joints of matched people that the means run over), ``error_mean``
-          and ``error_median`` (distance / √(true box's area)), ``oks`` (mean term), ``found`` (term ≥ 0.5), ``pck10``
-          (distance ≤ 0.1 × the true box's longer side), ``far_outside`` (the predicted joint is farther outside the
-          true box than half its longer side) with ``far_outside_95``; ``confident`` (predicted joints of matched people
-          with confidence ≥ 0.5, labelled or not) and ``far_outside_confident`` among them; ``labelled`` (joints of all
-          labelled people) and ``found_of_labelled`` (a joint of an unmatched person is not found).
-        * ``box``: true joints of matched people by where they lie to the *predicted* box: ``inside``, ``outside``,
+        * ``all`` and ``joints[name]``: ``visible`` (keypoints of matched people that the means run over),
+          ``error_mean`` and ``error_median`` (distance / √(true box's area)), ``oks`` (mean), ``found`` (OKS ≥ 0.5),
+          ``pck10`` (distance ≤ 0.1 × the true box's longer side), ``far_outside`` (the predicted keypoint is farther
+          outside the true box than half its longer side) with ``far_outside_95``; ``confident`` (predicted keypoints of
+          matched people with confidence ≥ 0.5, labelled or not) and ``far_outside_confident`` among them; ``labelled``
+          (keypoints of all labelled people) and ``found_of_labelled`` (one of an unmatched person is not found).
+        * ``box``: true keypoints of matched people by where they lie to the *predicted* box: ``inside``, ``outside``,
           ``outside_hidden`` (v = 1) and ``unreachable`` (no point of the predicted box is near enough to count as
           found), each with ``joints``, ``found``, ``found_rate``, ``found_rate_95``; ``outside_confined``, the same for
-          outside joints with predictions moved to the nearest point of the predicted box; ``gain``, ``gain_rate``,
-          ``gain_rate_95`` (outside joints found minus found when confined); ``found_predicted_outside`` (outside joints
+          outside ones with predictions moved to the nearest point of the predicted box; ``gain``, ``gain_rate``,
+          ``gain_rate_95`` (outside ones found minus found when confined); ``found_predicted_outside`` (outside ones
           found whose prediction lies outside too); ``by_distance``, bins of the distance outside as a share of the
           predicted box's longer side (``from``, ``to`` or null, counts as above).
     """
-    matches = match_people(annotations, predictions, len(schema), image_ids, min_score)
+    matches = match_people(annotations, predictions, len(schema), image_ids)
     sigmas = np.asarray(schema.sigmas, np.float64)
-    terms = oks_terms(matches.distances, matches.areas, sigmas)
+    oks = keypoint_similarity(matches.distances**2, matches.areas, sigmas)
     count = len(matches.scores)
-    return {"settings": {"version": VERSION, "min_score": min_score, "min_iou": MIN_IOU, "found": FOUND, "far": FAR,
+    return {"settings": {"version": VERSION, "min_score": MIN_SCORE, "min_iou": MIN_IOU, "found": FOUND, "far": FAR,
                          "pck": PCK, "confident": CONFIDENT},
             "people": matches.people, "matched": count,
             "matched_rate": count / matches.people if matches.people else None,
-            "all": _summary(matches, terms, slice(None), int(matches.labelled.sum())),
-            "joints": {name: _summary(matches, terms, slice(k, k + 1), int(matches.labelled[k]))
+            "all": _errors(matches, oks, slice(None), int(matches.labelled.sum())),
+            "joints": {name: _errors(matches, oks, slice(k, k + 1), int(matches.labelled[k]))
                        for k, name in enumerate(schema.names)},
             "box": box_counts(matches, sigmas)}
 
 
-def write_joints(run_dir: Path | str, annotations: dict[str, Any], schema: KeypointSchema,
-                 image_ids: Iterable[int]) -> dict[str, Any]:
-    """Write ``joints.json`` of one evaluated run: :func:`joint_report` and the hash of the predictions that it is of.
+def write_keypoints(run_dir: Path, annotations: dict[str, Any], schema: KeypointSchema,
+                    image_ids: Iterable[int]) -> dict[str, Any]:
+    """Write ``joints.json`` of one evaluated run: :func:`keypoint_report` and the hash of its predictions.
 
     A report of the same predictions and definitions is read, not made again.
 
     Raises:
         StudyError: the run has no ``predictions.json.gz``, or it holds no poses.
     """
-    run_dir = Path(run_dir)
-    source, target = run_dir / "predictions.json.gz", run_dir / "joints.json"
+    source = run_dir / "predictions.json.gz"
     if not source.is_file():
         raise StudyError(f"{source}: not found; make evaluate writes it")
-    sha = file_sha256(source)
-    if target.exists():
-        stored = read_json(target)
-        if stored.get("predictions_sha256") == sha and stored.get("settings", {}).get("version") == VERSION:
-            return stored
-    try:
-        report = joint_report(annotations, read_json(source), schema, image_ids)
-    except StudyError as error:
-        raise StudyError(f"{source}: {error}") from error
-    report["predictions_sha256"] = sha
-    write_json(target, report)
-    return report
+    sha256 = file_sha256(source)
+
+    def make() -> dict[str, Any]:
+        try:
+            report = keypoint_report(annotations, read_json(source), schema, image_ids)
+        except StudyError as error:
+            raise StudyError(f"{source}: {error}") from error
+        return report | {"predictions_sha256": sha256}
+
+    return memo(run_dir / "joints.json", {}, make, lambda stored: stored.get("predictions_sha256") == sha256
+                and stored.get("settings", {}).get("version") == VERSION)
 
 
-def write_joints_of_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
-    """Write ``joints.json`` of every evaluated run of a study, person detectors apart; one summary row per run."""
+def write_keypoint_reports(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
+    """Write ``joints.json`` of every evaluated run of a study, person detectors apart; a row to show per run."""
     ids = dataset.val.image_ids(dataset.val.with_keypoints())
     rows = []
     for run in study.runs():
         run_dir = study.run_dir(run.experiment.name, run.seed)
         if run.variant.head == "person" or not (run_dir / "metrics.json").exists():
             continue
-        report = write_joints(run_dir, dataset.val.annotations, dataset.schema, ids)
-        box = report["box"]
+        report = write_keypoints(run_dir, dataset.val.annotations, dataset.schema, ids)
+        pooled, outside = report["all"], report["box"]["outside"]
         rows.append({"experiment": run.experiment.name, "seed": run.seed, "people": report["people"],
-                     "matched": report["matched_rate"], **{k: report["all"][k] for k in ("error_mean", "oks", "pck10",
-                                                                                         "far_outside")},
+                     "matched": report["matched_rate"],
+                     **{key: pooled[key] for key in ("error_mean", "oks", "pck10", "far_outside")},
                      **{f"far outside: {name}": report["joints"][name]["far_outside"]
                         for name in ("left_eye", "left_ear") if name in report["joints"]},
-                     "joints outside the box": box["outside"]["joints"], "found": box["outside"]["found_rate"]})
+                     "joints outside the box": outside["joints"], "found": outside["found_rate"]})
     return rows

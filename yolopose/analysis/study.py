@@ -1,8 +1,7 @@
-"""What is measured of trained runs beyond their scores: joints, grouping, test-time augmentation, run time, ablations.
+"""All that is measured of a study's trained runs beyond their scores: each analysis in turn, each kept once made.
 
-Each analysis keeps what it has done; see its own module for what it writes.
-
-One trained model tested at every input size of its profile, beside Table 4's models trained at each (paper §4.4).
+The analyses have modules of their own; here stands the smallest one, a trained model tested at every input size of its
+profile, beside Table 4's models trained at each (paper §4.4).
 """
 
 from __future__ import annotations
@@ -10,8 +9,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from yolopose.analysis.ablations import write_ablations
-from yolopose.analysis.joints import write_joints_of_study
+from yolopose.analysis.keypoints import write_keypoint_reports
 from yolopose.analysis.runtime import almost_free_rows, constant_rows, measure_runtime
 from yolopose.analysis.scenes import write_scenes
 from yolopose.data.coco import CocoDataset
@@ -21,13 +22,13 @@ from yolopose.evaluation.tta import MAX_IMAGES as TTA_IMAGES
 from yolopose.evaluation.tta import evaluate_tta
 from yolopose.models.checkpoints import load_weights
 from yolopose.study.config import Study
-from yolopose.utils.distributed import select_device
+from yolopose.utils.device import select_device
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_json, write_json
+from yolopose.utils.files import memo, read_json
 from yolopose.utils.locks import results_in_use
 from yolopose.utils.provenance import provenance
 
-ANALYSES = ("joints", "tta", "sizes", "scenes", "almost_free", "constant", "ablations")
+ANALYSES = ("keypoints", "tta", "sizes", "scenes", "almost_free", "constant")
 FILE = "sizes.json"
 MAX_IMAGES = 500  # of val with keypoints, at a reduced scale
 
@@ -35,8 +36,8 @@ MAX_IMAGES = 500  # of val with keypoints, at a reduced scale
 def analyse(study: Study, dataset: CocoDataset) -> dict[str, list[dict[str, Any]]]:
     """Make every analysis of a study whose runs are trained and scored.
 
-    A set of ablations gets the joints and the comparison of its experiments; released weights the joints and the
-    scenes; the main study all the rest.
+    A set of ablations gets the keypoints and the comparison of its experiments (``ablations.json``); released weights
+    the keypoints and the scenes; the main study all but that comparison.
 
     Returns:
         Rows to show by the names of :data:`ANALYSES`; none for an analysis that does not belong to the set.
@@ -45,9 +46,9 @@ def analyse(study: Study, dataset: CocoDataset) -> dict[str, list[dict[str, Any]
         StudyError: as the analyses do.
     """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ANALYSES}
-    found["joints"] = write_joints_of_study(study, dataset)
+    found["keypoints"] = write_keypoint_reports(study, dataset)
     if study.ablations:
-        found["ablations"] = write_ablations(study, dataset)
+        write_ablations(study, dataset)
         return found
     found["scenes"] = write_scenes(study, dataset)
     if study.released:
@@ -68,8 +69,6 @@ def score_sizes(study: Study, dataset: CocoDataset, experiment: str = "s6") -> l
     Raises:
         StudyError: the experiment is not trained.
     """
-    import torch
-
     run = study.run(experiment, study.seeds[0])
     run_dir = study.run_dir(experiment, run.seed)
     if not (run_dir / "run.json").is_file():
@@ -79,9 +78,8 @@ def score_sizes(study: Study, dataset: CocoDataset, experiment: str = "s6") -> l
     settings = {"weights_sha256": read_json(run_dir / "run.json")["weights_sha256"], "images": len(shown),
                 "data_fingerprint": dataset.fingerprint, "sizes": {str(k): v for k, v in study.profile.sizes.items()},
                 "evaluate": asdict(run.evaluate)}
-    path = run_dir / FILE
-    record = read_json(path) if path.is_file() else {}
-    if record.get("settings") != settings:
+
+    def make() -> dict[str, Any]:
         with results_in_use(study.results_dir, "score_sizes"):
             device = select_device(study.device)
             model = load_weights(run_dir / "weights.pt")[0].fuse().to(device, memory_format=torch.channels_last)
@@ -91,6 +89,6 @@ def score_sizes(study: Study, dataset: CocoDataset, experiment: str = "s6") -> l
                 scores = score_keypoints(split.annotations, found, split.image_ids(), dataset.schema.sigmas)
                 rows.append({"paper_px": paper_px, "px": px, "trained_here": px == run.input_size,
                              "AP": scores["AP"], "AP50": scores["AP50"]})
-            record = {"settings": settings, "rows": rows, **provenance()}
-            write_json(path, record)
-    return record["rows"]
+        return {"rows": rows, **provenance()}
+
+    return memo(run_dir / FILE, {"settings": settings}, make)["rows"]
