@@ -1,17 +1,13 @@
-"""Predictions of any number of images in constant memory: rows of a file, read back as COCO results when needed.
-
-Long JSON lists, read and written element by element, in memory that does not grow with them.
-"""
+"""Predictions of any number of images in constant memory: kept as rows of a file, written as JSON one by one."""
 
 from __future__ import annotations
 
-import codecs
 import json
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -21,7 +17,6 @@ from yolopose.utils.distributed import SINGLE, World
 from yolopose.utils.files import explain_os_error, replaced
 
 BOX_AND_SCORE = 5  # x0, y0, x1, y1, score; then K × (x, y, confidence)
-CHUNK_BYTES = 1 << 20
 GZIP = 31  # zlib's window bits for a gzip file
 
 
@@ -127,58 +122,6 @@ class PoseSpool:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def read_list(file: IO[bytes], longest: int = 1 << 16) -> Iterator[Any]:
-    """Elements of the JSON list that is all of ``file``, each as soon as it is read.
-
-    Args:
-        file: open for reading, in UTF-8.
-        longest: characters that one element may have; memory is bounded by a few of them and a chunk.
-
-    Raises:
-        ValueError: it is no such list; the message says what stands in its way.
-        RecursionError: an element is nested without end.
-    """
-    decoder, text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")()
-    buffer, at, ended = "", 0, False
-
-    def more() -> None:
-        nonlocal buffer, at, ended
-        raw = file.read(CHUNK_BYTES)
-        buffer, at, ended = buffer[at:] + text.decode(raw, final=not raw), 0, not raw
-
-    def following() -> str:
-        """The next character that is no white space; an empty string at the end of the file."""
-        nonlocal at
-        while True:
-            while at < len(buffer) and buffer[at] in " \t\r\n":
-                at += 1
-            if at < len(buffer) or ended:
-                return buffer[at:at + 1]
-            more()
-
-    if following() != "[":
-        raise ValueError("it does not begin with [")
-    at += 1
-    if (mark := following()) == "]":
-        at += 1
-    while mark != "]":
-        if not following():
-            raise ValueError("the list is cut off")
-        # An element is parsed where it is surely whole: a number that the chunk cuts would parse, too.
-        while len(buffer) - at <= longest and not ended:
-            more()
-        element, end = decoder.raw_decode(buffer, at)
-        if end - at > longest:
-            raise ValueError(f"an element is longer than {longest:,} characters")
-        at = end
-        yield element
-        if (mark := following()) not in ("]", ","):
-            raise ValueError(f"{mark!r} where a comma should be" if mark else "the list is cut off")
-        at += 1
-    if following():
-        raise ValueError("something follows the list")
 
 
 def written_through(path: Path | str, rows: Iterable[Any]) -> Iterator[Any]:

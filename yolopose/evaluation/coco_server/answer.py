@@ -1,8 +1,8 @@
 """Putting the answer of COCO's evaluation server into a run's results, so that Table 2 and Figure 6 fill themselves.
 
-``python -m yolopose.evaluation.coco_server.answer results/paper-coco/s6/seed0 ANSWER [--date 2022-04-14] [--replace]``, where ANSWER is
-what the server gave back (*Upload Results*, cocodataset.org #upload): its standard output with the ten lines that
-pycocotools prints, or a JSON or ``name: value`` file of them. The numbers become ``test_dev`` of the run's
+``python -m yolopose.evaluation.coco_server.answer results/paper-coco/s6/seed0 ANSWER [--date 2022-04-14] [--replace]``,
+where ANSWER is what the server gave back (*Upload Results*, cocodataset.org #upload): its standard output with the ten
+lines that pycocotools prints, or a JSON or ``name: value`` file of them. The numbers become ``test_dev`` of the run's
 ``metrics.json``, with where they came from; tables, figures and report see the change and are made again by the next
 ``make tables figures report``.
 """
@@ -13,11 +13,13 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from yolopose.evaluation.coco_server.check import SCORED_PER_IMAGE, TEST_DEV_IMAGES, server_file_name
+from yolopose.evaluation.coco_server.results_file import SCORED_PER_IMAGE, TEST_DEV_IMAGES, server_file_name
+from yolopose.study.paper import COCO_IMAGES
 from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_json, write_json
@@ -27,7 +29,6 @@ METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL
 NEEDED = ("AP", "AP50", "AP75", "APL", "AR")  # columns of Table 2
 SOURCE = "COCO evaluation server, test-dev2017"
 MAX_ANSWER_BYTES = 1 << 20
-VAL_IMAGES = 5000
 # One line of pycocotools' summary; what it calls IoU is OKS here.
 LINE = re.compile(r"Average (Precision|Recall)\s+\((?:AP|AR)\)\s*@\[\s*(?:IoU|OKS)=([\d.:]+)\s*\|\s*area=\s*(\w+)\s*\|"
                   r"\s*maxDets=\s*(\d+)\s*\]\s*=\s*(\S+)")
@@ -60,9 +61,7 @@ def read_answer(path: Path | str) -> dict[str, float]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise StudyError(f"{path}: is no text; unpack what the server returned and give its scores") from None
-    found = _from_json(path, text)
-    if found is None:
-        found = _from_lines(path, text) or _from_pairs(path, text)
+    found = _named(path, _pairs(path, text))
     if not found:
         raise StudyError(f"{path}: holds no metrics; give pycocotools' ten lines, or JSON such as "
                          '{"AP": 0.629, "AP50": 0.877, …}')
@@ -70,11 +69,12 @@ def read_answer(path: Path | str) -> dict[str, float]:
     return {name: found[name] for name in METRICS if name in found}
 
 
-def _from_json(path: Path, text: str) -> dict[str, float] | None:
+def _pairs(path: Path, text: str) -> Iterable[tuple[str, Any]]:
+    """Names and values of a JSON, of pycocotools' lines, or of ``name: value`` lines."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        return _lines(path, text) or PAIR.findall(text)
     if isinstance(value, dict):
         nested = [part for part in value.values() if isinstance(part, (dict, list))]
         if len(nested) == 1 and not any(_metric(key) for key in value):  # {"stats": [...]}
@@ -84,28 +84,24 @@ def _from_json(path: Path, text: str) -> dict[str, float] | None:
             raise StudyError(f"{path}: a list of {len(value)} values; COCO's keypoint metrics are {len(METRICS)}: "
                              f"{', '.join(METRICS)}")
         value = dict(zip(METRICS, value, strict=True))
-    return _named(path, value.items()) if isinstance(value, dict) else None
+    return value.items() if isinstance(value, dict) else []
 
 
-def _from_lines(path: Path, text: str) -> dict[str, float]:
+def _lines(path: Path, text: str) -> list[tuple[str, str]]:
+    """Names and values of pycocotools' lines."""
     rows = []
     for kind, threshold, area, most, value in LINE.findall(text):
         if int(most) != SCORED_PER_IMAGE:
             raise StudyError(f"{path}: has maxDets={most}; keypoints are scored with {SCORED_PER_IMAGE}: "
                              "give the answer of the keypoint server")
-        suffix = SUFFIX.get((threshold, area))
-        if suffix is None:
+        if (threshold, area) not in SUFFIX:
             raise StudyError(f"{path}: IoU={threshold}, area={area} is none of COCO's keypoint metrics; give the "
                              "answer of the keypoint server")
-        rows.append((("AP" if kind == "Precision" else "AR") + suffix, value))
-    return _named(path, rows)
+        rows.append((("AP" if kind == "Precision" else "AR") + SUFFIX[threshold, area], value))
+    return rows
 
 
-def _from_pairs(path: Path, text: str) -> dict[str, float]:
-    return _named(path, PAIR.findall(text))
-
-
-def _named(path: Path, rows: Any) -> dict[str, float]:
+def _named(path: Path, rows: Iterable[tuple[str, Any]]) -> dict[str, float]:
     """Values by our names; other names are passed over."""
     found: dict[str, float] = {}
     for key, value in rows:
@@ -115,9 +111,7 @@ def _named(path: Path, rows: Any) -> dict[str, float]:
         if name in found:
             raise StudyError(f"{path}: {name} stands there twice; give the answer to one submission")
         try:
-            if isinstance(value, bool):
-                raise ValueError
-            found[name] = float(value)
+            found[name] = float(None if isinstance(value, bool) else value)
         except (TypeError, ValueError, OverflowError):
             raise StudyError(f"{path}: {name} is {value!r}, not a number; give the server's file unchanged") from None
     return found
@@ -175,7 +169,7 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
         raise StudyError(f"{run_dir}: no such folder; give one such as results/paper-coco/s6/seed0")
     with results_in_use(run_dir.resolve().parents[1], "server_answer"):
         record, metrics = (_object(run_dir / name) for name in ("run.json", "metrics.json"))
-        if reason := why_not(record, metrics):
+        if reason := _why_not(record, metrics):
             raise StudyError(f"{run_dir}: {reason}")
         submission = run_dir / server_file_name(str(record.get("experiment", run_dir.parent.name)))
         about = {"source": SOURCE, "answer": Path(answer).name, "answer_sha256": file_sha256(answer),
@@ -194,13 +188,13 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
     return True
 
 
-def why_not(record: dict[str, Any], metrics: dict[str, Any]) -> str | None:
+def _why_not(record: dict[str, Any], metrics: dict[str, Any]) -> str | None:
     """Why a run cannot have a test-dev score of COCO's server; ``None`` where it can."""
     limit = ((record.get("config") or {}).get("data") or {}).get("test_dev")
     val_all = (metrics.get("val_all") or {}).get("images")
     if "val" not in metrics:
         return "a person detector has no keypoints; give the folder of a pose model's run"
-    if not record.get("comparable") or val_all != VAL_IMAGES:
+    if not record.get("comparable") or val_all not in COCO_IMAGES["val_all"]:
         return (f"its run is not one on COCO 2017 at full scale (profile {record.get('profile')}, data "
                 f"{record.get('dataset')}, {val_all} val images), so the server did not score it; give a folder of "
                 "make reproduce PROFILE=paper DATA=<COCO>")

@@ -1,37 +1,53 @@
-"""COCO's evaluation server (test-dev2017): its file written in bounded memory, and a validator for such a file.
+"""COCO's evaluation server (test-dev2017): its file written in bounded memory, and a check of such a file.
 
-``python -m yolopose.evaluation.coco_server.results_file FILE.zip [--images image_info_test-dev2017.json]`` prints one line per problem with its
-remedy and exits with 2, or prints ``valid`` with counts. What the server takes is on COCO's pages *Upload Results*,
-*Results Format*, *Guidelines* and *Keypoint Evaluation* (cocodataset.org #upload, #format-results, #guidelines,
-#keypoints-eval): one JSON ``person_keypoints_test-dev2017_<algorithm>_results.json`` in a zip of the same name, entries
-``image_id``, ``category_id``, ``keypoints``, ``score``, five uploads a day. The pages state no largest size; uploads
-of 134 MiB and 300 MiB have failed (codalab/codalab-competitions issues 3364 and 3330), others of 380 MB went through
-after several tries (junjiehe96/FastInst issue 19). As the server scores the 20 best people of an image and no other,
-our file holds those alone: the same metrics from a fraction of the bytes.
+``python -m yolopose.evaluation.coco_server.results_file FILE.zip [--images image_info_test-dev2017.json]`` prints one
+line per problem with its remedy and exits with 2, or prints ``valid`` with counts. What the server takes is on COCO's
+pages *Upload Results*, *Results Format*, *Guidelines* and *Keypoint Evaluation* (cocodataset.org #upload,
+#format-results, #guidelines, #keypoints-eval): one JSON ``person_keypoints_test-dev2017_<algorithm>_results.json`` in a
+zip of the same name, entries ``image_id``, ``category_id``, ``keypoints``, ``score``, five uploads a day. The pages
+state no largest size; uploads of 134 MiB and 300 MiB have failed (codalab/codalab-competitions issues 3364 and 3330),
+others of 380 MB went through after several tries (junjiehe96/FastInst issue 19). As the server scores the 20 best
+people of an image and no other, our file holds those alone: the same metrics from a fraction of the bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import stat
 import sys
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from yolopose.evaluation.coco_server.check import (
-    FIELDS,
-    KEPT_PER_IMAGE,
-    MAX_JSON_BYTES,
-    SCORED_PER_IMAGE,
-    check_server_file,
-    server_file_name,
-)
+from yolopose.study.paper import COCO_IMAGES, PAPER_KEYPOINTS
 from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, replaced
+
+FIELDS = ("image_id", "category_id", "keypoints", "score")
+NAME = re.compile(r"person_keypoints_test-dev2017_[A-Za-z0-9][A-Za-z0-9._-]*_results")
+(TEST_DEV_IMAGES,) = COCO_IMAGES["test_dev"]
+PERSON = 1  # COCO's category
+SCORED_PER_IMAGE = 20  # maxDets of COCO's keypoint metrics
+KEPT_PER_IMAGE = 300  # detections that the paper's testing keeps (reference §6)
+MAX_JSON_BYTES = 1 << 30  # ours: 20 people on each of 20,288 images are a fifth of it; also the end of a zip bomb
+LARGE_ZIP_BYTES = 130 << 20  # uploads from here on are reported to fail at times
+MAX_KINDS = 40  # of faults; a hostile file must not make up kinds without end
+BEST = f"keep the {SCORED_PER_IMAGE} best of each image, as make evaluate does"
+STRANGE = "image_id is not one of the list; give test-dev2017's ids alone"
+AGAIN = "copy it again, or delete metrics.json beside it and make evaluate"
+
+
+def server_file_name(algorithm: str) -> str:
+    """Name of the zip for an algorithm; the JSON inside is named alike."""
+    return f"person_keypoints_test-dev2017_{algorithm}_results.zip"
 
 
 def write_server_file(path: Path | str, predictions: Iterable[dict[str, Any]], most: int = SCORED_PER_IMAGE) -> int:
@@ -40,7 +56,8 @@ def write_server_file(path: Path | str, predictions: Iterable[dict[str, Any]], m
     Args:
         path: ``…/person_keypoints_test-dev2017_<algorithm>_results.zip``; it is replaced when all is written.
         predictions: COCO results, those of an image next to each other, read once and never all held; only
-            :data:`FIELDS` are written, as they are (:func:`yolopose.evaluation.predictions.as_coco_results` rounds them).
+            :data:`FIELDS` are written, as they are (:func:`yolopose.evaluation.predictions.as_coco_results` rounds
+            them).
         most: people kept of each image, those of the highest scores, the earlier one where scores are equal. That is
             pycocotools' own choice, so that 20 give the same metrics as any larger number.
 
@@ -86,6 +103,161 @@ def _entries(path: Path, predictions: Iterable[dict[str, Any]], most: int) -> It
                                  "damaged or diverged: train again") from error
 
 
+@dataclass
+class Report:
+    """What was found. ``problems`` and ``notes`` are one line each; only the former make a file invalid."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    detections: int = 0
+    images: int = 0
+    most: int = 0  # detections on one image
+    json_bytes: int = 0
+    zip_bytes: int = 0
+
+    def counts(self) -> str:
+        """One line of counts."""
+        return (f"{self.detections:,} detections on {self.images:,} images, at most {self.most} on one; "
+                f"JSON {self.json_bytes / 2**20:.1f} MiB, zip {self.zip_bytes / 2**20:.1f} MiB")
+
+
+def check_server_file(path: Path | str, image_ids: Iterable[int] | None = None, kept: int = KEPT_PER_IMAGE) -> Report:
+    """Check a file for COCO's evaluation server: name, zip, fields, numbers, image ids and sizes.
+
+    (pycocotools' ``loadRes`` asserts no more than a list and known image ids, and names no entry.)
+
+    Args:
+        path: the zip; nothing of it is unpacked to the disk.
+        image_ids: those of test-dev2017; without them the ids themselves are not checked.
+        kept: detections that an image may have.
+
+    Returns:
+        Problems (none: the file is valid), notes and counts.
+
+    Raises:
+        StudyError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"{path}: no such file; make evaluate writes one for a data set with test-dev images")
+    report = Report(zip_bytes=path.stat().st_size)
+    known = None if image_ids is None else set(image_ids)
+    if known is not None and len(known) != TEST_DEV_IMAGES:
+        report.problems.append(f"the list of images has {len(known):,}, test-dev2017 has {TEST_DEV_IMAGES:,}; give "
+                               "COCO's own image_info_test-dev2017.json (the server scores that set alone)")
+    if path.suffix != ".zip" or not NAME.fullmatch(path.stem):
+        report.problems.append(f"file name {path.name}: the server wants {server_file_name('<algorithm>')}; rename it "
+                               "and the file inside")
+    if report.zip_bytes > LARGE_ZIP_BYTES:
+        report.notes.append(f"the zip has {report.zip_bytes / 2**20:.0f} MiB; COCO states no limit, but uploads of "
+                            f"{LARGE_ZIP_BYTES >> 20} MiB and more are reported to fail at times; {BEST}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = _only_entry(archive, path, report)
+            rows = json.loads(archive.read(entry).decode()) if entry else None
+        if type(rows) is list:
+            _check_rows(rows, report, known, kept)
+        elif entry:
+            report.problems.append("the JSON is no list; it must be one list of flat objects, as json.dump writes it")
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        report.problems.append(f"the zip is damaged ({error}); {AGAIN}")
+    except (ValueError, RecursionError) as error:
+        report.problems.append(f"the JSON cannot be read: {error}; it must be one list of flat objects, as json.dump "
+                               "writes it")
+    return report
+
+
+def _only_entry(archive: zipfile.ZipFile, path: Path, report: Report) -> zipfile.ZipInfo | None:
+    """The one file that the zip may hold; ``None`` after a problem that leaves nothing to read."""
+    entries = archive.infolist()
+    if len(entries) != 1:
+        shown = ", ".join(repr(e.filename[:80]) for e in entries[:4]) or "nothing"
+        report.problems.append(f"the zip holds {len(entries)} entries ({shown}); it must hold {path.stem}.json alone: "
+                               "zip that file without its folder")
+        return None
+    (entry,) = entries
+    name = repr(entry.filename[:80])
+    if entry.filename != f"{path.stem}.json":  # a path or a way out of the folder, too
+        report.problems.append(f"the zip holds {name}; the file inside must be named {path.stem}.json, without a "
+                               "folder: zip it again")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        report.problems.append(f"{name} is a link; zip the file itself")
+    elif entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        report.problems.append(f"{name} is encrypted or packed by another method than deflate; zip it plainly")
+    elif entry.file_size > MAX_JSON_BYTES:
+        report.problems.append(f"{name} has {entry.file_size / 2**20:,.0f} MiB unpacked, which is not read "
+                               f"(limit {MAX_JSON_BYTES >> 20} MiB); {BEST}")
+    else:
+        report.json_bytes = entry.file_size  # zipfile never hands out more than the size that the entry states
+        return entry
+    return None
+
+
+def _check_rows(rows: list[Any], report: Report, known: set[int] | None, kept: int) -> None:
+    """Check the detections: one line per kind of fault, with its first place and how many more there are."""
+    first: dict[str, str] = {}
+    faults, per_image = Counter[str](), Counter[int]()
+    for n, one in enumerate(rows):
+        for fault in _faults(one, known):
+            if fault in first or len(first) < MAX_KINDS:
+                first.setdefault(fault, f"entry {n:,}" + (f" (image {one['image_id']})" if fault == STRANGE else ""))
+                faults[fault] += 1
+        if isinstance(one, dict) and type(one.get("image_id")) is int:
+            per_image[one["image_id"]] += 1
+    report.problems += [f"{first[fault]}{f' and {n - 1:,} more' if n > 1 else ''}: {fault}"
+                        for fault, n in faults.items()]
+    report.detections, report.images = len(rows), len(per_image)
+    report.most = max(per_image.values(), default=0)
+    if not rows:
+        report.problems.append("there is not one detection; check the weights and evaluate.confidence")
+    if crowded := sum(count > kept for count in per_image.values()):
+        report.problems.append(f"{crowded:,} images have more than {kept} detections, image "
+                               f"{max(per_image, key=per_image.__getitem__)} has {report.most}; keep the best {kept}")
+    elif report.most > SCORED_PER_IMAGE:
+        report.notes.append(f"the server scores the best {SCORED_PER_IMAGE} detections of an image, the others are "
+                            "only bytes")
+    if known is not None:
+        report.notes.append(f"{len(known - per_image.keys()):,} of {len(known):,} images have no detection, which is "
+                            "allowed")
+        return
+    report.notes.append("image ids were not checked; --images image_info_test-dev2017.json does it")
+    if report.images > TEST_DEV_IMAGES:
+        report.problems.append(f"{report.images:,} images or more have detections, test-dev2017 has "
+                               f"{TEST_DEV_IMAGES:,}; leave out the other images of test2017")
+
+
+def _faults(one: Any, known: set[int] | None) -> Iterator[str]:
+    """What is wrong with one detection."""
+    if not isinstance(one, dict):
+        yield "is no object; every entry is {image_id, category_id, keypoints, score}"
+        return
+    for name in FIELDS:
+        if name not in one:
+            yield f"has no {name}; add it"
+    for name in sorted(set(one) - set(FIELDS))[:4]:
+        why = " (with it the server takes the file for another task)" if name in ("bbox", "segmentation") else ""
+        yield f"has the field {name[:40]!r}{why}; leave it out"
+    image, category = one.get("image_id", 0), one.get("category_id", PERSON)
+    if type(image) is not int or image < 0:
+        yield "image_id is no whole number from 0 on; give COCO's id of the image as an integer"
+    elif known is not None and "image_id" in one and image not in known:
+        yield STRANGE
+    if type(category) is not int or category != PERSON:
+        yield f"category_id is not {PERSON}, which is COCO's person; set it to {PERSON}"
+    if not _is_finite(one.get("score", 0)):
+        yield "score is no finite number; give the confidence as a number"
+    keypoints = one.get("keypoints", [0] * 3 * PAPER_KEYPOINTS)
+    if not (isinstance(keypoints, list) and len(keypoints) == 3 * PAPER_KEYPOINTS):
+        yield f"keypoints are not {3 * PAPER_KEYPOINTS} numbers; give x, y, v of {PAPER_KEYPOINTS} joints"
+    elif not all(map(_is_finite, keypoints)):
+        yield "keypoints hold something that is no finite number; leave such a detection out"
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether ``value`` is a number of JSON within a double's range; neither NaN nor infinity is."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
 def read_image_ids(path: Path | str) -> list[int]:
     """Image ids of ``image_info_test-dev2017.json``.
 
@@ -108,20 +280,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, help="image_info_test-dev2017.json")
     parser.add_argument("--kept", type=int, default=KEPT_PER_IMAGE, help="detections that an image may have")
     options = parser.parse_args(arguments)
-    invalid = False
+    problems: list[str] = []
 
     def action() -> None:
-        nonlocal invalid
-        ids = read_image_ids(options.images) if options.images else None
-        report = check_server_file(options.file, ids, options.kept)
-        invalid = bool(report.problems)
-        for line in report.problems:
-            print(f"problem: {line}")
-        for line in report.notes:
-            print(f"note: {line}")
-        print(f"{options.file}: {'invalid' if invalid else 'valid'}: {report.summary()}")
+        report = check_server_file(options.file, read_image_ids(options.images) if options.images else None,
+                                   options.kept)
+        problems.extend(report.problems)
+        lines = [f"problem: {line}" for line in problems] + [f"note: {line}" for line in report.notes]
+        print(*lines, f"{options.file}: {'invalid' if problems else 'valid'}: {report.counts()}", sep="\n")
 
-    return exit_status(action, "server_file") or 2 * invalid
+    return exit_status(action, "server_file") or 2 * bool(problems)
 
 
 if __name__ == "__main__":
