@@ -13,11 +13,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from yolopose.study.paper import REPO
 from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.locks import holder
 
-REPO = Path(__file__).resolve().parents[2]
 COMMITTED = ("paper", "reference", "bench")
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis")
 STUDY_FILES = ("stages.json", "study.json", "data.json", "complexity.csv", "comparison.csv", "claims.csv",
@@ -89,23 +89,22 @@ def clean(profile: str, data: str, results: str) -> None:
             deleted.
     """
     folder = results_folder(profile, data, results)
-    found = results_inside(folder)
+    found, shown = results_inside(folder), _shown(folder)
     if found and not is_studys(folder):
         raise StudyError(f"RESULTS={folder}: is no folder of this study: it has no study.json, stages.json or "
                          "<experiment>/seed<k>/run.json that a study wrote; nothing was deleted")
     if at_work := holder(folder):
-        raise StudyError(f"{_shown(folder)}: `{at_work['command']}` is at work there (process {at_work['pid']} on "
+        raise StudyError(f"{shown}: `{at_work['command']}` is at work there (process {at_work['pid']} on "
                          f"{at_work['host']}, since {at_work['started']}); wait for it or stop it; nothing was deleted")
     if not found:
-        print(f"clean: {_shown(folder)} holds no results")
+        print(f"clean: {shown} holds no results")
     else:
-        print(f"clean: deleting {_shown(folder)}: {', '.join(path.name for path in found)}", flush=True)
+        print(f"clean: deleting {shown}: {', '.join(path.name for path in found)}", flush=True)
         _delete(found)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        if others := sorted(path.name for path in folder.iterdir()):
+            print(f"clean: {shown} stays: it holds other files, such as {others[0]}")
         else:
-            other = min(path.name for path in folder.iterdir())
-            print(f"clean: {_shown(folder)} stays: it holds other files, such as {other}")
+            folder.rmdir()
     if old := caches():
         print(f"clean: deleting caches: {', '.join(dict.fromkeys(path.name for path in old))}", flush=True)
         _delete(old)

@@ -33,19 +33,18 @@ NO_SPACE = re.compile(r"Errno 28|No space left", re.IGNORECASE)
 
 
 def pass_to_kernel(number: int) -> bool:
-    """Send a signal to the kernels that this process has started; false where none is found (on Linux: none runs).
+    """Send a signal to the kernels that this process has started; false where none runs.
 
     Training in a kernel ends on SIGTERM with a checkpoint, anything else at once.
     """
+    import psutil
+
     found = False
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rsplit(")", 1)[1].split()[1])
-            if parent == os.getpid() and b"yolopose.workflow.kernel" in (path.parent / "cmdline").read_bytes():
-                os.kill(int(path.parent.name), number)
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if "yolopose.workflow.kernel" in child.cmdline():
+                child.send_signal(number)
                 found = True
-        except (OSError, IndexError, ValueError):  # it has ended meanwhile
-            continue
     return found
 
 

@@ -41,18 +41,17 @@ def verdicts(rows: list[dict[str, str]]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
 
 
-def verdict_lines(results_dir: Path) -> list[str]:
+def all_verdicts(results_dir: Path) -> str:
     """Verdicts on the paper's claims, by what decides them, and on its printed numbers; empty before the report."""
-    lines = []
+    rows = []
     if (path := results_dir / "claims.csv").is_file():
         claims = read_csv(path)
         for decider in dict.fromkeys(claim["decided_by"] for claim in claims):
             chosen = [claim for claim in claims if claim["decided_by"] == decider]
-            lines.append([f"claims decided by {DECIDERS.get(decider, decider)}", verdicts(chosen)])
+            rows.append([f"claims decided by {DECIDERS.get(decider, decider)}", verdicts(chosen)])
     if (path := results_dir / "comparison.csv").is_file():
-        lines.append(["numbers of its tables", verdicts([row for row in read_csv(path) if row["experiment"]])])
-    width = max((len(name) for name, _ in lines), default=0)
-    return [f"  {name:<{width}}  {text}" for name, text in lines]
+        rows.append(["numbers of its tables", verdicts([row for row in read_csv(path) if row["experiment"]])])
+    return align(rows, numbers=False)
 
 
 def summary(results_dir: Path) -> str:
@@ -67,10 +66,9 @@ def summary(results_dir: Path) -> str:
     if not results.full_scale:
         lines.append(f"  ({'other data than COCO 2017' if results.other_data else 'a reduced scale'}: orderings can be "
                      "compared with the paper, these numbers cannot)")
-    if told := verdict_lines(results_dir):
-        lines += ["", "claims and printed numbers:", *told]
-    records = read_records(results_dir)
-    if records:
+    if told := all_verdicts(results_dir):
+        lines += ["", "claims and printed numbers:", told]
+    if records := read_records(results_dir):
         parts = [f"{name} {duration(records[name].get('seconds', 0))}" for name in STAGES if name in records]
         total = sum(record.get("seconds", 0) for record in records.values())
         lines += ["", f"time: {duration(total)} ({', '.join(parts)})"]
