@@ -20,7 +20,7 @@ from yolopose.data.coco import load_dataset
 from yolopose.evaluation.evaluate import evaluate_run
 from yolopose.models.yolov5 import build_model
 from yolopose.training.trainer import Trainer
-from yolopose.utils.distributed import World, own_device, process_group, spread
+from yolopose.utils.distributed import World, own_device, process_group, wrap
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_json
 
@@ -81,7 +81,7 @@ def parts(root: Path, folder: Path, options: dict, world: World) -> None:
     alone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 2, 1))
     alone.load_state_dict(layers.state_dict())
     x = torch.randn(5, 3, 8, 8) * 3 + 7
-    shared = spread(layers, world, CPU, True)
+    shared = wrap(layers, world, CPU, True)
     mine = x[:2] if world.main else x[2:]
     (shared(mine).square().sum() * world.size).backward()
     alone(x).square().sum().backward()

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -21,10 +20,7 @@ class FileServer:
         stalls: bytes after which the first, the second, ... connection falls silent without being closed.
         statuses: answers other than the file to the first request, the second, ...; ``None`` for the file.
         ranges: whether parts are sent.
-        etag: whether a tag of the content is sent (and If-Range honoured).
-        date: what is sent as Last-Modified, if anything.
         length: whether the length of a whole file is sent.
-        heedless: If-Range is ignored, as some servers do.
     """
 
     address: str
@@ -33,10 +29,7 @@ class FileServer:
     stalls: list[int | None] = field(default_factory=list)
     statuses: list[int | None] = field(default_factory=list)
     ranges: bool = True
-    etag: bool = True
-    date: str = "Mon, 06 May 2024 07:08:09 GMT"
     length: bool = True
-    heedless: bool = False
     log: list[tuple[str, str | None, int]] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -60,10 +53,8 @@ def _handler(get_server) -> type[BaseHTTPRequestHandler]:
                 self.send_response(status)
                 self.end_headers()
                 return
-            tag, total, start, code = f'"{sha256(body).hexdigest()[:12]}"', len(body), 0, 200
-            condition = self.headers.get("If-Range")
-            same = condition is None or server.heedless or condition in (tag, server.date)
-            if asked and server.ranges and same:
+            total, start, code = len(body), 0, 200
+            if asked and server.ranges:
                 start, code = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]), 206
                 if start >= total:
                     server.log.append((self.path, asked, 416))
@@ -76,10 +67,6 @@ def _handler(get_server) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
             if server.length or code == 206:
                 self.send_header("Content-Length", str(total - start))
-            if server.etag:
-                self.send_header("ETag", tag)
-            if server.date:
-                self.send_header("Last-Modified", server.date)
             self.end_headers()
             self.wfile.write(body[start:] if cut is None else body[start:start + cut])
             if stall is not None:

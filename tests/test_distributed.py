@@ -18,7 +18,7 @@ from tests.test_train import CPU, files
 from yolopose.data.coco import load_dataset
 from yolopose.evaluation.evaluate import evaluate_run
 from yolopose.models.checkpoints import load_state
-from yolopose.utils.distributed import SINGLE, World, launched, own_device, process_group, spread
+from yolopose.utils.distributed import SINGLE, World, launched, own_device, process_group, wrap
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json
 
@@ -130,7 +130,7 @@ def test_one_process_alone():
     assert SINGLE.total(values) is values and SINGLE.tell(3) == 3 and SINGLE.gather(4) == [4] == SINGLE.collect(4)
     SINGLE.agree(1, "nothing to differ from")
     model = torch.nn.BatchNorm2d(3)
-    assert spread(model, SINGLE, CPU, True) is model
+    assert wrap(model, SINGLE, CPU, True) is model
     assert not launched() and own_device(CPU) == CPU
     with process_group(CPU) as world:
         assert world is SINGLE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import socket
 import subprocess
@@ -15,18 +14,21 @@ from pathlib import Path
 import pytest
 
 from tests.file_server import FileServer, serving
-from yolopose.utils import download
-from yolopose.utils.download import Remote, fetch, require_space
+from yolopose.utils import download, files
+from yolopose.utils.download import BLOCK, fetch
 from yolopose.utils.errors import StudyError
+from yolopose.utils.files import require_space
 
 BODY = bytes(range(256)) * 4000  # 1,024,000 bytes
 SHA = hashlib.sha256(BODY).hexdigest()
 OTHER = BODY[::-1]  # as long, another content
+HALF = 8 * BLOCK  # where a connection is cut: what came is written block by block
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
+def _at_once(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "PAUSE_S", 0.0)
 
 
 @pytest.fixture
@@ -36,16 +38,17 @@ def server():
         yield running
 
 
-def get(server: FileServer, path: Path, size: int | None = len(BODY), sha256: str | None = SHA, **more) -> str:
-    return fetch(Remote(f"{server.address}/a.zip", size, sha256), path, progress=False, pause_s=0.0, **more)
+def get(server: FileServer, path: Path, sha256: str | None = SHA, size: int | None = len(BODY)) -> str:
+    return fetch(f"{server.address}/a.zip", path, sha256, size, progress=False)
 
 
-def stop_after(server: FileServer, path: Path, received: int, **more) -> None:
-    """Leave a part of ``received`` bytes, as an interrupted run does."""
-    server.cuts = [received]
-    with pytest.raises(StudyError, match="cannot be fetched"):
-        get(server, path, retries=0, **more)
-    assert path.with_name("a.zip.part").stat().st_size == received and not path.exists()
+def stop_half_way(server: FileServer, path: Path, monkeypatch, **more) -> None:
+    """Leave a part of ``HALF`` bytes, as an interrupted run does."""
+    server.cuts = [HALF]
+    with monkeypatch.context() as patch, pytest.raises(StudyError, match="cannot be fetched"):
+        patch.setattr(download, "RETRIES", -1)
+        get(server, path, **more)
+    assert path.with_name("a.zip.part").stat().st_size == HALF and not path.exists()
 
 
 def test_whole_file_and_nothing_beside_it(server, tmp_path):
@@ -57,16 +60,17 @@ def test_whole_file_and_nothing_beside_it(server, tmp_path):
 
 
 def test_cut_connections_are_resumed_where_they_broke(server, tmp_path):
-    server.cuts = [300_000, 1, 400_000]
+    server.cuts = [4 * BLOCK, 1, 6 * BLOCK]
     assert get(server, tmp_path / "a.zip") == SHA
-    assert [asked for _, asked, _ in server.log] == [None, "bytes=300000-", "bytes=300001-", "bytes=700001-"]
+    assert [asked for _, asked, _ in server.log] == [None, *[f"bytes={n * BLOCK}-" for n in (4, 4, 10)]]
     assert (tmp_path / "a.zip").read_bytes() == BODY
 
 
 def test_a_killed_process_loses_nothing(server, tmp_path):
     """SIGKILL in the middle: no chance to tidy up, and the part is still no more than a part."""
     server.stalls = [600_000]
-    code = f"from yolopose.utils.download import *; fetch(Remote({server.address + '/a.zip'!r}), {str(tmp_path / 'a.zip')!r})"
+    arguments = (f"{server.address}/a.zip", str(tmp_path / "a.zip"), SHA)
+    code = f"from yolopose.utils.download import *; fetch(*{arguments!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     part, deadline = tmp_path / "a.zip.part", time.monotonic() + 20
     while not (part.exists() and part.stat().st_size > 0) and time.monotonic() < deadline:
@@ -81,74 +85,48 @@ def test_a_killed_process_loses_nothing(server, tmp_path):
 
 def test_a_silent_server_counts_as_a_cut(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
-    server.stalls = [600_000]
+    server.stalls = [HALF]
     assert get(server, tmp_path / "a.zip") == SHA
-    assert server.log[-1] == ("/a.zip", "bytes=600000-", 206)
+    assert server.log[-1] == ("/a.zip", f"bytes={HALF}-", 206)
 
 
-@pytest.mark.parametrize("etag, dated", [(True, True), (False, True), (True, False), (False, False)])
-def test_an_interrupted_run_goes_on(server, tmp_path, etag, dated):
-    server.etag, server.date = etag, server.date if dated else ""
-    stop_after(server, tmp_path / "a.zip", 500_000)
+def test_an_interrupted_run_goes_on_where_the_checksum_is_known(server, tmp_path, monkeypatch):
+    stop_half_way(server, tmp_path / "a.zip", monkeypatch)
     assert get(server, tmp_path / "a.zip") == SHA
-    assert server.log[-1] == ("/a.zip", "bytes=500000-", 206)
-    assert (tmp_path / "a.zip").read_bytes() == BODY
-
-
-def test_a_part_that_nothing_identifies_is_not_continued(server, tmp_path):
-    """No tag, no date, no checksum known: the part might be of another version."""
-    server.etag, server.date = False, ""
-    stop_after(server, tmp_path / "a.zip", 500_000, sha256=None)
-    assert get(server, tmp_path / "a.zip", sha256=None) == SHA
-    assert server.log[-1] == ("/a.zip", None, 200)
-
-
-def test_a_server_without_parts_starts_again(server, tmp_path):
-    server.ranges = False
-    stop_after(server, tmp_path / "a.zip", 500_000)
-    assert get(server, tmp_path / "a.zip") == SHA
-    assert server.log[-1] == ("/a.zip", "bytes=500000-", 200) and (tmp_path / "a.zip").read_bytes() == BODY
-
-
-@pytest.mark.parametrize("etag, date, heedless, new", [
-    (True, "", False, OTHER), (True, "", True, OTHER), (True, "", True, BODY + b"more"),
-    (False, "Tue, 07 May 2024 07:08:09 GMT", False, OTHER), (False, "Tue, 07 May 2024 07:08:09 GMT", True, OTHER),
-    (False, "", True, BODY[:-1]), (False, "", True, BODY[:400_000])])
-def test_a_file_that_changed_starts_again(server, tmp_path, etag, date, heedless, new):
-    server.heedless, server.etag = heedless, etag
-    stop_after(server, tmp_path / "a.zip", 500_000, size=None, sha256=None)
-    server.files["/a.zip"], server.date = new, date or server.date
-    assert get(server, tmp_path / "a.zip", size=None, sha256=None) == hashlib.sha256(new).hexdigest()
-    assert (tmp_path / "a.zip").read_bytes() == new
-    assert len(server.log) == (3 if heedless else 2), "asked on condition, the server sends the new file at once"
-
-
-def test_a_part_of_another_address_or_without_a_note_is_not_used(server, tmp_path):
-    (tmp_path / "a.zip.part").write_bytes(OTHER[:500_000])
-    assert get(server, tmp_path / "a.zip") == SHA
+    assert server.log[-1] == ("/a.zip", f"bytes={HALF}-", 206) and (tmp_path / "a.zip").read_bytes() == BODY
     (tmp_path / "a.zip").unlink()
-    server.etag, server.date = False, ""  # nothing but the address tells the two files apart
-    stop_after(server, tmp_path / "a.zip", 500_000)
-    server.files["/b.zip"] = OTHER
-    remote = Remote(f"{server.address}/b.zip", len(OTHER), hashlib.sha256(OTHER).hexdigest())
-    assert fetch(remote, tmp_path / "a.zip", progress=False) == hashlib.sha256(OTHER).hexdigest()
+    stop_half_way(server, tmp_path / "a.zip", monkeypatch, sha256=None)
+    assert get(server, tmp_path / "a.zip", sha256=None) == SHA
+    assert server.log[-1] == ("/a.zip", None, 200), "else the part might be of another version"
 
 
-def test_a_whole_part_of_a_killed_run_needs_no_network(server, tmp_path):
-    stop_after(server, tmp_path / "a.zip", 500_000)
-    (tmp_path / "a.zip.part").write_bytes(BODY)
-    requests = len(server.log)
+def test_a_server_without_parts_starts_again(server, tmp_path, monkeypatch):
+    server.ranges = False
+    stop_half_way(server, tmp_path / "a.zip", monkeypatch)
+    assert get(server, tmp_path / "a.zip") == SHA
+    assert server.log[-1] == ("/a.zip", f"bytes={HALF}-", 200) and (tmp_path / "a.zip").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("new, size, words", [
+    (OTHER, len(BODY), "SHA-256"), (OTHER, None, "SHA-256"), (BODY + b"more", len(BODY), "offers 1024004 bytes"),
+    (BODY[:-1], None, "SHA-256"), (BODY[:400_000], None, "SHA-256")])
+def test_a_file_that_changed_is_never_joined_to_the_old_part(server, tmp_path, monkeypatch, new, size, words):
+    stop_half_way(server, tmp_path / "a.zip", monkeypatch, size=size)
+    server.files["/a.zip"] = new
+    with pytest.raises(StudyError, match=words):
+        get(server, tmp_path / "a.zip", size=size)
+    server.files["/a.zip"] = BODY
+    assert get(server, tmp_path / "a.zip", size=size) == SHA
+
+
+@pytest.mark.parametrize("part, requests", [(BODY, 0), (BODY + b"x", 2)], ids=["whole", "too long"])
+def test_a_whole_part_needs_no_network_and_a_longer_one_starts_again(server, tmp_path, part, requests):
+    (tmp_path / "a.zip.part").write_bytes(part)
     assert get(server, tmp_path / "a.zip") == SHA and len(server.log) == requests
 
 
-def test_a_part_longer_than_the_file_starts_again(server, tmp_path):
-    stop_after(server, tmp_path / "a.zip", 500_000)
-    (tmp_path / "a.zip.part").write_bytes(BODY + b"x")
-    assert get(server, tmp_path / "a.zip") == SHA
-
-
-def test_damage_before_the_cut_is_found_and_not_kept(server, tmp_path):
-    stop_after(server, tmp_path / "a.zip", 500_000)
+def test_damage_before_the_cut_is_found_and_not_kept(server, tmp_path, monkeypatch):
+    stop_half_way(server, tmp_path / "a.zip", monkeypatch)
     with open(tmp_path / "a.zip.part", "r+b") as file:
         file.write(b"damaged")
     with pytest.raises(StudyError, match="SHA-256") as error:
@@ -165,11 +143,12 @@ def test_wrong_checksum_leaves_nothing_behind(server, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_wrong_file_put_there_by_hand_is_named_and_kept(server, tmp_path):
-    (tmp_path / "a.zip").write_bytes(OTHER)
-    with pytest.raises(StudyError, match="a.zip: has the SHA-256 .* remove it"):
+@pytest.mark.parametrize("content, words", [(OTHER, "has the SHA-256"), (b"short", "has 5 bytes instead of 1024000")])
+def test_a_wrong_file_put_there_by_hand_is_named_and_kept(server, tmp_path, content, words):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(StudyError, match=f"a.zip: {words}.* remove it"):
         get(server, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == OTHER and server.log == []
+    assert (tmp_path / "a.zip").read_bytes() == content and server.log == []
 
 
 def test_another_length_than_published_is_refused_before_it_is_fetched(server, tmp_path):
@@ -182,7 +161,7 @@ def test_another_length_than_published_is_refused_before_it_is_fetched(server, t
 def test_a_server_that_states_no_length(server, tmp_path):
     server.length = False
     with pytest.raises(StudyError, match="does not say how long"):
-        get(server, tmp_path / "a.zip", size=None, sha256=None)
+        get(server, tmp_path / "a.zip", None, None)
     server.cuts = [1000]
     assert get(server, tmp_path / "a.zip") == SHA, "with a published length a cut is noticed and resumed"
     assert len(server.log) == 3
@@ -193,7 +172,7 @@ def test_final_answers_are_not_repeated(server, tmp_path, status):
     server.statuses = [status] * 9
     with pytest.raises(StudyError, match=f"{server.address}/a.zip: the server answers {status}"):
         get(server, tmp_path / "a.zip")
-    assert len(server.log) == 1
+    assert len(server.log) == 1 and os.listdir(tmp_path) == []
 
 
 def test_passing_answers_are_repeated(server, tmp_path):
@@ -201,13 +180,14 @@ def test_passing_answers_are_repeated(server, tmp_path):
     assert get(server, tmp_path / "a.zip") == SHA
 
 
-def test_gives_up_only_after_failures_without_progress(server, tmp_path):
-    server.cuts = [1000] * 12  # more than the failures in a row that are borne
-    assert get(server, tmp_path / "a.zip", retries=1) == SHA
+def test_gives_up_only_after_failures_without_progress(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "RETRIES", 1)
+    server.cuts = [BLOCK] * 12  # more than the failures in a row that are borne
+    assert get(server, tmp_path / "a.zip") == SHA
     (tmp_path / "a.zip").unlink()
-    server.cuts = [1000, 0, 0, 0]  # one that brought something, then three retries
-    with pytest.raises(StudyError, match="1000 bytes are kept and the same command goes on"):
-        get(server, tmp_path / "a.zip", retries=3)
+    server.cuts = [BLOCK, 0, 0]  # one that brought something, then a retry
+    with pytest.raises(StudyError, match="65536 bytes are kept and the same command goes on"):
+        get(server, tmp_path / "a.zip")
     assert len(server.cuts) == 0
 
 
@@ -216,11 +196,12 @@ def test_without_a_network_one_message_says_what_to_do(tmp_path):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/zips/a.zip"
     with pytest.raises(StudyError) as error:
-        fetch(Remote(url), tmp_path / "a.zip", progress=False, pause_s=0.0)
+        fetch(url, tmp_path / "a.zip", progress=False)
     for part in ("a.zip", url, "refused", f"put it at {tmp_path / 'a.zip'}", "repeat the command"):
         assert part in str(error.value)
-    with pytest.raises(StudyError, match="begins with http"):
-        fetch(Remote("file:/" "//etc/passwd"), tmp_path / "b.zip")
+    with pytest.raises(StudyError, match="cannot be fetched"):
+        fetch("file:/" "//etc/passwd", tmp_path / "b.zip", progress=False)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
@@ -242,15 +223,9 @@ def test_a_folder_without_permission_is_named(server, tmp_path):
 
 def test_space_is_compared_with_what_is_free(monkeypatch, tmp_path):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(10**11, 0, 20_000_000_000))
-    assert require_space(tmp_path / "not" / "yet", 20_000_000_000, "COCO") == 20_000_000_000
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage(10**11, 0, 20_000_000_000))
+    require_space(tmp_path / "not" / "yet", 20_000_000_000, "COCO")
     with pytest.raises(StudyError) as error:
         require_space(tmp_path / "not" / "yet", 40_400_000_000, "COCO")
     for part in ("COCO needs 40.4 GB", "20.0 GB are free", "free 20.4 GB"):
         assert part in str(error.value)
-
-
-def test_the_note_names_the_version(server, tmp_path):
-    stop_after(server, tmp_path / "a.zip", 500_000)
-    note = json.loads((tmp_path / "a.zip.part.json").read_text())
-    assert note["url"] == f"{server.address}/a.zip" and note["size"] == len(BODY) and note["etag"].startswith('"')

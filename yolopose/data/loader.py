@@ -23,8 +23,9 @@ from yolopose.data.coco import CocoSplit, SampleStore
 from yolopose.data.letterbox import Letterbox, letterbox
 from yolopose.data.schema import KeypointSchema
 from yolopose.study.config import RunConfig
-from yolopose.utils.distributed import SINGLE, World, before_forking
+from yolopose.utils.distributed import SINGLE, World
 from yolopose.utils.errors import DamagedImage, StudyError
+from yolopose.utils.processes import before_forking
 
 WORKER_RESTARTS = 3  # of one loader; after that the machine has a lasting problem
 SUBSTITUTES = 50  # tries to make a sample (of four images in a mosaic) without a damaged one

@@ -1,33 +1,35 @@
-"""Get the data set of a study ready, and report what it is.
+"""Get the data set of a study ready: draw the synthetic one, or fetch and unpack what a folder lacks of COCO 2017.
 
-COCO 2017: which archives it consists of, what of them a folder lacks, and how that gets there.
-
-Sizes are those that the server states. COCO publishes no checksums; the SHA-256 below are published, for these very
+Sizes are those that COCO's server states. COCO publishes no checksums; the SHA-256 below are published, for these very
 addresses, by ParlAI (facebookresearch/ParlAI, parlai/tasks/coco_caption/build_2017.py, all five) and by torchvision
-(pytorch/vision, torchvision/prototype/datasets/_builtin/coco.py, train, val and annotations). An archive without one
-would be recognised by the SHA-256 that its first download had, which ``coco2017.json`` keeps beside the data.
+(pytorch/vision, torchvision/prototype/datasets/_builtin/coco.py, train, val and annotations).
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
+import stat
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.data.synthetic.generate import SyntheticSpec, generate
 from yolopose.study.config import STUDY, Study
-from yolopose.utils.archives import space_to_unpack, unpack
-from yolopose.utils.download import Remote, by_hand, explain_disk_error, fetch, part_of, require_space
+from yolopose.utils.cli import say
+from yolopose.utils.download import by_hand, fetch, part_of
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_json, write_json
+from yolopose.utils.files import explain_os_error, read_json, require_space, write_json
 from yolopose.utils.locks import one_at_a_time
+from yolopose.utils.processes import available_cores
 from yolopose.utils.text import gigabytes
 
 COCO_STATISTICS = STUDY / "coco_val_statistics.json"
@@ -36,6 +38,7 @@ ADDRESS_VARIABLE = "YOLOPOSE_COCO_URL"  # environment variable: a mirror with th
 RECORD = "coco2017.json"  # in the data folder: what was fetched and unpacked
 DOWNLOADS = "downloads"  # in the data folder: archives until they are unpacked
 WAIT_S = 24 * 3600.0  # for another process that fetches the same
+DISK_BLOCK = 4096  # what a file occupies is a multiple of this on most disks
 
 
 def prepare_data(study: Study, test_dev: str = "") -> CocoDataset:
@@ -64,11 +67,6 @@ def prepare_data(study: Study, test_dev: str = "") -> CocoDataset:
     return load_dataset(study.data_dir, limits, name=f"synthetic-{data.difficulty}")
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class Archive:
     """One archive: path on the server, bytes, SHA-256, and what is found in the data folder once it is unpacked.
@@ -83,7 +81,7 @@ class Archive:
 
     path: str
     size: int
-    sha256: str | None
+    sha256: str
     unpacked: int
     files: tuple[tuple[str, int | None], ...] = ()
     folder: str | None = None
@@ -112,25 +110,24 @@ COCO2017 = (
 )
 
 
-def ensure_coco2017(root: Path | str, wants_test_dev: bool, test_dev: bool | None = None, address: str | None = None,
-                    archives: Sequence[Archive] = COCO2017, progress: bool = True) -> list[str]:
+def ensure_coco2017(root: Path | str, wants_test_dev: bool, test_dev: bool | None = None,
+                    archives: Sequence[Archive] = COCO2017) -> list[str]:
     """Fetch and unpack what ``root`` lacks of COCO 2017; nothing, without a network, where it lacks nothing.
 
     A folder that held train and val before this function ever wrote to it is used as it is, and so is one whose
     annotations are not COCO's own. Archives that lie in ``root/downloads`` are taken instead of fetched; those that
-    were fetched are removed once they are unpacked.
+    were fetched are removed once they are unpacked. The server is COCO's own, or that of ``YOLOPOSE_COCO_URL``.
 
     Args:
         wants_test_dev: whether the study reads the images of test-dev.
         test_dev: fetch them or not whatever the study reads; remembered for ``root``. ``None``: as remembered, else as
             the study wants.
-        address: of the server; default: the environment variable ``YOLOPOSE_COCO_URL``, else COCO's own.
 
     Returns:
         The names of the archives that were unpacked.
 
     Raises:
-        StudyError: no network, too little space, a wrong checksum, a hostile archive, a folder that holds other things.
+        StudyError: no network, too little space, a wrong checksum, a damaged archive, a folder that holds other things.
     """
     root = Path(root)
     record = _read_record(root)
@@ -140,7 +137,7 @@ def ensure_coco2017(root: Path | str, wants_test_dev: bool, test_dev: bool | Non
             write_json(root / RECORD, record | {"test_dev": test_dev})
         return []
     _check_folder(root, missing, archives)
-    address = (address or os.environ.get(ADDRESS_VARIABLE) or ADDRESS).rstrip("/")
+    address = (os.environ.get(ADDRESS_VARIABLE) or ADDRESS).rstrip("/")
     if not re.match(r"https?://[^/]", address):
         raise StudyError(f"{ADDRESS_VARIABLE}={address}: give an address that begins with http:// or https://, such as "
                          f"{ADDRESS}")
@@ -152,7 +149,7 @@ def ensure_coco2017(root: Path | str, wants_test_dev: bool, test_dev: bool | Non
             write_json(root / RECORD, record)
         _announce(root, missing, address)
         for archive in missing:
-            _get(root, archive, address, record, progress)
+            _get(root, archive, f"{address}/{archive.path}", record)
     return [archive.name for archive in missing]
 
 
@@ -161,10 +158,12 @@ def missing_archives(root: Path, wants_test_dev: bool, test_dev: bool | None = N
     """The archives whose content ``root`` lacks, in the order of fetching; arguments as of :func:`ensure_coco2017`."""
     record = _read_record(root) if record is None else record
     fetched = record.get("archives", {})
+    sizes = [(root / name, size) for a in archives if a.name not in fetched for name, size in a.files if size]
+    if any(path.is_file() and path.stat().st_size != size for path, size in sizes):
+        return []  # annotations that are not COCO's own: its images do not belong there
     if test_dev is None:
-        test_dev = record.get("test_dev", wants_test_dev and (bool(fetched) or not _holds_core(root, archives)))
-    if _other_annotations(root, fetched, archives):
-        return []
+        as_it_was = all(_is_there(root, a, None) for a in archives if not a.test_dev)
+        test_dev = record.get("test_dev", wants_test_dev and (bool(fetched) or not as_it_was))
     return [a for a in archives if (test_dev or not a.test_dev) and not _is_there(root, a, fetched.get(a.name))]
 
 
@@ -173,19 +172,14 @@ def space_needed(root: Path, missing: Sequence[Archive]) -> int:
     peak = held = 0
     for archive in missing:
         path = root / DOWNLOADS / archive.name
+        part, content = part_of(path), archive.unpacked
         if path.is_file():
-            content = to_come = space_to_unpack(path, root)
+            content = to_come = _occupied(_entries(path, root)[1])
         else:
-            part = part_of(path)
-            content = archive.unpacked
             to_come = content + max(archive.size - (part.stat().st_size if part.is_file() else 0), 0)
         peak = max(peak, held + to_come)
         held += content
     return peak
-
-
-def _holds_core(root: Path, archives: Sequence[Archive]) -> bool:
-    return all(_is_there(root, a, None) for a in archives if not a.test_dev)
 
 
 def _is_there(root: Path, archive: Archive, entry: dict[str, Any] | None) -> bool:
@@ -208,12 +202,6 @@ def _has_files(folder: Path, least: int) -> bool:
         return any(number >= least for number, _ in enumerate(entries, 1))
 
 
-def _other_annotations(root: Path, fetched: dict[str, Any], archives: Sequence[Archive]) -> bool:
-    """Whether annotations lie in ``root`` that are not COCO's own: then COCO's images do not belong there."""
-    sizes = [(root / name, size) for a in archives if a.name not in fetched for name, size in a.files if size]
-    return any(path.is_file() and path.stat().st_size != size for path, size in sizes)
-
-
 def _check_folder(root: Path, missing: Sequence[Archive], archives: Sequence[Archive]) -> None:
     """Make ``root``, and see that it may be written to and holds nothing foreign.
 
@@ -232,47 +220,93 @@ def _check_folder(root: Path, missing: Sequence[Archive], archives: Sequence[Arc
         with tempfile.TemporaryFile(dir=root):
             pass
     except OSError as error:
-        raise StudyError(f"{lacks}which cannot be fetched: {explain_disk_error(error, root)}") from error
-    require_space(root, space_needed(root, missing), f"COCO 2017 ({', '.join(a.name for a in missing)}, packed and "
-                                                     "unpacked)")
+        raise StudyError(f"{lacks}which cannot be fetched: {explain_os_error(error, root)}") from error
+    names = ", ".join(a.name for a in missing)
+    require_space(root, space_needed(root, missing), f"COCO 2017 ({names}, packed and unpacked)")
 
 
 def _announce(root: Path, missing: Sequence[Archive], address: str) -> None:
-    """Say what is going to be fetched, on standard error: it is no result."""
+    """Say what is going to be fetched."""
     if not missing:
         return
     left = [a for a in missing if not (root / DOWNLOADS / a.name).is_file()]
     parts = ", ".join(f"{a.name} {gigabytes(a.size)}" for a in left)
     fetching = f"{gigabytes(sum(a.size for a in left))} to fetch from {address} ({parts})" if left else "to unpack"
-    print(f"COCO 2017 → {root}: {fetching}; {gigabytes(space_needed(root, missing))} of disk at the fullest, "
-          f"{gigabytes(sum(a.unpacked for a in missing))} in the end. Stop it whenever you like: it goes on from there",
-          file=sys.stderr, flush=True)
+    say(f"COCO 2017 → {root}: {fetching}; {gigabytes(space_needed(root, missing))} of disk at the fullest, "
+        f"{gigabytes(sum(a.unpacked for a in missing))} in the end. Stop it whenever you like: it goes on from there")
 
 
-def _get(root: Path, archive: Archive, address: str, record: dict[str, Any], progress: bool) -> None:
+def _get(root: Path, archive: Archive, url: str, record: dict[str, Any]) -> None:
     """Fetch (unless it is there), check and unpack one archive, each step noted so that a killed run goes on."""
     path = root / DOWNLOADS / archive.name
     entries = record.setdefault("archives", {})
     before = entries.get(archive.name, {})
     given = path.is_file() and not before.get("fetched")  # somebody put it there: it stays
-    remote = Remote(f"{address}/{archive.path}", archive.size, archive.sha256 or before.get("sha256"))
     entry = entries[archive.name] = {k: v for k, v in before.items() if k != "unpacked"} | {"fetched": not given}
     write_json(root / RECORD, record)
     if not (path.is_file() and entry.get("checked") == _stamp(path)):  # a checksum of 19 GB takes a minute
-        digest = fetch(remote, path, progress)
-        entry |= {"url": remote.url, "bytes": path.stat().st_size, "sha256": digest, "checked": _stamp(path)}
+        digest = fetch(url, path, archive.sha256, archive.size)
+        entry |= {"url": url, "bytes": path.stat().st_size, "sha256": digest, "checked": _stamp(path)}
         write_json(root / RECORD, record)
-    content = unpack(path, root, max_bytes=2 * archive.unpacked, progress=progress)
-    entries[archive.name] = {k: v for k, v in entry.items() if k != "checked"} | {
-        "unpacked": {"files": content.files, "bytes": content.bytes}}
+    entries[archive.name] = {k: v for k, v in entry.items() if k != "checked"} | {"unpacked": unpack(path, root)}
     if not _is_there(root, archive, entries[archive.name]):
         raise StudyError(f"{path}: lacks {archive.folder or archive.files[0][0]}, or holds more beside it: it is not "
-                         f"COCO's {archive.name}; remove it and repeat the command, or {by_hand(remote, path)}")
+                         f"COCO's {archive.name}; remove it and repeat the command, or {by_hand(url, path)}")
     write_json(root / RECORD, record)
     if not given:
         path.unlink(missing_ok=True)
         with suppress(OSError):  # others still lie there
             path.parent.rmdir()
+
+
+def unpack(path: Path, root: Path) -> dict[str, int]:
+    """Write the files of a zip archive below ``root``; those that are there at their full length are kept.
+
+    Returns:
+        The number of its files and their bytes: ``{"files", "bytes"}``.
+
+    Raises:
+        StudyError: the archive is damaged, or an entry is a link or lies outside ``root``, and then nothing was
+            written; or the disk is too small.
+    """
+    files, left = _entries(path, root)
+    require_space(root, _occupied(left), f"unpacking {path.name}")
+    try:
+        with zipfile.ZipFile(path) as opened:
+            for info in tqdm(left, desc=f"unpacking {path.name}", unit=" files"):
+                opened.extract(info, root)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        (root / info.filename).unlink(missing_ok=True)
+        raise StudyError(f"{path}: entry {info.filename!r} is damaged ({error}); remove the archive and repeat the "
+                         "command") from None
+    except OSError as error:
+        raise explain_os_error(error, error.filename or root / info.filename) from error
+    return {"files": len(files), "bytes": sum(info.file_size for info in files)}
+
+
+def _entries(path: Path, root: Path) -> tuple[list[zipfile.ZipInfo], list[zipfile.ZipInfo]]:
+    """The files of a zip archive, and those of them that are still to be written below ``root``."""
+    try:
+        with zipfile.ZipFile(path) as opened:
+            files = [info for info in opened.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:
+        raise StudyError(f"{path}: is no sound zip archive ({error}); remove it and repeat the command") from None
+    base = root.resolve()
+    for info in files:
+        inside = ".." not in info.filename.split("/") and (base / info.filename).resolve().is_relative_to(base)
+        if not inside or stat.S_ISLNK(info.external_attr >> 16):
+            raise StudyError(f"{path}: entry {info.filename!r} {'is a link' if inside else f'leads out of {root}'}; "
+                             "nothing was unpacked. Remove the archive, or the link in the folder that leads elsewhere")
+
+    def is_whole(info: zipfile.ZipInfo) -> bool:
+        target = root / info.filename
+        return target.is_file() and target.stat().st_size == info.file_size
+
+    return files, [info for info in files if not is_whole(info)]
+
+
+def _occupied(files: Sequence[zipfile.ZipInfo]) -> int:
+    return sum(-(-info.file_size // DISK_BLOCK) * DISK_BLOCK for info in files)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -1,1 +1,1 @@
-"""Ground of everything: errors, files, locks, provenance, processes. Knows nothing of poses and imports nothing of ours."""
+"""Ground of everything: errors, files, locks, provenance, processes. Knows nothing of poses and of the other layers."""

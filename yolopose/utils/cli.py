@@ -6,24 +6,14 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from yolopose.utils.errors import NotebookFailure, StudyError
 from yolopose.utils.files import explain_os_error
 from yolopose.utils.text import ANSI
 
 
-def exit_status(action: Callable[[], object], prefix: str = "error") -> int:
-    """Call ``action``: 0, or 2 and one line on standard error for what the user can mend."""
-    try:
-        action()
-    except StudyError as error:
-        print(f"{prefix}: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print on standard error, at once: words about the work, not its result."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -36,21 +26,24 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n>")
 
 
-def guarded(action: Any) -> int:
-    """Call ``action`` and turn what it raises into a message and an exit status."""
+def exit_status(action: Callable[[], object], prefix: str = "error") -> int:
+    """Call ``action`` and turn what it raises into one message on standard error.
+
+    Returns:
+        0; 2 for what the user can mend; 1 for a notebook that failed; 128 and its number for a signal.
+    """
     try:
         action()
-        return 0
     except StudyError as error:
-        _say(f"error: {error}")
+        say(f"{prefix}: {error}")
         return 2
     except OSError as error:  # a full disk, a folder without permission, a pipe that was closed
-        _say(f"error: {explain_os_error(error, error.filename or 'output')}")
+        say(f"{prefix}: {explain_os_error(error, error.filename or 'output')}")
         return 2
     except NotebookFailure as error:
-        _say(f"failed: {error}" if sys.stderr.isatty() else ANSI.sub("", f"failed: {error}"))
+        say(f"failed: {error}" if sys.stderr.isatty() else ANSI.sub("", f"failed: {error}"))
         return 1
     except KeyboardInterrupt as error:
-        number = getattr(error, "number", signal.SIGINT)
-        _say("\nstopped; what was computed is kept, and the same command goes on from there")
-        return 128 + number
+        say("\nstopped; what was computed is kept, and the same command goes on from there")
+        return 128 + getattr(error, "number", signal.SIGINT)
+    return 0

@@ -209,7 +209,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
-def spread(model: nn.Module, world: World, device: torch.device, sync_batch_norm: bool) -> nn.Module:
+def wrap(model: nn.Module, world: World, device: torch.device, sync_batch_norm: bool) -> nn.Module:
     """The network whose ``backward`` averages gradients over the processes; ``model`` itself where there is one.
 
     With ``sync_batch_norm`` the batch norms of ``model`` are replaced, in place, by ones with common statistics:
@@ -235,26 +235,3 @@ def spread(model: nn.Module, world: World, device: torch.device, sync_batch_norm
         warnings.simplefilter("ignore", FutureWarning)
         return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None,
                                                    broadcast_buffers=not sync_batch_norm)
-
-
-def before_forking() -> None:
-    """Stop OpenCV's threads, for good. A forked child inherits their locks but not the threads, and waits for ever."""
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
-def select_device(name: str = "auto") -> torch.device:
-    """``auto`` is the GPU where there is one.
-
-    Raises:
-        StudyError: a GPU is asked for and there is none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise StudyError(f"DEVICE={name}: no GPU is visible to torch here; use DEVICE=cpu or leave it out")
-    device = torch.device(name)
-    if (device.index or 0) >= max(torch.cuda.device_count(), 1):
-        raise StudyError(f"DEVICE={name}: there are only {torch.cuda.device_count()} GPUs here, counted from cuda:0")
-    return device

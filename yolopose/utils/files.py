@@ -9,12 +9,14 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from yolopose.utils.errors import StudyError
+from yolopose.utils.text import gigabytes
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,11 +58,24 @@ def atomic_write(path: Path | str, data: str | bytes) -> None:
 
 def explain_os_error(error: OSError, path: Path | str) -> StudyError:
     """The user's version of an operating-system error met while writing ``path``."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StudyError(f"{path}: no space left on the disk; free some and repeat the command, which then goes on")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StudyError(f"{path}: not writable; give RESULTS= a folder that you may write to")
+        return StudyError(f"{path}: not writable; choose a folder that you may write to")
     return StudyError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def require_space(folder: Path | str, needed: int, what: str) -> None:
+    """Check that ``needed`` bytes fit on the disk of ``folder``, which need not exist yet.
+
+    Raises:
+        StudyError: they do not; the message has both numbers.
+    """
+    folder = Path(folder).absolute()
+    free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+    if needed > free:
+        raise StudyError(f"{folder}: {what} needs {gigabytes(needed)} of disk and {gigabytes(free)} are free; free "
+                         f"{gigabytes(needed - free)}, or choose a folder on a larger disk")
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -166,8 +181,5 @@ def config_hash(value: Any) -> str:
 
 def file_sha256(path: Path | str) -> str:
     """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,112 +1,92 @@
-"""One writer per results folder.
+"""One writer per results folder, by locks of the operating system that end with the process that holds them.
 
-``run.py`` holds ``<results>/.lock`` while it works, and the kernel that it starts holds ``<results>/.lock-kernel``.
-Both are locks of the operating system: they end with the process that holds them, however it ends, so that none goes
-stale. The second one matters after ``run.py`` was killed outright: its kernel lives on for a moment, and must not write
-beside the next one. A notebook that a person opened has no ``run.py`` above it: what writes results there takes both
-locks by :func:`results_in_use`.
+``run.py`` holds ``<results>/.lock`` while it works, and the kernel that it starts holds ``<results>/.lock-kernel``. The
+second one matters after ``run.py`` was killed outright: its kernel lives on for a moment, and must not write beside the
+next one. A notebook that a person opened has no ``run.py`` above it: what writes results there takes both locks by
+:func:`results_in_use`.
 
-Single runs that are trained beside each other (:mod:`yolopose.training.launch`) hold ``.lock`` together, shared, and each its
-run's ``<results>/<experiment>/seed<k>/.lock`` alone.
+Single runs that are trained beside each other (:mod:`yolopose.training.launch`) hold a file each,
+``<results>/.lock-shared-*``, in place of ``.lock``, and each its run's ``<results>/<experiment>/seed<k>/.lock``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import explain_os_error
 
-try:
-    import fcntl
-except ImportError:  # no such locks on this system; two writers are then not kept apart
-    fcntl = None  # type: ignore[assignment]
-
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 NAME = ".lock"
 KERNEL_NAME = ".lock-kernel"
+SHARED_NAME = ".lock-shared-"
 RESULTS_VARIABLE = "YOLOPOSE_KERNEL_RESULTS"  # in a kernel of run.py: the folder whose locks are held for it
 LOOK_S = 1.0  # holder() takes the lock for an instant to see whether it is free: longer than that is somebody at work
-_NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+UNKNOWN = {"pid": "unknown", "host": "an unknown host", "command": "another command", "started": "an unknown time"}
 
 
-def _try_lock(handle: int, shared: bool = False) -> bool:
-    """Whether this process now holds the lock; true as well where the file system has none."""
-    if fcntl is None:
-        return True
+def _acquire(path: Path, wait_s: float) -> BaseFileLock | None:
+    """The lock on ``path``, or ``None`` when another process kept it for ``wait_s``."""
+    from filelock import FileLock, Timeout  # not at the top: make clean works before anything is installed
+
+    lock = FileLock(path, mode=0o644, thread_local=False)
     try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=wait_s)
+    except Timeout:
+        return None
     except OSError as error:
-        if error.errno not in _NOT_SUPPORTED:
-            raise
-    return True
+        raise explain_os_error(error, path.parent) from error
+    return lock
 
 
-def _same_file(handle: int, path: Path) -> bool:
-    """False where the holder before us has deleted ``path``: then our lock is on a file that nobody else will open."""
+def _give_back(lock: BaseFileLock) -> None:
+    """Delete the lock's file, then let go; who opened the deleted file meanwhile makes a new one (filelock looks)."""
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+
+
+def _look(path: Path, wait_s: float = 0.0) -> dict[str, Any] | None:
+    """What the holder of ``path`` noted there; ``None`` where nobody holds it, and then the file is deleted."""
+    if not path.is_file():
+        return None
     try:
-        return os.fstat(handle).st_ino == os.stat(path).st_ino
-    except FileNotFoundError:
-        return False
-
-
-def _acquire(path: Path, wait_s: float, shared: bool = False) -> int | None:
-    """An open handle that holds the lock on ``path``, or ``None`` when another process kept it for ``wait_s``."""
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise explain_os_error(error, path.parent) from error
-        if _try_lock(handle, shared):
-            if _same_file(handle, path):
-                return handle
-            os.close(handle)
-            continue
-        os.close(handle)
-        if time.monotonic() >= deadline:
-            return None
-        time.sleep(0.1)
+        if (lock := _acquire(path, wait_s)) is not None:
+            return _give_back(lock)
+        return json.loads(path.read_text())
+    except (StudyError, FileNotFoundError, ImportError):  # not ours to lock; gone by now; nothing is installed to run
+        return None
+    except ValueError:
+        return UNKNOWN
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
     """Who works on a results folder, or a run's, now: ``{"pid", "host", "command", "started"}``; ``None``: nobody."""
-    path = Path(folder) / NAME
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except OSError:
+    paths = [Path(folder) / NAME, *Path(folder).glob(f"{SHARED_NAME}*")]
+    return next((note for path in paths if (note := _look(path))), None)
+
+
+def _take(path: Path, wait_s: float, command: str) -> BaseFileLock | None:
+    """As :func:`_acquire`, with a note in the file of who holds it."""
+    if (lock := _acquire(path, wait_s)) is None:
         return None
-    try:
-        if _try_lock(handle):
-            return None
-        raw = os.read(handle, 4096)
-    finally:
-        os.close(handle)
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return {"pid": 0, "host": "", "command": "", "started": ""}
-
-
-def _sign(handle: int, path: Path, command: str) -> None:
-    """Note in the lock file who holds it."""
     note = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": time.strftime("%H:%M:%S")}
     try:
-        os.truncate(handle, 0)
-        os.write(handle, json.dumps(note).encode())
+        path.write_text(json.dumps(note))
     except OSError as error:
+        _give_back(lock)
         raise explain_os_error(error, path) from error
+    return lock
 
 
 @contextlib.contextmanager
@@ -116,38 +96,38 @@ def results_lock(results_dir: Path, command: str, shared: bool = False) -> Itera
     Raises:
         StudyError: another process holds it, the folder is not writable, or the disk is full.
     """
-    path = Path(results_dir) / NAME
-    handle = _acquire(path, LOOK_S, shared)
-    if handle is None:
-        other = holder(results_dir) or {}
-        raise StudyError(
-            f"{results_dir}: `{other.get('command') or 'another command'}` is at work there (process "
-            f"{other.get('pid')} on {other.get('host')}, since {other.get('started')}); wait for it, stop it, or give "
-            "another RESULTS="
-        )
+    folder = Path(results_dir)
+    lock = _take(folder / (f"{SHARED_NAME}{uuid4().hex}" if shared else NAME), LOOK_S, command)
+    if lock is None:
+        other = _look(folder / NAME) or UNKNOWN
+    else:  # each takes its own lock before it looks for others: two that come at once may both be refused, never let in
+        rivals = [folder / NAME] if shared else folder.glob(f"{SHARED_NAME}*")
+        other = next((note for path in rivals if (note := _look(path, LOOK_S))), None)
+    if other:
+        if lock is not None:
+            _give_back(lock)
+        raise StudyError(f"{results_dir}: `{other['command']}` is at work there (process {other['pid']} on "
+                         f"{other['host']}, since {other['started']}); wait for it, stop it, or give another RESULTS=")
     try:
-        _sign(handle, path, command)
         yield
     finally:
-        _remove_if_free(path.with_name(KERNEL_NAME))
-        if not shared or (_try_lock(handle) and _same_file(handle, path)):  # the last of those that share it
-            path.unlink(missing_ok=True)
-        os.close(handle)
+        _look(folder / KERNEL_NAME, LOOK_S)  # a kernel that was killed leaves its file
+        _give_back(lock)
 
 
-def try_claim(run_dir: Path, command: str) -> int | None:
-    """Claim one run for this process: an open handle for :func:`end_claim`, ``None`` where another process has it."""
-    path = Path(run_dir) / NAME
-    handle = _acquire(path, 0.0)
-    if handle is not None:
-        _sign(handle, path, command)
-    return handle
+def try_claim(run_dir: Path, command: str) -> BaseFileLock | None:
+    """Claim one run for this process: a lock for :func:`end_claim`, ``None`` where another process has it."""
+    return _take(Path(run_dir) / NAME, 0.0, command)
 
 
-def end_claim(run_dir: Path, handle: int) -> None:
+def end_claim(claim: BaseFileLock) -> None:
     """Give a claimed run back."""
-    (Path(run_dir) / NAME).unlink(missing_ok=True)
-    os.close(handle)
+    _give_back(claim)
+
+
+def kernel_lock(results_dir: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of the one process that writes results, for ``run.py`` or in its place."""
+    return one_at_a_time(results_dir / KERNEL_NAME, "the kernel of an earlier run is still at work", wait_s=15.0)
 
 
 @contextlib.contextmanager
@@ -164,32 +144,9 @@ def results_in_use(results_dir: Path | str, what: str) -> Iterator[None]:
     results_dir = Path(results_dir)
     if os.environ.get(RESULTS_VARIABLE) == str(results_dir.resolve()):
         yield
-        return
-    with results_lock(results_dir, what):
-        kernel = hold_for_this_process(results_dir / KERNEL_NAME)
-        try:
+    else:
+        with results_lock(results_dir, what), kernel_lock(results_dir):
             yield
-        finally:
-            os.close(kernel)
-
-
-def _remove_if_free(path: Path) -> None:
-    """Delete a lock file that nobody holds."""
-    if path.is_file() and (handle := _acquire(path, wait_s=1.0)) is not None:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def hold_for_this_process(path: Path, wait_s: float = 15.0) -> int:
-    """Hold ``path`` until this process ends; returns the open handle, which the caller keeps.
-
-    Raises:
-        StudyError: another process did not let go within ``wait_s``.
-    """
-    handle = _acquire(path, wait_s)
-    if handle is None:
-        raise StudyError(f"{path}: the kernel of an earlier run is still at work; end it and repeat the command")
-    return handle
 
 
 @contextlib.contextmanager
@@ -199,14 +156,13 @@ def one_at_a_time(path: Path, what: str, wait_s: float = 3600.0) -> Iterator[Non
     Raises:
         StudyError: it was not free within ``wait_s``.
     """
-    handle = _acquire(path, 1.0)
-    if handle is None:
+    lock = _acquire(path, LOOK_S)
+    if lock is None:
         print(f"waiting for another process: {what}", flush=True)
-        handle = _acquire(path, wait_s)
-    if handle is None:
+        lock = _acquire(path, wait_s)
+    if lock is None:
         raise StudyError(f"{path}: another process has held it for over {wait_s:.0f} s: {what}; end it and repeat")
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
+        _give_back(lock)

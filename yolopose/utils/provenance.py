@@ -15,6 +15,7 @@ import torch
 
 from yolopose.utils.distributed import World
 from yolopose.utils.files import read_json
+from yolopose.utils.processes import available_cores
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "fvcore", "onnx", "onnxruntime",
             "pandas", "matplotlib")
@@ -88,16 +89,9 @@ def hardware() -> dict[str, Any]:
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError, AttributeError):
         memory = None
-    accelerator = None
-    try:
-        import torch
-
-        if torch.cuda.is_available():
-            accelerator = torch.cuda.get_device_name()
-    except ImportError:
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": model, "cores": cores, "memory_gib": memory, "accelerator": accelerator, "system": platform.system()}
+    return {"cpu": model, "cores": available_cores(), "memory_gib": memory,
+            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "system": platform.system()}
 
 
 def provenance() -> dict[str, Any]:
