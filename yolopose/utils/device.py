@@ -1,0 +1,28 @@
+"""The device that computes, and how exactly it does."""
+
+from __future__ import annotations
+
+import torch
+
+from yolopose.utils.errors import StudyError
+
+
+def select_device(name: str = "auto") -> torch.device:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        StudyError: a GPU is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise StudyError(f"DEVICE={name}: no GPU is visible to torch here; use DEVICE=cpu or leave it out")
+    device = torch.device(name)
+    if (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise StudyError(f"DEVICE={name}: there are only {torch.cuda.device_count()} GPUs here, counted from cuda:0")
+    return device
+
+
+def full_precision() -> None:
+    """Let float32 mean float32 on a GPU too: no TF32 in convolutions and matrix products, for this whole process."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
