@@ -20,7 +20,7 @@ from yolopose.models.decode import Poses, decode, non_maximum_suppression, suppr
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import load_variants
 from yolopose.training.trainer import Trainer
-from yolopose.utils.distributed import select_device
+from yolopose.utils.device import select_device
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json
 
@@ -146,8 +146,7 @@ def test_a_person_detector_is_scored_by_boxes_alone(trained):
     from yolopose.evaluation.evaluate import score_split
 
     dataset = trained[1]
-    chosen = dataset.val.with_keypoints()
-    metrics = score_split(dataset.val, dataset.val.annotations, [], dataset.schema, chosen, keypoints=False)
+    metrics = score_split(dataset.val, [], keypoints=False)
     assert list(metrics) == ["val_box"]
 
 

@@ -17,18 +17,23 @@ from tests.lively import ABOUT, CFG, NAMES, SCHEMA, lively_model, noise
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.export import graph
 from yolopose.export.graph import MAP_NAMES, OnnxNetwork
-from yolopose.export.onnx import export_model, export_network, export_study, export_weights, summary
+from yolopose.export.onnx_file import export_model, export_network, export_study, export_weights, parity_rows
 from yolopose.export.parity import OnnxModel, TorchModel, compare_people, is_near_tie, match_people, measure_parity
 from yolopose.models import decode as decode_module
 from yolopose.models.checkpoints import save_state, save_weights
 from yolopose.models.decode import Poses, decode
+from yolopose.models.heads import LAYOUTS
 from yolopose.models.yolov5 import YOLOPose, build_model
 from yolopose.study.config import EvaluateConfig, Study, load_study, load_variants
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_json, write_json
 
+# The variants that differ from the first, of the repaired head, in their head or their stem.
+VARIANTS = ("yolov5s6_pose", "yolov5s6_pose_faithful", "yolov5s6_pose_mixed_layout", "yolov5s6_pose_misplaced_priors",
+            "yolov5s6_pose_ti_lite")
 
-@pytest.fixture(scope="module", params=["yolov5s6_pose", "yolov5s6_pose_faithful", "yolov5s6_pose_ti_lite"])
+
+@pytest.fixture(scope="module", params=VARIANTS)
 def exported(request, tmp_path_factory) -> tuple[YOLOPose, Path]:
     """A model of each head and stem, and its file."""
     model = lively_model(request.param)
@@ -135,18 +140,24 @@ def test_a_missing_person_is_a_difference_unless_a_last_digit_explains_it():
 # --- the network alone, for quantization -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("size", [None, 128])
-def test_the_network_alone_decodes_to_the_same(exported, tmp_path, size):
+def test_the_network_alone_gives_the_same_in_every_head(exported, tmp_path, size):
     model = exported[0]
     path = export_network(model, tmp_path / "net.onnx", size)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [o.name for o in session.get_outputs()] == list(MAP_NAMES)
     assert session.get_inputs()[0].shape == ["batch", 3, *((size, size) if size else ("height", "width"))]
-    images = noise(2, 3, 128, 128 if size else 192).float() / 255
     assert [o.shape[1] for o in session.get_outputs()] == [18, 27] * 4  # A·6 and A·3K channels
+    images = noise(2, 3, 128, 128 if size else 192).float() / 255
     with torch.no_grad():
-        wanted = decode(model(images), model.detect)
-    found = decode(OnnxNetwork(path, model.detect)(images), model.detect)
-    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
+        wanted = model(images)
+    found = OnnxNetwork(path, model.detect)(images)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(decode(found, model.detect), decode(wanted, model.detect), atol=1e-3, rtol=1e-4)
+
+
+def test_every_head_is_among_the_exported():
+    assert {load_variants()[name].head for name in VARIANTS} == set(LAYOUTS) - {"person"}
 
 
 def test_every_convolution_of_a_fresh_network_reads_its_own_constants(tmp_path):
@@ -260,7 +271,7 @@ def test_a_study_exports_what_is_trained_and_only_once(trained):
     assert row["size_mib"] == pytest.approx(path.stat().st_size / 2**20, abs=1e-3)
     assert row["parity"]["holds"] and row["parity"]["images"] == 4 and list(row["operators"]) == ["ai.onnx"]
     assert {"git", "packages", "hardware"} <= set(row)
-    brief = summary(rows)[0]
+    brief = parity_rows(rows)[0]
     assert (brief["same"], brief["others"]) == (row["parity"]["people"], 0)
     assert float(brief["keypoints_px"]) < 0.01 and float(brief["PyTorch_ms"]) > 0
     stamp = path.stat().st_mtime_ns

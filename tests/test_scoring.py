@@ -19,10 +19,10 @@ from yolopose.evaluation.coco_server.results_file import write_server_file
 from yolopose.evaluation.scoring import (
     KEYPOINT_METRICS,
     ImageScorer,
-    SplitScorer,
     precision_recall,
     score_boxes,
     score_keypoints,
+    score_stream,
     scored,
 )
 
@@ -197,14 +197,14 @@ def test_image_by_image_gives_the_same_numbers(at_a_time: int, monkeypatch: pyte
     monkeypatch.setattr("yolopose.evaluation.scoring.IMAGES_AT_A_TIME", at_a_time)
     annotations, rows = crowd(40, 12, 30)
     ids, some = list(range(1, 41)), list(range(3, 31))
-    scorer = SplitScorer(annotations, ids, some, SIGMA)
     order = sorted(rows, key=lambda one: (one["image_id"] * 17) % 41)  # images in another order, each in one piece
-    assert list(scorer.through(iter(order))) == order
-    assert scorer.metrics() == {"val": score_keypoints(annotations, rows, some, SIGMA),
-                                "val_all": score_keypoints(annotations, rows, ids, SIGMA),
-                                "val_box": score_boxes(annotations, rows, ids)}
-    assert scorer.metrics()["val"]["AP"] > 0.01 and scorer.metrics()["val_box"]["AP"] > 0.01
-    assert list(SplitScorer(annotations, ids, some, None).metrics()) == ["val_box"]
+    assert list(scored(iter(order), ImageScorer("bbox", annotations, ids, None))) == order
+    metrics = score_stream(annotations, iter(order), ids, some, SIGMA)
+    assert metrics == {"val": score_keypoints(annotations, rows, some, SIGMA),
+                       "val_all": score_keypoints(annotations, rows, ids, SIGMA),
+                       "val_box": score_boxes(annotations, rows, ids)}
+    assert metrics["val"]["AP"] > 0.01 and metrics["val_box"]["AP"] > 0.01
+    assert list(score_stream(annotations, rows, ids, some, None)) == ["val_box"]
 
 
 def test_image_by_image_on_cocos_own_example(shared: Path) -> None:
@@ -239,8 +239,9 @@ def test_memory_of_scoring_is_a_few_kib_an_image() -> None:
         rows = (found(100 + n, 100, 0.5, image) for image in range(1, images + 1) for n in range(100))
         gc.collect()
         tracemalloc.start()
-        scorer = SplitScorer(annotations, list(range(1, images + 1)), [1], SIGMA)
-        assert sum(1 for _ in scorer.through(rows)) == 100 * images
+        scorers = [ImageScorer(kind, annotations, range(1, images + 1), sigmas)
+                   for kind, sigmas in (("bbox", None), ("keypoints", SIGMA))]
+        assert sum(1 for _ in scored(rows, *scorers)) == 100 * images
         high = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return high

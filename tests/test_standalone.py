@@ -21,7 +21,7 @@ from PIL import Image
 from tests.lively import ABOUT, CFG, lively_model
 from yolopose.data.letterbox import letterbox
 from yolopose.export import standalone
-from yolopose.export.onnx import export_model, export_network, run_alone
+from yolopose.export.onnx_file import export_model, export_network, run_alone
 from yolopose.export.parity import TorchModel
 from yolopose.utils.errors import StudyError
 

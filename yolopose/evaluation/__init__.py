@@ -1,1 +1,1 @@
-"""From weights to COCO's scores: prediction, scoring, intervals, test-time augmentation, COCO's server. Never trains."""
+"""From weights to COCO's scores: prediction, scoring, intervals, test-time augmentation, COCO's server."""

@@ -1,4 +1,4 @@
-"""Paired bootstrap over images for COCO's AP: does one set of predictions score higher than another?
+"""Paired bootstrap over images for COCO's AP and for rates: does one set of predictions do better than another?
 
 pycocotools matches detections to persons once per image, and a match does not depend on the other images. A resample
 of the images only changes how often each image's detections and persons count, so that AP is accumulated again from
@@ -29,8 +29,8 @@ RESAMPLES = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
-class Matches:
-    """pycocotools' matches of one set of predictions; D detections by falling score, ties in COCOeval's order.
+class RankedDetections:
+    """One set of predictions as pycocotools matched it: D detections by falling score, ties in COCOeval's order.
 
     Attributes:
         image_ids: (I,) images, ascending.
@@ -56,8 +56,8 @@ class Resampled:
     values: dict[str, NDArray[np.float64]]
 
 
-def match_images(annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
-                 sigmas: np.ndarray | None) -> Matches:
+def rank_detections(annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
+                    sigmas: np.ndarray | None) -> RankedDetections:
     """Match detections to persons once with pycocotools (all areas; 20 detections an image for poses, 100 for boxes).
 
     Args:
@@ -70,10 +70,8 @@ def match_images(annotations: dict[str, Any], predictions: list[dict[str, Any]],
     ids = np.asarray(evaluation.params.imgIds, np.int64)
     limit = evaluation.params.maxDets[-1]
     persons = np.zeros(len(ids), np.int64)
-    images: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    scores: list[NDArray[np.float64]] = [np.zeros(0)]
-    true = [np.zeros((THRESHOLDS, 0), bool)]
-    ignored = [np.zeros((THRESHOLDS, 0), bool)]
+    scores, images = [np.zeros(0)], [np.zeros(0, np.int64)]
+    true, ignored = [np.zeros((THRESHOLDS, 0), bool)], [np.zeros((THRESHOLDS, 0), bool)]
     for index, found in enumerate(evaluation.evalImgs[:len(ids)]):  # the first area range is "all"
         if found is None:
             continue
@@ -84,18 +82,18 @@ def match_images(annotations: dict[str, Any], predictions: list[dict[str, Any]],
         true.append((np.asarray(found["dtMatches"])[:, :limit] > 0) & ~left_out)
         ignored.append(left_out)
     order = np.argsort(-np.concatenate(scores), kind="mergesort")  # COCOeval's order among equal scores
-    return Matches(ids, persons, np.concatenate(images)[order], np.concatenate(true, 1)[:, order],
-                   np.concatenate(ignored, 1)[:, order])
+    return RankedDetections(ids, persons, np.concatenate(images)[order], np.concatenate(true, 1)[:, order],
+                            np.concatenate(ignored, 1)[:, order])
 
 
-def average_precision(matches: Matches, counts: NDArray[np.integer]) -> NDArray[np.float64]:
+def average_precision(detections: RankedDetections, counts: NDArray[np.integer]) -> NDArray[np.float64]:
     """AP at each threshold when image i counts ``counts[:, i]`` times: COCOeval's 101-point interpolation.
 
     Only right detections matter: between two of them precision falls and recall stands still, so that neither the
     envelope of precision nor the first place that reaches a recall can lie elsewhere.
 
     Args:
-        matches: of one set of predictions.
+        detections: of one set of predictions.
         counts: (R, I) integers.
 
     Returns:
@@ -103,12 +101,12 @@ def average_precision(matches: Matches, counts: NDArray[np.integer]) -> NDArray[
     """
     counts = np.asarray(counts, np.int32)
     out = np.zeros((len(counts), THRESHOLDS))
-    places = [(np.flatnonzero(t), np.flatnonzero(i)) for t, i in zip(matches.true, matches.ignored, strict=True)]
+    places = [(np.flatnonzero(t), np.flatnonzero(i)) for t, i in zip(detections.true, detections.ignored, strict=True)]
     for start in range(0, len(counts), CHUNK):
         part = counts[start:start + CHUNK]
-        weights = part[:, matches.image_of]  # (r, D)
+        weights = part[:, detections.image_of]  # (r, D)
         seen = weights.cumsum(1)
-        persons = part @ matches.persons.astype(np.int32)
+        persons = part @ detections.persons.astype(np.int32)
         for threshold, (right, ignored) in enumerate(places):
             tp = weights[:, right].cumsum(1)
             found = seen[:, right]
@@ -134,30 +132,28 @@ def draw_images(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), resamples).astype(np.int32)
 
 
-def resample(matches: Matches, draws: NDArray[np.int32]) -> Resampled:
+def resample(detections: RankedDetections, draws: NDArray[np.int32]) -> Resampled:
     """AP and AP50 of one set of predictions on the images as they are and on every resample.
 
     Raises:
         StudyError: nobody is to be found in these images, so that AP is not defined.
     """
-    if matches.persons.sum() == 0:
-        raise StudyError(f"none of the {len(matches.image_ids)} images holds a labelled person: AP is not defined")
-    point = average_precision(matches, np.ones((1, len(matches.image_ids)), np.int32))[0]
-    values = average_precision(matches, draws)
+    if detections.persons.sum() == 0:
+        raise StudyError(f"none of the {len(detections.image_ids)} images holds a labelled person: AP is not defined")
+    point = average_precision(detections, np.ones((1, len(detections.image_ids)), np.int32))[0]
+    values = average_precision(detections, draws)
     return Resampled({"AP": float(point.mean()), "AP50": float(point[0])}, {"AP": values.mean(1), "AP50": values[:, 0]})
 
 
-def difference_interval(a: Sequence[Resampled], b: Sequence[Resampled], seed: int = 0, resample_seeds: bool = False
-                        ) -> dict[str, dict[str, float]]:
+def difference_interval(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[str, dict[str, float]]:
     """``b − a`` and its 95 % percentile interval, from values of the same resamples.
+
+    Training seeds are not drawn: three seeds show 2/3 of the variance of trainings, so that such an interval would be
+    too narrow; the standard deviation over seeds is reported by itself.
 
     Args:
         a: one entry a training seed; inside a resample the mean over seeds is taken.
         b: as many entries as ``a``, of the same seeds in the same order.
-        seed: of the draws of training seeds.
-        resample_seeds: draw the pairs of runs, too, with replacement. With few seeds such an interval is too narrow for
-            the spread of trainings (three seeds show 2/3 of their variance), which is why the spread over seeds is
-            reported by itself and this is off.
 
     Returns:
         ``{"AP": {"difference", "low", "high"}, "AP50": {…}}``, fractions.
@@ -172,69 +168,31 @@ def difference_interval(a: Sequence[Resampled], b: Sequence[Resampled], seed: in
         if len({len(run.values[metric]) for run in (*a, *b)}) != 1:
             raise StudyError("a paired bootstrap needs the same resamples on both sides")
         gaps = np.stack([y.values[metric] - x.values[metric] for x, y in zip(a, b, strict=True)])  # (seeds, R)
-        if resample_seeds:
-            chosen = np.random.default_rng(seed).integers(len(a), size=gaps.shape)
-            gaps = np.take_along_axis(gaps, chosen, 0)
         low, high = np.nanpercentile(gaps.mean(0), LEVELS)  # a resample without a person says nothing
         point = np.mean([y.point[metric] - x.point[metric] for x, y in zip(a, b, strict=True)])
         found[metric] = {"difference": float(point), "low": float(low), "high": float(high)}
     return found
 
 
-def paired_bootstrap_seeds(annotations: dict[str, Any], predictions_a: Sequence[list[dict[str, Any]]],
-                           predictions_b: Sequence[list[dict[str, Any]]], image_ids: Iterable[int],
-                           sigmas: np.ndarray | None, resamples: int = 1000, seed: int = 0,
-                           resample_seeds: bool = False) -> dict[str, dict[str, float]]:
-    """:func:`paired_bootstrap` of two experiments: lists of prediction sets, one a training seed, in the same order."""
-    ids = sorted(set(image_ids))
-    draws = draw_images(len(ids), resamples, seed)
-    a, b = ([resample(match_images(annotations, one, ids, sigmas), draws) for one in side]
-            for side in (predictions_a, predictions_b))
-    return difference_interval(a, b, seed, resample_seeds)
-
-
-def paired_bootstrap(annotations: dict[str, Any], predictions_a: list[dict[str, Any]],
-                     predictions_b: list[dict[str, Any]], image_ids: Iterable[int], sigmas: np.ndarray | None,
-                     resamples: int = 1000, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Difference ``b − a`` in AP and AP50 between two sets of predictions, with a 95 % bootstrap interval over images.
-
-    Args:
-        annotations: COCO ground truth.
-        predictions_a: COCO results of the baseline.
-        predictions_b: COCO results on the same images.
-        image_ids: images to score on.
-        sigmas: (K,) of the schema; ``None`` compares boxes instead of poses.
-        resamples: how many; 1000 give the ends of the interval to about a tenth of its half-width.
-        seed: of the draws.
-
-    Returns:
-        ``{"AP": {"difference", "low", "high"}, "AP50": {…}}``, fractions.
-    """
-    return paired_bootstrap_seeds(annotations, [predictions_a], [predictions_b], image_ids, sigmas, resamples, seed)
-
-
 @lru_cache(maxsize=4)
-def _resamples(images: int, seed: int) -> NDArray[np.float64]:
-    """(RESAMPLES, images) how often each image is drawn in each resample; kept, because it is the slow part."""
-    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), RESAMPLES)
-    return draws.astype(np.float64)
+def _rate_draws(images: int) -> NDArray[np.float64]:
+    """Kept, because drawing is the slow part."""
+    return draw_images(images, RESAMPLES, seed=0).astype(np.float64)
 
 
-def _resampled_rates(place: NDArray[np.integer], images: int, hits: NDArray[Any], trials: NDArray[Any],
-                     seed: int) -> NDArray[np.float64]:
+def _resampled_rates(place: NDArray[np.integer], images: int, hits: NDArray[Any],
+                     trials: NDArray[Any]) -> NDArray[np.float64]:
     """(RESAMPLES,) Σ hits / Σ trials; NaN in a resample without a trial."""
     sums = np.stack([np.bincount(place, np.asarray(v, np.float64), images) for v in (hits, trials)], 1)
-    h, t = (_resamples(images, seed) @ sums).T
+    h, t = (_rate_draws(images) @ sums).T
     return np.divide(h, t, out=np.full(RESAMPLES, np.nan), where=t > 0)
 
 
-def rate_interval(image_ids: NDArray[Any], hits: NDArray[Any], trials: NDArray[Any],
-                  seed: int = 0) -> list[float] | None:
-    """95 % bootstrap interval of Σ hits / Σ trials, resampling images: joints of one image are not independent.
+def rate_interval(image_ids: NDArray[Any], hits: NDArray[Any], trials: NDArray[Any]) -> list[float] | None:
+    """95 % bootstrap interval of Σ hits / Σ trials, resampling images: keypoints of one image are not independent.
 
     Args:
-        image_ids, hits, trials: (n,) one entry for each person or joint.
-        seed: of the resampling.
+        image_ids, hits, trials: (n,) one entry for each person or keypoint.
 
     Returns:
         [low, high] as fractions; ``None`` without a trial.
@@ -242,15 +200,14 @@ def rate_interval(image_ids: NDArray[Any], hits: NDArray[Any], trials: NDArray[A
     if not np.any(trials):
         return None
     images, place = np.unique(image_ids, return_inverse=True)
-    return np.nanquantile(_resampled_rates(place, len(images), hits, trials, seed), (0.025, 0.975)).tolist()
+    return np.nanquantile(_resampled_rates(place, len(images), hits, trials), (0.025, 0.975)).tolist()
 
 
-def rate_difference(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0) -> dict[str, Any]:
+def rate_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, Any]:
     """Difference of two rates over the same resampled images (paired), b − a.
 
     Args:
-        a, b: (n, 3) image id, hits, trials of each person or joint; the images may differ.
-        seed: of the resampling.
+        a, b: (n, 3) image id, hits, trials of each person or keypoint; the images may differ.
 
     Returns:
         ``difference`` and ``difference_95``, its 95 % bootstrap interval, as fractions; ``None`` without trials.
@@ -258,7 +215,7 @@ def rate_difference(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 
     if not (a[:, 2].any() and b[:, 2].any()):
         return {"difference": None, "difference_95": None}
     images, place = np.unique(np.concatenate([a[:, 0], b[:, 0]]), return_inverse=True)
-    rates = [_resampled_rates(where, len(images), part[:, 1], part[:, 2], seed)
+    rates = [_resampled_rates(where, len(images), part[:, 1], part[:, 2])
              for part, where in ((a, place[:len(a)]), (b, place[len(a):]))]
     return {"difference": float(b[:, 1].sum() / b[:, 2].sum() - a[:, 1].sum() / a[:, 2].sum()),
             "difference_95": np.nanquantile(rates[1] - rates[0], (0.025, 0.975)).tolist()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from yolopose.data.loader import EvalLoader
 from yolopose.data.schema import KeypointSchema
 from yolopose.evaluation.coco_server.results_file import server_file_name, write_server_file
 from yolopose.evaluation.predictions import PoseSpool, as_coco_results, written_through
-from yolopose.evaluation.scoring import ImageScorer, SplitScorer, scored
+from yolopose.evaluation.scoring import ImageScorer, score_stream, scored
 from yolopose.models.checkpoints import load_weights
 from yolopose.models.decode import Poses, decode, non_maximum_suppression
 from yolopose.models.yolov5 import YOLOPose
 from yolopose.study.config import EvaluateConfig, RunConfig, Study
 from yolopose.study.freshness import check_fresh
-from yolopose.utils.distributed import SINGLE, World, select_device
+from yolopose.utils.device import full_precision, select_device
+from yolopose.utils.distributed import SINGLE, World
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_json, write_json
 from yolopose.utils.locks import results_in_use
@@ -109,18 +110,28 @@ def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Evalu
     return list(stream_split(model, split, input_size, cfg, device, workers, label, world, folder))
 
 
-def score_split(split: CocoSplit, annotations: dict[str, Any], predictions: Iterable[dict[str, Any]],
-                schema: KeypointSchema, with_keypoints: Sequence[int], keypoints: bool = True) -> dict[str, dict]:
+def score_split(split: CocoSplit, predictions: Iterable[dict[str, Any]], keypoints: bool = True) -> dict[str, dict]:
     """Keypoint metrics on the images with keypoints (``val``) and on all (``val_all``), box metrics on all.
 
     ``predictions`` may be a stream: none is kept. ``keypoints`` is false for a person detector, which has box metrics
     alone.
     """
-    scorer = SplitScorer(annotations, split.image_ids(), [split.image_id(i) for i in with_keypoints],
-                         schema.sigmas if keypoints else None)
-    for _ in scorer.through(predictions):
-        pass
-    return scorer.metrics()
+    assert split.annotations is not None
+    return score_stream(split.annotations, predictions, split.image_ids(), split.image_ids(split.with_keypoints()),
+                        split.schema.sigmas if keypoints else None)
+
+
+def load_trained(run_dir: Path) -> tuple[YOLOPose, dict[str, Any]]:
+    """The model of a trained run and what its file says of it, as :func:`yolopose.models.checkpoints.load_weights`.
+
+    Raises:
+        StudyError: ``weights.pt`` is missing, or is not the file that ``run.json`` describes.
+    """
+    path = run_dir / "weights.pt"
+    if path.is_file() and file_sha256(path) != read_json(run_dir / "run.json")["weights_sha256"]:
+        raise StudyError(f"{path}: is not the file that run.json describes (weights_sha256 differs); "
+                         f"delete {run_dir} and train again")
+    return load_weights(path)
 
 
 def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
@@ -131,12 +142,8 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
     done. Several processes share the images; the first scores and writes, the others return nothing.
     """
     started = time.perf_counter()
-    record = read_json(run_dir / "run.json")
-    model, about = load_weights(run_dir / "weights.pt")
-    if file_sha256(run_dir / "weights.pt") != record["weights_sha256"]:
-        raise StudyError(f"{run_dir / 'weights.pt'}: is not the file that run.json describes (weights_sha256 differs); "
-                         f"delete {run_dir} and train again")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32 here
+    model, about = load_trained(run_dir)
+    full_precision()
     model = model.fuse().to(device, memory_format=torch.channels_last)
     workers = run.train.workers if device.type == "cuda" else 0
     name = f"{run.experiment.name} seed {run.seed}"
@@ -147,14 +154,14 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
 
     rows = stream(dataset.val)
     if world.main:
-        metrics = score_split(dataset.val, dataset.val.annotations,
-                              written_through(run_dir / "predictions.json.gz", rows), dataset.schema,
-                              dataset.val.with_keypoints(), about["num_keypoints"] > 0)
+        metrics = score_split(dataset.val, written_through(run_dir / "predictions.json.gz", rows),
+                              about["num_keypoints"] > 0)
     else:
         metrics = dict.fromkeys(rows)  # empty: it goes through the stream, which has nothing for this process
     metrics["test_dev"] = _evaluate_test_dev(run, dataset, run_dir, about["num_keypoints"], stream, world.main)
     if not world.main:
         return {}
+    record = read_json(run_dir / "run.json")
     record["evaluate"] = {"seconds": round(time.perf_counter() - started, 1), "device": str(device),
                           "hardware": [device_words(device, world)], "precision": "float32",
                           "peak_memory_gib": peak_memory_gib()}

@@ -175,31 +175,24 @@ def scored(predictions: Iterable[dict[str, Any]], *scorers: ImageScorer) -> Iter
         yield from detections
 
 
-class SplitScorer:
+def score_stream(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], image_ids: list[int],
+                 with_keypoints: list[int], sigmas: np.ndarray | None) -> dict[str, dict[str, float]]:
     """Every metric of a split while its predictions pass by: keypoints on the images that have some (``val``) and on
     all (``val_all``), boxes on all (``val_box``).
 
     Args:
         annotations: COCO ground truth.
+        predictions: COCO results, those of an image one after the other; none is kept.
         image_ids: of the split.
         with_keypoints: those of them with labelled keypoints.
         sigmas: of the schema; ``None`` for a person detector, which has box metrics alone.
     """
-
-    def __init__(self, annotations: dict[str, Any], image_ids: list[int], with_keypoints: list[int],
-                 sigmas: np.ndarray | None) -> None:
-        self.with_keypoints = with_keypoints
-        self.boxes = ImageScorer("bbox", annotations, image_ids, None)
-        self.poses = None if sigmas is None else ImageScorer("keypoints", annotations, image_ids, sigmas)
-
-    def through(self, predictions: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Hand on COCO results, those of an image one after the other, and score them."""
-        return scored(predictions, self.boxes, *([self.poses] if self.poses else []))
-
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """By name, once all predictions have passed."""
-        poses = {"val": self.poses.scores(self.with_keypoints), "val_all": self.poses.scores()} if self.poses else {}
-        return poses | {"val_box": self.boxes.scores()}
+    boxes = ImageScorer("bbox", annotations, image_ids, None)
+    poses = None if sigmas is None else ImageScorer("keypoints", annotations, image_ids, sigmas)
+    for _ in scored(predictions, boxes, *([poses] if poses else [])):
+        pass
+    found = {"val": poses.scores(with_keypoints), "val_all": poses.scores()} if poses else {}
+    return found | {"val_box": boxes.scores()}
 
 
 def _compare(kind: str, annotations: dict[str, Any], predictions: list[dict[str, Any]], ids: list[int],

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.data.letterbox import PAD_VALUE, Letterbox, letterbox
-from yolopose.evaluation.bootstrap import difference_interval, draw_images, match_images, resample
+from yolopose.evaluation.bootstrap import difference_interval, draw_images, rank_detections, resample
 from yolopose.evaluation.evaluate import to_image_frame
 from yolopose.evaluation.predictions import as_coco_results
 from yolopose.evaluation.scoring import score_keypoints
@@ -49,7 +49,7 @@ from yolopose.models.heads import Detect
 from yolopose.models.yolov5 import YOLOPose
 from yolopose.study.config import EvaluateConfig, RunConfig, Study
 from yolopose.study.freshness import check_fresh
-from yolopose.utils.distributed import select_device
+from yolopose.utils.device import full_precision, select_device
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_json, write_json
 from yolopose.utils.locks import results_in_use
@@ -373,7 +373,7 @@ def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: tor
                          f"delete {run_dir} and train again")
     started, modes = time.perf_counter(), modes_of(run)
     costs = [cost_factor(run.input_size, mode.scales, mode.mirrored == BOTH) for mode in modes]
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32 here
+    full_precision()
     model = model.fuse().to(device, memory_format=torch.channels_last)
     split = dataset.val.subset(dataset.val.with_keypoints()[:settings["images"]])
     clock, synthetic = Clock(device), run.data.source == "synthetic"
@@ -381,13 +381,13 @@ def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: tor
 
     ids, sigmas = split.image_ids(), dataset.schema.sigmas
     draws = draw_images(len(ids), settings["resamples"], seed=0)
-    base = resample(match_images(split.annotations, predictions["single"], ids, sigmas), draws)
+    base = resample(rank_detections(split.annotations, predictions["single"], ids, sigmas), draws)
     rows: list[dict[str, Any]] = []
     for mode, (printed, actual) in zip(modes, costs, strict=True):
         found, seconds = predictions[mode.name], _seconds(clock, mode, len(split))
         per_image = round(seconds["network"] + seconds["post"], 6)
         gain = None if mode.name == "single" else difference_interval(
-            [base], [resample(match_images(split.annotations, found, ids, sigmas), draws)])
+            [base], [resample(rank_detections(split.annotations, found, ids, sigmas), draws)])
         rows.append({
             "mode": mode.name, "scales": list(mode.scales), "mirrored": list(mode.mirrored),
             "permuted": mode.permute if True in mode.mirrored else None,

@@ -1,30 +1,27 @@
-"""The modules that ONNX export traces, and what is done to the traced graph before it becomes a file.
+"""The modules that ONNX export traces, the traced graph as a file, and such a file as a callable network.
 
 Only standard operators (domain ``ai.onnx``) come out, of opset ``OPSET``, so that any runtime can run the file.
-
-A network that onnxruntime runs, in the place of a :class:`yolopose.models.yolov5.YOLOPose` in the evaluation.
 """
 
 from __future__ import annotations
 
 import copy
 import io
-import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+import onnx
+import onnxruntime
 import torch
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from yolopose.models.decode import MAX_CANDIDATES, cxcywh_to_xyxy, decode
 from yolopose.models.heads import Detect
 from yolopose.models.yolov5 import YOLOPose
 from yolopose.utils.errors import StudyError
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
+from yolopose.utils.processes import available_cores
 
 OPSET = 17
 MAP_NAMES = tuple(f"{branch}_{scale}" for scale in ("p3", "p4", "p5", "p6") for branch in ("box", "kpt"))
@@ -42,17 +39,6 @@ class Branches(nn.Module):
         return tuple(branch[scale](x) for scale, x in enumerate(maps) for branch in (self.m, self.m_kpt))
 
 
-def join_branches(box: Tensor, kpt: Tensor, detect: Detect) -> Tensor:
-    """One scale's channel maps (B, 6A, h, w) and (B, 3KA, h, w) -> raw predictions (B, A, h, w, 6 + 3K), by layout."""
-    b, _, h, w = box.shape
-    per_anchor = (b, detect.num_anchors, -1, h, w)
-    if detect.layout == "faithful":
-        joined = torch.cat((box, kpt), 1).view(per_anchor)
-    else:
-        joined = torch.cat((box.view(per_anchor), kpt.view(per_anchor)), 2)
-    return joined.permute(0, 1, 3, 4, 2)
-
-
 class Suppress(torch.autograd.Function):
     """Stands for the operator NonMaxSuppression in a traced graph; it is never evaluated in torch."""
 
@@ -68,9 +54,9 @@ class Suppress(torch.autograd.Function):
 class PoseGraph(nn.Module):
     """From uint8 images to people: network, decoding, non-maximum suppression as in :mod:`yolopose.models.decode`.
 
-    The same people in the same order as :func:`yolopose.models.decode.non_maximum_suppression`: class confidence is at most 1,
-    so that a score above the threshold implies an objectness above it, and cutting to the best ``MAX_CANDIDATES``
-    commutes with the threshold.
+    The same people in the same order as :func:`yolopose.models.decode.non_maximum_suppression`: class confidence is at
+    most 1, so that a score above the threshold implies an objectness above it, and cutting to the best
+    ``MAX_CANDIDATES`` commutes with the threshold.
     """
 
     def __init__(self, model: YOLOPose):
@@ -103,8 +89,6 @@ def fused_copy(model: YOLOPose) -> YOLOPose:
 def trace(module: nn.Module, inputs: tuple[Tensor, ...], input_names: list[str], output_names: list[str],
           dynamic_axes: dict[str, dict[int, str]]) -> ModelProto:
     """The module as an ONNX graph of opset ``OPSET``, its open axes named."""
-    import onnx
-
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # The TorchScript exporter is deprecated in favour of one that needs the package onnxscript. It is used all the
@@ -133,13 +117,6 @@ def drop_copies(model: ModelProto) -> None:
     graph.node.extend(kept)
 
 
-def set_defaults(model: ModelProto, defaults: dict[str, np.ndarray]) -> None:
-    """Give inputs a default value: an initialiser of the same name, which a caller may override."""
-    from onnx import numpy_helper
-
-    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in defaults.items())
-
-
 def operators(model: ModelProto) -> dict[str, list[str]]:
     """Operator names by domain; the standard domain is called ``ai.onnx``."""
     found: dict[str, set[str]] = {}
@@ -154,8 +131,6 @@ def serialise(model: ModelProto, properties: dict[str, str]) -> bytes:
     Raises:
         RuntimeError: the exporter of this torch writes operators of another domain.
     """
-    import onnx
-
     drop_copies(model)
     onnx.helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
@@ -165,7 +140,12 @@ def serialise(model: ModelProto, properties: dict[str, str]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def open_session(source: Path | str | bytes, threads: int | None = None) -> Any:
+def first_line(error: Exception) -> str:
+    """What went wrong, without the rest of the page that onnx and onnxruntime write about it."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def open_session(source: Path | str | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
     """An onnxruntime session on the CPU.
 
     Args:
@@ -175,25 +155,21 @@ def open_session(source: Path | str | bytes, threads: int | None = None) -> Any:
     Raises:
         StudyError: the file is missing or is no ONNX model.
     """
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    options.intra_op_num_threads = threads or cores
+    options.intra_op_num_threads = threads or available_cores()
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise StudyError(f"{source}: not found; make export writes such files")
     try:
-        return onnxruntime.InferenceSession(source if isinstance(source, bytes) else str(source), options,
-                                            providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds, which differ between its versions
         name = "the model" if isinstance(source, bytes) else source
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise StudyError(f"{name}: is no ONNX model that onnxruntime can run ({reason}); export it again") from error
+        raise StudyError(f"{name}: is no ONNX model that onnxruntime can run ({first_line(error)}); export it again"
+                         ) from error
 
 
 class OnnxNetwork:
-    """A file of :func:`yolopose.export.onnx.export_network`, or a quantized one, as a callable network.
+    """A file of :func:`yolopose.export.onnx_file.export_network`, or a quantized one, as a callable network.
 
     Like the model that it was made of, it takes (B, 3, H, W) images in [0, 1], gives raw predictions
     (B, A, H/s, W/s, 6 + 3K) of each scale, and has ``detect``: anchors and strides for decoding.
@@ -213,4 +189,4 @@ class OnnxNetwork:
     def __call__(self, images: Tensor) -> list[Tensor]:
         array = images.cpu().contiguous(memory_format=torch.contiguous_format).numpy()
         maps = [torch.from_numpy(found) for found in self.session.run(None, {IMAGES: array})]
-        return [join_branches(box, kpt, self.detect) for box, kpt in zip(maps[::2], maps[1::2], strict=True)]
+        return [self.detect.join(box, kpt) for box, kpt in zip(maps[::2], maps[1::2], strict=True)]

@@ -7,16 +7,14 @@ beside it tests the paper's reason for ReLU. Changes of AP (quantized − float3
 Which scheme is the table's "8 bits": one scale a tensor (``int8``), as the paper says no more than "8" and onnxruntime
 does it so by default. One scale a channel and power-of-two scales stand beside it.
 
-Size and latency of 8-bit networks against float32 at the paper's width and 640 px, on this CPU.
-
-Neither depends on what the weights are, so that untrained ones serve, calibrated on noise. The two networks run in turn
-(float32, 8-bit, float32, …), so that whatever else the machine does meets both; each time is the median over rounds.
+Size and latency are compared at the paper's width and 640 px on this CPU. Neither depends on what the weights are, so
+that untrained ones serve, calibrated on noise. The networks run in turn (float32, 8-bit, float32, …), so that whatever
+else the machine does meets all of them; each time is the median over rounds.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import statistics
 import tempfile
 import time
@@ -28,30 +26,29 @@ from typing import Any
 import numpy as np
 
 from yolopose.data.coco import CocoDataset
-from yolopose.evaluation.bootstrap import Resampled, difference_interval, draw_images, match_images, resample
-from yolopose.export.graph import IMAGES, open_session
-from yolopose.export.onnx import check_exportable, export_network
-from yolopose.export.quantize_graph import (
-    DISTANCE,
-    OPSET,
-    Scheme,
-    calibrate,
-    list_layers,
-    prepare_graph,
-    quantize_graph,
+from yolopose.evaluation.bootstrap import (
+    RESAMPLES,
+    Resampled,
+    difference_interval,
+    draw_images,
+    rank_detections,
+    resample,
 )
-from yolopose.export.quantized_run import FORMAT, MIXED, SPLITS, Evaluated, QuantizedRun, letterboxed
+from yolopose.export.graph import IMAGES, open_session
+from yolopose.export.onnx_file import check_exportable, export_network
+from yolopose.export.quantize_graph import DISTANCE, OPSET, calibrate, list_layers, prepare_graph, quantize_graph
+from yolopose.export.quantized_run import FORMAT, MIXED, SCHEMES, SPLITS, Evaluated, QuantizedRun, letterboxed
 from yolopose.models.yolov5 import build_model
-from yolopose.report.measured import FILE, load_quantization, share_recovered, summary
 from yolopose.study.config import Study, load_variants
 from yolopose.study.paper import PAPER_KEYPOINTS
-from yolopose.utils.files import config_hash, write_json
+from yolopose.utils.files import config_hash, memo, write_json
 from yolopose.utils.locks import results_in_use
+from yolopose.utils.processes import available_cores
 from yolopose.utils.provenance import hardware, provenance
 
+FILE = "quantization.json"
 RELU, SILU = "s6_relu", "s6"  # the paper's Table 5, and the same model with the activation that it replaced
 RUN_FILE = "quantized.json"
-RESAMPLES = 1000
 ABOUT = {
     "layer": "a convolution with its activation; its precision is that of its weights and its output; concatenation, "
              "addition, pooling and upsampling pass on the widest precision of their inputs",
@@ -65,9 +62,6 @@ ABOUT = {
     "interval": f"95 % bootstrap over the validation images, {RESAMPLES} resamples, the same for both models",
     "sensitivity": DISTANCE,
 }
-INPUT_SIZE = 640
-VARIANTS = ("yolov5s6_pose_relu", "yolov5s6_pose")
-MODELS = {"int8": Scheme(), "int8_channel": Scheme(per_channel=True)}
 
 
 @dataclass(frozen=True)
@@ -115,19 +109,31 @@ def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int =
                                 settings.sensitivity_images) for seed in study.seeds]
             for name in ((RELU, SILU) if with_silu else (RELU,))}
     key = config_hash([FORMAT, vars(settings), {name: [run.key for run in each] for name, each in runs.items()}])
-    stored = load_quantization(study.results_dir) or {}
-    if stored.get("key") == key and _complete(study, stored, runs):
-        return summary(stored)
-    with results_in_use(study.results_dir, "quantize_study"):
-        report = _quantize(study, runs, settings)
-        write_json(path, {"key": key, **report})
-    return summary(report)
+
+    def make() -> dict[str, Any]:
+        with results_in_use(study.results_dir, "quantize_study"):
+            return _quantize(study, runs, settings)
+
+    def holds(stored: dict[str, Any]) -> bool:
+        needed = [study.results_dir / row["file"] for row in stored["models"]]
+        needed += [run.run_dir / RUN_FILE for each in runs.values() for run in each]
+        return all(file.is_file() for file in needed)
+
+    return quantization_rows(memo(path, {"key": key}, make, holds))
 
 
-def _complete(study: Study, stored: dict[str, Any], runs: dict[str, list[QuantizedRun]]) -> bool:
-    """Whether every file that ``quantization.json`` names stands there."""
-    return (all((study.results_dir / row["file"]).is_file() for row in stored["models"])
-            and all((run.run_dir / RUN_FILE).is_file() for each in runs.values() for run in each))
+def quantization_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The models of ``quantization.json`` as a notebook shows them."""
+    return [{"experiment": row["experiment"], "seed": row["seed"], "model": row["model"], "MiB": row["size_mib"],
+             "AP": row["AP"], "change": row["AP_change"], "low": row.get("AP_low"), "high": row.get("AP_high"),
+             "AP50": row["AP50"], "AP50 change": row["AP50_change"], "16-bit layers": row["share_layers_16bit"],
+             "16-bit GMACs": row["share_gmacs_16bit"]} for row in record["models"]]
+
+
+def share_recovered(changes: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Which share of the AP that 8 bits lose the mixed precision brings back; a reason where 8 bits lose nothing."""
+    lost, mixed = changes["int8"]["AP"]["difference"], changes["mixed"]["AP"]["difference"]
+    return {"share": round(1 - mixed / lost, 4)} if lost < 0 else {"reason": "8 bits lost no AP: nothing to bring back"}
 
 
 def _quantize(study: Study, runs: dict[str, list[QuantizedRun]], settings: Settings) -> dict[str, Any]:
@@ -141,11 +147,12 @@ def _quantize(study: Study, runs: dict[str, list[QuantizedRun]], settings: Setti
         for run in each:
             found = {model: run.evaluate(model) for model in models[name]}
             write_json(run.run_dir / RUN_FILE, {SPLITS[model]: one.metrics for model, one in found.items()})
-            truth, ids = run.scored.annotations, run.scored.image_ids()
-            scores = {model: resample(match_images(truth, one.predictions, ids, run.sigmas), draws)
+            truth, ids, sigmas = run.scored.annotations, run.scored.image_ids(), run.dataset.schema.sigmas
+            scores = {model: resample(rank_detections(truth, one.predictions, ids, sigmas), draws)
                       for model, one in found.items()}
             for model, one in found.items():
-                rows.append(_row(study, run, model, one, found["float32"], change(scores, model)))
+                changed = _differences([scores["float32"]], [scores[model]])
+                rows.append(_row(study, run, model, one, found["float32"], changed))
                 resampled.setdefault(name, {}).setdefault(model, []).append(scores[model])
     curve = [point for run in runs[RELU] for point in _curve(run, settings)]
     changes = {name: {model: _differences(each["float32"], each[model]) for model in each if model != "float32"}
@@ -160,11 +167,6 @@ def _quantize(study: Study, runs: dict[str, list[QuantizedRun]], settings: Setti
         "contrasts": _contrasts(resampled), "curve": curve, "layers": _layer_rows(relu),
         "speed": compare_speed(settings.timed, settings.timed_models, rounds=settings.rounds),
         "seconds": round(time.perf_counter() - started, 1), **provenance()}
-
-
-def change(scores: dict[str, Resampled], model: str) -> dict[str, dict[str, float]]:
-    """AP and AP50 of a model minus those of float32, with intervals, for one run."""
-    return _differences([scores["float32"]], [scores[model]])
 
 
 def _differences(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[str, dict[str, float]]:
@@ -258,14 +260,13 @@ def has_vnni() -> bool | None:
     return any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "asimddp"))
 
 
-def compare_speed(variants: Sequence[str] = VARIANTS, models: Sequence[str] = tuple(MODELS),
-                  input_size: int = INPUT_SIZE, width_factor: float = 1.0, rounds: int = 15,
-                  threads: int | None = None) -> dict[str, Any]:
+def compare_speed(variants: Sequence[str], schemes: Sequence[str], input_size: int = 640,
+                  width_factor: float = 1.0, rounds: int = 15, threads: int | None = None) -> dict[str, Any]:
     """Latency of one image and file size of float32 and 8-bit networks.
 
     Args:
         variants: names of ``study/variants.yaml``, each with keypoints.
-        models: 8-bit schemes, of ``MODELS``.
+        schemes: of 8 bits, of :data:`~yolopose.export.quantized_run.SCHEMES`, or ``int8``.
         input_size: px, a multiple of 64.
         width_factor: 1 is the paper's width.
         rounds: timed runs of each network, after two that do not count.
@@ -279,16 +280,16 @@ def compare_speed(variants: Sequence[str] = VARIANTS, models: Sequence[str] = tu
     Raises:
         StudyError: a variant without keypoints or a size that 64 does not divide.
     """
-    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    threads = threads or available_cores()
     rows: list[dict[str, Any]] = []
     for name in variants:
-        rows += _compare_variant(name, models, input_size, width_factor, rounds, threads)
+        rows += _compare_variant(name, schemes, input_size, width_factor, rounds, threads)
     return {"input_size": input_size, "width_factor": width_factor, "batch": 1, "threads": threads, "rounds": rounds,
             "weights": "untrained, calibrated on noise: speed and size do not depend on them",
             "cpu": hardware()["cpu"], "vnni": has_vnni(), "rows": rows}
 
 
-def _compare_variant(name: str, models: Sequence[str], input_size: int, width_factor: float, rounds: int,
+def _compare_variant(name: str, schemes: Sequence[str], input_size: int, width_factor: float, rounds: int,
                      threads: int) -> list[dict[str, Any]]:
     variant = load_variants()[name]
     model = build_model(variant, 0 if variant.head == "person" else PAPER_KEYPOINTS, width_factor, seed=0)
@@ -298,7 +299,7 @@ def _compare_variant(name: str, models: Sequence[str], input_size: int, width_fa
         graph = prepare_graph(export_network(model, Path(folder) / "network.onnx", input_size))
     ranges, layers = calibrate(graph, image), list_layers(graph)
     files = {"float32": graph.SerializeToString()}
-    files |= {key: quantize_graph(graph, ranges, layers, MODELS[key]).SerializeToString() for key in models}
+    files |= {key: quantize_graph(graph, ranges, layers, SCHEMES.get(key)).SerializeToString() for key in schemes}
     times = interleaved_times({key: open_session(payload, threads) for key, payload in files.items()},
                               {IMAGES: image}, rounds)
     medians = {key: statistics.median(values) for key, values in times.items()}

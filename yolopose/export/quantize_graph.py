@@ -9,11 +9,9 @@ A quantized graph holds QuantizeLinear and DequantizeLinear pairs (QDQ) around f
 8-bit ones into integer kernels. It has none for 16-bit convolutions on a CPU: those really round weights and
 activations to 16-bit integers and then compute in float32, a simulation of the accuracy and not of the speed.
 
-How much each layer suffers from 8 bits, and the choice of the layers that get 16 (paper §4.5, mixed precision).
-
-A layer's sensitivity is the error of the network's predictions when that layer alone is rounded to 8 bits, weights and
-output, and all the others stay float32. It is measured on training images that the calibration did not see, never on
-validation images. The layers with the largest sensitivities get 16 bits.
+In mixed precision the layers that suffer most from 8 bits get 16. A layer's *sensitivity* is the error of the network's
+predictions when that layer alone is rounded to 8 bits, weights and output, and all the others stay float32. It is
+measured on training images that the calibration did not see, never on validation images.
 """
 
 from __future__ import annotations
@@ -26,20 +24,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import ModelProto, helper, numpy_helper, version_converter
+from onnxruntime.quantization import CalibrationDataReader, QuantType, create_calibrator, quant_pre_process
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.onnx_model import ONNXModel
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.registry import QDQRegistry
 from torch import Tensor
+from tqdm import tqdm
 
-from yolopose.export.graph import IMAGES, OnnxNetwork
+from yolopose.export.graph import IMAGES, OnnxNetwork, first_line
 from yolopose.models.decode import decode
 from yolopose.models.heads import Detect
+from yolopose.models.losses import keypoint_similarity
 from yolopose.utils.errors import StudyError
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
-    from onnxruntime.quantization.calibrate import TensorsData
 
 OPSET = 21  # the first whose QuantizeLinear knows 16-bit integers
 DISTANCE = ("sum over all anchors of (s' − s)² + s² (1 − OKS), divided by the sum of s²: s and s' are the scores "
@@ -96,13 +99,9 @@ def prepare_graph(path: Path | str) -> ModelProto:
     Raises:
         StudyError: the file is missing or is no ONNX model, or has no input ``images``.
     """
-    import onnx
-    from onnx import version_converter
-    from onnxruntime.quantization import quant_pre_process
-
     path = Path(path)
     if not path.is_file():
-        raise StudyError(f"{path}: not found; yolopose.export.onnx.export_network writes such a file")
+        raise StudyError(f"{path}: not found; yolopose.export.onnx_file.export_network writes such a file")
     with tempfile.TemporaryDirectory() as folder, quiet():
         clean = Path(folder) / "clean.onnx"
         try:
@@ -110,9 +109,8 @@ def prepare_graph(path: Path | str) -> ModelProto:
             quant_pre_process(path, clean, skip_symbolic_shape=True)
             graph = onnx.load(clean)
         except Exception as error:  # protobuf's, onnx's and onnxruntime's own kinds, which share no base class
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise StudyError(f"{path}: is no ONNX model that can be read ({reason}); delete it and export again"
-                             ) from error
+            raise StudyError(f"{path}: is no ONNX model that can be read ({first_line(error)}); delete it and export "
+                             "again") from error
     if [value.name for value in graph.graph.input] != [IMAGES]:
         raise StudyError(f"{path}: its inputs are not the one called {IMAGES!r} that export_network writes; "
                          "give such a file")
@@ -126,10 +124,7 @@ def list_layers(graph: ModelProto) -> list[Layer]:
     Raises:
         StudyError: the graph holds no convolution, or one whose output size it does not say.
     """
-    consumers: dict[str, list[Any]] = {}
-    for node in graph.graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
+    consumers = ONNXModel(graph).input_name_to_nodes()
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
     sizes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
              for value in (*graph.graph.value_info, *graph.graph.output)}
@@ -138,13 +133,9 @@ def list_layers(graph: ModelProto) -> list[Layer]:
         if node.op_type != "Conv":
             continue
         outputs = [node.output[0]]
-        readers = consumers.get(outputs[0], [])
-        kinds = sorted(reader.op_type for reader in readers)
-        if kinds == ["Relu"]:
-            outputs.append(readers[0].output[0])
-        elif kinds == ["Mul", "Sigmoid"]:  # SiLU
-            ordered = sorted(readers, key=lambda reader: reader.op_type, reverse=True)
-            outputs += [reader.output[0] for reader in ordered]
+        readers = sorted(consumers.get(outputs[0], []), key=lambda reader: reader.op_type, reverse=True)
+        if [reader.op_type for reader in readers] in (["Relu"], ["Sigmoid", "Mul"]):  # the latter is SiLU
+            outputs += [reader.output[0] for reader in readers]
         shape = sizes.get(node.output[0], [])
         if len(shape) != 4 or not all(shape[1:]):
             raise StudyError(f"{node.name}: the graph does not say how large its output is; "
@@ -156,27 +147,24 @@ def list_layers(graph: ModelProto) -> list[Layer]:
     return layers
 
 
+class _Images(CalibrationDataReader):
+    def __init__(self, images: Iterable[np.ndarray]):
+        self.feeds = ({IMAGES: image[None]} for image in images)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.feeds, None)
+
+
 def calibrate(graph: ModelProto, images: Iterable[np.ndarray]) -> TensorsData:
     """Smallest and largest value of every tensor over images, by onnxruntime.
 
     ``images`` are (3, S, S) float32 in [0, 1], of the graph's size.
     """
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, create_calibrator
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.images = iter(images)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.images, None)
-            return None if image is None else {IMAGES: image[None]}
-
     with tempfile.TemporaryDirectory() as folder, quiet():
         plain, augmented = Path(folder) / "plain.onnx", Path(folder) / "augmented.onnx"
         onnx.save(graph, plain)
         calibrator = create_calibrator(plain, None, augmented_model_path=str(augmented))
-        calibrator.collect_data(Reader())  # it keeps two numbers a tensor and image
+        calibrator.collect_data(_Images(images))  # it keeps two numbers a tensor and image
         return calibrator.compute_data()
 
 
@@ -193,7 +181,7 @@ def wide_tensors(graph: ModelProto, layers: Sequence[Layer], wide: Iterable[str]
                     wide_names.add(output)
             elif node.input[0] in pixels:
                 pixels.add(output)
-            elif any(name in wide_names for name in node.input):
+            elif wide_names.intersection(node.input):
                 wide_names.add(output)
     return wide_names, pixels
 
@@ -227,13 +215,6 @@ def quantize_graph(graph: ModelProto, ranges: TensorsData, layers: Sequence[Laye
     Raises:
         StudyError: ``wide`` names a layer that the graph does not have.
     """
-    import copy
-
-    from onnx import numpy_helper
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-    from onnxruntime.quantization.registry import QDQRegistry
-
     scheme, wide = scheme or Scheme(), set(wide)
     if unknown := wide - {layer.name for layer in layers}:
         raise StudyError(f"{', '.join(sorted(unknown))}: no such layer to set to 16 bits; list_layers names them")
@@ -273,10 +254,9 @@ def prediction_distance(reference: Tensor, other: Tensor, sigmas: np.ndarray) ->
     reference, other = reference.double(), other.double()
     score, score_other = reference[..., 4] * reference[..., 5], other[..., 4] * other[..., 5]
     area = (reference[..., 2] * reference[..., 3]).clamp(min=1.0)
-    joints, joints_other = (x[..., 6:].unflatten(-1, (-1, 3))[..., :2] for x in (reference, other))
-    variance = torch.as_tensor(np.asarray(sigmas) * 2, dtype=torch.float64) ** 2
-    squared = (joints - joints_other).square().sum(-1)  # (B, N, K)
-    oks = torch.exp(-squared / (2 * variance * area.unsqueeze(-1))).mean(-1)
+    xy, xy_other = (rows[..., 6:].unflatten(-1, (-1, 3))[..., :2] for rows in (reference, other))
+    squared = (xy - xy_other).square().sum(-1)  # (B, N, K)
+    oks = keypoint_similarity(squared, area, torch.as_tensor(sigmas, dtype=torch.float64)).mean(-1)
     error = (score_other - score).square() + score.square() * (1 - oks)
     return float(error.sum() / score.square().sum().clamp(min=1e-12))
 
@@ -290,22 +270,17 @@ def predictions_of(network: OnnxNetwork, images: np.ndarray) -> Tensor:
 
 
 def round_one_layer(graph: ModelProto, layer: Layer, eight_bit: ModelProto) -> ModelProto:
-    """``graph`` with the weights and outputs of one layer rounded as in ``eight_bit``, its 8-bit version.
+    """``graph`` with the weights and outputs of one layer rounded as in ``eight_bit``, its version of one 8-bit scale a
+    tensor.
 
     The scales and the rounded weights are those that onnxruntime's quantizer put there.
     """
-    from onnx import helper, numpy_helper
-
     stored = {tensor.name: tensor for tensor in eight_bit.graph.initializer}
     rounded = copy.deepcopy(graph)
-    weight, scale, zero = (numpy_helper.to_array(stored[f"{layer.weight}_{part}"])
-                           for part in ("quantized", "scale", "zero_point"))
-    shape = (-1,) + (1,) * (weight.ndim - 1) if scale.ndim else ()
-    floats = (weight.astype(np.float32) - zero.astype(np.float32).reshape(shape)) * scale.reshape(shape)
-    for tensor in rounded.graph.initializer:
-        if tensor.name == layer.weight:
-            tensor.CopyFrom(numpy_helper.from_array(floats.astype(np.float32), layer.weight))
-    nodes = list(rounded.graph.node)
+    integers, scale = (numpy_helper.to_array(stored[f"{layer.weight}_{part}"]) for part in ("quantized", "scale"))
+    weight = ONNXModel(rounded).get_initializer(layer.weight)
+    weight.CopyFrom(numpy_helper.from_array(integers.astype(np.float32) * scale, layer.weight))
+    nodes = rounded.graph.node
     for name in layer.outputs:
         if f"{name}_scale" not in stored:  # a convolution whose ReLU was folded into the zero point
             continue
@@ -313,11 +288,8 @@ def round_one_layer(graph: ModelProto, layer: Layer, eight_bit: ModelProto) -> M
         rounded.graph.initializer.extend(stored[key] for key in parameters)
         place = next(i for i, node in enumerate(nodes) if name in node.output)
         nodes[place].output[:] = [f"{name}_float" if o == name else o for o in nodes[place].output]
-        nodes[place + 1:place + 1] = [
-            helper.make_node("QuantizeLinear", [f"{name}_float", *parameters], [f"{name}_integer"]),
-            helper.make_node("DequantizeLinear", [f"{name}_integer", *parameters], [name])]
-    del rounded.graph.node[:]
-    rounded.graph.node.extend(nodes)
+        nodes.insert(place + 1, helper.make_node("QuantizeLinear", [f"{name}_float", *parameters], [f"{name}_integer"]))
+        nodes.insert(place + 2, helper.make_node("DequantizeLinear", [f"{name}_integer", *parameters], [name]))
     return rounded
 
 
@@ -326,16 +298,14 @@ def measure_sensitivities(graph: ModelProto, eight_bit: ModelProto, layers: Sequ
     """Sensitivity of every layer, by name.
 
     Args:
-        graph: float32, of :func:`yolopose.export.quantize_graph.prepare_graph`.
+        graph: float32, of :func:`prepare_graph`.
         eight_bit: the same graph with all layers at 8 bits.
-        layers: of :func:`yolopose.export.quantize_graph.list_layers`.
+        layers: of :func:`list_layers`.
         images: (B, 3, S, S) float32 training images in [0, 1].
         detect: the head, for decoding.
         sigmas: (K,) of OKS.
         label: of a progress bar; ``None`` shows none.
     """
-    from tqdm import tqdm
-
     reference = predictions_of(OnnxNetwork(graph.SerializeToString(), detect), images)
     found = {}
     for layer in tqdm(layers, label, disable=label is None, unit="layer", leave=False):
@@ -349,9 +319,5 @@ def choose_layers(sensitivities: dict[str, float], fraction: float) -> list[str]
 
     Of equally sensitive layers the earlier one is taken. A sensitivity that is not finite counts as the largest.
     """
-    order = sorted(sensitivities, key=lambda name: -_rank(sensitivities[name]))
-    return order[:round(fraction * len(order))]
-
-
-def _rank(value: float) -> float:
-    return value if math.isfinite(value) else math.inf
+    largest = {name: value if math.isfinite(value) else math.inf for name, value in sensitivities.items()}
+    return sorted(largest, key=largest.__getitem__, reverse=True)[:round(fraction * len(largest))]

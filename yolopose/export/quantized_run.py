@@ -1,8 +1,8 @@
-"""Quantizing one trained run: files, accuracies and the choice of 16-bit layers, each made once and kept.
+"""One trained run quantized: files, accuracies and the choice of 16-bit layers, each made once and kept.
 
-Everything that is made goes into ``export/`` of the results folder: ``<experiment>_seed<k>_<model>.onnx``, its
-predictions and metrics beside it, and the sensitivities. Each carries a key, the hash of all that it depends on, so
-that a killed quantization goes on where it stopped.
+Everything goes into ``export/`` of the results folder: ``<experiment>_seed<k>_<model>.onnx``, its predictions and
+metrics beside it, and the sensitivities. Each carries a key, the hash of all that it depends on, so that a killed
+quantization goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import ModelProto
+from onnxruntime.quantization.calibrate import TensorsData
 
 from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.data.letterbox import letterbox
-from yolopose.evaluation.evaluate import predict_split
+from yolopose.evaluation.evaluate import load_trained, predict_split
 from yolopose.evaluation.scoring import score_keypoints
 from yolopose.export.graph import OnnxNetwork
-from yolopose.export.onnx import check_exportable, export_network
+from yolopose.export.onnx_file import check_exportable, export_network
 from yolopose.export.quantize_graph import (
     OPSET,
     Layer,
@@ -32,14 +35,10 @@ from yolopose.export.quantize_graph import (
     prepare_graph,
     quantize_graph,
 )
-from yolopose.models.checkpoints import load_weights
 from yolopose.study.config import RunConfig, Study
 from yolopose.study.freshness import check_fresh
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import atomic_write, config_hash, file_sha256, read_json, write_json, write_json_gz
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
+from yolopose.utils.files import atomic_write, config_hash, file_sha256, memo, read_json
 
 FORMAT = "yolopose-quantized-1"  # changes with how models are quantized, so that older files are made again
 MIN_CALIBRATION_IMAGES = 50
@@ -107,24 +106,13 @@ class QuantizedRun:
             raise StudyError(f"{record}: not found; quantization needs {run.experiment.name} with seed {run.seed} "
                              "trained: make train, then repeat the command")
         check_fresh(run, dataset.fingerprint, self.run_dir)
-        self.weights_sha256 = file_sha256(self.weights) if self.weights.is_file() else ""
-        if self.weights_sha256 and self.weights_sha256 != read_json(record)["weights_sha256"]:
-            raise StudyError(f"{self.weights}: is not the file that run.json describes (weights_sha256 differs); "
-                             f"delete {self.run_dir} and train again")
-        model, _ = load_weights(self.weights)
+        model, _ = load_trained(self.run_dir)
         check_exportable(model, run.input_size)
         self.model = model.fuse()
         self.calibration, self.held_out = choose_images(dataset.train, calibration_images, sensitivity_images)
+        self.weights_sha256 = read_json(record)["weights_sha256"]
         self.key = config_hash([FORMAT, OPSET, self.weights_sha256, dataset.fingerprint, self.calibration,
                                 self.held_out, run.input_size, run.as_dict()["evaluate"]])
-
-    @property
-    def weights(self) -> Path:
-        return self.run_dir / "weights.pt"
-
-    @property
-    def sigmas(self) -> np.ndarray:
-        return self.dataset.schema.sigmas
 
     @cached_property
     def scored(self) -> CocoSplit:
@@ -145,7 +133,7 @@ class QuantizedRun:
         return list_layers(self.graph)
 
     @cached_property
-    def ranges(self) -> Any:
+    def ranges(self) -> TensorsData:
         """Range of every tensor on the calibration images."""
         return calibrate(self.graph, (letterboxed(self.dataset.train, i, self.run.input_size)
                                       for i in self.calibration))
@@ -157,15 +145,13 @@ class QuantizedRun:
     @cached_property
     def sensitivities(self) -> dict[str, float]:
         """By layer; measured once and kept in ``export/``."""
-        path = self.folder / f"{self.stem}_sensitivities.json"
-        stored = read_json(path) if path.is_file() else {}
-        if stored.get("key") != self.key:
+        def measure() -> dict[str, Any]:
             images = np.stack([letterboxed(self.dataset.train, i, self.run.input_size) for i in self.held_out])
-            found = measure_sensitivities(self.graph, self.eight_bit, self.layers, images, self.model.detect,
-                                          self.sigmas, f"{self.stem} sensitivities")
-            stored = {"key": self.key, "sensitivities": found}
-            write_json(path, stored)
-        return stored["sensitivities"]
+            return {"sensitivities": measure_sensitivities(self.graph, self.eight_bit, self.layers, images,
+                                                           self.model.detect, self.dataset.schema.sigmas,
+                                                           f"{self.stem} sensitivities")}
+
+        return memo(self.folder / f"{self.stem}_sensitivities.json", {"key": self.key}, measure)["sensitivities"]
 
     def wide_layers(self, model: str) -> list[str]:
         """Names of the layers at 16 bits in a model: of ``SPLITS``, or ``mixed_<percent>``."""
@@ -192,24 +178,24 @@ class QuantizedRun:
             keep_file: store the ONNX file, too.
         """
         path = self.folder / f"{self.stem}_{model}.onnx" if keep_file else None
-        scored = self.folder / f"{self.stem}_{model}.json.gz"
-        stored = read_json(scored) if scored.is_file() and (path is None or path.is_file()) else {}
-        if stored.get("key") == self.key and (path is None or stored["sha256"] == file_sha256(path)):
-            return Evaluated(stored["metrics"], stored["predictions"], path, tuple(stored["wide"]))
-        wide = self.wide_layers(model)
-        payload = self._serialise(self.build(model, wide), model, wide)
-        if path is not None:
-            atomic_write(path, payload)
-        predictions = predict_split(OnnxNetwork(payload, self.model.detect), self.scored, self.run.input_size,
-                                    self.run.evaluate, torch.device("cpu"), label=f"{self.stem} {model}")
-        metrics = score_keypoints(self.scored.annotations, predictions, self.scored.image_ids(), self.sigmas)
-        write_json_gz(scored, {"key": self.key, "sha256": None if path is None else file_sha256(path), "wide": wide,
-                               "metrics": metrics, "predictions": predictions})
-        return Evaluated(metrics, predictions, path, tuple(wide))
+
+        def make() -> dict[str, Any]:
+            wide = self.wide_layers(model)
+            payload = self._serialise(self.build(model, wide), model, wide)
+            if path is not None:
+                atomic_write(path, payload)
+            predictions = predict_split(OnnxNetwork(payload, self.model.detect), self.scored, self.run.input_size,
+                                        self.run.evaluate, torch.device("cpu"), label=f"{self.stem} {model}")
+            metrics = score_keypoints(self.scored.annotations, predictions, self.scored.image_ids(),
+                                      self.dataset.schema.sigmas)
+            return {"sha256": None if path is None else file_sha256(path), "wide": wide, "metrics": metrics,
+                    "predictions": predictions}
+
+        stored = memo(self.folder / f"{self.stem}_{model}.json.gz", {"key": self.key}, make,
+                      lambda stored: path is None or (path.is_file() and stored["sha256"] == file_sha256(path)))
+        return Evaluated(stored["metrics"], stored["predictions"], path, tuple(stored["wide"]))
 
     def _serialise(self, graph: ModelProto, model: str, wide: list[str]) -> bytes:
-        import onnx
-
         onnx.helper.set_model_props(graph, {
             "format": FORMAT, "model": model, "experiment": self.run.experiment.name, "seed": str(self.run.seed),
             "variant": self.run.variant.name, "input_size": str(self.run.input_size),

@@ -1,1 +1,1 @@
-"""Section 3 of the paper as pure functions and modules of tensors: no files but weights, no data sets, no training loop."""
+"""The network of the paper's section 3, its losses and its decoding, as modules and pure functions of tensors."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from yolopose.models.layers import Conv
+from yolopose.study.config import WORDS
 
 BOX_CHANNELS = 6  # tx, ty, tw, th, objectness, class
-LAYOUTS = ("repaired", "faithful", "mixed_layout", "misplaced_priors", "person")
+LAYOUTS = WORDS["Variant"]["head"]
 
 
 class Detect(nn.Module):
@@ -115,19 +116,20 @@ class Detect(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """(B, C_s, H_s, W_s) of each scale -> raw predictions (B, A, H_s, W_s, 6 + 3K) of each scale."""
-        outputs = []
-        for scale, x in enumerate(maps):
-            b, _, h, w = x.shape
-            box = self.m[scale](x)
-            if self.layout == "person":
-                y = box.view(b, self.num_anchors, BOX_CHANNELS, h, w)
-            elif self.mixed:
-                y = torch.cat((box, self.m_kpt[scale](x)), 1).view(b, self.num_anchors, self.num_outputs, h, w)
-            else:
-                per_anchor = (b, self.num_anchors, -1, h, w)
-                y = torch.cat((box.view(per_anchor), self.m_kpt[scale](x).view(per_anchor)), 2)
-            outputs.append(y.permute(0, 1, 3, 4, 2))
-        return outputs
+        return [self.join(self.m[scale](x), self.m_kpt[scale](x) if self.num_keypoints else None)
+                for scale, x in enumerate(maps)]
+
+    def join(self, box: Tensor, kpt: Tensor | None) -> Tensor:
+        """One scale's channel maps (B, 6A, H, W) and (B, 3KA, H, W) -> raw predictions (B, A, H, W, 6 + 3K)."""
+        b, _, h, w = box.shape
+        per_anchor = (b, self.num_anchors, -1, h, w)
+        if kpt is None:
+            joined = box.view(per_anchor)
+        elif self.mixed:
+            joined = torch.cat((box, kpt), 1).view(per_anchor)
+        else:
+            joined = torch.cat((box.view(per_anchor), kpt.view(per_anchor)), 2)
+        return joined.permute(0, 1, 3, 4, 2)
 
 
 def keypoint_branch(channels: int, outputs: int, depth: int) -> nn.Module:

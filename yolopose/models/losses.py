@@ -24,13 +24,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from yolopose.models.assign import Matches, match_anchors
 from yolopose.models.heads import BOX_CHANNELS, Detect
+
+Array = TypeVar("Array", Tensor, NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -103,18 +108,22 @@ def complete_iou(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
     return iou - distance - alpha * v
 
 
-def keypoint_similarity(squared_distance: Tensor, area: Tensor, sigmas: Tensor, factor: float) -> Tensor:
-    """exp(−d² / (factor·σ²·area)): one keypoint's OKS.
+def keypoint_similarity(squared_distance: Array, area: Array, sigmas: Array, factor: float = 8.0,
+                        eps: float = 0.0) -> Array:
+    """exp(−d² / (factor·σ²·area)): OKS of each keypoint (in paper Eq. 3), of tensors or of arrays.
 
-    COCO's OKS has factor 8 and the segment's area; the official loss has factor 4 and the box's area.
+    COCO's OKS has factor 8 (2 s² k² with k = 2σ) and the segment's area; the official loss has factor 4 and the box's
+    area.
 
     Args:
-        squared_distance: (m, K), unit² of ``area``.
-        area: (m,).
+        squared_distance: (..., K), unit² of ``area``.
+        area: (...), positive where ``eps`` is 0.
         sigmas: (K,) COCO's per-keypoint standard deviations.
         factor: see above.
+        eps: added to the denominator.
     """
-    return torch.exp(-squared_distance / (factor * sigmas**2 * area[:, None] + 1e-9))
+    exponent = -squared_distance / (factor * sigmas**2 * area[..., None] + eps)
+    return exponent.exp() if isinstance(exponent, Tensor) else np.exp(exponent)
 
 
 @dataclass
@@ -159,7 +168,7 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
     """
     if loss not in LOSSES:
         raise ValueError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
-    kind, joints_end = LOSSES[loss], 6 + 3 * detect.num_keypoints
+    kind, keypoints_end = LOSSES[loss], 6 + 3 * detect.num_keypoints
     sigmas = sigmas * sigma_widening(progress) if kind.annealed else sigmas
     device, batch = raw[0].device, raw[0].shape[0]
     zero = torch.zeros((), device=device)
@@ -168,7 +177,7 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
     matches = [match_anchors(targets, anchors_px, stride, *maps.shape[2:4], threshold)
                for maps, stride, anchors_px in scales]
     if total is not None:
-        shares, batch = batch_shares(matches, targets[:, 6:joints_end], batch, kind.per_person, total)
+        shares, batch = batch_shares(matches, targets[:, 6:keypoints_end], batch, kind.per_person, total)
     for scale, ((maps, stride, anchors_px), m) in enumerate(zip(scales, matches, strict=True)):
         _, a, h, w, _ = maps.shape
         objectness = maps[..., 4].float()
@@ -185,8 +194,8 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
             terms = {"box": 1 - ciou}
             if detect.num_keypoints:
                 pred_kpt = rows[:, BOX_CHANNELS:].unflatten(1, (-1, 3))
-                true_kpt = truth[:, 6:joints_end].unflatten(1, (-1, 3))
-                size = true_box[:, 2:] * truth[:, joints_end, None].sqrt() if kind.segment else true_box[:, 2:]
+                true_kpt = truth[:, 6:keypoints_end].unflatten(1, (-1, 3))
+                size = true_box[:, 2:] * truth[:, keypoints_end, None].sqrt() if kind.segment else true_box[:, 2:]
                 terms.update(keypoint_terms(pred_kpt, true_kpt, m.cell, stride, size, sigmas, loss))
             if loss == "paper_eq":
                 terms["cls"] = F.softplus(-rows[:, 5])  # binary cross-entropy with target 1
@@ -253,7 +262,7 @@ def keypoint_terms(pred: Tensor, target: Tensor, cell: Tensor, stride: int, size
         if kind.scaled:
             error = error / size.square().sum(1, keepdim=True).sqrt()
     else:
-        error = 1 - keypoint_similarity(offset.square().sum(-1), size.prod(1), sigmas, kind.factor)
+        error = 1 - keypoint_similarity(offset.square().sum(-1), size.prod(1), sigmas, kind.factor, eps=1e-9)
     error = error * visible
     if kind.per_person:
         mean = error.sum(1) / visible.sum(1).clamp(min=1)

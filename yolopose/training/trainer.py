@@ -229,8 +229,7 @@ class Trainer:
                                     world=self.world, folder=self.run_dir)
         if not self.world.main:
             return {}
-        metrics = score_split(subset, self.dataset.val.annotations, predictions, self.schema, range(len(subset)),
-                              self.model.detect.num_keypoints > 0)
+        metrics = score_split(subset, predictions, self.model.detect.num_keypoints > 0)
         row = {"val_box_AP50": round(metrics["val_box"]["AP50"], 5)}
         if "val" in metrics:
             row |= {"val_AP": round(metrics["val"]["AP"], 5), "val_AP50": round(metrics["val"]["AP50"], 5)}

@@ -1,8 +1,8 @@
-"""ONNX export (paper §3.7): one standalone file from image to poses, or the network alone for quantization.
+"""ONNX files (paper §3.7): a standalone one from image to poses, or the network alone for quantization.
 
 The standalone file holds network, decoding and non-maximum suppression in standard operators; onnxruntime runs it with
-nothing of this project (``yolopose/export/standalone.py`` does). Images have any height and width that 64 divides, and any
-number of them makes a batch.
+nothing of this project, as :mod:`yolopose.export.standalone` does. Images have any height and width that 64 divides,
+and any number of them makes a batch.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
 from yolopose.data.coco import CocoDataset
 from yolopose.data.letterbox import PAD_VALUE
 from yolopose.export.graph import (
+    IMAGES,
     MAP_NAMES,
     OPSET,
     Branches,
@@ -26,14 +29,13 @@ from yolopose.export.graph import (
     fused_copy,
     operators,
     serialise,
-    set_defaults,
     trace,
 )
 from yolopose.export.parity import measure_parity
 from yolopose.models.checkpoints import load_weights
 from yolopose.models.decode import MAX_CANDIDATES
 from yolopose.models.yolov5 import STRIDES, YOLOPose
-from yolopose.study.config import EvaluateConfig, RunConfig, Study
+from yolopose.study.config import RunConfig, Study
 from yolopose.study.freshness import check_fresh
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import atomic_write, file_sha256, read_json, write_json
@@ -58,12 +60,10 @@ def check_exportable(model: YOLOPose, input_size: int | None = None) -> None:
     if model.detect.num_keypoints == 0:
         raise StudyError(f"{model.variant.name}: a model without keypoints (a person detector) has no poses to export; "
                          "give the weights of a pose experiment, such as s6")
-    if input_size is None:
-        return
-    if input_size < largest:
+    if input_size is not None and input_size < largest:
         raise StudyError(f"input_size={input_size}: is below the largest stride, {largest} px; "
                          f"give a multiple of {largest}")
-    if input_size % largest:
+    if input_size is not None and input_size % largest:
         below = input_size // largest * largest
         raise StudyError(f"input_size={input_size}: is no multiple of the largest stride, {largest} px; "
                          f"give {below} or {below + largest}")
@@ -89,8 +89,8 @@ def export_network(model: YOLOPose, path: Path | str, input_size: int | None = N
     network = fused_copy(model)
     network.model[-1] = Branches(network.detect)
     size = input_size or 2 * max(STRIDES)
-    axes = {name: _open_axes(input_size, name[-3:]) for name in MAP_NAMES} | {"images": _open_axes(input_size)}
-    traced = trace(network, (torch.zeros(2, 3, size, size),), ["images"], list(MAP_NAMES), axes)
+    axes = {name: _open_axes(input_size, name[-3:]) for name in MAP_NAMES} | {IMAGES: _open_axes(input_size)}
+    traced = trace(network, (torch.zeros(2, 3, size, size),), [IMAGES], list(MAP_NAMES), axes)
     atomic_write(path, serialise(traced, {"format": f"{FORMAT}-network", "variant": model.variant.name}))
     return Path(path)
 
@@ -114,7 +114,7 @@ def export_model(model: YOLOPose, about: dict[str, Any], path: Path | str, *, we
 
     Args:
         model: fused or not, with either head; it is left as it was.
-        about: what :func:`yolopose.models.checkpoints.load_weights` gives beside the model: input size, schema, provenance.
+        about: what :func:`yolopose.models.checkpoints.load_weights` gives beside the model.
         path: file to write.
         weights_sha256: of the weights file, for the metadata.
         input_size: px that the metadata recommend; default the one trained at.
@@ -133,9 +133,10 @@ def export_model(model: YOLOPose, about: dict[str, Any], path: Path | str, *, we
                 "max_detections": np.array([max_detections], np.int64)}
     size = 2 * max(STRIDES)
     example = (torch.zeros(2, 3, size, size, dtype=torch.uint8), *map(torch.from_numpy, defaults.values()))
-    traced = trace(PoseGraph(fused_copy(model)), example, ["images", *defaults], list(OUTPUTS),
-                   {"images": _open_axes(None)} | {name: {0: "people"} for name in OUTPUTS})
-    set_defaults(traced, defaults)
+    traced = trace(PoseGraph(fused_copy(model)), example, [IMAGES, *defaults], list(OUTPUTS),
+                   {IMAGES: _open_axes(None)} | {name: {0: "people"} for name in OUTPUTS})
+    # An initialiser with the name of an input is its default.
+    traced.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in defaults.items())
     properties = _metadata(model, about, weights_sha256, input_size)
     properties |= {name: f"{value[0]:g}" for name, value in defaults.items()}
     atomic_write(path, serialise(traced, properties))
@@ -194,20 +195,16 @@ def export_study(study: Study, dataset: CocoDataset, images: int = PARITY_IMAGES
     if not runs:
         raise StudyError(f"{study.results_dir}: neither of {', '.join(EXPERIMENTS)} is trained there with seed {seed}; "
                          "make train, then repeat the command")
-    stored = study.results_dir / "export.json"
-    before = {row["experiment"]: row for row in read_json(stored)["models"]} if stored.is_file() else {}
-    rows = []
+    path = study.results_dir / "export.json"
+    rows = {row["experiment"]: row for row in read_json(path)["models"]} if path.is_file() else {}
     for run in runs:
-        check_fresh(run, dataset.fingerprint, study.run_dir(run.experiment.name, seed))
-        row = before.get(run.experiment.name)
-        if row is None or not _holds(row, study, run):
+        name = run.experiment.name
+        check_fresh(run, dataset.fingerprint, study.run_dir(name, seed))
+        if name not in rows or not _holds(rows[name], study, run):
             with results_in_use(study.results_dir, "export_study"):
-                row = _export_run(study, run, dataset, images)
-        rows.append(row)
-        if before.get(row["experiment"]) != row:
-            with results_in_use(study.results_dir, "export_study"):
-                write_json(stored, {"models": list((before | {r["experiment"]: r for r in rows}).values())})
-    return rows
+                rows[name] = _export_run(study, run, dataset, images)
+                write_json(path, {"models": list(rows.values())})
+    return [rows[run.experiment.name] for run in runs]
 
 
 def _holds(row: dict[str, Any], study: Study, run: RunConfig) -> bool:
@@ -219,25 +216,22 @@ def _holds(row: dict[str, Any], study: Study, run: RunConfig) -> bool:
 
 
 def _export_run(study: Study, run: RunConfig, dataset: CocoDataset, images: int) -> dict[str, Any]:
-    import onnx
-
     name = run.experiment.name
     weights = study.run_dir(name, run.seed) / "weights.pt"
     path = export_weights(weights, study.results_dir / "export" / f"{name}.onnx")
     model, _ = load_weights(weights)
-    cfg: EvaluateConfig = run.evaluate
     used = operators(onnx.load(path, load_external_data=False))
     return {
         "experiment": name, "seed": run.seed, "variant": run.variant.name, "format": FORMAT,
         "file": path.relative_to(study.results_dir).as_posix(), "sha256": file_sha256(path),
         "size_mib": round(path.stat().st_size / 2**20, 3), "opset": OPSET,
         "operators": used, "other_domains": len(set(used) - {"ai.onnx"}), "input_size": run.input_size,
-        "weights_sha256": file_sha256(weights), **measure_parity(model, path, dataset.val, run.input_size, cfg, images),
-        **provenance(),
+        "weights_sha256": file_sha256(weights),
+        **measure_parity(model, path, dataset.val, run.input_size, run.evaluate, images), **provenance(),
     }
 
 
-def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def parity_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of :func:`export_study` in brief, for a table: differences in px of the input, milliseconds an image."""
     brief = []
     for row in rows:
