@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 PAD_VALUE = 114  # grey of the border, as in the official code
@@ -72,8 +73,7 @@ class Letterbox:
         return np.clip(out, 0, (self.width, self.height)) if clip else out
 
 
-def letterbox(image: np.ndarray, size: int, truncate: bool = True, scale_up: bool = True,
-              out: np.ndarray | None = None) -> tuple[np.ndarray, Letterbox]:
+def letterbox(image: np.ndarray, size: int, out: np.ndarray | None = None) -> tuple[np.ndarray, Letterbox]:
     """Resize ``image`` (H, W, 3) uint8 to fit ``size`` and centre it on grey.
 
     Shrinks by pixel area and enlarges bilinearly. ``out`` (size, size, 3) is written if given.
@@ -81,10 +81,8 @@ def letterbox(image: np.ndarray, size: int, truncate: bool = True, scale_up: boo
     Returns:
         The square image and its geometry.
     """
-    import cv2
-
     height, width = image.shape[:2]
-    box = Letterbox.fit(width, height, size, truncate, scale_up)
+    box = Letterbox.fit(width, height, size)
     if (box.new_width, box.new_height) != (width, height):
         how = cv2.INTER_AREA if box.gain < 1 else cv2.INTER_LINEAR
         image = cv2.resize(image, (box.new_width, box.new_height), interpolation=how)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -25,7 +26,6 @@ from yolopose.data.schema import KeypointSchema
 from yolopose.study.config import RunConfig
 from yolopose.utils.distributed import SINGLE, World
 from yolopose.utils.errors import DamagedImage, StudyError
-from yolopose.utils.processes import before_forking
 
 WORKER_RESTARTS = 3  # of one loader; after that the machine has a lasting problem
 SUBSTITUTES = 50  # tries to make a sample (of four images in a mosaic) without a damaged one
@@ -132,8 +132,6 @@ class EvalBatches(_Batches):
 
 def to_planes(image: np.ndarray, out: torch.Tensor) -> None:
     """Write an (S, S, 3) uint8 image into ``out`` (3, S, S), channel first."""
-    import cv2
-
     planes = out.numpy()
     cv2.split(image, [planes[0], planes[1], planes[2]])
 
@@ -258,7 +256,7 @@ class EvalLoader(_Loader):
 def _data_loader(data: _Batches, workers: int) -> tuple[DataLoader, _Keys]:
     keys = _Keys()
     if workers:
-        before_forking()
+        cv2.setNumThreads(1)  # for good: a forked child inherits OpenCV's locks but not its threads
     options = {"persistent_workers": True, "prefetch_factor": 3, "worker_init_fn": _start_worker} if workers else {}
     loader = DataLoader(data, batch_size=None, sampler=keys, num_workers=workers, collate_fn=_as_is,
                         pin_memory=torch.cuda.is_available(), **options)

@@ -18,10 +18,3 @@ def end_with_parent(number: int) -> None:
     """Ask Linux to send this process the signal ``number`` when its parent ends; elsewhere nothing."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
-
-
-def before_forking() -> None:
-    """Stop OpenCV's threads, for good. A forked child inherits their locks but not the threads, and waits for ever."""
-    import cv2
-
-    cv2.setNumThreads(1)
