@@ -18,7 +18,6 @@ from yolopose.report.claims import (
     UNDECIDED,
     Judge,
     Outcome,
-    decide,
     decide_claims,
     describe,
     measured_verdict,
@@ -139,14 +138,14 @@ def test_intervals_by_hand() -> None:
     freedom = variance**2 / ((1 / 3) ** 2 / 2 + (7 / 3) ** 2 / 2)
     assert welch == pytest.approx(t975(freedom) * math.sqrt(variance))
     assert difference(a, Measurement({0: 1.0}))[1] is None
-    assert Measurement({0: 1.0}).spread is None and Measurement({0: 1.0}).half_width is None
+    assert Measurement({0: 1.0}).deviation is None and Measurement({0: 1.0}).half_width is None
     assert t975(1) == 12.706 and t975(30) == 2.042 and t975(500) == 1.96
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------
 
 def test_claims_that_the_papers_tables_decide() -> None:
-    found = {c["id"]: c["verdict"] for c in decide(ResultSet(Path("nothing")))}
+    found = {c["id"]: c["verdict"] for c in decide_claims(ResultSet(Path("nothing")))}
     holds = ["C01", "C02", "C05", "C06", "C07", "C09", "C10", "C25", "C28", "C30", "C32", "C36", "C37", "C44", "C45",
              "C46", "C49", "C51", "C52"]
     fails = ["C08", "C11", "C27", "C31", "C35", "C38", "C39", "C40", "C41", "C47", "C53"]
@@ -279,11 +278,11 @@ def test_a_malformed_rule_names_the_claim(tmp_path: Path, mini: Path) -> None:
              "decided_by": "paper", "rule": {"compare": [1, "~", 2]}}
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump([claim]))
     with pytest.raises(StudyError, match="C01.rule"):
-        decide(load_results(mini), tmp_path)
+        decide_claims(mini, tmp_path)
 
 
 def test_half_widths_propagate() -> None:
-    a, b = Value(10.0, "10", 3.0, True), Value(5.0, "5", 4.0, True)
+    a, b = Value(10.0, "10", (3.0, 3.0), True), Value(5.0, "5", (4.0, 1.0), True)
     assert combine("difference", [a, b]).half == pytest.approx(5.0)
     assert combine("ratio", [a, b]).half == pytest.approx(2 * math.hypot(0.3, 0.8))
     assert combine("sum", [a, Value(1.0, "1", None, True)]).half is None

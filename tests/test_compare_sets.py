@@ -10,7 +10,7 @@ import pytest
 
 from tests import fabricated
 from yolopose.report.compare import NOT_COMPARABLE
-from yolopose.report.sets import compare_sets, describe_difference, format_text, main
+from yolopose.report.sets import as_text, compare_sets, describe_difference, main
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
 
@@ -55,9 +55,9 @@ def test_command_line(mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "no such results folder" in capsys.readouterr().err
 
 
-def test_the_module_compare_is_the_command(mini: Path) -> None:
+def test_the_module_is_the_command(mini: Path) -> None:
     """What ``make compare`` calls."""
-    done = subprocess.run([sys.executable, "-m", "yolopose.report.compare", "paper", str(mini)],
+    done = subprocess.run([sys.executable, "-m", "yolopose.report.sets", "paper", str(mini)],
                           capture_output=True, text=True)
     assert done.returncode == 0 and "s6_faithful" not in done.stdout and "145.6" in done.stdout
 
@@ -70,5 +70,5 @@ def test_sets_without_a_common_quantity(tmp_path: Path) -> None:
 
 
 def test_text_columns_align() -> None:
-    text = format_text([{"a": "x", "b": 1.5, "c": None}, {"a": "long", "b": 22, "c": ""}], ["a", "b", "c"])
-    assert text.splitlines() == ["a       b", "x     1.5", "long   22"]
+    text = as_text([{"a": "x", "b": 1.5, "c": None}, {"a": "long", "b": 22, "c": ""}], ["a", "b", "c"])
+    assert text.splitlines() == ["   a    b", "   x  1.5", "long   22"]

@@ -15,9 +15,9 @@ from yolopose.report.figures.analysis import (
     draw_decoder_depth,
     draw_loss_shape,
     measured_depths,
-    write_analysis_figures,
 )
-from yolopose.report.measured import load_results
+from yolopose.report.figures.write import draw_figure, write_figures
+from yolopose.report.measured import ResultSet, load_results
 from yolopose.study.paper import DECODER_LADDER
 from yolopose.utils.files import write_csv, write_json
 
@@ -72,24 +72,23 @@ def words(figure) -> str:
 
 
 def test_all_are_written_with_the_same_bytes(folder: Path) -> None:
-    written = write_analysis_figures(folder)
+    written = write_figures(folder, names=NAMES)
     assert {p.name for p in written} == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
     before = {p: p.read_bytes() for p in written}
-    assert {p: p.read_bytes() for p in write_analysis_figures(folder)} == before
+    assert {p: p.read_bytes() for p in write_figures(folder, names=NAMES)} == before
 
 
 def test_what_is_missing_is_left_out(tmp_path, capsys) -> None:
     root = fabricated.study(tmp_path, {"s6": [20]})  # no ladder in its complexity.csv
-    assert draw_loss_shape(root) is draw_almost_free(root) is draw_constant_runtime(root) is None
-    assert write_analysis_figures(root) == []
+    assert write_figures(root, names=NAMES) == []
     said = capsys.readouterr().out
-    assert all(f"{name}: left out" in said for name in NAMES)
+    assert all(f"{name}: left out, {root} has no " in said for name in NAMES)
     write_json(root / "runtime.json", runtime(trained=False))
-    assert draw_constant_runtime(root) is None and draw_almost_free(root) is not None
+    assert draw_figure("constant_runtime", root) is None and draw_figure("almost_free", root) is not None
 
 
 def test_zeros_stand_at_their_place_or_are_named(folder: Path) -> None:
-    figure = draw_loss_shape(folder)
+    figure = draw_loss_shape(ResultSet(folder))
     eye, hip, box = figure.axes
     crosses = [[line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"] for axes in (eye, hip, box)]
     assert crosses == [[102.0, pytest.approx(71.4), 51.0], [], [100.0]]
@@ -97,13 +96,13 @@ def test_zeros_stand_at_their_place_or_are_named(folder: Path) -> None:
 
 
 def test_costs_are_told_in_percent_and_in_full(folder: Path) -> None:
-    said = words(draw_almost_free(folder))
+    said = words(draw_almost_free(ResultSet(folder)))
     assert said.count("+25 %") == 3 and "8.0 → 10.0 GMACs" in said and "100 → 125 ms" in said
     assert "640 px" in said and "a CPU, 2 threads" in said
 
 
 def test_slopes_are_told_with_their_interval(folder: Path) -> None:
-    figure = draw_constant_runtime(folder)
+    figure = draw_constant_runtime(ResultSet(folder))
     assert "scores above 0.001: +1.00 ms a person (+1.00 to +1.00)" in words(figure)
     whole = figure.axes[1].lines
     assert whole[0].get_ydata()[0] == 1.0 and whole[0].get_ydata()[1] == pytest.approx(1 + 8 / 107.6, rel=1e-3)
@@ -112,11 +111,11 @@ def test_slopes_are_told_with_their_interval(folder: Path) -> None:
 
 def test_ladder_shows_residuals_and_what_was_measured(folder: Path) -> None:
     results = load_results(folder)
-    assert measured_depths(results) == []  # s6 alone is no ladder
+    assert measured_depths(results) == {}  # s6 alone is no ladder
     figure = draw_decoder_depth(results)
     assert len(figure.axes) == 2
     assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(100 * 0.1 / 19.4)
     fabricated.ablations(folder, {"s6": [12, 13], "s6_dw1": [9, 9.5]})
     figure = draw_decoder_depth(load_results(folder))
     assert len(figure.axes) == 3 and "2 seeds" in figure.axes[2].get_xlabel()
-    assert [depth for depth, _ in measured_depths(load_results(folder).ablations)] == [1, 6]
+    assert list(measured_depths(load_results(folder).ablations)) == [1, 6]

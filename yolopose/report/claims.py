@@ -1,6 +1,4 @@
-"""The paper's claims: read from ``results/paper/claims.yaml``, decided by their rules (``yolopose.report.claims``).
-
-Evaluating the rules by which claims are decided.
+"""The claims of ``results/paper/claims.yaml``: decided by their rules, and the rules in words.
 
 A rule is data, not code. Its forms (README of ``results/paper`` gives examples):
 
@@ -17,15 +15,14 @@ A rule is data, not code. Its forms (README of ``results/paper`` gives examples)
 ``set: ablations`` beside a form takes its measurements from the set of ``make ablations``; quantities are those of
 ``yolopose.report.quantities``. With several seeds a measured difference decides when its 95 % interval excludes 0 and
 is *within noise* otherwise; one seed decides only what exceeds the margin.
-
-Rules in words, made from the rules themselves so that the two cannot part.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -42,9 +39,10 @@ from yolopose.report.compare import (
     WITHIN_NOISE,
     compare_with_paper,
 )
-from yolopose.report.measured import PAIRS, PAPER_DIR, PairedInterval, ResultSet, load_results, paired_interval
-from yolopose.report.quantities import SMOKE_REASON, Missing, NotComparable, Quantities, choose_set
+from yolopose.report.measured import PAIRS, PairedInterval, ResultSet, load_results, paired_interval
+from yolopose.report.quantities import OPERATIONS, SMOKE_REASON, Missing, NotComparable, Quantities, choose_set
 from yolopose.report.seeds import Measurement, difference
+from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_csv
 
@@ -53,6 +51,7 @@ CLAIM_COLUMNS = ["id", "claim", "where", "kind", "decided_by", "evidence", "rule
 KEYS = {"id", "text", "where", "kind", "evidence", "rule", "tolerance", "decided_by"}
 DECIDERS = ("paper", "official code", "run", "nothing at hand")
 UNDECIDED = "undecided: one seed, difference within the margin"
+WORST_FIRST = (NOT_REPRODUCED, NOT_RUN, NOT_COMPARABLE, WITHIN_NOISE, REPRODUCED)
 SYMBOLS = {"==": "equals", ">=": "≥", "<=": "≤", ">": ">", "<": "<"}
 # Below this AP or AP50 in percent even the best model has not learned the task, and their order means nothing.
 ORDERING_FLOOR = 5.0
@@ -85,9 +84,21 @@ def load_claims(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     return claims
 
 
-def decide(results: ResultSet, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """Decide all claims from the paper's tables and what ``results`` holds; rows with ``CLAIM_COLUMNS``."""
-    judge = Judge(results, paper_dir)
+def decide_claims(results: ResultSet | Path | str, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+    """Decide all claims from the paper's tables and what a results folder holds.
+
+    Args:
+        results: the folder, read or not.
+        paper_dir: folder of ``claims.yaml``.
+
+    Returns:
+        Rows with the columns of ``CLAIM_COLUMNS``.
+
+    Raises:
+        StudyError: as :func:`load_claims`, or a rule is malformed.
+    """
+    results = load_results(results)
+    judge = Judge(results)
     rows = []
     for claim in load_claims(paper_dir):
         try:
@@ -114,21 +125,15 @@ def _scale(claim: dict[str, Any], verdict: str, results: ResultSet) -> str:
     return "true width and size" if claim["kind"] == "compute" else results.scale()
 
 
-def decide_claims(results_dir: Path | str | ResultSet, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """Decide every claim of ``results/paper/claims.yaml``; see :func:`yolopose.report.claims.decide`."""
-    results = results_dir if isinstance(results_dir, ResultSet) else load_results(results_dir)
-    return decide(results, paper_dir)
-
-
-def write_comparison(results_dir: Path | str, paper_dir: Path = PAPER_DIR) -> dict[str, int]:
+def write_comparison(results_dir: Path | str) -> dict[str, int]:
     """Write ``comparison.csv`` and ``claims.csv`` into a results folder.
 
     Returns:
         How many claims got each verdict.
     """
     results = load_results(results_dir)
-    write_csv(results.root / "comparison.csv", compare_with_paper(results, paper_dir), COMPARISON_COLUMNS)
-    claims = decide_claims(results, paper_dir)
+    write_csv(results.root / "comparison.csv", compare_with_paper(results), COMPARISON_COLUMNS)
+    claims = decide_claims(results)
     write_csv(results.root / "claims.csv", claims, CLAIM_COLUMNS)
     return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
 
@@ -157,12 +162,20 @@ def measured_verdict(advantage: float, half: float | None, margin: float) -> str
     return NOT_COMPARABLE if half is None else WITHIN_NOISE
 
 
+def interval_verdict(low: float, high: float) -> str:
+    """Verdict on "the difference is above 0" by the interval from ``low`` to ``high``."""
+    return REPRODUCED if low > 0 else NOT_REPRODUCED if high < 0 else WITHIN_NOISE
+
+
 class Judge:
     """Evaluates rules against one results folder and the paper's tables."""
 
-    def __init__(self, results: ResultSet, paper_dir: Path = PAPER_DIR) -> None:
-        self.results, self.paper_dir = results, paper_dir
-        self.comparison: list[dict[str, Any]] | None = None
+    def __init__(self, results: ResultSet) -> None:
+        self.results, self.value = results, Quantities(results).value
+
+    @cached_property
+    def comparison(self) -> list[dict[str, Any]]:
+        return [row for row in compare_with_paper(self.results) if row["experiment"]]
 
     def decide(self, rule: dict[str, Any]) -> Outcome:
         """The outcome of one rule.
@@ -181,7 +194,7 @@ class Judge:
         try:
             if "set" in rule:
                 chosen = choose_set(self.results, rule["set"])
-                outcome = Judge(chosen, self.paper_dir).decide({k: v for k, v in rule.items() if k != "set"})
+                outcome = Judge(chosen).decide({k: v for k, v in rule.items() if k != "set"})
                 return outcome if outcome.verdict == NOT_RUN else replace(outcome, scale=chosen.scale())
             return forms[form[0]](rule)
         except Missing as error:
@@ -191,25 +204,21 @@ class Judge:
 
     def _all(self, rule: dict[str, Any]) -> Outcome:
         outcomes = [self.decide(part) for part in rule["all"]]
-        for verdict in (NOT_REPRODUCED, NOT_RUN, NOT_COMPARABLE, WITHIN_NOISE, REPRODUCED):
-            hits = [o for o in outcomes if o.verdict == verdict]
-            if hits:
-                break
-        reasons = dict.fromkeys(o.reason for o in hits if o.reason)
+        verdict = worst(o.verdict for o in outcomes)
+        reasons = dict.fromkeys(o.reason for o in outcomes if o.verdict == verdict and o.reason)
         scales = dict.fromkeys(o.scale for o in outcomes if o.scale)
         return Outcome(verdict, "; ".join(o.values for o in outcomes if o.values), "; ".join(reasons),
                        "; ".join(scales))
 
     def _compare(self, rule: dict[str, Any]) -> Outcome:
         left, operator, right = rule["compare"]
-        value = Quantities(self.results, self.paper_dir).value
-        if "floor" in rule and (best := value(rule["floor"])).number < ORDERING_FLOOR:
+        if "floor" in rule and (best := self.value(rule["floor"])).number < ORDERING_FLOOR:
             raise NotComparable(f"the best is {best.number:.2g}, under {ORDERING_FLOOR:g}: the task was not learned")
-        a, b, margin = value(left), value(right), float(rule.get("margin", 0))
+        a, b, margin = self.value(left), self.value(right), float(rule.get("margin", 0))
         gap = a.number - b.number
         low = high = half = None
-        if a.half is not None and b.half is not None:
-            low, high = gap - math.hypot(a.below, b.above), gap + math.hypot(a.above, b.below)
+        if a.sides is not None and b.sides is not None:
+            low, high = gap - math.hypot(a.sides[0], b.sides[1]), gap + math.hypot(a.sides[1], b.sides[0])
             half = gap - low if gap > 0 else high - gap  # the side of the interval that looks towards 0
         if operator not in SYMBOLS:
             raise ValueError(f"unknown operator {operator!r}")
@@ -246,27 +255,23 @@ class Judge:
         if max(v.mean for v in found) < ORDERING_FLOOR:
             return Outcome(NOT_COMPARABLE, values,
                            f"no model reached {metric} {ORDERING_FLOOR:g}: the task was not learned")
-        verdicts, reasons = [], []
+        if len(names) < 2:
+            raise ValueError("ordering needs two experiments")
+        steps = []
         for (one, x), (two, y) in pairwise(zip(names, found, strict=True)):
             images = self._bootstrap(one, two, metric, split, x, y) if rule.get("bootstrap") else None
-            verdict, reason = _step(f"{two} − {one}", x, y, margin, images)
-            verdicts.append(verdict)
-            reasons.append(reason)
-        for verdict in (NOT_REPRODUCED, NOT_COMPARABLE, WITHIN_NOISE, REPRODUCED):
-            if verdict in verdicts:
-                return Outcome(verdict, values, "; ".join(reasons))
-        raise ValueError("ordering needs two experiments")
+            steps.append(_step(f"{two} − {one}", x, y, margin, images))
+        return Outcome(worst(verdict for verdict, _ in steps), values, "; ".join(reason for _, reason in steps))
 
     def _interval(self, rule: dict[str, Any]) -> Outcome:
         """A stored gain: above 0 where its whole interval is."""
         q = dict(rule["interval"])
-        quantities = Quantities(choose_set(self.results, q.pop("set", None)), self.paper_dir)
+        quantities = Quantities(choose_set(self.results, q.pop("set", None)))
         file, key, percent = q.pop("stored"), q.pop("key"), q.pop("percent", False)
         if q:
             raise ValueError(f"interval: unknown key {', '.join(q)}")
         gain, low, high = (quantities.read(file, f"{key}.{part}", percent) for part in ("difference", "low", "high"))
-        verdict = REPRODUCED if low > 0 else NOT_REPRODUCED if high < 0 else WITHIN_NOISE
-        return Outcome(verdict, f"{gain:+.3g}, 95 % interval {low:+.3g} to {high:+.3g}")
+        return Outcome(interval_verdict(low, high), f"{gain:+.3g}, 95 % interval {low:+.3g} to {high:+.3g}")
 
     def _bootstrap(self, one: str, two: str, metric: str, split: str, x: Measurement, y: Measurement) -> PairedInterval:
         """The stored interval of ``two − one`` over resampled images, of the seeds that were measured."""
@@ -281,21 +286,20 @@ class Judge:
         return found
 
     def _matches_printed(self, rule: dict[str, Any]) -> Outcome:
-        if self.comparison is None:
-            self.comparison = compare_with_paper(self.results, self.paper_dir)
-        wanted = rule["matches_printed"]
-        rows = [row for row in self.comparison if row["experiment"]
-                and all(row[key] in (value if isinstance(value, list) else [value]) for key, value in wanted.items())]
+        wanted = {key: _listed(value) for key, value in rule["matches_printed"].items()}
+        rows = [row for row in self.comparison if all(row[key] in values for key, values in wanted.items())]
         if not rows:
-            raise ValueError(f"no printed number matches {wanted}")
+            raise ValueError(f"no printed number matches {rule['matches_printed']}")
         values = "; ".join(f"{r['experiment']} {r['measured']} (printed {r['printed']})" for r in rows
                            if r.get("measured") is not None)
-        for verdict in (NOT_REPRODUCED, NOT_RUN, NOT_COMPARABLE, WITHIN_NOISE, REPRODUCED):
-            hits = [row for row in rows if row["verdict"] == verdict]
-            if hits:
-                break
-        reasons = dict.fromkeys(r["note"] for r in hits if r["note"] and verdict != REPRODUCED)
-        return Outcome(verdict, values, "; ".join(reasons))
+        verdict = worst(row["verdict"] for row in rows)
+        notes = [row["note"] for row in rows if row["verdict"] == verdict != REPRODUCED and row["note"]]
+        return Outcome(verdict, values, "; ".join(dict.fromkeys(notes)))
+
+
+def worst(verdicts: Iterable[str]) -> str:
+    """The verdict of several together."""
+    return min(verdicts, key=WORST_FIRST.index)
 
 
 def _step(label: str, x: Measurement, y: Measurement, margin: float, images: PairedInterval | None
@@ -310,12 +314,8 @@ def _step(label: str, x: Measurement, y: Measurement, margin: float, images: Pai
         reason = f"{UNDECIDED} of {margin:g} ({reason}); run more seeds"
     if images is None:
         return verdict, reason
-    over_images = REPRODUCED if images.low > 0 else NOT_REPRODUCED if images.high < 0 else WITHIN_NOISE
-    if half is not None:
-        reason += f" over seeds, {images} over images"
-    else:
-        reason += f", over images {images}"
-    if verdict != over_images and verdict != NOT_COMPARABLE:
+    reason += f", over images {images}" if half is None else f" over seeds, {images} over images"
+    if verdict not in (NOT_COMPARABLE, interval_verdict(images.low, images.high)):
         verdict = NOT_COMPARABLE if half is None else WITHIN_NOISE  # the two kinds of chance do not both exclude 0
     return verdict, reason
 
@@ -344,9 +344,8 @@ def describe(rule: dict[str, Any]) -> str:
         return f"the 95 % interval of {_words(rule['interval'])} lies above 0"
     if "matches_printed" in rule:
         wanted = rule["matches_printed"]
-        metrics = wanted["metric"] if isinstance(wanted["metric"], list) else [wanted["metric"]]
-        tables = wanted["table"] if isinstance(wanted["table"], list) else [wanted["table"]]
-        what = " and ".join(NAMES.get(m, m) for m in metrics)
+        tables = _listed(wanted["table"])
+        what = " and ".join(NAMES.get(m, m) for m in _listed(wanted["metric"]))
         where = ("Tables " if len(tables) > 1 else "Table ") + " and ".join(map(str, tables))
         return f"{what} of {where}, measured, equal the printed ones within their tolerance"
     if "all" in rule:
@@ -354,6 +353,10 @@ def describe(rule: dict[str, Any]) -> str:
     if "fact" in rule:
         return f"read in {rule['fact']['source'].partition(':')[0]}"
     return "no rule: " + rule["undecidable"].partition(";")[0]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _measured(quantity: Any) -> bool:
@@ -366,7 +369,7 @@ def _words(quantity: Any) -> str:
     if not isinstance(quantity, dict):
         return f"{quantity:g}"
     q = dict(quantity)
-    for operation, symbol in (("ratio", " / "), ("difference", " − "), ("sum", " + "), ("product", " × ")):
+    for operation, symbol in OPERATIONS.items():
         if operation in q:
             return "(" + symbol.join(_words(part) for part in q[operation]) + ")"
     if "stored" in q:

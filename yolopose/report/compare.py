@@ -1,4 +1,4 @@
-"""Comparison of measured numbers with the paper's: verdicts on printed numbers, and the files that hold them.
+"""Measured numbers beside the printed ones, with a verdict on each.
 
 Verdicts (the study's fixed vocabulary): *reproduced*, *not reproduced*, *within noise*, *not comparable at this scale*,
 *not run*. An accuracy of a reduced profile is never compared with the paper's; one seed never yields *within noise*,
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolopose.report.measured import PAPER_DIR, ResultSet, load_results
+from yolopose.report.measured import ResultSet, load_results
 from yolopose.report.seeds import Measurement
-from yolopose.study.paper import BASE_SIZE, CONVENTIONS, DECODER_LADDER, MAIN_CONVENTION, PAPER_VARIANTS
+from yolopose.study.paper import BASE_SIZE, CONVENTIONS, DECODER_LADDER, MAIN_CONVENTION, PAPER_DIR, PAPER_VARIANTS
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv
 
@@ -42,7 +42,7 @@ def printed_rows(table: int, paper_dir: Path = PAPER_DIR) -> list[dict[str, str]
     return read_csv(paper_dir / f"table{table}.csv")
 
 
-def paper_numbers(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+def paper_numbers() -> list[dict[str, Any]]:
     """Every number that the paper's tables print.
 
     Returns:
@@ -52,7 +52,7 @@ def paper_numbers(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     """
     records = []
     for table in TABLES:
-        for row in printed_rows(table, paper_dir):
+        for row in printed_rows(table):
             for metric in METRICS:
                 if (value := number(row.get(metric))) is not None:
                     records.append({
@@ -73,7 +73,7 @@ def same_digits(value: float, text: str) -> bool:
     return abs(value - float(text)) <= 0.5 * 10.0**-digits + 1e-9
 
 
-def compare_with_paper(results_dir: Path | str | ResultSet, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
+def compare_with_paper(results: ResultSet | Path | str) -> list[dict[str, Any]]:
     """Every printed number beside its measured counterpart.
 
     Parameters and GMACs are counted at the paper's true width and size and can always be compared: to the printed
@@ -82,9 +82,8 @@ def compare_with_paper(results_dir: Path | str | ResultSet, paper_dir: Path = PA
     Returns:
         Rows with the columns of ``COMPARISON_COLUMNS``; ``spread`` is the standard deviation over ``seeds`` seeds.
     """
-    results = results_dir if isinstance(results_dir, ResultSet) else load_results(results_dir)
-    rows = []
-    for record in paper_numbers(paper_dir):
+    results, rows = load_results(results), []
+    for record in paper_numbers():
         row = {key: record.get(key) for key in COMPARISON_COLUMNS}
         row["printed"] = record["text"]
         if not record["experiment"]:
@@ -122,7 +121,7 @@ def _compare_accuracy(results: ResultSet, record: dict[str, Any]) -> dict[str, A
     if measured is None:
         return {"verdict": NOT_RUN, "note": results.why_missing(record["experiment"], record["split"])}
     row: dict[str, Any] = {"measured": round(measured.mean, 2), "seeds": len(measured.by_seed),
-                           "spread": None if measured.spread is None else round(measured.spread, 2)}
+                           "spread": None if measured.deviation is None else round(measured.deviation, 2)}
     if reason := source.not_comparable(record["split"]):
         return row | {"verdict": NOT_COMPARABLE, "note": f"{note}: {reason}" if note else reason}
     gap = measured.mean - record["printed"]

@@ -19,7 +19,6 @@ from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json
 
 PAIRS = "ablations.json"  # the paired bootstrap of a results folder (yolopose.analysis.ablations)
-FILE = "quantization.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Run:
     def config(self) -> dict[str, Any]:
         return self.record.get("config") or {}
 
+    @property
+    def images_seen(self) -> int:
+        """Training images; 0 where that is unknown."""
+        return int((self.record.get("train") or {}).get("images_seen") or 0)
+
 
 @dataclass
 class ResultSet:
@@ -49,27 +53,24 @@ class ResultSet:
     data: dict[str, Any] | None = None
     is_reference: bool = False  # stands in for another folder's results, which readers must be told
 
-    def _all_runs(self) -> list[Run]:
+    @property
+    def every_run(self) -> list[Run]:
         return [run for runs in self.runs.values() for run in runs]
-
-    def _any_run(self) -> Run | None:
-        return next(iter(self._all_runs()), None)
 
     @property
     def profile(self) -> str:
         """Name of the profile that made the runs; without a run, the name of the folder."""
-        run = self._any_run()
-        return str(run.record.get("profile", self.root.name)) if run else self.root.name
+        return str(next((run.record.get("profile", self.root.name) for run in self.every_run), self.root.name))
 
     @property
     def full_scale(self) -> bool:
         """Whether every run says that it has the paper's scale and data set: may its accuracies stand beside those?"""
-        return bool(self.runs) and all(run.record.get("comparable") for run in self._all_runs())
+        return bool(self.runs) and all(run.record.get("comparable") for run in self.every_run)
 
     @property
     def other_data(self) -> bool:
         """Whether the runs have the paper's settings and lack only its data, as on a part of COCO."""
-        return bool(self.runs) and not self.full_scale and all(run.config.get("comparable") for run in self._all_runs())
+        return bool(self.runs) and not self.full_scale and all(run.config.get("comparable") for run in self.every_run)
 
     @property
     def datasets(self) -> set[str]:
@@ -82,18 +83,17 @@ class ResultSet:
         return self._about_data("data_fingerprint", "fingerprint")
 
     def _about_data(self, of_run: str, of_report: str) -> set[str]:
-        found = [run.record.get(of_run) for run in self._all_runs()]
-        return {str(value) for value in found or [(self.data or {}).get(of_report)] if value is not None}
+        found = [run.record.get(of_run) for run in self.every_run] or [(self.data or {}).get(of_report)]
+        return {str(value) for value in found if value is not None}
 
     def not_comparable(self, split: str) -> str | None:
         """Why accuracies of ``split`` may not be compared with the paper's; ``None`` when they may."""
-        run = self._any_run()
-        if run is None:
+        if not self.runs:
             return "no run"
         if not self.full_scale:
             return f"{'other data than COCO 2017' if self.other_data else 'reduced scale'} ({self.scale()})"
         base = next((name for name in COCO_IMAGES if split == name or split.startswith(name + "_int")), split)
-        parts = [run.metrics.get(split) for run in self._all_runs()]
+        parts = [run.metrics.get(split) for run in self.every_run]
         counts = {part["images"] for part in parts if isinstance(part, dict) and "images" in part}
         if wrong := counts - set(COCO_IMAGES.get(base, counts)):
             return f"not COCO: {split} has {', '.join(map(str, sorted(wrong)))} images"
@@ -101,25 +101,23 @@ class ResultSet:
 
     def scale(self) -> str:
         """The profile, width, size and number of seeds in words, for example ``mini: width × 0.5, 128 px, 1 seed``."""
-        run = self._any_run()
-        if run is None:
+        if not self.runs:
             return self.root.name
-        config = run.config
-        headline = next((r for name in ("s6", "m6", "l6") for r in self.runs.get(name, [])), run).config
+        headline = next((self.runs[name][0] for name in ("s6", "m6", "l6") if name in self.runs), self.every_run[0])
         parts = []
-        if (width := config.get("width_factor", 1.0)) != 1.0:
+        if (width := self.every_run[0].config.get("width_factor", 1.0)) != 1.0:
             parts.append(f"width × {width:g}")
-        if size := headline.get("input_size"):
+        if size := headline.config.get("input_size"):
             parts.append(f"{size} px")
-        seeds = sorted({len(runs) for runs in self.runs.values()})
-        parts.append(f"{seeds[0]} seed" + ("s" if seeds[0] != 1 else "") if len(seeds) == 1
-                     else f"{seeds[0]} to {seeds[-1]} seeds")
-        return f"{self.profile}: " + ", ".join(parts)
+        counts = [len(runs) for runs in self.runs.values()]
+        fewest, most = min(counts), max(counts)
+        seeds = f"{fewest} to {most} seeds" if most > fewest else f"{fewest} seed" + "s" * (fewest != 1)
+        return f"{self.profile}: " + ", ".join([*parts, seeds])
 
     def images_seen(self, experiment: str | None = None) -> str:
         """Training images of the runs of one experiment, or of all, in words: ``15,680 images``; empty if unknown."""
-        runs = self._all_runs() if experiment is None else self.runs.get(experiment, [])
-        seen = sorted({int(n) for run in runs if (n := (run.record.get("train") or {}).get("images_seen"))})
+        runs = self.every_run if experiment is None else self.runs.get(experiment, [])
+        seen = sorted({run.images_seen for run in runs} - {0})
         return "" if not seen else " to ".join(f"{n:,}" for n in dict.fromkeys((seen[0], seen[-1]))) + " images"
 
     def released(self, experiment: str) -> bool:
@@ -128,31 +126,30 @@ class ResultSet:
 
     def commits(self) -> str:
         """The commits that made the runs, seven digits each."""
-        found = [str((run.record.get("git") or {}).get("commit") or "")[:7] for run in self._all_runs()]
+        found = [str((run.record.get("git") or {}).get("commit") or "")[:7] for run in self.every_run]
         return ", ".join(dict.fromkeys(c for c in found if c))
 
     def measure(self, experiment: str, split: str, metric: str) -> Measurement | None:
         """An accuracy in percent over the seeds that have it; ``None`` where it is missing or undefined (−1)."""
-        values = {}
-        for run in self.runs.get(experiment, []):
-            value = (run.metrics.get(split) or {}).get(metric)
-            if isinstance(value, (int, float)) and value >= 0:
-                values[run.seed] = 100.0 * float(value)
+        values = {seed: 100.0 * value for seed, value in self._scores(experiment, split, metric).items() if value >= 0}
         return Measurement(values) if values else None
 
     def undefined(self, experiment: str, split: str, metric: str) -> bool:
         """Whether the experiment was scored and there was nothing to score (−1): nobody is of that size."""
-        values = [(run.metrics.get(split) or {}).get(metric) for run in self.runs.get(experiment, [])]
-        return bool(values) and all(isinstance(v, (int, float)) and v < 0 for v in values)
+        scores = self._scores(experiment, split, metric)
+        return bool(scores) and len(scores) == len(self.runs[experiment]) and max(scores.values()) < 0
+
+    def _scores(self, experiment: str, split: str, metric: str) -> dict[int, float]:
+        """By seed, where there is a number: the fraction in ``metrics.json``."""
+        found = {run.seed: (run.metrics.get(split) or {}).get(metric) for run in self.runs.get(experiment, [])}
+        return {seed: float(value) for seed, value in found.items() if isinstance(value, (int, float))}
 
     def why_missing(self, experiment: str, split: str) -> str:
         """The reason why :meth:`measure` found nothing."""
-        runs = self.runs.get(experiment)
-        if not runs:
-            if experiment not in load_experiments():
-                return f"there is no experiment {experiment}"
-            return f"experiment {experiment} was not run"
-        part = runs[0].metrics.get(split)
+        if experiment not in self.runs:
+            known = experiment in load_experiments()
+            return f"experiment {experiment} was not run" if known else f"there is no experiment {experiment}"
+        part = self.runs[experiment][0].metrics.get(split)
         if isinstance(part, dict) and part.get("reason"):
             return str(part["reason"])
         return f"{experiment} has no result on {split}"
@@ -174,13 +171,9 @@ class ResultSet:
 
     def own_gmacs(self, experiment: str) -> float | None:
         """GMACs of the model that really ran (its own width and size), from ``complexity.csv``."""
-        for run in self.runs.get(experiment, []):
-            variant = run.record.get("variant")
-            row = self.count(str(variant), int(run.config.get("input_size", 0)), MAIN_CONVENTION,
-                             float(run.config.get("width_factor", 1.0)))
-            if row:
-                return float(row["gmacs"])
-        return None
+        rows = (self.count(str(run.record.get("variant")), int(run.config.get("input_size", 0)), MAIN_CONVENTION,
+                           float(run.config.get("width_factor", 1.0))) for run in self.runs.get(experiment, []))
+        return next((float(row["gmacs"]) for row in rows if row), None)
 
     def stored(self, file: str) -> Any:
         """A JSON file of the folder, or of an experiment's first seed (``s6/tta.json``); ``None`` where it is not."""
@@ -200,15 +193,12 @@ class ResultSet:
         found.data = found.data or self.data
         return found if found.runs else None
 
-    @cached_property
+    @property
     def mixed(self) -> list[str]:
         """Experiments whose seeds were made by different configurations: their mean over seeds means nothing."""
-        messages = []
-        for name, runs in self.runs.items():
-            configs = [{k: v for k, v in run.config.items() if k != "seed"} for run in runs]
-            if any(config != configs[0] for config in configs[1:]):
-                messages.append(f"{name}: its seeds were made by different configurations; run it again")
-        return messages
+        return [f"{name}: its seeds were made by different configurations; run it again"
+                for name, runs in self.runs.items() if any(
+                    run.config | {"seed": 0} != runs[0].config | {"seed": 0} for run in runs)]
 
 
 def load_results(folder: Path | str | ResultSet) -> ResultSet:
@@ -307,10 +297,6 @@ def fingerprint_note(results: ResultSet, reference: ResultSet) -> str | None:
             "is another data set.")
 
 
-class NotStored(LookupError):
-    """A value that no stage has stored; the message says why."""
-
-
 @dataclass(frozen=True)
 class PairedInterval:
     """A difference of two experiments in points and its 95 % interval over resampled images, over common seeds."""
@@ -322,34 +308,6 @@ class PairedInterval:
 
     def __str__(self) -> str:
         return f"{self.low:+.1f} to {self.high:+.1f}"
-
-
-def read_stored(results: ResultSet, file: str, key: str) -> float:
-    """One number of a stored JSON file; ``true`` and ``false`` are 1 and 0.
-
-    Args:
-        results: the set whose folder has the file.
-        file: relative to the results folder, or ``<experiment>/<file>`` for that of the experiment's first seed.
-        key: path of keys separated by dots; a list takes a position.
-
-    Raises:
-        NotStored: no such file, or no number at that key.
-    """
-    value = results.stored(file)
-    if value is None:
-        raise NotStored(f"{file} does not exist: the stage that writes it was not run")
-    for part in key.split("."):
-        if isinstance(value, dict) and "reason" in value and part not in value:
-            raise NotStored(f"{file}: {value['reason']}")
-        if isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):
-            value = value[int(part)]
-        elif isinstance(value, dict) and part in value:
-            value = value[part]
-        else:
-            raise NotStored(f"{file} has no {key}")
-    if not isinstance(value, (bool, int, float)):
-        raise NotStored(f"{file}: {key} is {value!r}, not a number")
-    return float(value)
 
 
 def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str = "pose") -> PairedInterval | None:
@@ -371,18 +329,16 @@ def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str =
     return None
 
 
-def load_quantization(results_dir: Path | str) -> dict[str, Any] | None:
+def load_quantization(results: ResultSet) -> dict[str, Any] | None:
     """``quantization.json`` of a results folder; ``None`` where nothing was quantized.
 
     Raises:
-        StudyError: the file is damaged or is not one of :func:`quantize_study`.
+        StudyError: the file is damaged or is not one of :func:`yolopose.export.quantize.quantize_study`.
     """
-    path = Path(results_dir) / FILE
-    if not path.is_file():
-        return None
-    value = read_json(path)
-    if isinstance(value, dict) and value.get("status") == "not run":
+    value = results.stored("quantization.json")
+    if value is None or (isinstance(value, dict) and value.get("status") == "not run"):
         return None
     if not isinstance(value, dict) or not {"models", "curve", "changes"} <= set(value):
-        raise StudyError(f"{path}: is not what quantize_study writes; delete it and quantize again")
+        raise StudyError(f"{results.root / 'quantization.json'}: is not what quantize_study writes; delete it and "
+                         "quantize again")
     return value

@@ -10,40 +10,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from yolopose.report.compare import number, printed_rows
-from yolopose.report.measured import PAPER_DIR, NotStored, ResultSet, read_stored
+from yolopose.report.measured import ResultSet
 from yolopose.study.config import ABLATIONS
-from yolopose.study.paper import MAIN_CONVENTION
+from yolopose.study.paper import MAIN_CONVENTION, PAPER_DIR
 from yolopose.utils.files import read_csv
 
 SMOKE_REASON = "the numbers of the smoke profile mean nothing"
+OPERATIONS = {"ratio": " / ", "difference": " − ", "sum": " + ", "product": " × "}
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number, half of its 95 % interval (``None``: one seed), whether it was measured, and how to print it.
-
-    ``sides`` are the parts of an asymmetric interval below and above the number, of which ``half`` is then the wider.
-    """
+    """A number, how to print it, how far its 95 % interval reaches below and above it (``None``: one seed, which has no
+    interval), and whether it was measured."""
 
     number: float
     text: str
-    half: float | None = 0.0
+    sides: tuple[float, float] | None = (0.0, 0.0)
     measured: bool = False
-    sides: tuple[float, float] | None = None
 
     @property
-    def below(self) -> float | None:
-        """How far the interval reaches below the number."""
-        return self.sides[0] if self.sides else self.half
-
-    @property
-    def above(self) -> float | None:
-        """How far it reaches above."""
-        return self.sides[1] if self.sides else self.half
+    def half(self) -> float | None:
+        """Half of the interval, where that is not symmetric its wider half."""
+        return None if self.sides is None else max(self.sides)
 
 
 class Missing(Exception):
@@ -73,8 +65,8 @@ def choose_set(results: ResultSet, name: str | None) -> ResultSet:
 class Quantities:
     """Evaluates quantities against one results folder and the paper's tables."""
 
-    def __init__(self, results: ResultSet, paper_dir: Path = PAPER_DIR) -> None:
-        self.results, self.paper_dir = results, paper_dir
+    def __init__(self, results: ResultSet) -> None:
+        self.results = results
 
     def value(self, quantity: Any) -> Value:
         """Evaluate a quantity.
@@ -87,7 +79,7 @@ class Quantities:
             return Value(float(quantity), f"{quantity:g}")
         q = dict(quantity)
         if "set" in q:
-            return Quantities(choose_set(self.results, q.pop("set")), self.paper_dir).value(q)
+            return Quantities(choose_set(self.results, q.pop("set"))).value(q)
         if "printed" in q:
             return self._printed(q)
         if "measured" in q:
@@ -99,17 +91,17 @@ class Quantities:
         for source, file in (("baseline", "baselines.csv"), ("readme", "readme_checkpoints.csv")):
             if source in q:
                 column = q.pop(source)
-                row = _one(read_csv(self.paper_dir / file), q, file)
+                row = _one(read_csv(PAPER_DIR / file), q, file)
                 return Value(float(row[column]), row[column])
         if "analytic" in q:
             return ANALYTIC[q.pop("analytic")](**q)
-        for operation in ("ratio", "difference", "sum", "product"):
+        for operation in OPERATIONS:
             if operation in q:
                 return combine(operation, [self.value(part) for part in q[operation]])
         raise ValueError(f"no such quantity: {quantity}")
 
     def _printed(self, q: dict[str, Any]) -> Value:
-        metric, rows = q.pop("printed"), printed_rows(q.pop("table"), self.paper_dir)
+        metric, rows = q.pop("printed"), printed_rows(q.pop("table"))
         if "reduce" not in q:
             row = _one(rows, q, "the paper's table")
             return Value(float(row[metric]), row[metric])
@@ -128,7 +120,8 @@ class Quantities:
             raise Missing(self.results.why_missing(experiment, split))
         if reason := self.results.not_comparable(split):
             raise NotComparable(f"{experiment} {metric} on {split} is {found}: {reason}")
-        return Value(found.mean, f"{found} (measured)", found.half_width, measured=True)
+        sides = None if found.half_width is None else (found.half_width, found.half_width)
+        return Value(found.mean, f"{found} (measured)", sides, measured=True)
 
     def _stored(self, stored: str, key: str, half: str | None = None, low: str | None = None, high: str | None = None,
                 percent: bool = False) -> Value:
@@ -139,22 +132,43 @@ class Quantities:
         found = self.read(stored, key, percent)
         if half:
             width = self.read(stored, half, percent)
-            return Value(found, f"{found:.4g} ± {width:.2g}", width, measured=True)
+            return Value(found, f"{found:.4g} ± {width:.2g}", (width, width), measured=True)
         if low and high:
             bottom, top = self.read(stored, low, percent), self.read(stored, high, percent)
             sides = (max(found - bottom, 0.0), max(top - found, 0.0))
-            return Value(found, f"{found:.4g} ({bottom:.4g} to {top:.4g})", max(sides), True, sides)
+            return Value(found, f"{found:.4g} ({bottom:.4g} to {top:.4g})", sides, measured=True)
         return Value(found, f"{found:.4g}")
 
-    def read(self, stored: str, key: str, percent: bool = False) -> float:
-        """One number of a stored file, times 100 with ``percent``; those of the smoke profile mean nothing."""
-        try:
-            found = read_stored(self.results, stored, key)
-        except NotStored as error:
-            raise Missing(str(error)) from error
+    def read(self, file: str, key: str, percent: bool = False) -> float:
+        """One number of a stored JSON file; ``true`` and ``false`` are 1 and 0.
+
+        Args:
+            file: relative to the results folder, or ``<experiment>/<file>`` for that of the experiment's first seed.
+            key: path of keys separated by dots; a list takes a position.
+            percent: multiply by 100.
+
+        Raises:
+            Missing: no such file, or no number at that key: the message says which stage was not run, or what that
+                stage itself says.
+            NotComparable: the profile is smoke.
+        """
+        value = self.results.stored(file)
+        if value is None:
+            raise Missing(f"{file} does not exist: the stage that writes it was not run")
+        for part in key.split("."):
+            if isinstance(value, dict) and "reason" in value and part not in value:
+                raise Missing(f"{file}: {value['reason']}")
+            if isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):
+                value = value[int(part)]
+            elif isinstance(value, dict) and part in value:
+                value = value[part]
+            else:
+                raise Missing(f"{file} has no {key}")
+        if not isinstance(value, (bool, int, float)):
+            raise Missing(f"{file}: {key} is {value!r}, not a number")
         if self.results.profile == "smoke":
-            raise NotComparable(f"{key} of {stored} is {found:.4g}: {SMOKE_REASON}")
-        return 100 * found if percent else found
+            raise NotComparable(f"{key} of {file} is {value:.4g}: {SMOKE_REASON}")
+        return 100 * float(value) if percent else float(value)
 
     def _complexity(self, q: dict[str, Any]) -> Value:
         key, convention = q.pop("complexity"), q.pop("convention", MAIN_CONVENTION)
@@ -171,7 +185,6 @@ class Quantities:
 def combine(operation: str, parts: list[Value]) -> Value:
     """Combine values; half-widths are propagated to first order as those of independent quantities."""
     numbers = [p.number for p in parts]
-    symbol = {"ratio": " / ", "difference": " − ", "sum": " + ", "product": " × "}[operation]
     if operation in ("ratio", "product"):
         total = numbers[0] / numbers[1] if operation == "ratio" else math.prod(numbers)
         weights = [total / n for n in numbers]
@@ -181,7 +194,8 @@ def combine(operation: str, parts: list[Value]) -> Value:
     halves = [p.half for p in parts]
     half = None if None in halves else math.hypot(*(w * h for w, h in zip(weights, halves, strict=True)))
     terms = [f"({head})" if tail else head for head, _, tail in (p.text.partition(" = ") for p in parts)]
-    return Value(total, f"{symbol.join(terms)} = {total:.4g}", half, any(p.measured for p in parts))
+    return Value(total, f"{OPERATIONS[operation].join(terms)} = {total:.4g}", None if half is None else (half, half),
+                 any(p.measured for p in parts))
 
 
 def _select(rows: list[dict[str, str]], wanted: dict[str, Any]) -> list[dict[str, str]]:
@@ -196,7 +210,7 @@ def _one(rows: list[dict[str, str]], wanted: dict[str, Any], where: str) -> dict
 
 
 def _oks_gradient(distance: float) -> Value:
-    """Gradient of one joint's OKS term (Eq. 3), d(1 − exp(−x²/2))/dx at ``x`` = distance / (s·k), in float32."""
+    """Gradient of one keypoint's OKS term (Eq. 3), d(1 − exp(−x²/2))/dx at ``x`` = distance / (s·k), in float32."""
     import numpy as np
 
     x = np.float32(distance)
@@ -205,7 +219,7 @@ def _oks_gradient(distance: float) -> Value:
 
 
 def _oks_term(distance: float, scale: float, k: float, sign: int = -1) -> Value:
-    """One joint's term 1 − exp(sign · d²/(2 s² k²)) of Eq. 3; the paper prints ``sign`` = +1, its code has −1."""
+    """One keypoint's term 1 − exp(sign · d²/(2 s² k²)) of Eq. 3; the paper prints ``sign`` = +1, its code has −1."""
     loss = 1.0 - math.exp(sign * distance**2 / (2 * scale**2 * k**2))
     return Value(loss, f"loss(d={distance:g}, s={scale:g}, k={k:g}) = {loss:.4g}")
 

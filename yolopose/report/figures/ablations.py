@@ -54,7 +54,7 @@ def _trajectories(axes: Axes, results: ResultSet, experiments: Sequence[str], qu
     shown = [name for name in experiments if ablations and name in ablations.runs]
     for index, experiment in enumerate(shown):
         value = ablations.measure(experiment, split, metric)
-        seen = [(run.record.get("train") or {}).get("images_seen") for run in ablations.runs[experiment]]
+        seen = [run.images_seen for run in ablations.runs[experiment]]
         if value and seen[0]:
             shift = 1 + 0.02 * (index - (len(shown) - 1) / 2)  # apart, as their budgets are the same
             axes.errorbar(max(seen) * shift, value.mean, value.deviation, **_style(experiments, experiment),

@@ -23,7 +23,7 @@ def draw_quantization(results: ResultSet) -> Figure | None:
     The horizontal lines are float32 and 8 bits; the ring is the mixed precision of Table 5. With several seeds the
     points are means and the bars standard deviations.
     """
-    stored = load_quantization(results.root)
+    stored = load_quantization(results)
     if stored is None:
         return None
     seeds = len(stored.get("seeds", []))
