@@ -8,52 +8,38 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import full_evaluation as bench_evaluation
-from benchmarks import subjects as bench_subjects
-from benchmarks.rows import REPO, row, seconds_of
+from benchmarks import subjects
+from benchmarks.full_evaluation import full_evaluation_rows
+from benchmarks.rows import row
 from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_csv
 from yolopose.utils.provenance import hardware, machine_name, peak_memory_gib, provenance
 
 COLUMNS = ["subject", "case", "value", "unit", "runs", "goal", "met", "note"]
-SUBJECTS = ("drawing", "loader", "training", "inference", "coco_evaluation", "startup")
-LONG = ("full_evaluation",)  # only where they are asked for; they show their progress
-
-
-def startup_rows() -> list[dict[str, Any]]:
-    """Seconds from the shell to an answer."""
-    commands = {"python -c 'import yolopose'": [sys.executable, "-c", "import yolopose"],
-                "import yolopose.training.runs": [sys.executable, "-c", "import yolopose.training.runs"]}
-    if shutil.which("make"):
-        commands["make status"] = ["make", "status"]
-
-    def call(command: list[str]) -> Callable[[], Any]:
-        return lambda: subprocess.run(command, cwd=REPO, check=True, capture_output=True)
-
-    return [row("startup", case, seconds_of(call(command), 5), "s") for case, command in commands.items()]
+SUBJECTS = {"drawing": subjects.drawing_rows, "loader": subjects.loader_rows, "training": subjects.training_rows,
+            "inference": subjects.inference_rows, "coco_evaluation": subjects.coco_evaluation_rows,
+            "startup": subjects.startup_rows}
+LONG = {"full_evaluation": full_evaluation_rows}  # only where they are asked for; they show their progress
 
 
 def measure(subject: str) -> list[dict[str, Any]]:
     """All rows of one subject, with this process's peak memory as the last."""
-    module = bench_evaluation if subject in LONG else bench_subjects
-    rows = startup_rows() if subject == "startup" else getattr(module, f"{subject}_rows")()
+    rows = (SUBJECTS | LONG)[subject]()
     if rows and subject != "startup":
         rows.append(row(subject, "peak memory of the process", [peak_memory_gib()], "GiB",
                         goal="< 1" if subject == "coco_evaluation" else ""))
     return rows
 
 
-def run_bench(out: Path, subjects: tuple[str, ...] = SUBJECTS) -> Path:
-    """Measure ``subjects``, one process after the other, and write the table; into a file with their names if they are
-    not the usual ones.
+def run_bench(out: Path, names: tuple[str, ...] = tuple(SUBJECTS)) -> Path:
+    """Measure the named subjects, one process after the other, and write the table; where they are not the usual ones,
+    into a file with their names.
 
     Returns:
         The file written.
@@ -68,7 +54,7 @@ def run_bench(out: Path, subjects: tuple[str, ...] = SUBJECTS) -> Path:
              "runs": 1, "goal": "", "met": "",
              "note": f"{machine['memory_gib']} GiB, torch {about['packages'].get('torch')}, "
                      f"commit {about['git']['commit']}{' and changes' if about['git']['dirty'] else ''}"}]
-    for subject in subjects:
+    for subject in names:
         print(f"bench: {subject} …", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "benchmarks.bench", "--subject", subject]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True,
@@ -82,7 +68,7 @@ def run_bench(out: Path, subjects: tuple[str, ...] = SUBJECTS) -> Path:
         for one in found:
             print(f"  {one['case']:<56} {one['value']:>9} {one['unit']:<9} {one['note']}", flush=True)
         rows += found
-    name = "-".join([machine_name(hardware()), *(s.replace("_", "-") for s in subjects if subjects != SUBJECTS)])
+    name = "-".join([machine_name(hardware()), *(s.replace("_", "-") for s in names if names != tuple(SUBJECTS))])
     path = out / f"{name}.csv"
     write_csv(path, rows, COLUMNS)
     for one in rows:
@@ -97,8 +83,8 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure this machine.")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of the table")
-    parser.add_argument("--subject", choices=SUBJECTS + LONG, help="measure this alone and print its rows as JSON")
-    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS + LONG, default=SUBJECTS, help="what to measure")
+    parser.add_argument("--subject", choices=SUBJECTS | LONG, help="measure this alone and print its rows as JSON")
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS | LONG, default=SUBJECTS, help="what to measure")
     options = parser.parse_args()
     if options.subject:
         return exit_status(lambda: print(json.dumps(measure(options.subject))), "bench")

@@ -1,8 +1,11 @@
-"""What ``make bench`` measures: drawing people, the training loader and its steps, training, inference, scoring."""
+"""What ``make bench`` measures: drawing people, the loader and its steps, training, inference, scoring, starting."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.rows import REPO, rates, row, seconds_of
 from yolopose.analysis.timing import keep_candidates
@@ -75,8 +79,6 @@ class _Decoded(SampleStore):
 
 
 def _loader_case(data: CocoDataset, size: int, config: AugmentConfig, images: int) -> list[dict[str, Any]]:
-    import torch
-
     run = replace(load_study("mini").run("s6", 0), input_size=size, augment=config)
     run = replace(run, train=replace(run.train, batch_size=min(16, images)))
     loader = TrainLoader(data.train, run, data.schema, workers=0)
@@ -105,8 +107,6 @@ def _loader_case(data: CocoDataset, size: int, config: AugmentConfig, images: in
 
 def training_rows() -> list[dict[str, Any]]:
     """``mini``'s step of s6 in float32 and bfloat16, and how long training waits for data."""
-    import torch
-
     device, rows = select_device(), []
     with bench_data("near", 144, 256) as data, tempfile.TemporaryDirectory() as folder:
         # The 256 images over and over: an epoch as long as a real one.
@@ -119,8 +119,6 @@ def training_rows() -> list[dict[str, Any]]:
 
 
 def _training_case(run: RunConfig, data: CocoDataset, folder: Path, device: Any, dtype: Any) -> list[dict[str, Any]]:
-    import torch
-
     trainer = Trainer(run, data, folder, device)
     trainer.dtype = dtype
     trainer.model.train()
@@ -152,8 +150,6 @@ def _training_case(run: RunConfig, data: CocoDataset, folder: Path, device: Any,
 
 def inference_rows() -> list[dict[str, Any]]:
     """s6 at 640 px, one image at a time, eager and fused; decoding and NMS, and their share of the forward pass."""
-    import torch
-
     device = select_device()
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     model = build_model(load_variants()["yolov5s6_pose"], 17, seed=0).eval()
@@ -222,3 +218,14 @@ def jittered(annotations: dict[str, Any], each: int, seed: int = 0) -> list[dict
             results.append({"image_id": image, "category_id": one["category_id"],
                             "score": round(float(rng.random()), 5), "keypoints": joints.round(2).ravel().tolist()})
     return results
+
+
+def startup_rows() -> list[dict[str, Any]]:
+    """Seconds from the shell to an answer."""
+    commands = {"python -c 'import yolopose'": [sys.executable, "-c", "import yolopose"],
+                "import yolopose.training.runs": [sys.executable, "-c", "import yolopose.training.runs"]}
+    if shutil.which("make"):
+        commands["make status"] = ["make", "status"]
+    return [row("startup", case, seconds_of(
+        lambda c=command: subprocess.run(c, cwd=REPO, check=True, capture_output=True), 5), "s")
+        for case, command in commands.items()]

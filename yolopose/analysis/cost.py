@@ -446,8 +446,8 @@ def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str
         device, f"on {machine['cpu']}, cores: {machine['cores']}")
     head = f"PROFILE={study.profile.name} {where}: {study.profile.title}"
     mark = "- " if markdown else ""
-    return "\n".join([head, "", table, "", *(
-        mark + note for note in notes(study, rows, images, source, data_gib, device, machine))])
+    notes = _notes(study, rows, images, source, data_gib, device, machine)
+    return "\n".join([head, "", table, "", *(mark + note for note in notes)])
 
 
 def _cells(rows: DataFrame, merged: bool) -> DataFrame:
@@ -470,9 +470,8 @@ def _total(title: str, rows: DataFrame) -> DataFrame:
                        "disk GiB": digits(rows.disk_gib.sum())}])
 
 
-def notes(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float, device: str,
-          machine: Mapping[str, Any]) -> list[str]:
-    """What the totals come to, and what they rest on; arguments as of :func:`report`."""
+def _notes(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float, device: str,
+           machine: Mapping[str, Any]) -> list[str]:
     spent = rows.train_hours + rows.score_hours
     hours = spent.groupby(rows.part, sort=False).sum()
     first: Series = rows[~rows.source.str.startswith("as ")].iloc[0]

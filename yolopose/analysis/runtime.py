@@ -173,8 +173,8 @@ def measure_almost_free(plan: Plan, device: torch.device, complexity_csv: Path) 
     pairs = tqdm(model_pairs(plan.models), "pose against person", unit="model", leave=False)
     for name, *variants in pairs:
         models = [untrained_model(variant, device) for variant in variants]
-        taken = take_turns([lambda m=m: _forward_and_decode(m, image, device, decode) for m in models],
-                            plan.budget_s, plan.rounds)
+        taken = take_turns([lambda m=m: _forward_and_decode(m, image, device) for m in models],
+                           plan.budget_s, plan.rounds)
         sides = {}
         for kind, variant, model, times in zip(("pose", "person"), variants, models, taken, strict=True):
             sides[kind] = {"variant": variant.name, "params_m": round(count_parameters(model) / 1e6, 6),
@@ -202,7 +202,7 @@ def untrained_model(variant: Variant, device: torch.device) -> YOLOPose:
     return model.eval().fuse().to(device, memory_format=torch.channels_last)
 
 
-def _forward_and_decode(model: YOLOPose, image: Tensor, device: torch.device, decode: Callable) -> tuple[float, float]:
+def _forward_and_decode(model: YOLOPose, image: Tensor, device: torch.device) -> tuple[float, float]:
     with torch.inference_mode():
         network_s, raw = seconds_of(lambda: model(image), device)
         decode_s, _ = seconds_of(lambda: decode(raw, model.detect), device)

@@ -21,27 +21,16 @@ FEWEST_ROUNDS = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What a profile measures.
+    """What a profile measures."""
 
-    Attributes:
-        models: compared with their person detectors.
-        size_px: side of the input, for them and for the mosaics; a multiple of 64.
-        budget_s: seconds for a model and its detector.
-        rounds: most measurements of each.
-        tiles: in a row of a mosaic; a tile has the size that the profile trains at, or a third of it.
-        persons: numbers of persons.
-        scenes: mosaics for each number.
-        repeats: of each mosaic.
-    """
-
-    models: tuple[str, ...]
-    size_px: int
-    budget_s: float
-    rounds: int
-    tiles: int
-    persons: tuple[int, ...]
-    scenes: int
-    repeats: int
+    models: tuple[str, ...]  # compared with their person detectors
+    size_px: int  # side of the input, for them and for the mosaics; a multiple of 64
+    budget_s: float  # seconds for a model and its detector
+    rounds: int  # most measurements of each
+    tiles: int  # in a row of a mosaic; a tile has the size that the profile trains at, or a third of it
+    persons: tuple[int, ...]  # numbers of persons
+    scenes: int  # mosaics for each number
+    repeats: int  # of each mosaic
 
 
 PLANS = {"smoke": Plan(("s6",), 128, 0.3, 3, 2, (0, 1, 2, 4), 2, 2),
