@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import pickle
 import re
 from dataclasses import asdict
@@ -16,30 +15,20 @@ from yolopose.models.layers import ACTIVATIONS, Conv
 from yolopose.models.yolov5 import YOLOPose, build_model
 from yolopose.study.config import Variant
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import explain_os_error
+from yolopose.utils.files import explain_os_error, replaced
 
 FORMAT = "yolopose-weights-1"
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
     """Write tensors and plain values atomically."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with replaced(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise explain_os_error(error, path) from error
     except RuntimeError as error:  # what torch's own writer makes of a full disk
         if "writ" not in str(error):
             raise
         raise explain_os_error(OSError(errno.ENOSPC, str(error)), path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_state(path: Path | str) -> dict[str, Any]:
