@@ -27,14 +27,11 @@ WHERE_PRINTED = {
 
 def printed_accuracy(group: str, paper_dir: Path = PAPER_DIR) -> dict[str, dict[str, str]]:
     """AP and AP50 (and for depth GMACs) as printed for the experiments of a group: experiment -> cells."""
-    rows = []
     if group == "depth":
         rows = read_csv(paper_dir / "decoder_depth.csv")
-    elif group == "activation":
-        rows = [row for row in printed_rows(3, paper_dir) if row["experiment"] == "s6"]
-        rows += [row for row in printed_rows(5, paper_dir) if row["bits"] == "32"]
-    elif group in ("losses", "resolution"):
-        rows = printed_rows(3 if group == "losses" else 4, paper_dir)
+    else:
+        tables = {"losses": [3], "resolution": [4], "activation": [3, 5]}.get(group, [])
+        rows = [row for table in tables for row in printed_rows(table, paper_dir) if row.get("bits", "32") == "32"]
     return {row["experiment"]: row for row in rows if row["experiment"]}
 
 

@@ -42,14 +42,17 @@ def audit_rows(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     Raises:
         StudyError: a row of ``baselines.csv`` that one of the tables needs is there twice.
     """
-    baselines = read_csv(paper_dir / "baselines.csv")
-    audit = []
+    baselines, audit = read_csv(paper_dir / "baselines.csv"), []
     for table in TABLES:
         others = [row for row in printed_rows(table, paper_dir) if not row["experiment"]]
         for printed in others:
-            audit.append(_against_baseline(printed, _baseline(printed, baselines, paper_dir)))
+            found = [_against_baseline(printed, _baseline(printed, baselines, paper_dir))]
             if printed["test"] == "multi-scale":
-                audit.append(_against_single_scale(printed, others))
+                found.append(_against_single_scale(printed, others))
+            audit += [dict.fromkeys(COLUMNS) | {
+                "table": table, "row": int(printed["row"]), "method": printed["method"],
+                "backbone": printed.get("backbone", "-"), "input_size": printed["input_size"],
+                "test": printed["test"], "printed": number(printed["gmacs"]), "why": ""} | row for row in found]
     return audit
 
 
@@ -68,16 +71,14 @@ def _baseline(printed: dict[str, str], baselines: list[dict[str, str]], paper_di
 def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) -> dict[str, Any]:
     """Compare a printed row with the method's own published numbers."""
     factor = FLIP * MULTI_SCALE if printed["test"] == "multi-scale" else FLIP
-    row = _row(printed, SINGLE_PASS) | {"factor": factor}
-    value = row["printed"]
+    row, value = {"check": SINGLE_PASS, "factor": factor}, number(printed["gmacs"])
     if baseline is None:
         return row | {"verdict": UNCHECKED, "why": "the method's own numbers were not at hand; with the factor in it, "
                                                    f"one pass would be {value / factor:.4g} GMACs"}
-    row["source"] = baseline["source"]
-    row["params_difference"] = _difference(printed["params_m"], baseline["params_m"])
-    row["accuracy_differences"] = "; ".join(
-        f"{name} {printed[name]} against {baseline[theirs]}" for name, theirs in ACCURACIES.items()
-        if _difference(printed[name], baseline[theirs]) not in (None, 0.0)) or "none"
+    row |= {"source": baseline["source"], "params_difference": _difference(printed["params_m"], baseline["params_m"]),
+            "accuracy_differences": "; ".join(
+                f"{name} {printed[name]} against {baseline[theirs]}" for name, theirs in ACCURACIES.items()
+                if _difference(printed[name], baseline[theirs]) not in (None, 0.0)) or "none"}
     single = number(baseline["gflops_single_pass"])
     if value is None or single is None:
         return row | {"verdict": UNCHECKED, "why": "neither the paper nor the published table has a complexity"}
@@ -93,19 +94,12 @@ def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) 
 
 def _against_single_scale(printed: dict[str, str], others: list[dict[str, str]]) -> dict[str, Any]:
     """Compare a multi-scale row with 5.25 times the single-scale row of the same model in the same table."""
-    row = _row(printed, WITHIN) | {"factor": MULTI_SCALE, "source": f"the paper's Table {printed['table']}"}
+    row = {"check": WITHIN, "factor": MULTI_SCALE, "source": f"the paper's Table {printed['table']}"}
     same = [other for other in others if other["test"] != "multi-scale"
             and all(other[key] == printed[key] for key in ("method", "backbone", "input_size"))]
     if same:
         return row | _judged(number(same[0]["gmacs"]), MULTI_SCALE, printed["gmacs"])
     return row | {"verdict": UNCHECKED, "why": "the table has no single-scale row of this model"}
-
-
-def _row(printed: dict[str, str], check: str) -> dict[str, Any]:
-    return {name: None for name in COLUMNS} | {
-        "table": int(printed["table"]), "row": int(printed["row"]), "method": printed["method"],
-        "backbone": printed.get("backbone", "-"), "input_size": printed["input_size"], "test": printed["test"],
-        "check": check, "printed": number(printed["gmacs"]), "why": ""}
 
 
 def _judged(single: float, factor: float, printed: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from yolopose.report.compare import (
 from yolopose.report.conditions import profile_differences, statistics_rows
 from yolopose.report.findings import FIGURES, GROUPS, HEADLINE, findings
 from yolopose.report.layout import markdown
-from yolopose.report.measured import PAPER_DIR, ResultSet, Run, fingerprint_note, load_reference, load_results
+from yolopose.report.measured import PAPER_DIR, ResultSet, fingerprint_note, load_reference, load_results
 from yolopose.report.sets import compare_sets, describe_difference
 from yolopose.report.tables import build_tables
 from yolopose.study.config import load_experiments, load_profiles
@@ -42,6 +42,8 @@ from yolopose.utils.files import atomic_write
 
 TEMPLATE = "report.html.j2"
 BADGES = {REPRODUCED: "good", NOT_REPRODUCED: "bad", WITHIN_NOISE: "noise", NOT_COMPARABLE: "scale", NOT_RUN: "none"}
+SCORES = {"AP": ("val", "AP"), "AP50": ("val", "AP50"), "test_AP50": ("test_dev", "AP50"),
+          "box_AP50": ("val_box", "AP50")}
 
 
 def headline(results: ResultSet, claims: list[dict[str, Any]]) -> list[str]:
@@ -66,9 +68,9 @@ def headline(results: ResultSet, claims: list[dict[str, Any]]) -> list[str]:
 
 def run_rows(results: ResultSet) -> list[dict[str, Any]]:
     """One row per finished run: what it was, what it cost, what it scored (percent)."""
-    known = load_experiments()
-    rows = []
+    known, rows = load_experiments(), []
     for name, runs in results.runs.items():
+        scores = {column: results.measure(name, *where) for column, where in SCORES.items()}
         for run in runs:
             train, evaluate = run.record.get("train") or {}, run.record.get("evaluate") or {}
             seconds = train.get("seconds")
@@ -76,14 +78,8 @@ def run_rows(results: ResultSet) -> list[dict[str, Any]]:
                 "experiment": name, "title": known[name].title if name in known else name, "seed": run.seed,
                 "images": train.get("images_seen"), "minutes": None if seconds is None else float(seconds) / 60,
                 "evaluate": evaluate.get("seconds"), "memory": train.get("peak_memory_gib"),
-                "AP": _percent(run, "val", "AP"), "AP50": _percent(run, "val", "AP50"),
-                "test_AP50": _percent(run, "test_dev", "AP50"), "box_AP50": _percent(run, "val_box", "AP50")})
+                **{column: found and found.by_seed.get(run.seed) for column, found in scores.items()}})
     return rows
-
-
-def _percent(run: Run, split: str, metric: str) -> float | None:
-    value = (run.metrics.get(split) or {}).get(metric)
-    return 100 * value if isinstance(value, (int, float)) and value >= 0 else None
 
 
 def provenance_rows(results: ResultSet) -> list[tuple[str, str]]:
@@ -95,12 +91,12 @@ def provenance_rows(results: ResultSet) -> list[tuple[str, str]]:
 
     hardware, packages, commits = ([found for run in runs if (found := run.record.get(key))]
                                    for key in ("hardware", "packages", "git"))
+    machines = [(h.get("accelerator"), h.get("cpu"), f"{h.get('cores')} cores", f"{h.get('memory_gib')} GiB",
+                 h.get("system")) for h in hardware]
     return [
         ("Commit", values(f"{g.get('commit')}{' with uncommitted changes' if g.get('dirty') else ''}"
                           for g in commits if g.get("commit"))),
-        ("Hardware", values(", ".join(str(x) for x in (h.get("accelerator"), h.get("cpu"), f"{h.get('cores')} cores",
-                                                       f"{h.get('memory_gib')} GiB", h.get("system")) if x)
-                            for h in hardware)),
+        ("Hardware", values(", ".join(str(part) for part in machine if part) for machine in machines)),
         ("Packages", values(", ".join(f"{k} {v}" for k, v in p.items()) for p in packages)),
         ("Data", values(f"{r.record.get('dataset', '')} {str(r.record.get('data_fingerprint') or '')[:16]}".strip()
                         for r in runs)),
@@ -166,7 +162,7 @@ def markdown_to_html(text: str) -> str:
 def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Path = PAPER_DIR) -> dict[str, Any]:
     """Everything that the template shows, as plain values; only ``deviations`` and what tables render are HTML."""
     claims = decide_claims(results, paper_dir)
-    comparison = [row for row in compare_with_paper(results, paper_dir) if row["experiment"]]
+    comparison = [row for row in compare_with_paper(results) if row["experiment"]]
     drawn = [stem for stem, _ in FIGURES if (results.root / "figures" / f"{stem}.svg").is_file()]
     deviations = (paper_dir / "deviations.md").read_text(encoding="utf-8")
     released, both = released_rows(results.root), reference and results.runs
@@ -227,16 +223,16 @@ def refresh_readme(readme: Path, results_dir: Path | str) -> None:
     Raises:
         StudyError: the file or one of its marks is missing.
     """
-    begin, end = "<!-- claims: begin -->\n", "<!-- claims: end -->"
+    begin, end = "<!-- claims: begin -->", "<!-- claims: end -->"
     try:
         text = readme.read_text(encoding="utf-8")
     except OSError as error:
         raise StudyError(f"{readme}: cannot be read ({error.strerror})") from error
-    before, mark, rest = text.partition(begin)
-    _, closing, after = rest.partition(end)
-    if not (mark and closing):
-        raise StudyError(f"{readme}: lacks the lines {begin.strip()} and {end}, between which the table belongs")
-    atomic_write(readme, before + begin + readme_claims_table(results_dir) + end + after)
+    table = f"{begin}\n{readme_claims_table(results_dir)}{end}"
+    text, found = re.subn(f"{begin}\n.*?{end}", lambda _: table, text, count=1, flags=re.DOTALL)
+    if not found:
+        raise StudyError(f"{readme}: lacks the lines {begin} and {end}, between which the table belongs")
+    atomic_write(readme, text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

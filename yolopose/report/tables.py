@@ -16,6 +16,7 @@ from typing import Any
 from yolopose.report.compare import TABLES, number, printed_rows, same_digits
 from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, UNDEFINED, Cells, Row, Table, rounded, signed
 from yolopose.report.measured import PAPER_DIR, ResultSet, fingerprint_note, load_reference, load_results
+from yolopose.report.seeds import Measurement
 from yolopose.study.config import load_experiments
 from yolopose.study.paper import CONVENTIONS, MAIN_CONVENTION
 from yolopose.utils.files import read_csv
@@ -29,9 +30,10 @@ FUSED_BIAS_NOTE = (
     "operation per element of each biased output. Without the upsampling l6 at 960 px is 145.548, which would round to "
     "145.5; printed: 145.6.")
 TABLE4_SENTENCE = "No single convention gives all of Table 4's GMACs to the printed digit."
-# Experiments of this study that stand below the paper's rows: table -> (experiment, what the loss column says).
-EXTRA = {1: (("s6_faithful", ""),), 2: (("s6_faithful", ""),),
-         3: (("s6_oks_tuned", "OKS, gain tuned as for L1"), ("s6_paper_eq", "OKS, equations as printed")), 4: (), 5: ()}
+# Experiments of this study that stand below the paper's rows: table -> (experiment, its other cells).
+EXTRA = {1: [("s6_faithful", {})], 2: [("s6_faithful", {})],
+         3: [("s6_oks_tuned", {"loss": "OKS, gain tuned as for L1"}),
+             ("s6_paper_eq", {"loss": "OKS, equations as printed"})]}
 WITH_ABLATIONS = ("3", "4")  # tables whose experiments make ablations trains, on a schedule of its own
 CAPTIONS = {
     1: "Comparison with bottom-up methods on COCO val2017.",
@@ -40,6 +42,7 @@ CAPTIONS = {
     4: "Input resolution: GMACs of s6 in three counting conventions, and AP, on COCO val2017.",
     5: "Post-training quantization of s6 with ReLU at 960 px.",
 }
+MARKS = {"run": "", "reference": REFERENCE_MARK}
 
 
 @dataclass(frozen=True)
@@ -52,26 +55,43 @@ class Builder:
 
     def build(self, table: int) -> Table:
         """Table 1 to 5."""
-        split = "test_dev" if table == 2 else "val"
+        printed = self._printed(table)
         metrics, counts = (ACCURACIES, COUNTS) if table in (1, 2) else (ACCURACIES[:2], ())
-        rows = [self._row(row, metrics, counts) for row in printed_rows(table, self.paper_dir)]
-        rows += [self._extra_row(table, name, split, metrics, counts, loss) for name, loss in EXTRA[table]]
+        rows = [self._row(row, metrics, counts) for row in printed]
         notes = []
         if table in (1, 2):
-            rows += self._rtmo(table, split)
             notes = ["† = multi-scale testing; the paper multiplies GMACs by 2 for flip testing and 5.25 for "
                      "multi-scale.",
                      f"Params and GMACs here: fused model at the paper's width and size, convention {MAIN_CONVENTION}.",
                      FUSED_BIAS_NOTE, "RTMO: numbers of its own paper, which prints no GMACs."]
         elif table == 4:
-            rows = [self._with_gmacs(row, printed) for row, printed in zip(
-                rows, printed_rows(table, self.paper_dir), strict=True)]
+            rows = [self._with_gmacs(*row, known["gmacs"]) for row, known in zip(rows, printed, strict=True)]
             notes = [conventions_note([data for *_, data in rows]),
                      "GMACs are counted at the paper's width and sizes.", FUSED_BIAS_NOTE]
         elif table == 5:
             _add_drops(rows)
             notes = ["Drops from 32 bits can be compared at a reduced scale; absolute AP cannot."]
-        return Table.of(f"table{table}", f"Table {table}", CAPTIONS[table], rows, [*self._notes(rows, split), *notes])
+        return Table.of(f"table{table}", f"Table {table}", CAPTIONS[table], rows,
+                        [*self._notes(rows, "test_dev" if table == 2 else "val"), *notes])
+
+    def _printed(self, table: int) -> list[dict[str, str]]:
+        """The paper's rows, then this study's other experiments, then those of RTMO's own paper; with ``kind``, with
+        ``origin``, and with ``shown`` where a row is not called by its method."""
+        rows = [row | {"kind": "ours" if row["experiment"] else "other", "origin": "paper"}
+                for row in printed_rows(table, self.paper_dir)]
+        split = "test_dev" if table == 2 else "val"
+        for experiment, loss in EXTRA.get(table, ()):
+            known = load_experiments()[experiment]
+            rows.append({"row": "", "method": known.title, "experiment": experiment, "split": split, "kind": "study",
+                         "input_size": str(known.input_size), "note": "an experiment of this study, not in the paper",
+                         "origin": "this study", "shown": f"{known.title} (this study)"} | loss)
+        for row in read_csv(self.paper_dir / "rtmo.csv") if table in (1, 2) else ():
+            if row["split"] == split and row["method"].startswith("RTMO"):
+                more = " + more data" if row["train_data"] != "COCO" else ""
+                note = f"{row['source']} (its table {row['table']}, row {row['row']}); trained on {row['train_data']}"
+                rows.append(row | {"row": "", "experiment": "", "gmacs": "-", "test": "no TTA", "kind": "rtmo",
+                                   "origin": "RTMO paper", "note": note, "shown": f"{row['method']} (own paper{more})"})
+        return [row | {"table": str(table)} for row in rows]
 
     def _notes(self, rows: list[Row], split: str) -> list[str]:
         origins = {data.get("measured_from") for *_, data in rows}
@@ -104,47 +124,46 @@ class Builder:
     def _accuracy(self, printed: dict[str, str], metric: str, data: dict[str, Any]) -> str:
         """Display string of a measured accuracy; its numbers go into ``data``."""
         wanted = printed["experiment"], printed["split"], metric
-        for origin, source in (("run", self.results), ("reference", self.reference)):
-            if source and (value := source.measure(*wanted)):
-                data |= {f"{metric}_measured": rounded(value.mean), f"{metric}_spread": rounded(value.deviation),
-                         "seeds": len(value.by_seed), "measured_from": origin, "scale": source.scale(),
-                         "comparable": "no" if source.not_comparable(printed["split"]) else "yes"}
-                return f"{value}{REFERENCE_MARK if origin == 'reference' else ''}"
-        return UNDEFINED if self.results.undefined(*wanted) else NOT_RUN
+        value, origin, source = _first_measured({"run": self.results, "reference": self.reference}, *wanted)
+        if value is None:
+            return UNDEFINED if self.results.undefined(*wanted) else NOT_RUN
+        data |= {f"{metric}_measured": rounded(value.mean), f"{metric}_spread": rounded(value.deviation),
+                 "seeds": len(value.by_seed), "measured_from": origin, "scale": source.scale(),
+                 "comparable": "no" if source.not_comparable(printed["split"]) else "yes"}
+        return f"{value}{MARKS[origin]}"
 
     def _ablation(self, printed: dict[str, str], metric: str, data: dict[str, Any]) -> str:
         """The same accuracy in the set of ``make ablations``, as display string; its numbers go into ``data``."""
-        data |= {f"{metric}_ablations": None, f"{metric}_ablations_spread": None}
-        for origin, source in (("run", self.results), ("reference", self.reference)):
-            found = source and source.ablations
-            if found and (value := found.measure(printed["experiment"], printed["split"], metric)):
-                data |= {f"{metric}_ablations": rounded(value.mean),
-                         f"{metric}_ablations_spread": rounded(value.deviation),
-                         "ablations_seeds": len(value.by_seed), "ablations_from": origin}
-                return f"{value}{REFERENCE_MARK if origin == 'reference' else ''}"
-        return DASH
+        sets = {"run": self.results.ablations, "reference": self.reference and self.reference.ablations}
+        value, origin, _ = _first_measured(sets, printed["experiment"], printed["split"], metric)
+        data |= {f"{metric}_ablations": rounded(value and value.mean),
+                 f"{metric}_ablations_spread": rounded(value and value.deviation)}
+        if value is None:
+            return DASH
+        data |= {"ablations_seeds": len(value.by_seed), "ablations_from": origin}
+        return f"{value}{MARKS[origin]}"
 
     def _count(self, printed: dict[str, str], key: str, data: dict[str, Any]) -> str:
         value = first_count((self.results, self.reference), printed["experiment"], key)
         data[f"{key}_measured"] = rounded(value, 3)
         return f"{value:.1f}" if value is not None else "" if data[f"{key}_printed"] is None else NOT_RUN
 
-    def _row(self, printed: dict[str, str], metrics: Sequence[str], counts: Sequence[str] = ()) -> Row:
+    def _row(self, printed: dict[str, str], metrics: Sequence[str], counts: Sequence[str]) -> Row:
         """One printed row: every metric printed and, where the row is ours, measured."""
         ours, backbone = bool(printed["experiment"]), printed.get("backbone", "-")
-        named = ours or backbone in ("-", printed["method"])
-        dagger = " †" if printed.get("test") == "multi-scale" else ""
-        cells: Cells = {("", "Method"): printed["method"] + ("" if named else f" ({backbone})") + dagger}
+        method = printed["method"] + ("" if ours or backbone in ("-", printed["method"]) else f" ({backbone})")
+        method += " †" if printed.get("test") == "multi-scale" else ""
+        cells: Cells = {("", "Method"): printed.get("shown", method)}
         data: dict[str, Any] = {"table": printed["table"], "row": printed["row"], "method": printed["method"],
-                                "source": "paper", "experiment": printed["experiment"], "split": printed["split"]}
+                                "source": printed["origin"], "experiment": printed["experiment"],
+                                "split": printed["split"]}
         data |= {key: printed[key] for key in ("backbone", "input_size", "test", "loss", "bits") if key in printed}
         cells |= {("", title): DASH if printed[key] == "-" else printed[key] for key, title in
                   (("loss", "Loss"), ("bits", "Bits"), ("input_size", "Input")) if key in printed}
         for key in (*counts, *metrics):
             title = COUNT_TITLES.get(key, key)
             data |= {f"{key}_printed": number(printed.get(key)), f"{key}_measured": None}
-            if key in metrics:
-                data[f"{key}_spread"] = None
+            data |= {f"{key}_spread": None} if key in metrics else {}
             measure = self._count if key in counts else self._accuracy
             cells[title, "paper"] = printed.get(key, "").replace("-", DASH) or DASH
             cells[title, "here"] = measure(printed, key, data) if ours else ""
@@ -152,44 +171,23 @@ class Builder:
                 cells[title, "ablations"] = self._ablation(printed, key, data) if ours else ""
         data |= {key: data.get(key) for key in ("seeds", "measured_from", "scale", "comparable")}
         data["note"] = printed.get("note")
-        return "ours" if ours else "other", cells, data
+        return printed["kind"], cells, data
 
-    def _extra_row(self, table: int, experiment: str, split: str, metrics: Sequence[str], counts: Sequence[str],
-                   loss: str) -> Row:
-        """An experiment of this study that the paper does not have."""
-        known = load_experiments()[experiment]
-        _, cells, data = self._row(
-            {"table": str(table), "row": "", "method": known.title, "experiment": experiment, "split": split,
-             "input_size": str(known.input_size), "note": "an experiment of this study, not in the paper"},
-            metrics, counts)
-        cells["", "Method"] = f"{known.title} (this study)"
-        data["source"] = "this study"
-        if loss:
-            cells["", "Loss"] = data["loss"] = loss
-        return "study", cells, data
-
-    def _rtmo(self, table: int, split: str) -> list[Row]:
-        """RTMO, from its own paper."""
-        rows = []
-        for row in read_csv(self.paper_dir / "rtmo.csv"):
-            if row["split"] == split and row["method"].startswith("RTMO"):
-                _, cells, data = self._row(
-                    row | {"table": str(table), "row": "", "experiment": "", "gmacs": "-", "test": "no TTA",
-                           "note": f"{row['source']} (its table {row['table']}, row {row['row']}); "
-                                   f"trained on {row['train_data']}"}, ACCURACIES, COUNTS)
-                more = " + more data" if row["train_data"] != "COCO" else ""
-                cells["", "Method"] = f"{row['method']} (own paper{more})"
-                data["source"] = "RTMO paper"
-                rows.append(("rtmo", cells, data))
-        return rows
-
-    def _with_gmacs(self, row: Row, printed: dict[str, str]) -> Row:
+    def _with_gmacs(self, kind: str, cells: Cells, data: dict[str, Any], printed: str) -> Row:
         """A row of Table 4 with its GMACs in every convention, which stand before the accuracies."""
-        kind, cells, data = row
-        sets = (self.results, self.reference)
-        gmacs = gmacs_cells(sets, printed["experiment"], printed["gmacs"], data, NOT_RUN if kind == "ours" else "")
+        gmacs = gmacs_cells((self.results, self.reference), data["experiment"], printed, data,
+                            NOT_RUN if kind == "ours" else "")
         method, size, *accuracies = cells.items()
         return kind, dict([method, size, *gmacs.items(), *accuracies]), data
+
+
+def _first_measured(sets: dict[str, ResultSet | None], experiment: str, split: str, metric: str
+                    ) -> tuple[Measurement | None, str, ResultSet | None]:
+    """The accuracy from the first set that has it, with the set; a run's own goes before the reference's."""
+    for origin, source in sets.items():
+        if source and (value := source.measure(experiment, split, metric)):
+            return value, origin, source
+    return None, "", None
 
 
 def gmacs_cells(sets: Iterable[ResultSet | None], experiment: str, printed: str, data: dict[str, Any],
