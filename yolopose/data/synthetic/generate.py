@@ -26,7 +26,6 @@ from yolopose.data.synthetic.compose import DIFFICULTIES, compose
 from yolopose.study.config import GENERATOR_VERSION
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import atomic_write, explain_os_error, read_json, write_json
-from yolopose.utils.processes import before_forking
 
 SPLITS = {"train": "train2017", "val": "val2017", "test_dev": "test2017"}  # and the folder of their images
 FIRST_ID = {"train": 1, "val": 10_000_001, "test_dev": 20_000_001}
@@ -151,7 +150,7 @@ def _draw_chunks(partial: Path, spec: SyntheticSpec, workers: int, progress: boo
              for start, file in _chunk_files(partial, spec, split).items() if not file.exists()]
     total = sum(getattr(spec, split) for split in SPLITS)
     left = sum(min(CHUNK, getattr(spec, split) - start) for _, _, split, start in tasks)
-    before_forking()
+    cv2.setNumThreads(1)  # for good: a forked child inherits OpenCV's locks but not its threads, and waits for ever
     with tqdm(total=total, initial=total - left, desc="drawing images", unit="img", disable=not progress) as bar:
         for done in _in_processes(tasks, workers) if min(workers, len(tasks)) > 1 else map(_draw_chunk, tasks):
             bar.update(done)
