@@ -1,0 +1,108 @@
+"""Predictions in the form that is committed: an ``.npz`` of a fifth of the size that scores the same to the last digit.
+
+What no threshold counts right matters to COCO's metrics by its score and its area alone. Such a detection keeps score
+and box; whatever matches a labelled person at any threshold, or is sure enough to be shown, keeps its whole pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolopose.evaluation.scoring import run_cocoeval, score_stream
+from yolopose.utils.files import read_json, replaced
+
+SHOWN = 0.25  # score from which a person is shown: never without its pose
+UNITS = {"score": 1e5, "bbox": 100, "keypoints": 100}  # steps of a unit, those to which predictions are rounded
+FILES = ("predictions.json.gz", "predictions.npz")
+
+
+def load_predictions(run_dir: Path) -> list[dict[str, Any]]:
+    """COCO results of a run: its own, or, in the committed reference, the packed ones.
+
+    Raises:
+        StudyError: there is neither.
+    """
+    whole, packed = (run_dir / name for name in FILES)
+    return unpack(packed) if packed.is_file() and not whole.is_file() else read_json(whole)
+
+
+def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[str, Any], image_ids: Sequence[int],
+         with_keypoints: Sequence[int], sigmas: np.ndarray) -> None:
+    """Write predictions of a split so that :func:`unpack` gives ones with the same metrics, to the last digit.
+
+    Args:
+        path: ``predictions.npz``.
+        predictions: COCO results, scores rounded to 5 decimals and px to 2.
+        annotations, image_ids, with_keypoints, sigmas: as for :func:`yolopose.evaluation.scoring.score_stream`.
+
+    Raises:
+        ValueError: the packed ones would not score the same.
+    """
+    whole = matched(predictions, annotations, image_ids, sigmas) | {
+        n for n, one in enumerate(predictions) if one["score"] >= SHOWN}
+    numbers = {key: _steps(key, [one[key] for one in predictions]) for key in ("score", "bbox")}
+    kept = np.asarray(sorted(whole), np.int64)
+    with replaced(path) as file:
+        np.savez_compressed(
+            file, image_id=np.asarray([one["image_id"] for one in predictions]), kept=kept,
+            category_id=np.asarray([one["category_id"] for one in predictions], np.uint8),
+            keypoints=_planes(_steps("keypoints", [predictions[n]["keypoints"] for n in kept])),
+            score=_planes(numbers["score"]), bbox=_planes(numbers["bbox"]))
+    scores = [score_stream(annotations, found, list(image_ids), list(with_keypoints), sigmas)
+              for found in (predictions, unpack(path))]
+    if scores[0] != scores[1]:
+        path.unlink()
+        raise ValueError(f"{path}: packed predictions score {scores[1]}, not {scores[0]}")
+
+
+def unpack(path: Path) -> list[dict[str, Any]]:
+    """COCO results of a packed file; a detection without its pose has two opposite corners of its box for keypoints,
+    with confidence 0."""
+    with np.load(path) as stored:
+        score, bbox = (_numbers(key, stored[key]) for key in ("score", "bbox"))
+        keypoints = dict(zip(stored["kept"].tolist(), _numbers("keypoints", stored["keypoints"]).tolist(), strict=True))
+        length = stored["keypoints"].shape[-1] // 3
+        return [{"image_id": image, "category_id": category, "score": score[n], "bbox": box,
+                 "keypoints": keypoints.get(n) or _corners(box, length)}
+                for n, (image, category, box) in enumerate(zip(
+                    stored["image_id"].tolist(), stored["category_id"].tolist(), bbox.tolist(), strict=True))]
+
+
+def matched(predictions: Sequence[dict[str, Any]], annotations: dict[str, Any], image_ids: Sequence[int],
+            sigmas: np.ndarray) -> set[int]:
+    """Places of the detections whose pose matters: those that match a person at some threshold, or whose own area
+    falls among other persons (all, medium, large) than the area of their box."""
+    evaluation, _ = run_cocoeval("keypoints", annotations, list(predictions), image_ids, sigmas)
+    found = {int(number) - 1 for image in evaluation.evalImgs if image
+             for number, right in zip(image["dtIds"], np.any(image["dtMatches"] != 0, 0), strict=True) if right}
+    limits = evaluation.params.areaRng[1][0], evaluation.params.areaRng[2][0]
+    for n, one in enumerate(predictions):
+        x, y = one["keypoints"][0::3], one["keypoints"][1::3]
+        extent, box = (max(x) - min(x)) * (max(y) - min(y)), one["bbox"][2] * one["bbox"][3]
+        if any((extent <= limit) != (box <= limit) for limit in limits):
+            found.add(n)
+    return found
+
+
+def _corners(box: list[float], keypoints: int) -> list[float]:
+    x, y, width, height = box
+    return [x, y, 0.0] + [x + width, y + height, 0.0] * (keypoints - 1)
+
+
+def _steps(key: str, values: Any) -> np.ndarray:
+    return np.rint(np.asarray(values, np.float64) * UNITS[key]).astype("<i4")
+
+
+def _planes(steps: np.ndarray) -> np.ndarray:
+    """Four planes of bytes, values of one kind side by side: they compress better than whole numbers."""
+    columns = np.ascontiguousarray(steps.T)
+    return np.ascontiguousarray(np.moveaxis(columns.view(np.uint8).reshape(*columns.shape, 4), -1, 0))
+
+
+def _numbers(key: str, planes: np.ndarray) -> np.ndarray:
+    steps = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view("<i4")[..., 0].T
+    return steps / UNITS[key]
