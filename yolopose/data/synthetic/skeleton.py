@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Limits of the joint angles. Arm: flexion (forward), abduction (outward), rotation about the upper arm, elbow.
+# Angles of an arm or a leg: forward, outward, about the upper segment, of elbow or knee, pointing the toes (legs only).
+COLUMNS = ("flexion", "abduction", "turn", "bend", "ankle")
 ARM_LIMITS = np.array([[-50, 178], [-12, 165], [-80, 80], [0, 150]], float)
-# Leg: hip flexion, hip abduction, rotation about the thigh, knee flexion, ankle (pointing the toes is positive).
 LEG_LIMITS = np.array([[-30, 128], [-15, 60], [-35, 45], [0, 150], [-30, 50]], float)
-COLUMNS = ("flexion", "abduction", "turn", "bend", "ankle")  # the angles of both, in this order
 HEAD_LIMITS = np.array([[-75, 75], [-40, 45], [-28, 28]], float)  # turn to the left, nod forward, tilt
 
 
@@ -49,7 +48,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Joints about the middle of the hips, and segment frames; columns of a frame are the segment's left, down and backward axes."""
+    """Joints, and frames of the segments, whose columns are the segment's left, down and backward axes."""
 
     pose: str
     size: Proportions
@@ -158,7 +157,7 @@ def _run(rng: np.random.Generator, pose: Pose) -> None:
 def _sit(rng: np.random.Generator, pose: Pose) -> None:
     hip = rng.uniform(72, 98)
     pose.legs[:, 0] = hip + rng.normal(0, 5, 2)
-    pose.legs[:, 1] = rng.uniform(4, 20, 2)
+    _both(rng, pose.legs, abduction=(4, 20))
     pose.legs[:, 3] = np.clip(hip + rng.normal(0, 14, 2), 45, 125)
     if rng.random() < 0.15:  # one leg stretched out
         pose.legs[0, 3] = rng.uniform(5, 40)
@@ -201,7 +200,7 @@ def _bend(rng: np.random.Generator, pose: Pose) -> None:
     pose.legs[:, 3] = rng.uniform(2, 35)
     pose.spine[0] = rng.uniform(5, 30)
     pose.arms[:, 0] = rng.uniform(30, 95) + rng.normal(0, 10, 2)
-    pose.arms[:, 3] = rng.uniform(0, 50, 2)
+    _both(rng, pose.arms, bend=(0, 50))
     pose.head[1] -= rng.uniform(0, 30)
 
 
@@ -251,7 +250,8 @@ def solve(pose: Pose, size: Proportions, yaw: float, elevation: float) -> Skelet
         legs[side] = _chain(root @ [sign * size.hip, 0.0, 0], thigh, shank, size.thigh, size.shank)
         arm_hinges[side], leg_hinges[side] = upper[:, 0], thigh[:, 0]
         feet[side] = shank @ _rotation(0, ankle)
-    return Skeleton(pose.name, size, chest, head, root, chest_frame, head_frame, arms, arm_hinges, legs, leg_hinges, feet)
+    return Skeleton(pose.name, size, chest, head, root, chest_frame, head_frame, arms, arm_hinges, legs, leg_hinges,
+                    feet)
 
 
 def _rotation(axis: int, degrees: float) -> np.ndarray:
