@@ -18,7 +18,7 @@ from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.export import graph
 from yolopose.export.graph import MAP_NAMES, OnnxNetwork
 from yolopose.export.onnx_file import export_model, export_network, export_study, export_weights, parity_rows
-from yolopose.export.parity import OnnxModel, TorchModel, compare_people, is_near_tie, match_people, measure_parity
+from yolopose.export.parity import OnnxModel, TorchModel, compare_people, is_near_tie, measure_parity, same_people
 from yolopose.models import decode as decode_module
 from yolopose.models.checkpoints import save_state, save_weights
 from yolopose.models.decode import Poses, decode
@@ -116,7 +116,7 @@ def people(*rows: tuple[float, float, float]) -> Poses:
 
 def test_order_does_not_matter_but_positions_do():
     ours, theirs = people((0, 0.9, 5), (100, 0.8, 105)), people((100, 0.8, 105.004), (0, 0.9, 5))
-    assert match_people(ours, theirs) == [(0, 1), (1, 0)]
+    assert same_people(ours, theirs) == [(0, 1), (1, 0)]
     result = compare_people([ours], [theirs], CFG)
     assert result["holds"] and result["largest_difference"]["keypoints_px"] == pytest.approx(0.004, abs=1e-5)
     assert not compare_people([ours], [people((0, 0.9, 5), (100, 0.8, 105.5))], CFG)["holds"]

@@ -357,7 +357,7 @@ def test_what_is_no_pose_model_is_refused(study, dataset):
     with pytest.raises(StudyError, match=r"weights\.pt: a person detector has no keypoints"):
         evaluate_tta(study, dataset, "s6_person")
     (folder / "weights.pt").write_bytes(b"not a model")
-    with pytest.raises(StudyError, match=r"weights\.pt: is not a file of plain tensors"):
+    with pytest.raises(StudyError, match=r"weights\.pt: is not the file that run.json describes"):
         evaluate_tta(study, dataset)
     assert not (folder / "tta.json").exists()
 

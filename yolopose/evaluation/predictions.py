@@ -6,6 +6,7 @@ import json
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,10 +19,6 @@ from yolopose.utils.files import explain_os_error, replaced
 
 BOX_AND_SCORE = 5  # x0, y0, x1, y1, score; then K × (x, y, confidence)
 GZIP = 31  # zlib's window bits for a gzip file
-
-
-def _rows(part: array[int]) -> np.ndarray:
-    return np.asarray(part, np.int64).reshape(-1, 3)
 
 
 def as_coco_results(poses: Poses, image_id: int, category_id: int) -> list[dict[str, Any]]:
@@ -87,30 +84,25 @@ class PoseSpool:
         if parts is None:
             return
         self.parts = parts
-        seen = np.sort(np.concatenate([_rows(part)[:, 0] for part in parts]))
+        seen = np.sort(np.concatenate([np.reshape(part, (-1, 3))[:, 0] for part in parts]))
         if not np.array_equal(seen, np.arange(len(self.image_ids))):
             raise ValueError(f"{len(seen)} predictions for {len(self.image_ids)} images, or not one for each")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         places = np.empty((len(self.image_ids), 4), np.int64)  # process, offset in bytes, people, values of one
         for rank, part in enumerate(self.parts):
-            rows = _rows(part)
-            sizes = 4 * rows[:, 1] * rows[:, 2]
-            places[rows[:, 0], 0], places[rows[:, 0], 1] = rank, np.cumsum(sizes) - sizes
-            places[rows[:, 0], 2:] = rows[:, 1:]
-        files = [open(self._path(rank), "rb") for rank in range(len(self.parts))]  # noqa: SIM115
-        try:
-            for index, place in enumerate(places):
+            index, people, values = np.reshape(part, (-1, 3)).T
+            sizes = 4 * people * values
+            places[index] = np.stack((np.full_like(index, rank), np.cumsum(sizes) - sizes, people, values), 1)
+        with ExitStack() as opened:
+            files = [opened.enter_context(open(self._path(rank), "rb")) for rank in range(len(self.parts))]
+            for image_id, place in zip(self.image_ids, places, strict=True):
                 rank, offset, people, values = place.tolist()
                 files[rank].seek(offset)
                 rows = np.frombuffer(files[rank].read(4 * people * values), np.float32).reshape(people, values)
-                rows = torch.from_numpy(rows.copy())
-                keypoints = rows[:, BOX_AND_SCORE:].reshape(people, (values - BOX_AND_SCORE) // 3, 3)
-                poses = Poses(rows[:, :4], rows[:, 4], keypoints)
-                yield from as_coco_results(poses, self.image_ids[index], self.category_id)
-        finally:
-            for file in files:
-                file.close()
+                boxes, scores, keypoints = torch.from_numpy(rows.copy()).split((4, 1, values - BOX_AND_SCORE), 1)
+                poses = Poses(boxes, scores[:, 0], keypoints.unflatten(1, (-1, 3)))
+                yield from as_coco_results(poses, image_id, self.category_id)
 
     def close(self) -> None:
         """Delete this process's file."""

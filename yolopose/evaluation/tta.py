@@ -1,10 +1,10 @@
 """Test-time augmentation (paper §3.5): flip test and multi-scale testing, which the official switches do not carry out.
 
-The official code mirrors and rescales boxes but leaves joints in the augmented frame (reference §2, §6); here all of a
-view's prediction returns to the frame of the scale-1 letterbox before views are merged:
+The official code mirrors and rescales boxes but leaves keypoints in the augmented frame (reference §2, §6); here all of
+a view's prediction returns to the frame of the scale-1 letterbox before views are merged:
 
 * **flip**: a mirrored view has the same grid, so that its prediction at column ``n − 1 − c`` belongs to column ``c``,
-  and the views are averaged cell by cell: the score plainly, places and joint confidences weighted by each view's
+  and the views are averaged cell by cell: the score plainly, places and keypoint confidences weighted by each view's
   score, so that a view that does not see the person does not move it. This averages out errors, but a person
   whom the two views assign to different cells or anchors gets half the score. Pooling the candidates under one
   suppression would keep that score and take every place from one view alone.
@@ -17,10 +17,9 @@ view's prediction returns to the frame of the scale-1 letterbox before views are
 
 Nothing of this was chosen on the images that it is reported on.
 
-Measuring test-time augmentation: accuracy, time and cost factor of every mode of :mod:`yolopose.evaluation.tta`.
-
-One pass makes every view once and merges them in every mode, so that all modes see the same predictions; a mode's time
-is that of its own views. The gain over ``single`` has a paired bootstrap interval over images.
+Measured are accuracy, time and cost factor of every mode. One pass makes every view once and merges them in every mode,
+so that all modes see the same predictions; a mode's time is that of its own views. The gain over ``single`` has a
+paired bootstrap interval over images.
 """
 
 from __future__ import annotations
@@ -36,29 +35,29 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou, nms
+from tqdm import tqdm
 
 from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.data.letterbox import PAD_VALUE, Letterbox, letterbox
-from yolopose.evaluation.bootstrap import difference_interval, draw_images, rank_detections, resample
-from yolopose.evaluation.evaluate import to_image_frame
+from yolopose.evaluation.bootstrap import RESAMPLES, difference_interval, draw_images, rank_detections, resample
+from yolopose.evaluation.evaluate import load_trained, to_image_frame
 from yolopose.evaluation.predictions import as_coco_results
 from yolopose.evaluation.scoring import score_keypoints
-from yolopose.models.checkpoints import load_weights
 from yolopose.models.decode import Poses, decode, non_maximum_suppression
 from yolopose.models.heads import Detect
-from yolopose.models.yolov5 import YOLOPose
+from yolopose.models.yolov5 import STRIDES, YOLOPose
 from yolopose.study.config import EvaluateConfig, RunConfig, Study
 from yolopose.study.freshness import check_fresh
 from yolopose.utils.device import full_precision, select_device
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import file_sha256, read_json, write_json
+from yolopose.utils.files import memo, read_json
 from yolopose.utils.locks import results_in_use
 from yolopose.utils.provenance import provenance
 
-STRIDE = 64  # of the coarsest map: sides of inputs are multiples of it
+STRIDE = max(STRIDES)  # of the coarsest map: sides of inputs are multiples of it
 SCALES = (0.5, 1.0, 2.0)
 MAX_IMAGES = 500  # of val: the first with keypoints by id. The paper's 2,346 are asked for by max_images=None
-RESAMPLES = 1000
 VERSION = 1  # of the merging and of tta.json; results of another one are measured again
 BOTH = (False, True)
 COLOURS_REASON = (
@@ -76,7 +75,7 @@ class Mode:
         name: in tables and ``tta.json``.
         scales: of the views.
         mirrored: the views of each scale: the plain one ``(False,)``, both ``(False, True)``, the mirrored ``(True,)``.
-        permute: whether left and right joints of a mirrored view are exchanged.
+        permute: whether left and right keypoints of a mirrored view are exchanged.
     """
 
     name: str
@@ -182,14 +181,12 @@ def predict_views(model: YOLOPose, images: Sequence[np.ndarray], input_size: int
             boxes = [letterbox(image, content, out=batch[i, edge:edge + content, edge:edge + content])[1]
                      for i, image in enumerate(images)]
             x = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float().div_(255)  # channels last in memory
-        gains = [one.scale / box.scale for one, box in zip(views.letterboxes, boxes, strict=True)]
-        starts = [((one.left, one.top), (box.left + edge, box.top + edge))
-                  for one, box in zip(views.letterboxes, boxes, strict=True)]
-        views.gains[scale] = torch.tensor(np.array(gains), dtype=torch.float32, device=device)
-        views.offsets[scale] = torch.tensor(np.array([np.subtract(to, gain * np.array(of)) for gain, (to, of)
-                                                      in zip(gains, starts, strict=True)]),
-                                            dtype=torch.float32, device=device)
-        for mirrored in (False, True) if flip else (False,):
+        pairs = list(zip(views.letterboxes, boxes, strict=True))
+        gains = np.array([one.scale / box.scale for one, box in pairs])
+        starts = np.array([((one.left, one.top), (box.left + edge, box.top + edge)) for one, box in pairs])
+        views.gains[scale] = torch.tensor(gains, dtype=torch.float32, device=device)
+        views.offsets[scale] = torch.tensor(starts[:, 0] - gains * starts[:, 1], dtype=torch.float32, device=device)
+        for mirrored in BOTH if flip else (False,):
             if mirrored:
                 with clock.measure("prepare", scale, True):
                     x = x.flip(3).contiguous(memory_format=torch.channels_last)
@@ -208,19 +205,16 @@ def unmirror(decoded: Tensor, side: int, detect: Detect, flip_indices: Sequence[
         decoded: (B, N, 6 + 3K) from :func:`yolopose.models.decode.decode`, ordered by scale, anchor, row, column.
         side: W of the square view in px.
         detect: the head, for strides and the number of anchors.
-        flip_indices: (K,) permutation of the joints; ``None`` leaves every joint its name.
+        flip_indices: (K,) permutation of the keypoints; ``None`` leaves every keypoint its name.
     """
-    parts = []
-    for stride, part in zip(detect.strides, decoded.split([detect.num_anchors * (side // s) ** 2
-                                                           for s in detect.strides], 1), strict=True):
-        n = side // stride
-        parts.append(part.unflatten(1, (detect.num_anchors, n, n)).flip(3).flatten(1, 3))
-    out = torch.cat(parts, 1)
-    joints = out[..., 6:].unflatten(-1, (-1, 3))
-    joints[..., 0] = side - joints[..., 0]
+    grids = [(detect.num_anchors, side // stride, side // stride) for stride in detect.strides]
+    parts = decoded.split([math.prod(grid) for grid in grids], 1)
+    out = torch.cat([part.unflatten(1, grid).flip(3).flatten(1, 3) for part, grid in zip(parts, grids, strict=True)], 1)
+    keypoints = out[..., 6:].unflatten(-1, (-1, 3))
+    keypoints[..., 0] = side - keypoints[..., 0]
     out[..., 0] = side - out[..., 0]
     if flip_indices is not None:
-        joints[:] = joints[..., torch.as_tensor(np.asarray(flip_indices), device=out.device), :]
+        keypoints[:] = keypoints[..., torch.as_tensor(np.asarray(flip_indices), device=out.device), :]
     return out
 
 
@@ -252,8 +246,8 @@ def to_reference_frame(decoded: Tensor, views: Views, scale: float) -> Tensor:
     out = decoded.clone()
     out[..., 0:2] = decoded[..., 0:2] * gain + offset
     out[..., 2:4] = decoded[..., 2:4] * gain
-    joints, moved = decoded[..., 6:].unflatten(-1, (-1, 3)), out[..., 6:].unflatten(-1, (-1, 3))
-    moved[..., :2] = joints[..., :2] * gain[:, :, None] + offset[:, :, None]
+    keypoints, moved = (rows[..., 6:].unflatten(-1, (-1, 3)) for rows in (decoded, out))
+    moved[..., :2] = keypoints[..., :2] * gain[:, :, None] + offset[:, :, None]
     return out
 
 
@@ -261,22 +255,19 @@ def consensus(scales: Sequence[Poses], iou: float, max_detections: int) -> Poses
     """Merge what S ≥ 1 scales found in one image.
 
     The best detection of a cluster stands for it; every scale adds its best one that overlaps it by more than ``iou``.
-    The cluster's score is the sum of theirs over S, its box and joints are their mean weighted by score.
+    The cluster's score is the sum of theirs over S, its box and keypoints are their mean weighted by score.
 
     Args:
         scales: detections of each scale in one frame, each after its own suppression.
         iou: box overlap threshold in [0, 1].
         max_detections: people kept.
     """
-    from torchvision.ops import box_iou, nms
-
     boxes, scores = torch.cat([p.boxes_xyxy for p in scales]), torch.cat([p.scores for p in scales])
     values = torch.cat((boxes, torch.cat([p.keypoints for p in scales]).flatten(1)), 1)
     kept = nms(boxes, scores, iou)
     near = (box_iou(boxes[kept], boxes) > iou) * scores  # (k, n)
-    weights, total = torch.zeros_like(scores[kept]), torch.zeros_like(values[kept])
-    for part, of_scale in zip(near.split([len(p) for p in scales], 1), values.split([len(p) for p in scales]),
-                              strict=True):
+    weights, total, sizes = torch.zeros_like(scores[kept]), torch.zeros_like(values[kept]), [len(p) for p in scales]
+    for part, of_scale in zip(near.split(sizes, 1), values.split(sizes), strict=True):
         if len(of_scale):
             weight, best = part.max(1)
             weights, total = weights + weight, total + weight[:, None] * of_scale[best]
@@ -322,22 +313,25 @@ def evaluate_tta(study: Study, dataset: CocoDataset, experiment: str = "s6", max
         StudyError: not trained, weights that are not those of ``run.json`` or no model, a person detector, or an input
             whose half is smaller than the largest stride.
     """
-    rows = []
-    for seed in study.seeds:
-        run, run_dir = study.run(experiment, seed), study.run_dir(experiment, seed)
-        if not (run_dir / "run.json").exists():
-            raise StudyError(f"{run_dir / 'run.json'}: not found; test-time augmentation needs a trained {experiment}: "
-                             "make train")
-        check_fresh(run, dataset.fingerprint, run_dir)
-        path = run_dir / "tta.json"
-        settings = _settings(run, dataset, max_images, resamples, read_json(run_dir / "run.json")["weights_sha256"])
-        record = read_json(path) if path.exists() else {}
-        if record.get("settings") != settings:
-            with results_in_use(study.results_dir, "evaluate_tta"):
-                record = measure_tta(run, dataset, run_dir, select_device(study.device), settings)
-                write_json(path, record)
-        rows += [_row(record, mode) for mode in record["modes"]]
-    return rows
+    records = [_measured(study, dataset, study.run(experiment, seed), max_images, resamples) for seed in study.seeds]
+    return [_row(record, mode) for record in records for mode in record["modes"]]
+
+
+def _measured(study: Study, dataset: CocoDataset, run: RunConfig, max_images: int | None,
+              resamples: int) -> dict[str, Any]:
+    """The content of ``tta.json`` of one run, measured where it is missing or stale."""
+    run_dir = study.run_dir(run.experiment.name, run.seed)
+    if not (run_dir / "run.json").exists():
+        raise StudyError(f"{run_dir / 'run.json'}: not found; test-time augmentation needs a trained "
+                         f"{run.experiment.name}: make train")
+    check_fresh(run, dataset.fingerprint, run_dir)
+    settings = _settings(run, dataset, max_images, resamples, read_json(run_dir / "run.json")["weights_sha256"])
+
+    def make() -> dict[str, Any]:
+        with results_in_use(study.results_dir, "evaluate_tta"):
+            return measure_tta(run, dataset, run_dir, select_device(study.device), settings)
+
+    return memo(run_dir / "tta.json", {"settings": settings}, make)
 
 
 def _settings(run: RunConfig, dataset: CocoDataset, max_images: int | None, resamples: int, weights_sha256: str
@@ -352,25 +346,22 @@ def _settings(run: RunConfig, dataset: CocoDataset, max_images: int | None, resa
 
 
 def modes_of(run: RunConfig) -> tuple[Mode, ...]:
-    """The modes to measure: on drawn people also those that leave every joint of a mirrored view its name."""
+    """The modes to measure: on drawn people also those that leave every keypoint of a mirrored view its name."""
     return MODES + (COLOUR_MODES if run.data.source == "synthetic" else ())
 
 
 def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
                 settings: dict[str, Any]) -> dict[str, Any]:
-    """The content of ``tta.json`` for one run; see :func:`evaluate_tta` also for what is raised.
+    """What ``tta.json`` says beside its ``settings``; see :func:`evaluate_tta` also for what is raised.
 
     Metrics and gains are fractions; ``seconds`` are per image: ``prepare`` (resizing, mirroring), ``network`` (with
     decoding) and ``post`` (merging, suppression), ``seconds_per_image`` the sum of the latter two, and ``time_factor``
     that sum over the one of ``single``.
     """
-    model, about = load_weights(run_dir / "weights.pt")
+    model, about = load_trained(run_dir)
     if about["num_keypoints"] == 0:
         raise StudyError(f"{run_dir / 'weights.pt'}: a person detector has no keypoints, whose test-time augmentation "
                          f"this is; give a pose experiment, not {run.experiment.name}")
-    if file_sha256(run_dir / "weights.pt") != settings["weights_sha256"]:
-        raise StudyError(f"{run_dir / 'weights.pt'}: is not the file that run.json describes (weights_sha256 differs); "
-                         f"delete {run_dir} and train again")
     started, modes = time.perf_counter(), modes_of(run)
     costs = [cost_factor(run.input_size, mode.scales, mode.mirrored == BOTH) for mode in modes]
     full_precision()
@@ -398,7 +389,7 @@ def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: tor
             "seconds_per_image": per_image, "seconds": seconds,
             "metrics": score_keypoints(split.annotations, found, ids, sigmas), "gain": gain})
     return {"experiment": run.experiment.name, "profile": run.profile, "seed": run.seed,
-            "weights_sha256": settings["weights_sha256"], "settings": settings,
+            "weights_sha256": settings["weights_sha256"],
             "flip_valid": not synthetic, "flip_reason": COLOURS_REASON if synthetic else "",
             "flip_in_training": run.augment.flip, "modes": rows,
             "gains": {row["mode"]: row["gain"] for row in rows[1:]},
@@ -414,8 +405,6 @@ def _batch_size(run: RunConfig) -> int:
 def _predict(model: YOLOPose, split: CocoSplit, run: RunConfig, modes: Sequence[Mode], device: torch.device,
              clock: Clock) -> dict[str, list[dict[str, Any]]]:
     """COCO results of every mode by its name; ``clock`` receives the times of views and of ("post", mode)."""
-    from tqdm import tqdm
-
     results: dict[str, list[dict[str, Any]]] = {mode.name: [] for mode in modes}
     size = _batch_size(run)
     warm = predict_views(model, [split.load_image(0)] * size, run.input_size, SCALES, True, device)

@@ -63,7 +63,7 @@ class TorchModel:
                                        self.cfg.max_detections)
 
 
-def match_people(ours: Poses, theirs: Poses) -> list[tuple[int, int]]:
+def same_people(ours: Poses, theirs: Poses) -> list[tuple[int, int]]:
     """Pairs (index in ``ours``, index in ``theirs``) of the same person: boxes within ``SAME_BOX_PX``, nearest pairs
     first; sorted by the first index."""
     if not len(ours) or not len(theirs):
@@ -116,7 +116,7 @@ def compare_people(ours: list[Poses], theirs: list[Poses], cfg: EvaluateConfig) 
     pairs_found, ties, others = 0, 0, 0
     largest = dict.fromkeys(("boxes_px", "scores", "keypoints_px", "keypoint_confidence"), 0.0)
     for a, b in zip(ours, theirs, strict=True):
-        pairs = match_people(a, b)
+        pairs = same_people(a, b)
         pairs_found += len(pairs)
         if pairs:
             i, j = map(list, zip(*pairs, strict=True))
