@@ -162,11 +162,7 @@ def read_table(path: Path | str) -> DataFrame:
 
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
-    """Read a CSV as a list of string dictionaries.
-
-    Raises:
-        StudyError: the file is missing.
-    """
+    """The rows of a CSV as dictionaries of text, without the weight of pandas; with the errors of ``read_table``."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
