@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import types
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,24 @@ def random_state(shapes: dict[str, list[int]], seed: int = 0, anchors_px: Any = 
     state["model.33.anchors"] = px / torch.tensor([8.0, 16.0, 32.0, 64.0]).view(4, 1, 1)
     state["model.33.anchor_grid"] = px.view(4, 1, 3, 1, 1, 2)
     return state
+
+
+def rule_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state with the weights of the reference's numbers (shared/reference/README.md); anchors as they are."""
+    ruled = dict(state)
+    for key, tensor in state.items():
+        if key.endswith(("anchors", "anchor_grid")) or not tensor.is_floating_point():
+            continue
+        r = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
+        if key.endswith("running_var"):
+            ruled[key] = 1 + 0.1 * r.abs()
+        elif key.endswith("bn.weight"):
+            ruled[key] = 1 + 0.1 * r
+        elif key.endswith(("running_mean", "bias")):
+            ruled[key] = 0.1 * r
+        else:
+            ruled[key] = r * (2 / tensor[0].numel()) ** 0.5
+    return ruled
 
 
 def person_state(state: dict[str, Tensor], empty_branch: bool) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.official_files import (
     official_classes,
     person_state,
     random_state,
+    rule_weights,
     small_shapes,
     write_checkpoint,
 )
@@ -74,13 +74,7 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
 
 def test_the_full_model_gives_the_outputs_of_the_official_code(shared, shapes, tmp_path):
     """Acceptance: from a file in the official container to the reference's numbers, to 1e-4."""
-    state = random_state(shapes["yolov5s6_pose"])
-    for key, tensor in state.items():  # the rule for weights of reference/README.md
-        if key.endswith(("anchors", "anchor_grid")) or not tensor.is_floating_point():
-            continue
-        r = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
-        state[key] = (1 + 0.1 * r.abs() if key.endswith("running_var") else 1 + 0.1 * r if key.endswith("bn.weight")
-                      else 0.1 * r if key.endswith(("running_mean", "bias")) else r * (2 / tensor[0].numel()) ** 0.5)
+    state = rule_weights(random_state(shapes["yolov5s6_pose"]))
     model, about = imported(write_checkpoint(tmp_path / "last.pt", state, half=False))
     assert about["variant"]["name"] == "yolov5s6_pose_faithful" and about["about"]["precision"] == "float32"
     reference = np.load(shared / "reference/official_forward_s6.npz")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import zlib
 
 import numpy as np
 import pytest
 import torch
 
+from tests.official_files import rule_weights
 from yolopose.models.decode import decode, non_maximum_suppression
 from yolopose.models.losses import complete_iou, compute_loss
 from yolopose.models.yolov5 import build_model, count_parameters
@@ -29,23 +30,10 @@ def relative(value: torch.Tensor, reference: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def rule_weights(shared):
+def ruled(shared):
     """yolov5s6_pose in the faithful layout with the reference's rule for weights."""
     model = build_model(load_variants()["yolov5s6_pose_faithful"], 17)
-    state = model.state_dict()
-    for key, tensor in state.items():
-        if key.endswith(("anchors", "anchor_grid")) or not tensor.is_floating_point():
-            continue
-        r = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
-        if key.endswith("running_var"):
-            state[key] = 1 + 0.1 * r.abs()
-        elif key.endswith("bn.weight"):
-            state[key] = 1 + 0.1 * r
-        elif key.endswith(("running_mean", "bias")):
-            state[key] = 0.1 * r
-        else:
-            state[key] = r * (2 / tensor[0].numel()) ** 0.5
-    model.load_state_dict(state)
+    model.load_state_dict(rule_weights(model.state_dict()))
     return model.eval()
 
 
@@ -57,23 +45,21 @@ def test_state_dict_keys_shapes_and_parameter_counts(shared, name):
     assert (count_parameters(model), count_parameters(model.fuse())) == PARAMETERS[name]
 
 
-def test_head_outputs_and_decoding(shared, rule_weights):
+def test_head_outputs_and_decoding(shared, ruled):
     reference = np.load(shared / "reference/official_forward_s6.npz")
     image = torch.rand(2, 3, 128, 192, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        raw = rule_weights(image)
-        decoded = decode(raw, rule_weights.detect)
+        raw = ruled(image)
+        decoded = decode(raw, ruled.detect)
     for level, maps in zip("3456", raw, strict=True):
         assert relative(maps, reference[f"raw_p{level}"]) < 1e-4
     assert relative(decoded, reference["decoded"]) < 1e-4
 
 
-def test_fusing_changes_nothing_but_rounding(rule_weights):
-    import copy
-
+def test_fusing_changes_nothing_but_rounding(ruled):
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        for a, b in zip(rule_weights(image), copy.deepcopy(rule_weights).fuse()(image), strict=True):
+        for a, b in zip(ruled(image), copy.deepcopy(ruled).fuse()(image), strict=True):
             assert (a - b).abs().max() / a.abs().max() < 1e-5
 
 
@@ -86,12 +72,12 @@ def reference_targets(rows: np.ndarray, width: int, height: int) -> torch.Tensor
     return torch.cat((rows[:, :2], rows[:, 2:4] * size, rows[:, 4:6] * size, keypoints), 1)
 
 
-def test_loss_terms_and_gradients(shared, rule_weights):
+def test_loss_terms_and_gradients(shared, ruled):
     reference = np.load(shared / "reference/official_loss.npz")
     raw = [torch.from_numpy(reference[f"pred_p{level}"]).requires_grad_() for level in "3456"]
     gains = {"box": 0.05, "obj": 1.0, "cls": 0.0, "kpt": 0.1, "kpt_conf": 0.5}
     targets = reference_targets(reference["targets"], 256, 192)
-    loss = compute_loss(raw, targets, rule_weights.detect, SIGMAS, "official", gains)
+    loss = compute_loss(raw, targets, ruled.detect, SIGMAS, "official", gains)
     assert loss.total.item() == pytest.approx(float(reference["loss"][0]), rel=1e-5)
     for name, expected in zip(("box", "obj", "cls", "kpt", "kpt_conf"), reference["items"], strict=False):
         assert loss.items[name].item() == pytest.approx(float(expected), rel=1e-5), name

@@ -62,12 +62,10 @@ class Trap:
 
 
 def touch(path: Path) -> str:
-    """The shell command after which ``path`` exists."""
     return f"touch {path}"
 
 
 def python(path: Path) -> str:
-    """The Python expression after which ``path`` exists."""
     return f"open({str(path)!r}, 'w').close()"
 
 
@@ -76,30 +74,9 @@ def text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
 
 
-def reduce_in_reduce(path: Path) -> bytes:
-    """``getattr(__import__("os"), "system")(command)``: what is called is itself the result of a call."""
-    return (b"\x80\x02c__builtin__\ngetattr\nc__builtin__\n__import__\n" + text("os") + b"\x85R" + text("system")
-            + b"\x86R" + text(touch(path)) + b"\x85R.")
-
-
-def dotted(path: Path) -> bytes:
-    """Protocol 4 looks dotted names up attribute by attribute: an allowed module, and ``os.system`` behind it."""
-    return b"\x80\x04\x8c\x13torch.serialization\x8c\x09os.system\x93" + text(touch(path)) + b"\x85R."
-
-
-def old_instruction(path: Path) -> bytes:
-    """``INST`` of protocol 0: name and call in one."""
-    return b"(" + text(touch(path)) + b"ios\nsystem\n."
-
-
-def object_instruction(path: Path) -> bytes:
-    """``OBJ`` of protocol 1."""
-    return b"(cos\nsystem\n" + text(touch(path)) + b"o."
-
-
-def extension(path: Path) -> bytes:
-    """``EXT1``: a name by its number in copyreg's registry."""
-    return b"\x80\x02\x82\xf0" + text(touch(path)) + b"\x85R."
+def call_of(function: bytes, protocol: bytes = b"\x80\x02") -> Any:
+    """The pickle that calls what ``function`` pushes with the command."""
+    return lambda path: protocol + function + text(touch(path)) + b"\x85R."
 
 
 HOSTILE = {
@@ -109,7 +86,8 @@ HOSTILE = {
     "exec": lambda p: pickle.dumps(Call(exec, python(p)), 2),
     "nested reduce": lambda p: pickle.dumps(Call(OrderedDict, [["a", Call(os.system, touch(p))]]), 2),
     "reduce in arguments": lambda p: pickle.dumps(Call(torch.Size, (Call(os.system, touch(p)),)), 2),
-    "reduce in reduce": reduce_in_reduce,
+    "reduce in reduce": call_of(  # getattr(__import__("os"), "system"): what is called is itself the result of a call
+        b"c__builtin__\ngetattr\nc__builtin__\n__import__\n" + text("os") + b"\x85R" + text("system") + b"\x86R"),
     "getattr chain": lambda p: pickle.dumps(Call(getattr, Call(eval, python(p)), "__class__"), 2),
     "apply": lambda p: pickle.dumps(Call(list, Call(map, os.system, [touch(p)])), 2),
     "list items": lambda p: pickle.dumps(Call(list, then=(None, iter([Call(os.system, touch(p))]))), 2),
@@ -125,10 +103,10 @@ HOSTILE = {
     "partial": lambda p: pickle.dumps(Call(functools.partial(os.system, touch(p))), 4),
     "NEWOBJ": lambda p: pickle.dumps(Born(reduced=(copyreg.__newobj__, (Born, str(p)))), 2),
     "NEWOBJ_EX": lambda p: pickle.dumps(Born(reduced=(copyreg.__newobj_ex__, (Born, (), {"named": str(p)}))), 4),
-    "dotted name": dotted,
-    "INST": old_instruction,
-    "OBJ": object_instruction,
-    "EXT1": extension,
+    "dotted name": call_of(b"\x8c\x13torch.serialization\x8c\x09os.system\x93", b"\x80\x04"),  # by attributes
+    "INST": lambda p: b"(" + text(touch(p)) + b"ios\nsystem\n.",  # name and call in one
+    "OBJ": lambda p: b"(cos\nsystem\n" + text(touch(p)) + b"o.",
+    "EXT1": call_of(b"\x82\xf0"),  # a name by its number in copyreg's registry
 }
 ASKED_FOR = {"os.system": f"{os.name}.system" if os.name == "nt" else "posix.system", "eval": "__builtin__.eval",
              "getattr chain": "__builtin__.getattr", "reduce in reduce": "__builtin__.getattr",

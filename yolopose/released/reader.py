@@ -85,12 +85,11 @@ def read_checkpoint(path: Path) -> Any:
                      "executed. Delete the file and fetch it again")
 
 
-def is_plain(tensor: Any, numel: int | None = None) -> bool:
-    """Whether a stored value is an ordinary tensor (of ``numel`` numbers) that is no larger than what was stored."""
+def is_plain(tensor: Any) -> bool:
+    """Whether a stored value is an ordinary tensor that is no larger than what was stored of it."""
     return (type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu" and tensor.layout is torch.strided
             and not tensor.is_quantized and tensor.dim() <= MAX_DIMENSIONS
-            and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-            and numel in (None, tensor.numel()))
+            and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes())
 
 
 def _checked_pickle(path: Path) -> bytes:

@@ -9,7 +9,6 @@ report says (:func:`yolopose.report.compare.released_rows`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -153,9 +152,8 @@ def seconds_per_image(model: YOLOPose, split: CocoSplit, input_size: int, cfg: E
     return (time.perf_counter() - started) / count
 
 
-def evaluate_apart(study: Study, dataset: CocoDataset, cache: Path = CACHE, groups: Iterable[str] = APART,
-                   **options: Any) -> list[dict[str, Any]]:
-    """Score the released models of these groups on val and write ``released.csv`` of all pose models.
+def evaluate_apart(study: Study, dataset: CocoDataset, cache: Path = CACHE, **options: Any) -> list[dict[str, Any]]:
+    """Score the released models that are not the paper's on val and write ``released.csv`` of all pose models.
 
     Each writes ``<results>/released/<name>/{predictions.json.gz,metrics.json}``, and is scored again only where the
     weights, the data or the settings changed. The paper's models are listed with the scores of their runs.
@@ -166,21 +164,19 @@ def evaluate_apart(study: Study, dataset: CocoDataset, cache: Path = CACHE, grou
     """
     if not study.released:
         return []
-    groups = tuple(groups)
-    every = [row for row in load_released().values() if row.group in groups]
-    report = {row["name"]: row["state"] for row in get_checkpoints(every, cache, offline=True, **options)}
+    poses = [row for row in load_released().values() if row.group in ("paper", *APART)]
+    apart = get_checkpoints([row for row in poses if row.group in APART], cache, offline=True, **options)
+    report = {row["name"]: row["state"] for row in apart}
     device, rows = select_device(study.device), []
-    for row in load_released().values():
+    for row in poses:
         metrics, note = None, ""
         if row.experiment and (path := study.run_dir(row.experiment, study.seeds[0]) / "metrics.json").is_file():
             metrics = read_json(path)
         elif report.get(row.name) == "imported":
             with results_in_use(study.results_dir, "evaluate_apart"):
                 metrics = _score(study, dataset, row, cache, device)
-        elif row.group == "paper" or row.group in groups:
-            note = report.get(row.name, f"experiment {row.experiment} was not run").partition(";")[0]
         else:
-            continue
+            note = report.get(row.name, f"experiment {row.experiment} was not run").partition(";")[0]
         rows.append(_line(study, dataset, row, metrics, note))
     write_csv(study.results_dir / "released.csv", rows, COLUMNS)
     return rows
@@ -216,9 +212,7 @@ def _check_keypoints(weights: Path, about: dict[str, Any], dataset: CocoDataset)
 def _line(study: Study, dataset: CocoDataset, row: Released, metrics: dict[str, Any] | None,
           note: str) -> dict[str, Any]:
     """One row of ``released.csv``; a detector's accuracies are those of its boxes."""
-    line: dict[str, Any] = {
-        "name": row.name, "group": row.group, "model": row.model, "input_size": row.input_size,
-        "AP_path": row.AP_path, "AP_readme": row.AP_readme, "note": note or row.note}
+    line = {key: value for key, value in asdict(row).items() if key in COLUMNS} | ({"note": note} if note else {})
     if metrics is None:
         return line
     found = metrics.get("val") or metrics["val_box"]
