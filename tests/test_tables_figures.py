@@ -12,7 +12,7 @@ import pytest
 from tests import fabricated
 from yolopose.report import page
 from yolopose.report.claims import load_claims
-from yolopose.report.compare import NOT_RUN, REPRODUCED, same_digits
+from yolopose.report.compare import same_digits
 from yolopose.report.conditions import number_text, statistics_rows
 from yolopose.report.figures import accuracy
 from yolopose.report.figures.accuracy import SPECS, draw_accuracy, measured_points, paper_points
@@ -35,11 +35,23 @@ def mini(tmp_path: Path) -> Path:
     return fabricated.study(tmp_path / "mini", MINI, test_dev=49.0)
 
 
+@pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    fabricated.complexity(tmp_path / "mini")
+    return tmp_path / "mini"
+
+
+def written(results: Path, table: int, reference: Path = NOWHERE) -> tuple[list[dict[str, str]], str]:
+    """Rows and Markdown of a table as written."""
+    write_tables(results, reference)
+    path = results / "tables" / f"table{table}"
+    return read_csv(path.with_suffix(".csv")), path.with_suffix(".md").read_text()
+
+
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 def test_table_1_has_every_row_printed_and_measured(mini: Path) -> None:
-    write_tables(mini, NOWHERE)
-    rows = read_csv(mini / "tables" / "table1.csv")
+    rows, markdown = written(mini, 1)
     assert [r["source"] for r in rows].count("paper") == 12
     s6 = next(r for r in rows if r["experiment"] == "s6")
     assert (s6["AP50_printed"], s6["AP50_measured"]) == ("87.6", "50.0")
@@ -47,19 +59,16 @@ def test_table_1_has_every_row_printed_and_measured(mini: Path) -> None:
     assert (s6["params_m_printed"], s6["params_m_measured"]) == ("15.1", "15.087")
     assert {r["method"] for r in rows if r["source"] == "RTMO paper"} == {"RTMO-s", "RTMO-m", "RTMO-l"}
     assert [r["experiment"] for r in rows if r["source"] == "this study"] == ["s6_faithful"]
-    markdown = (mini / "tables" / "table1.md").read_text()
     assert "| **YOLOv5s6-pose** | 960 | 15.1 | 15.1 | 22.8 | 22.8 | 63.8 | 25.0 | 87.6 | 50.0 |" in markdown
     assert "not comparable with the printed ones" in markdown and "RTMO-l (own paper" in markdown
 
 
 def test_table_4_shows_all_conventions_with_residuals(mini: Path) -> None:
-    write_tables(mini, NOWHERE)
-    rows = read_csv(mini / "tables" / "table4.csv")
+    rows, text = written(mini, 4)
     top = rows[0]
     assert float(top["gmacs_fused_bias"]) == pytest.approx(22.80 * (1280 / 960) ** 2, abs=1e-3)
     assert float(top["residual_percent_fused_bias"]) == pytest.approx(100 * (40.533 / 40.62 - 1), abs=0.01)
     assert sum(r["method"].startswith("EfficientHRNet") for r in rows) == 4
-    text = (mini / "tables" / "table4.md").read_text()
     assert "No single convention gives all of Table 4's GMACs to the printed digit." in text
     assert "convolutions alone 0 of 7" in text
     assert FUSED_BIAS_NOTE in text and FUSED_BIAS_NOTE in (mini / "tables" / "table1.md").read_text()
@@ -88,11 +97,10 @@ def test_one_convention_with_all_digits_takes_the_sentence_back() -> None:
 def test_missing_rows_are_not_run_or_from_the_reference(tmp_path: Path) -> None:
     own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
     reference = fabricated.study(tmp_path / "reference" / "mini", {"s6": 40.0, "m6": 44.0})
-    write_tables(own, tmp_path / "reference" / "mini")
-    text = (own / "tables" / "table1.md").read_text()
+    stored, text = written(own, 1, reference)
     assert "44.0 (ref)" in text and "50.0" in text and "40.0" not in text and "not run" in text
     assert "(ref) = not in this run; from the committed reference" in text
-    rows = {r["experiment"]: r for r in read_csv(own / "tables" / "table1.csv") if r["source"] == "paper"}
+    rows = {r["experiment"]: r for r in stored if r["source"] == "paper"}
     assert [rows[name]["measured_from"] for name in ("m6", "s6", "l6")] == ["reference", "run", ""]
     assert load_reference(load_results(reference), reference) is None  # a set is not its own reference
 
@@ -118,8 +126,7 @@ def test_a_reference_on_other_data_of_the_same_name_says_so(tmp_path: Path) -> N
     assert fingerprint_note(load_results(own), load_results(own)) is None
     note = fingerprint_note(load_results(own), load_results(reference))
     assert "(older, not fingerprint)" in note
-    write_tables(own, reference)
-    assert note in (own / "tables" / "table1.md").read_text()
+    assert note in written(own, 1, reference)[1]
     assert note in write_report(own, reference).read_text()
 
 
@@ -128,13 +135,12 @@ def test_tables_3_and_4_show_the_ablations_in_their_own_column(tmp_path: Path) -
     fabricated.ablations(own, {"s6": [40.0, 41.0, 42.0], "s6_l1": [30.0, 32.0, 31.0]})
     reference = fabricated.study(tmp_path / "reference", {"s6": 48.0, "s6_l1": 46.0})
     fabricated.ablations(reference, {"s6": [42.0, 43.0], "s6_r640": [20.0, 21.0]})
-    write_tables(own, reference)
-    rows = {r["experiment"]: r for r in read_csv(own / "tables" / "table3.csv")}
+    stored, text = written(own, 3, reference)
+    rows = {r["experiment"]: r for r in stored}
     found = [rows["s6_l1"][key] for key in ("AP50_measured", "measured_from", "AP50_ablations", "AP50_ablations_spread",
                                             "ablations_seeds", "ablations_from")]
     assert found == ["46.0", "reference", "31.0", "1.0", "3", "run"]
     assert rows["s6"]["AP50_measured"] == "50.0" and rows["s6"]["AP50_ablations"] == "41.0"
-    text = (own / "tables" / "table3.md").read_text()
     assert "AP50 ablations" in text and "31.0 ± 1.0 |" in text and "46.0 (ref)" in text
     assert "ablations = mini: width × 0.5, 128 px, 3 seeds, 12,000 images each" in text
     assert "commit c0ffee" in text
@@ -146,18 +152,17 @@ def test_table_5_compares_drops(tmp_path: Path) -> None:
     folder = fabricated.run(own, "s6_relu", 0, 48.0)
     metrics = read_json(folder / "metrics.json")
     write_json(folder / "metrics.json", metrics | {"val_int8": fabricated.metrics(40.0, 1000)})
-    write_tables(own, NOWHERE)
-    rows = {r["split"]: r for r in read_csv(own / "tables" / "table5.csv")}
+    stored, text = written(own, 5)
+    rows = {r["split"]: r for r in stored}
     assert (rows["val_int8"]["AP_change_printed"], rows["val_int8"]["AP_change_measured"]) == ("-6.3", "-4.0")
     assert rows["val_int16"]["AP_change_measured"] == "" and rows["val"].get("AP_change_printed", "") == ""
-    assert "| −6.3 | −4.0 |" in (own / "tables" / "table5.md").read_text()
+    assert "| −6.3 | −4.0 |" in text
 
 
-def test_tables_without_any_run(tmp_path: Path) -> None:
-    (tmp_path / "mini").mkdir()
-    fabricated.complexity(tmp_path / "mini")
-    write_tables(tmp_path / "mini", NOWHERE)
-    assert "nothing trained yet" in (tmp_path / "mini" / "tables" / "table1.md").read_text()
+def test_tables_and_report_without_any_run(untrained: Path) -> None:
+    assert "nothing trained yet" in written(untrained, 1)[1]
+    text = write_report(untrained, NOWHERE).read_text()
+    assert "Nothing has been trained" in text and "Not drawn yet" in text and "No data report" in text
 
 
 def test_tables_are_the_same_bytes_every_time(mini: Path) -> None:
@@ -168,19 +173,21 @@ def test_tables_are_the_same_bytes_every_time(mini: Path) -> None:
     assert before == {path: path.read_bytes() for path in before}
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_latex_is_well_formed(mini: Path, number: int) -> None:
-    write_tables(mini, NOWHERE)
-    text = (mini / "tables" / f"table{number}.tex").read_text()
-    columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", text).group(1))
-    body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0]
-    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-    assert rows and all(len(re.split(r"(?<!\\)&", row)) == columns for row in rows)
-    unescaped = re.sub(r"\\[{}]", "", text)
-    assert unescaped.count("{") == unescaped.count("}")
-    outside = re.sub(r"\$[^$]*\$", "", text)
-    assert not re.search(r"(?<!\\)[%#](?!\n)|(?<![\\])_", outside.replace(r"\label{tab:yolopose-", ""))
-    assert text.isascii() or not re.search(r"[^\x00-\x7f§]", text)
+def test_latex_is_well_formed(mini: Path) -> None:
+    tables = build_tables(load_results(mini))
+    assert [table.name for table in tables] == ["table1", "table2", "table3", "table4", "table5"]
+    for table in tables:
+        text = table.to_latex()
+        columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", text).group(1))
+        body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert rows and all(len(re.split(r"(?<!\\)&", row)) == columns for row in rows)
+        unescaped = re.sub(r"\\[{}]", "", text)
+        assert unescaped.count("{") == unescaped.count("}")
+        outside = re.sub(r"\$[^$]*\$", "", text)
+        assert not re.search(r"(?<!\\)[%#](?!\n)|(?<![\\])_", outside.replace(r"\label{tab:yolopose-", ""))
+        assert not re.search(r"[^\x00-\x7f§]", text)
+        assert table.notes and table.shown.size
 
 
 def test_escaping_by_hand(tmp_path: Path) -> None:
@@ -237,10 +244,8 @@ def test_figures_are_written_and_repeatable(mini: Path) -> None:
     assert before == {p: p.read_bytes() for p in paths}
 
 
-def test_figures_without_runs_show_the_paper_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mini").mkdir()
-    fabricated.complexity(tmp_path / "mini")
-    names = {p.name for p in write_figures(tmp_path / "mini", NOWHERE)}
+def test_figures_without_runs_show_the_paper_alone(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {p.name for p in write_figures(untrained, NOWHERE)}
     assert "figure5.png" in names and "learning_curves.png" not in names
     assert "learning_curves: left out" in capsys.readouterr().out
 
@@ -322,8 +327,7 @@ def test_report_is_one_page_beside_its_pictures(mini: Path) -> None:
                    f"{len(claims)} claims, {len(claims) - len(own)} of the paper and {len(own)} of this study "
                    f"({', '.join(own)})"):
         assert wanted in text, wanted
-    before = text
-    assert write_report(mini, NOWHERE).read_text() == before
+    assert write_report(mini, NOWHERE).read_text() == text
 
 
 def test_report_beside_a_reference(tmp_path: Path) -> None:
@@ -335,26 +339,17 @@ def test_report_beside_a_reference(tmp_path: Path) -> None:
     assert "+2.00 to +2.00" in text and "difference = reference − this run" in text
 
 
-def test_report_without_runs_figures_or_data(tmp_path: Path) -> None:
-    (tmp_path / "mini").mkdir()
-    fabricated.complexity(tmp_path / "mini")
-    text = write_report(tmp_path / "mini", NOWHERE).read_text()
-    assert "Nothing has been trained" in text and "Not drawn yet" in text and "No data report" in text
-
-
 def test_report_lists_the_released_checkpoints(tmp_path: Path) -> None:
     folder = fabricated.study(tmp_path / "mini", {"s6": 80.0})
     before = write_report(folder, NOWHERE).read_text()
     assert "are not among these runs" in before and 'id="released"' not in before
     target = resolve_target("", "", str(folder), "", "auto", stored_only=True)
     known = fingerprint(STAGES["report"], target, {})
-    columns = ["name", "group", "model", "input_size", "AP_path", "AP_readme", "AP", "AP50", "difference", "tolerance",
-               "verdict", "note"]
     scored = {"name": "s6_960", "group": "paper", "model": "S", "input_size": 960, "AP_path": 63.7, "AP_readme": 63.7,
-              "AP": 63.72, "AP50": 87.6, "difference": 0.02, "tolerance": 0.1, "verdict": REPRODUCED, "note": ""}
-    lost = scored | dict.fromkeys(("AP", "AP50", "difference", "AP_readme"), "") | {
-        "name": "m6_ti", "group": "ti_lite", "verdict": NOT_RUN, "note": "no <network>"}
-    write_csv(folder / "released.csv", [scored, lost], columns)
+              "AP": 63.72, "AP50": 87.6, "comparable": True, "note": ""}
+    lost = scored | dict.fromkeys(("AP", "AP50", "AP_readme"), "") | {
+        "name": "m6_ti", "group": "ti_lite", "note": "no <network>"}
+    write_csv(folder / "released.csv", [scored, lost])
     text = write_report(folder, NOWHERE).read_text()
     assert fingerprint(STAGES["report"], target, {}) != known  # so that the report is made again
     row = re.search(r"<tr>.*s6_960</code>.*</tr>", text)[0]
@@ -426,9 +421,3 @@ def test_statistics_of_any_shape() -> None:
     assert rows == [("n x", "3", "–"), ("by: nose (0 / 1)", "0.123 / 1", "0.5 / 0.25"),
                     ("q, mean (5 % · median · 95 %)", "2.71 (1 · 2 · 9)", "–"), ("list", "1, 2.5", "–")]
     assert statistics_rows(None) == [] and number_text(True) == "yes"
-
-
-def test_caption_of_every_table(mini: Path) -> None:
-    tables = build_tables(load_results(mini))
-    assert [t.name for t in tables] == [f"table{number}" for number in (1, 2, 3, 4, 5)]
-    assert all(t.notes and t.shown.size for t in tables)

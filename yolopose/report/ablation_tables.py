@@ -25,30 +25,28 @@ WHERE_PRINTED = {
 }
 
 
-def printed_accuracy(group: str, paper_dir: Path = PAPER_DIR) -> dict[str, dict[str, str]]:
+def printed_accuracy(group: str) -> dict[str, dict[str, str]]:
     """AP and AP50 (and for depth GMACs) as printed for the experiments of a group: experiment -> cells."""
     if group == "depth":
-        rows = read_csv(paper_dir / "decoder_depth.csv")
+        rows = read_csv(PAPER_DIR / "decoder_depth.csv")
     else:
         tables = {"losses": [3], "resolution": [4], "activation": [3, 5]}.get(group, [])
-        rows = [row for table in tables for row in printed_rows(table, paper_dir) if row.get("bits", "32") == "32"]
+        rows = [row for table in tables for row in printed_rows(table) if row.get("bits", "32") == "32"]
     return {row["experiment"]: row for row in rows if row["experiment"]}
 
 
-def build_ablation(group: str, results: ResultSet, reference: ResultSet | None = None, paper_dir: Path = PAPER_DIR
-                   ) -> Table | None:
+def build_ablation(group: str, results: ResultSet, reference: ResultSet | None = None) -> Table | None:
     """The table of one group; ``None`` where no experiment was measured beside its baseline.
 
     Args:
         group: a name of ``GROUPS``.
         results: the main set, whose ``ablations`` are read.
         reference: the committed main set; its ablations supply rows that this run did not make, marked "(ref)".
-        paper_dir: folder of the printed numbers.
     """
     made = {row.experiment: row for row in _rows(group, results, reference)}
     if not any(row.baseline for row in made.values()):
         return None
-    printed = printed_accuracy(group, paper_dir)
+    printed = printed_accuracy(group)
     rows = []
     for experiment, baseline in GROUPS[group].rows.items():
         if experiment in made or experiment in printed:
@@ -149,25 +147,24 @@ def _notes(group: str, rows: list[Row]) -> list[str]:
     return notes
 
 
-def build_ablations(results: ResultSet, reference: ResultSet | None = None, paper_dir: Path = PAPER_DIR) -> list[Table]:
+def build_ablations(results: ResultSet, reference: ResultSet | None = None) -> list[Table]:
     """The tables of all groups that have something to compare, measured here or in the reference."""
     tables = []
     for group in GROUPS:
-        tables.append(build_ablation(group, results, reference, paper_dir))
+        tables.append(build_ablation(group, results, reference))
         if group == "heads":
             tables.append(build_joints(results, reference))
     return [table for table in tables if table]
 
 
-def write_ablation_tables(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR
-                          ) -> list[Table]:
+def write_ablation_tables(results_dir: Path | str, reference_dir: Path | None = None) -> list[Table]:
     """Write ``tables/ablation_<group>.{csv,md}`` into a main results folder and return the tables.
 
     Raises:
         StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
     """
     results = load_results(results_dir)
-    tables = build_ablations(results, load_reference(results, reference_dir), paper_dir)
+    tables = build_ablations(results, load_reference(results, reference_dir))
     for table in tables:
         table.write(results.root / "tables", "csv", "md")
     return tables

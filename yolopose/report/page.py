@@ -159,12 +159,12 @@ def markdown_to_html(text: str) -> str:
     return mistune.create_markdown(plugins=["table"])(re.sub("^#", "##", text, flags=re.MULTILINE))
 
 
-def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Path = PAPER_DIR) -> dict[str, Any]:
+def build_context(results: ResultSet, reference: ResultSet | None) -> dict[str, Any]:
     """Everything that the template shows, as plain values; only ``deviations`` and what tables render are HTML."""
-    claims = decide_claims(results, paper_dir)
+    claims = decide_claims(results)
     comparison = [row for row in compare_with_paper(results) if row["experiment"]]
     drawn = [stem for stem, _ in FIGURES if (results.root / "figures" / f"{stem}.svg").is_file()]
-    deviations = (paper_dir / "deviations.md").read_text(encoding="utf-8")
+    deviations = (PAPER_DIR / "deviations.md").read_text(encoding="utf-8")
     released, both = released_rows(results.root), reference and results.runs
     return {
         "results": results, "scale": results.scale(), "profile": load_profiles().get(results.profile),
@@ -174,9 +174,9 @@ def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Pa
         "headline": headline(results, claims), "failed": [c for c in claims if c["verdict"] == NOT_REPRODUCED],
         "runs": run_rows(results), "provenance": provenance_rows(results) if results.runs else [],
         "groups": [(title, text, [c for c in claims if c["decided_by"] == decider]) for decider, title, text in GROUPS],
-        "tables": build_tables(results, reference, paper_dir),
+        "tables": build_tables(results, reference),
         "released": released, "released_tolerance": RELEASED_TOLERANCE,
-        "findings": findings(results, reference), "ablations": build_ablations(results, reference, paper_dir),
+        "findings": findings(results, reference), "ablations": build_ablations(results, reference),
         "figures": [figure for figure in FIGURES if figure[0] in drawn],
         "missing_figures": [caption for stem, caption in FIGURES if stem not in drawn],
         "statistics": statistics_rows(results.data), "data": results.data, "comparison": comparison,
@@ -189,7 +189,7 @@ def build_context(results: ResultSet, reference: ResultSet | None, paper_dir: Pa
     }
 
 
-def write_report(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR) -> Path:
+def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> Path:
     """Write ``report.html`` into a results folder and return its path.
 
     The tables, comparison and claims are made afresh; the page shows the files of ``figures/`` and names those missing.
@@ -200,15 +200,15 @@ def write_report(results_dir: Path | str, reference_dir: Path | None = None, pap
     results = load_results(results_dir)
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
-    context = build_context(results, load_reference(results, reference_dir), paper_dir)
+    context = build_context(results, load_reference(results, reference_dir))
     path = results.root / "report.html"
     atomic_write(path, environment.get_template(TEMPLATE).render(context))
     return path
 
 
-def readme_claims_table(results_dir: Path | str, paper_dir: Path = PAPER_DIR) -> str:
+def readme_claims_table(results_dir: Path | str) -> str:
     """The claims and verdicts as a Markdown table for the README; claims that were not run follow in one line."""
-    claims = decide_claims(results_dir, paper_dir)
+    claims = decide_claims(results_dir)
     table = DataFrame([{"": claim["id"], "Claim": claim["claim"], "Where": claim["where"],
                         "Verdict": f"**{claim['verdict']}**", "Decided on": claim["scale"]}
                        for claim in claims if claim["verdict"] != NOT_RUN])

@@ -51,7 +51,6 @@ class Builder:
 
     results: ResultSet
     reference: ResultSet | None = None
-    paper_dir: Path = PAPER_DIR
 
     def build(self, table: int) -> Table:
         """Table 1 to 5."""
@@ -78,14 +77,14 @@ class Builder:
         """The paper's rows, then this study's other experiments, then those of RTMO's own paper; with ``kind``, with
         ``origin``, and with ``shown`` where a row is not called by its method."""
         rows = [row | {"kind": "ours" if row["experiment"] else "other", "origin": "paper"}
-                for row in printed_rows(table, self.paper_dir)]
+                for row in printed_rows(table)]
         split = "test_dev" if table == 2 else "val"
         for experiment, loss in EXTRA.get(table, ()):
             known = load_experiments()[experiment]
             rows.append({"row": "", "method": known.title, "experiment": experiment, "split": split, "kind": "study",
                          "input_size": str(known.input_size), "note": "an experiment of this study, not in the paper",
                          "origin": "this study", "shown": f"{known.title} (this study)"} | loss)
-        for row in read_csv(self.paper_dir / "rtmo.csv") if table in (1, 2) else ():
+        for row in read_csv(PAPER_DIR / "rtmo.csv") if table in (1, 2) else ():
             if row["split"] == split and row["method"].startswith("RTMO"):
                 more = " + more data" if row["train_data"] != "COCO" else ""
                 note = f"{row['source']} (its table {row['table']}, row {row['row']}); trained on {row['train_data']}"
@@ -237,14 +236,13 @@ def conventions_note(rows: list[dict[str, Any]]) -> str:
             + f"To the printed digit: {'; '.join(counts)}; largest residual {largest:.2f} %.")
 
 
-def build_tables(results: ResultSet, reference: ResultSet | None = None, paper_dir: Path = PAPER_DIR) -> list[Table]:
+def build_tables(results: ResultSet, reference: ResultSet | None = None) -> list[Table]:
     """Tables 1 to 5 of a results folder."""
-    builder = Builder(results, reference, paper_dir)
+    builder = Builder(results, reference)
     return [builder.build(number) for number in TABLES]
 
 
-def write_tables(results_dir: Path | str, reference_dir: Path | None = None, paper_dir: Path = PAPER_DIR
-                 ) -> list[Table]:
+def write_tables(results_dir: Path | str, reference_dir: Path | None = None) -> list[Table]:
     """Write ``tables/table{1..5}.{csv,md,tex}`` into a results folder and return the tables.
 
     Args:
@@ -255,7 +253,7 @@ def write_tables(results_dir: Path | str, reference_dir: Path | None = None, pap
         StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
     """
     results = load_results(results_dir)
-    tables = build_tables(results, load_reference(results, reference_dir), paper_dir)
+    tables = build_tables(results, load_reference(results, reference_dir))
     for table in tables:
         table.write(results.root / "tables", "csv", "md", "tex")
     return tables
