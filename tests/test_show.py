@@ -32,8 +32,8 @@ def drawn(figure: Figure) -> np.ndarray:
 
 
 def test_a_choice_of_images_is_evenly_spread():
-    assert people.spread(list(range(100)), 5) == [0, 25, 50, 74, 99]
-    assert people.spread([3, 4], 5) == [3, 4] and people.spread([], 5) == []
+    assert people.evenly(list(range(100)), 5) == [0, 25, 50, 74, 99]
+    assert people.evenly([3, 4], 5) == [3, 4] and people.evenly([], 5) == []
 
 
 def test_contact_sheet_shows_people_with_sides_in_their_colours(dataset):
@@ -77,10 +77,8 @@ def test_precision_recall_of_perfect_predictions(dataset):
 
 
 def test_pictures_of_photographs_go_into_a_notebook_as_jpeg(dataset, monkeypatch):
-    import IPython.display
-
     shown = []
-    monkeypatch.setattr(IPython.display, "display", lambda data, raw: shown.append(data))
+    monkeypatch.setattr(people, "display", lambda data, raw: shown.append(data))
     people.contact_sheet(dataset.train, count=2)._ipython_display_()
     assert list(shown[0]) == ["image/jpeg", "text/plain"]
 

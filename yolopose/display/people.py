@@ -1,8 +1,8 @@
 """Pictures of people for the notebooks: contact sheets, augmented samples, predictions beside ground truth, a photo.
 
 Each function returns a matplotlib ``Figure`` (nothing goes through pyplot's global state). Left limbs are orange, right
-ones blue, the middle is white with a dark edge; a joint that is labelled but hidden is hollow. The colours keep apart
-for all common kinds of colour blindness.
+ones blue, the middle is white with a dark edge; a keypoint that is labelled but hidden is hollow. The colours keep
+apart for all common kinds of colour blindness.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import base64
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolopose.data.augment import augment, epoch_order, sample_generator
 from yolopose.data.coco import CocoDataset, CocoSplit
@@ -23,10 +27,6 @@ from yolopose.data.schema import KeypointSchema
 from yolopose.evaluation.evaluate import Predictor
 from yolopose.study.config import RunConfig
 from yolopose.utils.errors import StudyError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 LEFT, RIGHT, MIDDLE, BOX, EDGE = "#E69F00", "#56B4E9", "#FFFFFF", "#009E73", "#1A1A1A"
 LEGEND = "orange: left, blue: right, white: middle; hollow: labelled but hidden"
@@ -36,8 +36,6 @@ class Photographs(Figure):
     """A figure of photographs, which a notebook stores as JPEG: as PNG a contact sheet takes a megabyte and more."""
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
-
         buffer = io.BytesIO()
         self.savefig(buffer, format="jpeg", pil_kwargs={"quality": 85})
         display({"image/jpeg": base64.b64encode(buffer.getvalue()).decode(), "text/plain": repr(self)}, raw=True)
@@ -71,8 +69,8 @@ def draw_people(axis: Axes, image: NDArray[np.uint8], boxes_xyxy: NDArray, keypo
         boxes_xyxy: (n, 4) in px of the image.
         keypoints: (n, K, 3) x px, y px, and a visibility flag (0, 1, 2) or a confidence in [0, 1].
         schema: names and skeleton.
-        visible: third values from here on give a filled joint.
-        least: third values under this give no joint, and no limb to it.
+        visible: third values from here on give a filled keypoint.
+        least: third values under this give no keypoint, and no limb to it.
         scores: printed at the boxes where given.
     """
     axis.imshow(image, interpolation="antialiased")
@@ -87,25 +85,23 @@ def draw_people(axis: Axes, image: NDArray[np.uint8], boxes_xyxy: NDArray, keypo
         for i, j in schema.skeleton:
             if person[i, 2] >= least and person[j, 2] >= least:
                 colour = sides[i] if sides[i] == sides[j] else MIDDLE
-                axis.plot(person[[i, j], 0], person[[i, j], 1], color=EDGE, linewidth=2.4, solid_capstyle="round")
-                axis.plot(person[[i, j], 0], person[[i, j], 1], color=colour, linewidth=1.4, solid_capstyle="round")
+                for ink, width in ((EDGE, 2.4), (colour, 1.4)):
+                    axis.plot(person[[i, j], 0], person[[i, j], 1], color=ink, linewidth=width, solid_capstyle="round")
         for k, (x, y, value) in enumerate(person):
             if value >= least:
                 axis.plot(x, y, "o", markersize=2.8, color=sides[k], markeredgecolor=EDGE, markeredgewidth=0.5,
                           fillstyle="full" if value >= visible else "none")
 
 
-def spread(indices: Sequence[int], count: int) -> list[int]:
+def evenly(indices: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of ``indices``, evenly spread from first to last: a choice that nobody made by looking."""
-    if not indices:
-        return []
     places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
-    return [indices[i] for i in dict.fromkeys(places.tolist())]
+    return [indices[i] for i in places]
 
 
 def contact_sheet(split: CocoSplit, count: int = 24, columns: int = 6) -> Figure:
     """Images of a split, evenly spread, with their labelled people."""
-    chosen = spread(split.with_keypoints(), count)
+    chosen = evenly(split.with_keypoints(), count)
     if not chosen:
         raise StudyError(f"{split.image_dir}: no image of {split.name} has a person with keypoints to show")
     figure, axes = grid(len(chosen), columns, 1.9, f"{split.name}: {len(chosen)} of {len(split)} images", LEGEND)
@@ -138,7 +134,7 @@ def predictions(split: CocoSplit, results: Iterable[dict[str, Any]], count: int 
         count: number of images, evenly spread.
         confidence: smallest score of a person shown.
     """
-    chosen = spread(split.with_keypoints(), count)
+    chosen = evenly(split.with_keypoints(), count)
     by_image: dict[int, list[dict[str, Any]]] = {split.image_id(i): [] for i in chosen}
     for result in results:
         if result["image_id"] in by_image and result["score"] >= confidence:
@@ -163,8 +159,6 @@ def read_photo(path: Path | str) -> NDArray[np.uint8]:
     Raises:
         StudyError: no such file, or not an image.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     try:
         with Image.open(path) as file:
             return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))

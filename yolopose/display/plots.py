@@ -5,9 +5,11 @@ Each is a function that returns a matplotlib ``Figure``. Figures of stored resul
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from yolopose.data.coco import CocoDataset, CocoSplit
@@ -15,9 +17,6 @@ from yolopose.evaluation.scoring import precision_recall as curves
 from yolopose.models.yolov5 import COCO_ANCHORS_PX
 from yolopose.study.config import RunConfig
 from yolopose.training.recipe import choose_anchors, training_boxes_px
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")  # Okabe and Ito's, one for each scale P3 to P6
 MARKERS = ("o", "s", "^", "D")
@@ -43,17 +42,15 @@ def anchors(dataset: CocoDataset, run: RunConfig) -> Figure:
     figure = Figure(figsize=(4.9 * len(sets), 4.6), dpi=100, layout="constrained")
     shown = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), 4000)).astype(int)]
     edges = np.concatenate([shown, *(shapes.reshape(-1, 2) for _, shapes, _ in sets)])
+    limits = (edges.min() / 1.3, edges.max() * 1.3)
     for n, (title, shapes, recall) in enumerate(sets):
         axis = figure.add_subplot(1, len(sets), n + 1)
         axis.scatter(shown[:, 0], shown[:, 1], s=4, color="#777777", alpha=0.4, linewidths=0, rasterized=True)
         for scale, level in enumerate(np.asarray(shapes)):
             axis.plot(level[:, 0], level[:, 1], MARKERS[scale % 4], color=COLOURS[scale % 4], markersize=9,
                       markeredgecolor="white", label=f"P{scale + 3}")
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log", base=2)
-        axis.set_xlim(edges.min() / 1.3, edges.max() * 1.3)
-        axis.set_ylim(edges.min() / 1.3, edges.max() * 1.3)
-        axis.set_aspect("equal")
+        axis.loglog(base=2)
+        axis.set(xlim=limits, ylim=limits, aspect="equal")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_major_formatter("{x:g}")
         _tidy(axis, f"{title}\nreach {recall:.1%} of the persons", "width in px", "height in px" if n == 0 else "")
@@ -65,8 +62,6 @@ def anchors(dataset: CocoDataset, run: RunConfig) -> Figure:
 
 def precision_recall(split: CocoSplit, results: list[dict[str, Any]]) -> Figure:
     """Keypoint precision against recall at OKS thresholds 0.50 to 0.95, on the images with keypoints."""
-    from matplotlib import colormaps
-
     scored = split.image_ids(split.with_keypoints())
     recalls, precision = curves(split.annotations, results, scored, split.schema.sigmas)
     figure = Figure(figsize=(6.6, 4.4), dpi=100, layout="constrained")
@@ -76,8 +71,7 @@ def precision_recall(split: CocoSplit, results: list[dict[str, Any]]) -> Figure:
         line = np.clip(line, 0, None)
         axis.plot(recalls, line, color=colormaps["cividis"](1.9 * (threshold - 0.5)), linewidth=1.4,
                   label=f"{threshold:.2f}: {line.mean():.1%}")
-    axis.set_xlim(0, 1)
-    axis.set_ylim(0, 1.01)
+    axis.set(xlim=(0, 1), ylim=(0, 1.01))
     _tidy(axis, "", "recall", "precision")
     axis.legend(title="OKS threshold: AP", fontsize=8, title_fontsize=8, frameon=False, loc="center left",
                 bbox_to_anchor=(1.0, 0.5))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from IPython import get_ipython
+
 from yolopose.study.paper import REPO
 from yolopose.utils.errors import StudyError
 
@@ -15,10 +17,6 @@ def enter_repository() -> Path:
     Returns the root. Works wherever the notebook was opened from, because the package is installed in place.
     """
     os.chdir(REPO)
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return REPO
     if (shell := get_ipython()) is not None:
         shell.run_line_magic("matplotlib", "inline")
     return REPO
