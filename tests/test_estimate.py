@@ -51,9 +51,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "counts", made_up)
 
 
+def both(profile: str) -> dict[str, Any]:
+    return {"study": study_for_estimate(profile), ABLATIONS: study_for_estimate(profile, ablations=True)}
+
+
 @pytest.fixture
 def studies() -> dict[str, Any]:
-    return {"study": study_for_estimate("paper"), ABLATIONS: study_for_estimate("paper", ablations=True)}
+    return both("paper")
 
 
 def by_name(studies: dict[str, Any], images: dict[str, int], given: dict[str, float] | None = None) -> dict[Any, Any]:
@@ -103,7 +107,7 @@ def test_measured_rates_go_to_models_of_their_depth_and_width(counted: None, stu
 
 
 def test_the_smaller_epochs_of_ablations_count(counted: None) -> None:
-    studies = {"study": study_for_estimate("mini"), ABLATIONS: study_for_estimate("mini", ablations=True)}
+    studies = both("mini")
     images, source = image_counts(studies["study"])
     assert (images, source) == ({"train": 16000, "val": 1000, "test_dev": 500}, "the profile's")
     rows = by_name(studies, images, {"s6": 200.0})

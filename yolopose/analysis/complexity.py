@@ -118,21 +118,18 @@ def write_complexity(study: Study) -> DataFrame:
     path = study.results_dir / "complexity.csv"
     about = study.results_dir / "data.json"
     num_keypoints = len(read_json(about)["keypoints"]["names"]) if about.exists() else PAPER_KEYPOINTS
-    done: dict[str, list[dict[str, Any]]] = {}
+    counted: dict[str, list[dict[str, Any]]] = {}
     for row in read_csv(path) if path.exists() else []:
-        done.setdefault(row["key"], []).append(row)
-    models = _wanted(study, num_keypoints)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for (variant, k, factor), sizes in tqdm(models.items(), "GMACs", unit="model"):
+        counted.setdefault(row["key"], []).append(row)
+    wanted: list[str] = []
+    for (variant, k, factor), sizes in tqdm(_wanted(study, num_keypoints).items(), "GMACs", unit="model"):
         keys = {complexity_key(variant, size, k, factor): size for size in sizes}
-        counted = {key: done.pop(key) for key in keys if key in done}
-        for row in complexity_rows(variant, missing, k, factor) if (
-                missing := [size for key, size in keys.items() if key not in counted]) else []:
-            counted.setdefault(row["key"], []).append(row)
-        rows |= {key: counted.get(key, []) for key in keys}
-        if missing:  # after each model, with what stood there before: a kill loses one count
-            write_csv(path, [row for part in (*rows.values(), *done.values()) for row in part], COLUMNS)
-    write_csv(path, [row for part in rows.values() for row in part], COLUMNS)
+        wanted += keys
+        if missing := [size for key, size in keys.items() if key not in counted]:
+            for row in complexity_rows(variant, missing, k, factor):
+                counted.setdefault(row["key"], []).append(row)
+            write_csv(path, [row for rows in counted.values() for row in rows], COLUMNS)  # a kill loses one model
+    write_csv(path, [row for key in wanted for row in counted[key]], COLUMNS)
     return pandas.read_csv(path)
 
 
