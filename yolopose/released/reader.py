@@ -72,14 +72,15 @@ def read_checkpoint(path: Path) -> Any:
             entries, names with paths, torch's container from before version 1.6), or asks for a name that is not
             allowed.
     """
-    if not hasattr(torch.serialization, "safe_globals"):
+    if torch.__version__ < "2.6":
         raise StudyError(f"torch {torch.__version__} cannot read released checkpoints safely, 2.6 and newer can; make "
                          "setup installs the one that this study was made with")
     _check_names(path, _checked_pickle(path))
     stand_ins = [(stand_in, name.replace(" ", ".")) for name, stand_in in STAND_INS.items()]
     try:
         with torch.serialization.safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Before 2.10 torch believes the size of a storage and reads beyond it, unless the file is mapped.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=torch.__version__ < "2.10")
     except Exception as error:  # whatever comes of a pickle that was made up or damaged
         refuse(path, f"its pickle is damaged or none that torch.save writes ({_reason(error)}); nothing of it was "
                      "executed. Delete the file and fetch it again")
