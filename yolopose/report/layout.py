@@ -91,7 +91,8 @@ class Table:
         """An HTML ``table`` element; every text is escaped. Its classes tell the kind of row and what is no number."""
         shown = self.shown.reset_index(drop=True)
         muted = shown.isin([DASH, NOT_RUN, UNDEFINED]).replace({True: " muted", False: ""})
-        left, wash = {"selector": "", "props": "text-align: left"}, {"selector": "td", "props": "background: rgba(86, 160, 211, .1)"}
+        left = {"selector": "", "props": "text-align: left"}
+        wash = {"selector": "td", "props": "background: rgba(86, 160, 211, .1)"}
         styles = {column: [left] for column in shown if column[-1] in WORDS}
         styles |= {column: [wash] for column in shown if column[-1] == "here"}
         styler = Styler(shown, uuid=self.name, cell_ids=False).hide(axis="index").format(_html_cell)
