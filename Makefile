@@ -59,7 +59,7 @@ export YOLOPOSE_PROCESSES = $(PROCESSES)
 ##   checkpoints  fetch and import the released weights (NAMES="s6_960 ti_lite" for some of them)
 ##   tune         find the keypoint gains of the losses of Table 3 on held-out training images
 ##   test         lint and run the tests (TESTS=tests/test_run.py for some of them)
-##   lint         ruff alone
+##   lint         ruff, and import-linter: the layers of the library
 ##   readme       refresh the README's table of claims from results/reference/mini
 ##   lock         compile env/*.in to env/*.txt again
 ##
@@ -137,9 +137,13 @@ lab: $(STAMP)
 
 lint: $(STAMP)
 	@"$(PY)" -m ruff check .
+	@said="$$("$(VENV)/bin/lint-imports" --no-logo 2>&1)" || { echo "$$said" >&2; \
+	  echo "make: an import above breaks a contract of pyproject.toml: the layers of the library point downwards only" >&2; \
+	  exit 1; }
 
+# One process a core and one thread each; a file's tests stay together, for they share what they trained.
 test: lint
-	@"$(PY)" -m pytest -q --durations=10 $(TESTS)
+	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q --durations=10 -n logical --dist loadfile --no-loadscope-reorder $(TESTS)
 
 readme: $(STAMP)
 	@"$(PY)" -m yolopose.report.page --readme README.md results/reference/mini

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.coco_folder import make_folder
 from tests.fake_notebooks import install
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests go first: where several processes share the tests, none has one left at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +27,25 @@ def shared() -> Path:
     if not (SHARED / "reference").is_dir():
         pytest.skip("shared/ (reference numbers, oracles, COCO samples) is not beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Any:
+    """A small data set, eight images of which can be trained on; nobody changes it."""
+    from yolopose.data.coco import load_dataset
+
+    return load_dataset(make_folder(tmp_path_factory.mktemp("data") / "tiny", images=12))
+
+
+@pytest.fixture(scope="session")
+def whole(tiny_data, tmp_path_factory) -> Path:
+    """The folder of a tiny run that nothing interrupted; nobody changes it."""
+    from tests.tiny import CPU, tiny_run
+    from yolopose.training.trainer import Trainer
+
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    Trainer(tiny_run(), tiny_data, folder, CPU).fit()
+    return folder
 
 
 @pytest.fixture

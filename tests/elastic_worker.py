@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import yolopose.training.trainer as trainers
-from tests.test_train import CPU, tiny_run
+from tests.tiny import CPU, tiny_run
 from yolopose.data.coco import load_dataset
 from yolopose.evaluation.evaluate import evaluate_run
 from yolopose.models.yolov5 import build_model

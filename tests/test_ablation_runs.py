@@ -11,7 +11,7 @@ import torch
 
 from tests.coco_folder import make_folder
 from tests.test_run import executed  # noqa: F401  (a fixture)
-from tests.test_train import tiny_run
+from tests.tiny import tiny_run
 from yolopose.data.coco import load_dataset
 from yolopose.data.loader import TrainLoader
 from yolopose.models.losses import LOSSES, compute_loss, effective_gains, keypoint_terms, sigma_widening

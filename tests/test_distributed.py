@@ -14,7 +14,7 @@ import torch
 
 from tests.coco_folder import make_folder
 from tests.elastic_worker import configured
-from tests.test_train import CPU, files
+from tests.tiny import CPU, files
 from yolopose.data.coco import load_dataset
 from yolopose.evaluation.evaluate import evaluate_run
 from yolopose.models.checkpoints import load_state

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.coco_folder import make_folder
-from tests.test_train import CPU, tiny_run
+from tests.tiny import CPU, tiny_run
 from yolopose.data.coco import load_dataset
 from yolopose.data.letterbox import Letterbox
 from yolopose.evaluation.evaluate import Predictor, evaluate_run, predict_batches, to_image_frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -14,42 +15,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.coco_folder import make_folder
-from yolopose.data.coco import CocoDataset, load_dataset
+import yolopose.models.checkpoints as checkpoints
+from tests.tiny import CPU, files, tiny_run
+from yolopose.data.coco import load_dataset
+from yolopose.data.synthetic.generate import SyntheticSpec, generate
 from yolopose.models.checkpoints import load_state, load_weights, save_state, transfer_weights
+from yolopose.models.decode import decode
 from yolopose.models.yolov5 import build_model
-from yolopose.study.config import RunConfig, TrainConfig, load_study, load_variants
+from yolopose.study.config import TrainConfig, load_study, load_variants
 from yolopose.study.freshness import check_fresh
 from yolopose.training.optim import BIAS, ExponentialMovingAverage, Schedule, build_optimizer
-from yolopose.training.recipe import best_possible_recall, fit_anchors, run_gains
+from yolopose.training.recipe import best_possible_recall, choose_anchors, fit_anchors, run_gains
+from yolopose.training.runs import clear_outputs
 from yolopose.training.trainer import Trainer
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json
 
-CPU = torch.device("cpu")
 
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> CocoDataset:
-    return load_dataset(make_folder(tmp_path_factory.mktemp("data") / "tiny", images=12))
-
-
-def tiny_run(epochs: int = 2, **train) -> RunConfig:
-    """s6 at an eighth of its width and 64 px, two images a batch."""
-    run = load_study("smoke").run("s6", 0)
-    train = {"epochs": epochs, "batch_size": 2, "nominal_batch": 4, "workers": 0, "anchors": "coco",
-             "anchor_threshold": 40.0, "validate_images": 4} | train
-    return replace(run, width_factor=0.125, input_size=64, train=replace(run.train, **train))
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in ("curve.csv", "weights.pt")}
-
-
-def test_a_run_writes_its_files_and_learns(dataset, tmp_path):
+def test_a_run_writes_its_files_and_learns(tiny_data, tmp_path):
     gains = {"official": {"box": 0.1, "obj": 1.0, "kpt": 0.1, "kpt_conf": 0.01}}
     run = tiny_run(12, lr=0.003, optimizer="adamw", gains=gains, anchor_threshold=4.0)
-    record = Trainer(run, dataset, tmp_path, CPU).fit()
+    record = Trainer(run, tiny_data, tmp_path, CPU).fit()
     curve = read_csv(tmp_path / "curve.csv")
     assert [int(row["epoch"]) for row in curve] == list(range(1, 13))
     assert float(curve[-1]["loss_box"]) < 0.95 * float(curve[0]["loss_box"])
@@ -60,17 +46,17 @@ def test_a_run_writes_its_files_and_learns(dataset, tmp_path):
     assert about["num_keypoints"] == 3 and model.detect.num_outputs == 15
 
 
-def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(dataset, tmp_path):
-    run = tiny_run()
-    Trainer(run, dataset, tmp_path / "whole", CPU).fit()
+# --- going on ---------------------------------------------------------------------------------------------------------
 
+def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(tiny_data, whole, tmp_path):
     class Cut(Exception):
         pass
 
-    def cut_after(trainer: Trainer, steps: int) -> None:
+    for steps in (1, 3, 2, 1):  # four kills, some within an accumulation, each checkpoint one batch old at most
+        trainer = Trainer(tiny_run(), tiny_data, tmp_path, CPU, checkpoint_seconds=0)
         step, done = trainer.step, []
 
-        def counted(*batch):
+        def counted(*batch, step=step, done=done, steps=steps):
             if len(done) == steps:
                 raise Cut
             done.append(1)
@@ -79,20 +65,17 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(dataset, tmp_path):
         trainer.step = counted
         with pytest.raises(Cut):
             trainer.fit()
-
-    for steps in (1, 3, 2, 1):  # four kills, some within an accumulation, each checkpoint one batch old at most
-        cut_after(Trainer(run, dataset, tmp_path / "cut", CPU, checkpoint_seconds=0), steps)
-    Trainer(run, dataset, tmp_path / "cut", CPU, checkpoint_seconds=0).fit()
-    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+    Trainer(tiny_run(), tiny_data, tmp_path, CPU, checkpoint_seconds=0).fit()
+    assert files(tmp_path) == files(whole)
 
 
-def test_killed_process_resumes(dataset, tmp_path):
+def test_killed_process_resumes(tiny_data, tmp_path):
     """SIGKILL at some moment of a real process; what it leaves can be gone on from."""
-    script = ("import sys, torch; from pathlib import Path; from tests.test_train import tiny_run; "
+    script = ("import sys; from pathlib import Path; from tests.tiny import CPU, tiny_run; "
               "from yolopose.data.coco import load_dataset; from yolopose.training.trainer import Trainer; "
-              "Trainer(tiny_run(6), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), torch.device('cpu'), "
+              "Trainer(tiny_run(6), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), CPU, "
               "checkpoint_seconds=0).fit()")
-    root = Path(dataset.train.image_dir).parent
+    root = Path(tiny_data.train.image_dir).parent
     arguments = [sys.executable, "-c", script, str(root), str(tmp_path / "killed")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
@@ -103,19 +86,15 @@ def test_killed_process_resumes(dataset, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert checkpoint.exists() or (tmp_path / "killed" / "run.json").exists()
-    subprocess.run(arguments, env=environment, check=True, stderr=subprocess.DEVNULL)
-    subprocess.run([*arguments[:-1], str(tmp_path / "whole")], env=environment, check=True, stderr=subprocess.DEVNULL)
+    for folder in ("killed", "whole"):
+        subprocess.run([*arguments[:-1], str(tmp_path / folder)], env=environment, check=True,
+                       stderr=subprocess.DEVNULL)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
-def test_a_full_disk_loses_minutes_not_the_run(dataset, tmp_path, monkeypatch):
+def test_a_full_disk_loses_minutes_not_the_run(tiny_data, whole, tmp_path, monkeypatch):
     """The disk fills up while a checkpoint is written; with room again the run ends as if nothing had happened."""
-    import errno
-
-    import yolopose.models.checkpoints as checkpoints
-
-    run, save, calls = tiny_run(), torch.save, []
-    Trainer(run, dataset, tmp_path / "whole", CPU).fit()
+    save, calls = torch.save, []
 
     def full(state, file):
         calls.append(1)
@@ -126,57 +105,41 @@ def test_a_full_disk_loses_minutes_not_the_run(dataset, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints.torch, "save", full)
     with pytest.raises(StudyError, match=r"checkpoint.pt: no space left on the disk; free some and repeat"):
-        Trainer(run, dataset, tmp_path / "full", CPU, checkpoint_seconds=0).fit()
-    assert sorted(p.name for p in (tmp_path / "full").iterdir() if p.suffix != ".json") == ["checkpoint.pt"]
+        Trainer(tiny_run(), tiny_data, tmp_path, CPU, checkpoint_seconds=0).fit()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".json") == ["checkpoint.pt"]
     monkeypatch.undo()
-    Trainer(run, dataset, tmp_path / "full", CPU).fit()
-    assert files(tmp_path / "full") == files(tmp_path / "whole")
+    Trainer(tiny_run(), tiny_data, tmp_path, CPU).fit()
+    assert files(tmp_path) == files(whole)
 
 
 def test_scores_of_other_weights_do_not_survive_a_new_training(tmp_path):
-    from yolopose.training.runs import clear_outputs
-
     for name in ("metrics.json", "predictions.json.gz", "x_results.zip", ".checkpoint.pt.123", "checkpoint.pt"):
         (tmp_path / name).write_text("x")
     clear_outputs(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_detector_of_another_width_is_refused():
-    variants = load_variants()
-    detector = build_model(variants["yolov5s6_person"], 17, 0.25)
-    with pytest.raises(StudyError, match="person detector does not fit"):
-        transfer_weights(build_model(variants["yolov5s6_pose"], 17, 0.125), detector.state_dict())
-
-
-def test_anchors_that_reach_too_few_boxes_are_refused(dataset):
-    from yolopose.training.recipe import choose_anchors
-
-    with pytest.raises(StudyError, match=r"train.anchors: coco anchors match only .* set anchors: auto"):
-        choose_anchors(tiny_run(anchor_threshold=1.01), dataset)
-
-
-def test_checkpoint_of_another_configuration_is_refused(dataset, tmp_path):
-    trainer = Trainer(tiny_run(), dataset, tmp_path, CPU)
-    trainer._save()
+def test_checkpoint_of_another_configuration_is_refused(tiny_data, tmp_path):
+    Trainer(tiny_run(), tiny_data, tmp_path, CPU)._save()
     with pytest.raises(StudyError, match=r"checkpoint.pt: was made with another config_hash.*RESULTS="):
-        Trainer(tiny_run(lr=0.5), dataset, tmp_path, CPU)
+        Trainer(tiny_run(lr=0.5), tiny_data, tmp_path, CPU)
 
 
-def test_stale_result_is_named_with_what_changed(dataset, tmp_path):
-    Trainer(tiny_run(1), dataset, tmp_path, CPU).fit()
-    check_fresh(tiny_run(1), dataset.fingerprint, tmp_path)
+def test_stale_result_is_named_with_what_changed(tiny_data, whole):
+    check_fresh(tiny_run(), tiny_data.fingerprint, whole)
     with pytest.raises(StudyError, match=r"run.json: was made by another configuration \(train.lr: 0.01 → 0.5\)"):
-        check_fresh(tiny_run(1, lr=0.5), dataset.fingerprint, tmp_path)
-    with pytest.raises(StudyError, match="data fingerprint"):
-        check_fresh(tiny_run(1), "other", tmp_path)
+        check_fresh(tiny_run(lr=0.5), tiny_data.fingerprint, whole)
+    with pytest.raises(StudyError, match=f"data fingerprint: {tiny_data.fingerprint[:12]} → other"):
+        check_fresh(tiny_run(), "other", whole)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(dataset, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_data, tmp_path):
+    gains = {"official": {"box": float("inf"), "obj": 1, "kpt": 1, "kpt_conf": 1}}
     with pytest.raises(StudyError, match="the loss became .* lower train.lr"):
-        Trainer(tiny_run(1, gains={"official": {"box": float("inf"), "obj": 1, "kpt": 1, "kpt_conf": 1}}), dataset,
-                tmp_path, CPU).fit()
+        Trainer(tiny_run(1, gains=gains), tiny_data, tmp_path, CPU).fit()
 
+
+# --- recipe -----------------------------------------------------------------------------------------------------------
 
 def test_gains_come_from_the_profile_or_the_loss():
     assert run_gains(tiny_run())["obj"] == pytest.approx((64 / 640) ** 2 * 0.75)
@@ -185,6 +148,39 @@ def test_gains_come_from_the_profile_or_the_loss():
     with pytest.raises(StudyError, match="train.gains.official: give the word derived"):
         run_gains(tiny_run(gains={"official": {"box": 1}}))
 
+
+def test_anchors_that_reach_too_few_boxes_are_refused(tiny_data):
+    with pytest.raises(StudyError, match=r"train.anchors: coco anchors match only .* set anchors: auto"):
+        choose_anchors(tiny_run(anchor_threshold=1.01), tiny_data)
+
+
+def test_anchors_fit_what_they_are_fitted_to():
+    sides = torch.tensor([[10.0, 20], [12, 22], [100, 50], [110, 55], [300, 300], [20, 80]]).repeat(20, 1)
+    sides *= 1 + 0.01 * torch.arange(120)[:, None] / 120
+    anchors = fit_anchors(sides.numpy())
+    assert anchors.shape == (4, 3, 2)
+    assert best_possible_recall(sides.numpy(), anchors, 1.2) == 1.0
+    assert (anchors.prod(-1).ravel()[1:] >= anchors.prod(-1).ravel()[:-1]).all()
+    assert best_possible_recall(sides.numpy(), anchors * 10) < 0.5
+    with pytest.raises(ValueError, match="12 anchors need"):
+        fit_anchors(sides.numpy()[:3])
+
+
+@pytest.mark.parametrize("name", ["yolov5s6_pose", "yolov5s6_pose_faithful"])
+def test_mean_pose_prior_is_what_an_empty_head_predicts(name):
+    model = build_model(load_variants()[name], 3, 0.125)
+    for parameter in model.detect.parameters():
+        torch.nn.init.zeros_(parameter)
+    pose = torch.tensor([[0.0, -0.5], [0.25, 0.0], [-0.25, 0.5]])
+    model.detect.add_mean_pose(pose)
+    decoded = decode(model.eval()(torch.rand(1, 3, 64, 64)), model.detect)[0]
+    anchors = torch.cat([a.repeat_interleave((64 // s) ** 2, 0) for a, s in
+                         zip(model.detect.anchors_px, model.detect.strides, strict=True)])
+    keypoints = decoded[:, 6:].unflatten(1, (3, 3))[..., :2]
+    torch.testing.assert_close(keypoints - decoded[:, None, :2], pose * anchors[:, None], atol=1e-4, rtol=1e-4)
+
+
+# --- optimizer and average --------------------------------------------------------------------------------------------
 
 def test_schedule_by_hand():
     cfg = TrainConfig(epochs=10, batch_size=16, lr=0.01, lr_final=0.2, warmup_epochs=0, warmup_iterations=20)
@@ -213,6 +209,8 @@ def test_moving_average_by_hand():
     assert average.model.weight.item() == pytest.approx(1 - 0.9 * (1 - math.exp(-1)))
 
 
+# --- weights ----------------------------------------------------------------------------------------------------------
+
 def test_detector_gives_backbone_neck_and_box_branch():
     variants = load_variants()
     detector = build_model(variants["yolov5s6_person"], 17, 0.125, seed=1)
@@ -225,7 +223,14 @@ def test_detector_gives_backbone_neck_and_box_branch():
     assert all(torch.equal(state[n], v) for n, v in fresh.items())
 
 
-def test_weights_round_trip_and_refusals(tmp_path, dataset):
+def test_detector_of_another_width_is_refused():
+    variants = load_variants()
+    detector = build_model(variants["yolov5s6_person"], 17, 0.25)
+    with pytest.raises(StudyError, match="person detector does not fit"):
+        transfer_weights(build_model(variants["yolov5s6_pose"], 17, 0.125), detector.state_dict())
+
+
+def test_weights_round_trip_and_refusals(tmp_path):
     save_state(tmp_path / "plain.pt", {"a": torch.arange(3), "b": [1.5, "x"]})
     state = load_state(tmp_path / "plain.pt")
     assert state["a"].tolist() == [0, 1, 2] and state["b"] == [1.5, "x"]
@@ -249,42 +254,12 @@ def test_pickled_code_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_anchors_fit_what_they_are_fitted_to():
-    sides = torch.tensor([[10.0, 20], [12, 22], [100, 50], [110, 55], [300, 300], [20, 80]]).repeat(20, 1)
-    sides *= 1 + 0.01 * torch.arange(120)[:, None] / 120
-    anchors = fit_anchors(sides.numpy())
-    assert anchors.shape == (4, 3, 2)
-    assert best_possible_recall(sides.numpy(), anchors, 1.2) == 1.0
-    assert (anchors.prod(-1).ravel()[1:] >= anchors.prod(-1).ravel()[:-1]).all()
-    assert best_possible_recall(sides.numpy(), anchors * 10) < 0.5
-    with pytest.raises(ValueError, match="12 anchors need"):
-        fit_anchors(sides.numpy()[:3])
-
-
-@pytest.mark.parametrize("name", ["yolov5s6_pose", "yolov5s6_pose_faithful"])
-def test_mean_pose_prior_is_what_an_empty_head_predicts(name):
-    from yolopose.models.decode import decode
-
-    model = build_model(load_variants()[name], 3, 0.125)
-    for parameter in model.detect.parameters():
-        torch.nn.init.zeros_(parameter)
-    pose = torch.tensor([[0.0, -0.5], [0.25, 0.0], [-0.25, 0.5]])
-    model.detect.add_mean_pose(pose)
-    decoded = decode(model.eval()(torch.rand(1, 3, 64, 64)), model.detect)[0]
-    anchors = torch.cat([a.repeat_interleave((64 // s) ** 2, 0) for a, s in
-                         zip(model.detect.anchors_px, model.detect.strides, strict=True)])
-    joints = decoded[:, 6:].unflatten(1, (3, 3))[..., :2]
-    torch.testing.assert_close(joints - decoded[:, None, :2], pose * anchors[:, None], atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize(("profile", "size"), [("gpu", 320), ("paper", 960)])
-def test_full_scale_profiles_take_a_step_at_true_width(profile, size, tmp_path_factory, tmp_path):
+def test_full_scale_profiles_take_a_step_at_true_width(profile, size, tmp_path):
     """What no CPU trains to the end: the profile's own recipe, width and input size on a few drawn images."""
-    from yolopose.data.synthetic.generate import SyntheticSpec, generate
-
-    root = tmp_path_factory.mktemp("drawn") / "coco"
+    root = tmp_path / "coco"
     generate(root, SyntheticSpec("coco", 640, train=8, val=2, test_dev=1), workers=1, progress=False)
-    study = load_study(profile, data=root, results=tmp_path)
+    study = load_study(profile, data=root)
     run = study.run("s6", 0)
     short = {"epochs": 1, "batch_size": 1, "workers": 0, "validate_images": 0, "initialisation": "scratch"}
     if profile == "paper":

@@ -19,7 +19,7 @@ import torch
 
 import yolopose.data.loader as loaders
 from tests.coco_folder import make_folder
-from tests.test_train import CPU, files, tiny_run
+from tests.tiny import CPU, files, tiny_run
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.data.loader import TrainLoader
 from yolopose.evaluation.predictions import PoseSpool, as_coco_results, written_through
@@ -40,7 +40,8 @@ REPO = Path(__file__).parents[1]
 
 @pytest.fixture
 def dataset(tmp_path) -> CocoDataset:
-    return load_dataset(make_folder(tmp_path / "tiny", images=12))  # 8 images to train on
+    """As ``tiny_data``, eight images to train on, but one's own to damage."""
+    return load_dataset(make_folder(tmp_path / "tiny", images=12))
 
 
 def environment() -> dict[str, str]:
@@ -121,9 +122,9 @@ def spoil(trainer: Trainer, at: set[int], what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_step_that_is_not_finite_is_left_out(dataset, tmp_path, what, capsys):
+def test_a_step_that_is_not_finite_is_left_out(tiny_data, tmp_path, what, capsys):
     run = tiny_run(nominal_batch=2, warmup_iterations=0)
-    trainer = Trainer(run, dataset, tmp_path, CPU)
+    trainer = Trainer(run, tiny_data, tmp_path, CPU)
     spoil(trainer, {1, 5}, what)
     record = trainer.fit()
     assert record["train"]["skipped_steps"] == 2
@@ -135,16 +136,16 @@ def test_a_step_that_is_not_finite_is_left_out(dataset, tmp_path, what, capsys):
     assert dumped["images"].dtype == torch.uint8 and dumped["images"].shape == (2, 3, 64, 64)
     assert (dumped["epoch"], dumped["batch"]) == (1, 1) and len(dumped["files"]) == 2
     assert all(Path(path).is_file() for path in dumped["files"])
-    loader = TrainLoader(dataset.train, run, dataset.schema, 0)
+    loader = TrainLoader(tiny_data.train, run, tiny_data.schema, 0)
     again = list(loader.batches(1))[1]
     assert torch.equal(dumped["images"], again[0]) and torch.equal(dumped["targets"], again[1])
     said = capsys.readouterr().err
     assert "step left out" in said and "in epoch 2, batch 2" in said and "bad_step5.pt" in said
 
 
-def test_the_mean_of_an_epoch_is_that_of_its_good_steps(dataset, tmp_path):
+def test_the_mean_of_an_epoch_is_that_of_its_good_steps(tiny_data, tmp_path):
     run = tiny_run(1, nominal_batch=2, warmup_iterations=0, validate_images=0)
-    trainer, seen = Trainer(run, dataset, tmp_path, CPU), []
+    trainer, seen = Trainer(run, tiny_data, tmp_path, CPU), []
     spoil(trainer, {2}, "loss")
     step = trainer.step
     trainer.step = lambda *batch: seen.append(step(*batch)) or seen[-1]
@@ -153,9 +154,9 @@ def test_the_mean_of_an_epoch_is_that_of_its_good_steps(dataset, tmp_path):
     assert trainer.progress.curve[0]["loss"] == pytest.approx(sum(good) / 3, abs=1e-6)
 
 
-def test_the_gradient_of_an_accumulation_outlives_a_bad_loss(dataset, tmp_path):
+def test_the_gradient_of_an_accumulation_outlives_a_bad_loss(tiny_data, tmp_path):
     """Two batches a step: the one whose loss is bad is left out, the other one's gradient is not lost."""
-    trainer = Trainer(tiny_run(nominal_batch=4, warmup_iterations=0), dataset, tmp_path, CPU)
+    trainer = Trainer(tiny_run(nominal_batch=4, warmup_iterations=0), tiny_data, tmp_path, CPU)
     spoil(trainer, {1}, "loss")
     p = trainer.progress
     for images, targets in list(trainer.loader.batches(0))[:3]:
@@ -167,13 +168,13 @@ def test_the_gradient_of_an_accumulation_outlives_a_bad_loss(dataset, tmp_path):
     assert trainer.average.updates == 1
 
 
-def test_too_many_bad_steps_end_the_run_with_the_cause(dataset, tmp_path):
-    trainer = Trainer(tiny_run(4), dataset, tmp_path / "row", CPU)
+def test_too_many_bad_steps_end_the_run_with_the_cause(tiny_data, tmp_path):
+    trainer = Trainer(tiny_run(4), tiny_data, tmp_path / "row", CPU)
     spoil(trainer, {2, 3, 4}, "loss")
     with pytest.raises(StudyError, match=r"3 steps in a row were skipped; the last: the loss became nan .*obj nan.* "
                                          r"in epoch 2, batch 1, its images in bad_step4.pt; .*lower train.lr"):
         trainer.fit()
-    trainer = Trainer(tiny_run(4, max_skipped_steps=1), dataset, tmp_path / "sum", CPU)
+    trainer = Trainer(tiny_run(4, max_skipped_steps=1), tiny_data, tmp_path / "sum", CPU)
     spoil(trainer, {0, 2}, "loss")
     with pytest.raises(StudyError, match="2 steps of the run were skipped"):
         trainer.fit()
@@ -204,25 +205,22 @@ def ask_after(trainer: Trainer, steps: int) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4])  # four batches an epoch, two a step
-def test_sigterm_writes_a_checkpoint_and_resumes_exactly(dataset, tmp_path, steps):
-    run, before = tiny_run(), signal.getsignal(signal.SIGTERM)
-    Trainer(run, dataset, tmp_path / "whole", CPU).fit()
-    trainer = Trainer(run, dataset, tmp_path / "ended", CPU)
+def test_sigterm_writes_a_checkpoint_and_resumes_exactly(tiny_data, whole, tmp_path, steps):
+    trainer, before = Trainer(tiny_run(), tiny_data, tmp_path, CPU), signal.getsignal(signal.SIGTERM)
     ask_after(trainer, steps)
     with pytest.raises(Terminated) as ended:
         trainer.fit()
     assert ended.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
-    assert load_state(tmp_path / "ended" / "checkpoint.pt")["progress"]["iteration"] == steps, "no step was lost"
-    Trainer(run, dataset, tmp_path / "ended", CPU).fit()
-    assert files(tmp_path / "ended") == files(tmp_path / "whole")
+    assert load_state(tmp_path / "checkpoint.pt")["progress"]["iteration"] == steps, "no step was lost"
+    Trainer(tiny_run(), tiny_data, tmp_path, CPU).fit()
+    assert files(tmp_path) == files(whole)
 
 
-def test_a_process_ends_with_143(dataset, tmp_path):
-    script = ("import sys, torch; from pathlib import Path; from tests.test_train import tiny_run; "
+def test_a_process_ends_with_143(tiny_data, tmp_path):
+    script = ("import sys; from pathlib import Path; from tests.tiny import CPU, tiny_run; "
               "from yolopose.data.coco import load_dataset; from yolopose.training.trainer import Trainer; "
-              "Trainer(tiny_run(400, workers=1), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), "
-              "torch.device('cpu')).fit()")
-    root = Path(dataset.train.image_dir).parent
+              "Trainer(tiny_run(400, workers=1), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), CPU).fit()")
+    root = Path(tiny_data.train.image_dir).parent
     process = subprocess.Popen([sys.executable, "-c", script, root, tmp_path / "run"], env=environment(),
                                stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -233,10 +231,10 @@ def test_a_process_ends_with_143(dataset, tmp_path):
     assert load_state(tmp_path / "run" / "checkpoint.pt")["progress"]["iteration"] >= 10
 
 
-def test_in_a_thread_signals_are_left_alone(dataset, tmp_path):
+def test_in_a_thread_signals_are_left_alone(tiny_data, tmp_path):
     """Python takes signals in its main thread only; a run in another one trains all the same."""
     results = []
-    thread = threading.Thread(target=lambda: results.append(Trainer(tiny_run(1), dataset, tmp_path, CPU).fit()))
+    thread = threading.Thread(target=lambda: results.append(Trainer(tiny_run(1), tiny_data, tmp_path, CPU).fit()))
     thread.start()
     thread.join()
     assert results and results[0]["train"]["images_seen"] == 8
@@ -244,10 +242,10 @@ def test_in_a_thread_signals_are_left_alone(dataset, tmp_path):
 
 # --- data workers -----------------------------------------------------------------------------------------------------
 
-def test_a_killed_data_worker_is_replaced_and_nothing_is_lost(dataset, capfd):
+def test_a_killed_data_worker_is_replaced_and_nothing_is_lost(tiny_data, capfd):
     run = tiny_run(batch_size=1)
-    expected = list(TrainLoader(dataset.train, run, dataset.schema, 0).batches(0))
-    loader = TrainLoader(dataset.train, run, dataset.schema, 1)
+    expected = list(TrainLoader(tiny_data.train, run, tiny_data.schema, 0).batches(0))
+    loader = TrainLoader(tiny_data.train, run, tiny_data.schema, 1)
     found = []
     for batch in loader.batches(0):
         found.append(batch)
@@ -259,9 +257,9 @@ def test_a_killed_data_worker_is_replaced_and_nothing_is_lost(dataset, capfd):
     assert all(torch.equal(a, b) for x, y in zip(found, expected, strict=True) for a, b in zip(x, y, strict=True))
 
 
-def test_workers_that_die_again_and_again_end_the_run(dataset, monkeypatch):
+def test_workers_that_die_again_and_again_end_the_run(tiny_data, monkeypatch):
     monkeypatch.setattr(loaders, "WORKER_RESTARTS", 1)
-    loader = TrainLoader(dataset.train, tiny_run(batch_size=1), dataset.schema, 1)
+    loader = TrainLoader(tiny_data.train, tiny_run(batch_size=1), tiny_data.schema, 1)
     with pytest.raises(StudyError, match="a data worker process died .* then repeat the command"):
         for _ in loader.batches(0):
             os.kill(loader._loader._iterator._workers[0].pid, signal.SIGKILL)
@@ -327,13 +325,13 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
 
 # --- hardware ---------------------------------------------------------------------------------------------------------
 
-def test_a_run_that_moves_to_other_hardware_says_so(dataset, tmp_path, monkeypatch, capsys):
-    trainer = Trainer(tiny_run(1), dataset, tmp_path, CPU)
+def test_a_run_that_moves_to_other_hardware_says_so(tiny_data, tmp_path, monkeypatch, capsys):
+    trainer = Trainer(tiny_run(1), tiny_data, tmp_path, CPU)
     ask_after(trainer, 2)
     with pytest.raises(Terminated):
         trainer.fit()
     monkeypatch.setattr("yolopose.training.trainer.device_words", lambda device, world: "cuda: NVIDIA H200")
-    moved = Trainer(tiny_run(1), dataset, tmp_path, CPU)
+    moved = Trainer(tiny_run(1), tiny_data, tmp_path, CPU)
     assert "goes on on cuda: NVIDIA H200; run.json names both" in capsys.readouterr().out
     used = moved.fit()["train"]["hardware"]
     assert len(used) == 2 and used[0].startswith("cpu: ") and used[1] == "cuda: NVIDIA H200"

@@ -19,7 +19,7 @@ from yolopose.utils.errors import StudyError
 from yolopose.utils.locks import holder
 
 COMMITTED = ("paper", "reference", "bench")
-CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis")
+CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache")
 STUDY_FILES = ("stages.json", "study.json", "data.json", "complexity.csv", "comparison.csv", "claims.csv",
                "report.html", ".lock", ".lock-kernel")
 STUDY_FOLDERS = ("notebooks", "tables", "figures")
@@ -76,7 +76,7 @@ def _has_keys(path: Path, keys: set[str]) -> bool:
 
 
 def caches() -> list[Path]:
-    """The caches of pytest, ruff, hypothesis and Python in the repository."""
+    """The caches of Python and of the tools in the repository."""
     found = [REPO / name for name in CACHES if (REPO / name).exists()]
     return found + [path for top in ("yolopose", "tests") for path in sorted((REPO / top).rglob("__pycache__"))]
 
