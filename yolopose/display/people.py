@@ -27,8 +27,9 @@ from yolopose.data.schema import KeypointSchema
 from yolopose.evaluation.evaluate import Predictor
 from yolopose.study.config import RunConfig
 from yolopose.utils.errors import StudyError
+from yolopose.utils.palette import GREEN, INK, ORANGE, SKY
 
-LEFT, RIGHT, MIDDLE, BOX, EDGE = "#E69F00", "#56B4E9", "#FFFFFF", "#009E73", "#1A1A1A"
+LEFT, RIGHT, MIDDLE, BOX, EDGE = ORANGE, SKY, "#FFFFFF", GREEN, INK
 LEGEND = "orange: left, blue: right, white: middle; hollow: labelled but hidden"
 
 

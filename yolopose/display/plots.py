@@ -17,8 +17,9 @@ from yolopose.evaluation.scoring import precision_recall as curves
 from yolopose.models.yolov5 import COCO_ANCHORS_PX
 from yolopose.study.config import RunConfig
 from yolopose.training.recipe import choose_anchors, training_boxes_px
+from yolopose.utils.palette import BLUE, GREEN, ORANGE, RED
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")  # Okabe and Ito's, one for each scale P3 to P6
+COLOURS = (BLUE, ORANGE, GREEN, RED)  # one for each scale P3 to P6
 MARKERS = ("o", "s", "^", "D")
 
 

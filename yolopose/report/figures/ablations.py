@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from yolopose.report.ablations import Row, ablation_rows, joint_rates
-from yolopose.report.figures.style import GREY, INK, LINES, SKY, images_seen, sheet, styled
+from yolopose.report.figures.style import LINES, images_seen, sheet, styled
 from yolopose.report.measured import ResultSet, curve_points, read_curves
 from yolopose.study.groups import GROUPS, KEYPOINT_GROUPS, title_in
+from yolopose.utils.palette import GREY, INK, SKY
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 CURVES = {"AP": ("val_AP", "val", "AP"), "box AP50": ("val_box_AP50", "val_box", "AP50")}

@@ -15,22 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from yolopose.report.compare import number, printed_rows
-from yolopose.report.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    line_samples,
-    place_labels,
-    sheet,
-    styled,
-)
+from yolopose.report.figures.style import line_samples, place_labels, sheet, styled
 from yolopose.report.measured import ResultSet
 from yolopose.study.config import load_experiments
+from yolopose.utils.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 
 STYLES = {"YOLO-Pose": (RED, "o"), "HigherHRNet": (BLUE, "s"), "DEKR": (GREEN, "^"), "EfficientHRNet": (PINK, "D"),
           "HRNet": (SKY, "p"), "Hourglass": (ORANGE, "v"), "PersonLab": (BLACK, "X")}

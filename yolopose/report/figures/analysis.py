@@ -10,24 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from yolopose.report.compare import decoder_depth_rows
-from yolopose.report.figures.style import (
-    BLUE,
-    DASHES,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PINK,
-    RED,
-    annotate,
-    sheet,
-    styled,
-)
-from yolopose.report.measured import PAPER_DIR, ResultSet
+from yolopose.report.figures.style import DASHES, annotate, sheet, styled
+from yolopose.report.measured import ResultSet
 from yolopose.report.seeds import Measurement
 from yolopose.study.config import load_experiments
-from yolopose.study.paper import CONVENTIONS, DECODER_LADDER
+from yolopose.study.paper import CONVENTIONS, DECODER_LADDER, PAPER_DIR
 from yolopose.utils.files import read_csv
+from yolopose.utils.palette import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED
 
 WITHIN = 0.5  # percent: how near a count comes to the printed number to count as the same
 ALMOST_FREE = 10  # percent: this study's reading of "almost free", as in claim C24

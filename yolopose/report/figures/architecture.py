@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from yolopose.report.figures.style import BLUE, GREEN, GREY, GRID, INK, ORANGE, RED, sheet, styled
+from yolopose.report.figures.style import sheet, styled
 from yolopose.report.measured import ResultSet
+from yolopose.utils.palette import BLUE, GREEN, GREY, GRID, INK, ORANGE, RED
 
 COLOURS = {"backbone": BLUE, "up": GREEN, "down": GREEN, "box": ORANGE, "keypoints": RED}
 LEFT_IN = {"backbone": 0.55, "up": 3.05, "down": 5.55, "head": 8.05}  # left edges of the columns

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from yolopose.report.figures.style import BLUE, GREEN, GREY, INK, PINK, RED, sheet, styled
+from yolopose.report.figures.style import sheet, styled
 from yolopose.report.measured import ResultSet, load_quantization
+from yolopose.utils.palette import BLUE, GREEN, GREY, INK, PINK, RED
 
 SCHEMES = {"int8_channel": ("8 bits, one scale a channel", GREEN, "^"),
            "int8_pow2": ("8 bits, power-of-two scales", PINK, "v")}

@@ -16,11 +16,12 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from yolopose.report.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SKY, sheet, styled
+from yolopose.report.figures.style import sheet, styled
 from yolopose.report.measured import ResultSet
 from yolopose.utils.errors import StudyError
+from yolopose.utils.palette import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SKY, YELLOW
 
-PEOPLE = (ORANGE, SKY, GREEN, "#F0E442", BLUE, RED, PINK)  # one colour a person; drawn edges are black
+PEOPLE = (ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK)  # one colour a person; drawn edges are black
 WRONG, TRUTH = "#FF0000", "#FFFFFF"
 REFERENCE = " (committed reference)"
 BINS = {"by_overlap": ("0", "to 0.1", "to 0.3", "above"), "by_people": ("2", "3", "4", "5 or more")}

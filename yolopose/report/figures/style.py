@@ -16,11 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from yolopose.utils.files import atomic_write
+from yolopose.utils.palette import BLACK, BLUE, GREEN, GREY, GRID, INK, ORANGE, PINK, RED, SKY
 
-INK, GREY, GRID = "#1a1a1a", "#666666", "#e3e3e3"
-# Okabe and Ito's palette, which keeps apart for all common kinds of colour blindness.
-RED, BLUE, GREEN, PINK, ORANGE, SKY, BLACK = LINES = (
-    "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = (RED, BLUE, GREEN, PINK, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 OPTIONS = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
