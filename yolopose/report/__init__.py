@@ -1,1 +1,1 @@
-"""The reading wing: stored results to comparison, claims, tables, figures, page. Imports no torch and computes no result."""
+"""The reading wing: stored results to comparison, claims, tables, figures, page. No torch, and nothing is computed."""
