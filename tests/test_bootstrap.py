@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_scoring import SIGMA, found, truth
-from yolopose.data.schema import KeypointSchema
+from tests.test_scoring import SIGMA, as_predictions, cocos_example, found, truth
 from yolopose.evaluation.bootstrap import (
     average_precision,
     difference_interval,
@@ -68,11 +66,7 @@ def repeated(annotations: dict[str, Any], detections: list[dict[str, Any]], coun
 
 
 def test_every_image_once_is_pycocotools_on_cocos_own_example(shared: Path) -> None:
-    folder = shared / "oracles" / "coco-val2014-fakekeypoints100"
-    annotations = json.loads((folder / "person_keypoints_val2014_100.json").read_text())
-    results = json.loads((folder / "person_keypoints_val2014_fakekeypoints100_results.json").read_text())
-    category = next(c for c in annotations["categories"] if c.get("keypoints"))
-    ids, sigmas = [i["id"] for i in annotations["images"]], KeypointSchema.from_category(category).sigmas
+    annotations, results, ids, sigmas = cocos_example(shared)
     scores = score_keypoints(annotations, results, ids, sigmas)
     matches = rank_detections(annotations, results, ids, sigmas)
     assert matches.ignored.any()  # crowds and persons without keypoints take part
@@ -123,8 +117,7 @@ def test_equal_predictions_differ_by_nothing_and_a_better_set_wins() -> None:
     annotations, detections = scene(3, images=30)
     same = paired_bootstrap(annotations, [detections], [detections], range(1, 31), SIGMA, resamples=50)
     assert same == {metric: {"difference": 0, "low": 0, "high": 0} for metric in ("AP", "AP50")}
-    perfect = [{k: a[k] for k in ("image_id", "category_id", "keypoints", "bbox")} | {"score": 1.0}
-               for a in annotations["annotations"] if a["num_keypoints"] and not a["iscrowd"]]
+    perfect = as_predictions(annotations)
     better = paired_bootstrap(annotations, [detections], [perfect], range(1, 31), SIGMA, resamples=200)["AP"]
     worse = paired_bootstrap(annotations, [perfect], [detections], range(1, 31), SIGMA, resamples=200)["AP"]
     assert 0 < better["low"] < better["difference"] < better["high"]

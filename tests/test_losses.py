@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from yolopose.models.assign import match_anchors
 from yolopose.models.losses import (
+    LOSSES,
     complete_iou,
     compute_loss,
     effective_gains,
@@ -19,7 +20,7 @@ from yolopose.models.losses import (
     last_write,
 )
 from yolopose.models.yolov5 import build_model
-from yolopose.study.config import load_variants
+from yolopose.study.config import WORDS, load_variants
 
 ANCHOR = torch.tensor([[16.0, 32.0]])
 
@@ -156,6 +157,10 @@ def test_perfect_prediction_has_no_box_and_keypoint_loss():
     result = compute_loss(raw, target, model.detect, torch.full((17,), 0.05), "official", gains)
     assert result.items["box"].item() == pytest.approx(0, abs=1e-5)
     assert result.items["kpt"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_every_loss_of_the_study_is_here():
+    assert tuple(LOSSES) == WORDS["Experiment"]["loss"]
 
 
 def test_unknown_loss_is_refused():

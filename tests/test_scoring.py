@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
-import zipfile
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 
 from yolopose.data.coco import load_dataset
 from yolopose.data.schema import KeypointSchema
-from yolopose.evaluation.coco_server.results_file import write_server_file
 from yolopose.evaluation.scoring import (
     KEYPOINT_METRICS,
     ImageScorer,
@@ -55,13 +53,17 @@ def as_predictions(annotations: dict[str, Any]) -> list[dict[str, Any]]:
             for a in annotations["annotations"] if a["num_keypoints"] and not a["iscrowd"]]
 
 
-def test_published_numbers_of_cocos_own_example(shared: Path) -> None:
+def cocos_example(shared: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[int], np.ndarray]:
+    """COCO's own example: annotations, results, image ids and sigmas."""
     folder = shared / "oracles" / "coco-val2014-fakekeypoints100"
     annotations = json.loads((folder / "person_keypoints_val2014_100.json").read_text())
     results = json.loads((folder / "person_keypoints_val2014_fakekeypoints100_results.json").read_text())
     category = next(c for c in annotations["categories"] if c.get("keypoints"))
-    scores = score_keypoints(annotations, results, [i["id"] for i in annotations["images"]],
-                             KeypointSchema.from_category(category).sigmas)
+    return annotations, results, [i["id"] for i in annotations["images"]], KeypointSchema.from_category(category).sigmas
+
+
+def test_published_numbers_of_cocos_own_example(shared: Path) -> None:
+    scores = score_keypoints(*cocos_example(shared))
     assert [scores[k] for k in KEYPOINT_METRICS] == pytest.approx(FAKE100, abs=1e-12)
     assert scores["images"] == 100
 
@@ -162,18 +164,6 @@ def test_precision_recall_by_hand() -> None:
     assert (precision[:8, :51] == pytest.approx(1)) and not precision[:8, 51:].any() and not precision[8:].any()
 
 
-def test_server_file(tmp_path: Path) -> None:
-    path = tmp_path / "person_keypoints_test-dev2017_s6_results.zip"
-    write_server_file(path, [found(1.5, 2, 0.25)])
-    first = path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        assert archive.namelist() == ["person_keypoints_test-dev2017_s6_results.json"]
-        assert json.loads(archive.read(archive.namelist()[0])) == [
-            {"image_id": 1, "category_id": 1, "keypoints": [1.5, 2, 0.5], "score": 0.25}]
-    write_server_file(path, [found(1.5, 2, 0.25)])
-    assert path.read_bytes() == first
-
-
 # --- image by image --------------------------------------------------------------------------------------------------
 
 def crowd(images: int, people: int, found_each: int, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -208,12 +198,8 @@ def test_image_by_image_gives_the_same_numbers(at_a_time: int, monkeypatch: pyte
 
 
 def test_image_by_image_on_cocos_own_example(shared: Path) -> None:
-    folder = shared / "oracles" / "coco-val2014-fakekeypoints100"
-    annotations = json.loads((folder / "person_keypoints_val2014_100.json").read_text())
-    results = json.loads((folder / "person_keypoints_val2014_fakekeypoints100_results.json").read_text())
-    category = next(c for c in annotations["categories"] if c.get("keypoints"))
-    scorer = ImageScorer("keypoints", annotations, [i["id"] for i in annotations["images"]],
-                         KeypointSchema.from_category(category).sigmas)
+    annotations, results, ids, sigmas = cocos_example(shared)
+    scorer = ImageScorer("keypoints", annotations, ids, sigmas)
     for _ in scored(sorted(results, key=lambda one: one["image_id"]), scorer):
         pass
     assert [scorer.scores()[k] for k in KEYPOINT_METRICS] == pytest.approx(FAKE100, abs=1e-12)

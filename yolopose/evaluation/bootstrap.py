@@ -66,7 +66,7 @@ def rank_detections(annotations: dict[str, Any], predictions: list[dict[str, Any
         image_ids: images to score on.
         sigmas: (K,) of the schema for OKS; ``None`` scores boxes by IoU.
     """
-    evaluation, _ = run_cocoeval("bbox" if sigmas is None else "keypoints", annotations, predictions, image_ids, sigmas)
+    evaluation = run_cocoeval("bbox" if sigmas is None else "keypoints", annotations, predictions, image_ids, sigmas)
     ids = np.asarray(evaluation.params.imgIds, np.int64)
     limit = evaluation.params.maxDets[-1]
     persons = np.zeros(len(ids), np.int64)

@@ -116,7 +116,6 @@ def score_split(split: CocoSplit, predictions: Iterable[dict[str, Any]], keypoin
     ``predictions`` may be a stream: none is kept. ``keypoints`` is false for a person detector, which has box metrics
     alone.
     """
-    assert split.annotations is not None
     return score_stream(split.annotations, predictions, split.image_ids(), split.image_ids(split.with_keypoints()),
                         split.schema.sigmas if keypoints else None)
 

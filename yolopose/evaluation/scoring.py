@@ -39,20 +39,19 @@ def score_keypoints(annotations: dict[str, Any], predictions: list[dict[str, Any
         ``KEYPOINT_METRICS`` as fractions, -1 where undefined (no such person), and ``images``, their number. Without
         any prediction AP is 0.
     """
-    evaluation, count = run_cocoeval("keypoints", annotations, predictions, image_ids, sigmas)
-    return _named("keypoints", evaluation, count)
+    return _named(run_cocoeval("keypoints", annotations, predictions, image_ids, sigmas))
 
 
 def score_boxes(annotations: dict[str, Any], predictions: list[dict[str, Any]],
                 image_ids: Iterable[int]) -> dict[str, float]:
     """``BOX_METRICS`` of the boxes (``bbox`` x, y, w, h in px) of all persons, crowds ignored, and ``images``."""
-    evaluation, count = run_cocoeval("bbox", annotations, predictions, image_ids, None)
-    return _named("bbox", evaluation, count)
+    return _named(run_cocoeval("bbox", annotations, predictions, image_ids, None))
 
 
-def _named(kind: str, evaluation: COCOeval, images: int) -> dict[str, float]:
-    names, values = (KEYPOINT_METRICS, evaluation.stats) if kind == "keypoints" else (BOX_METRICS, evaluation.stats[:3])
-    return {**dict(zip(names, map(float, values), strict=True)), "images": images}
+def _named(evaluation: COCOeval) -> dict[str, float]:
+    names = KEYPOINT_METRICS if evaluation.params.iouType == "keypoints" else BOX_METRICS
+    values = map(float, evaluation.stats[:len(names)])
+    return {**dict(zip(names, values, strict=True)), "images": len(evaluation.params.imgIds)}
 
 
 def precision_recall(annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
@@ -62,12 +61,12 @@ def precision_recall(annotations: dict[str, Any], predictions: list[dict[str, An
     Returns:
         recalls (101,) and precision (T = 10, 101) for OKS thresholds 0.50, 0.55, …, 0.95; -1 where undefined.
     """
-    evaluation, _ = run_cocoeval("keypoints", annotations, predictions, image_ids, sigmas)
+    evaluation = run_cocoeval("keypoints", annotations, predictions, image_ids, sigmas)
     return np.asarray(evaluation.params.recThrs), evaluation.eval["precision"][:, :, 0, 0, 0]
 
 
 def run_cocoeval(kind: str, annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
-                 sigmas: np.ndarray | None) -> tuple[COCOeval, int]:
+                 sigmas: np.ndarray | None) -> COCOeval:
     """Run pycocotools on ``image_ids`` without its printing; the caller's dictionaries stay as they are.
 
     Args:
@@ -76,15 +75,14 @@ def run_cocoeval(kind: str, annotations: dict[str, Any], predictions: list[dict[
         sigmas: (K,) for keypoints, ``None`` for boxes.
 
     Returns:
-        The evaluation after ``accumulate`` and ``summarize``, and the number of images.
+        The evaluation after ``accumulate`` and ``summarize``; ``params.imgIds`` are the images, ascending.
     """
-    ids = sorted(set(image_ids))
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = _compare(kind, annotations, predictions, ids, sigmas)
+        evaluation = _compare(kind, annotations, predictions, sorted(set(image_ids)), sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return evaluation, len(ids)
+    return evaluation
 
 
 class ImageScorer:
@@ -155,7 +153,7 @@ class ImageScorer:
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.accumulate()
             evaluation.summarize()
-        return _named(self.kind, evaluation, len(ids))
+        return _named(evaluation)
 
 
 def _ranked(one: dict[str, Any] | None) -> dict[str, np.ndarray] | None:

@@ -27,6 +27,7 @@ import numpy as np
 
 from yolopose.data.coco import CocoDataset
 from yolopose.evaluation.bootstrap import (
+    METRICS,
     RESAMPLES,
     Resampled,
     difference_interval,
@@ -201,10 +202,8 @@ def _row(study: Study, run: QuantizedRun, model: str, found: Evaluated, float32:
     row = {"experiment": run.run.experiment.name, "activation": run.run.variant.activation, "seed": run.run.seed,
            "model": model, "split": SPLITS[model], "file": found.file.relative_to(study.results_dir).as_posix(),
            "size_mib": round(found.file.stat().st_size / 2**20, 3)}
-    for metric in ("AP", "AP50"):
-        row[metric] = found.metrics[metric]
-    for metric in ("AP", "AP50"):
-        row[f"{metric}_change"] = round(found.metrics[metric] - float32.metrics[metric], 5)
+    row |= {metric: found.metrics[metric] for metric in METRICS}
+    row |= {f"{metric}_change": round(found.metrics[metric] - float32.metrics[metric], 5) for metric in METRICS}
     if model != "float32":
         row |= {"AP_low": changed["AP"]["low"], "AP_high": changed["AP"]["high"]}
     return row | {"layers_16bit": len(found.wide), **_shares(run, found.wide)}

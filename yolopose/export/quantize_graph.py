@@ -186,15 +186,15 @@ def wide_tensors(graph: ModelProto, layers: Sequence[Layer], wide: Iterable[str]
     return wide_names, pixels
 
 
-def power_of_two_scale(low: float, high: float, symmetric_limit: int = 127) -> tuple[float, int]:
+def power_of_two_scale(low: float, high: float) -> tuple[float, int]:
     """Scale (a power of two, rounded up) and zero point of an unsigned 8-bit tensor with values from low to high.
 
-    Without negative values 0 … 255 stand for 0 … 255·scale; otherwise 128 stands for 0 and ``symmetric_limit`` steps
-    reach the larger side.
+    Without negative values 0 … 255 stand for 0 … 255·scale; otherwise 128 stands for 0 and 127 steps reach the
+    larger side.
     """
     if low >= 0:
         return _ceil_power(max(high, 1e-30) / 255), 0
-    return _ceil_power(max(-low, high) / symmetric_limit), 128
+    return _ceil_power(max(-low, high) / 127), 128
 
 
 def _ceil_power(scale: float) -> float:

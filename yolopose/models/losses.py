@@ -24,18 +24,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from yolopose.models.assign import Matches, match_anchors
 from yolopose.models.heads import BOX_CHANNELS, Detect
-
-Array = TypeVar("Array", Tensor, NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -63,16 +59,16 @@ NOMINAL = {"box": 0.05, "obj": 1.0, "cls": 0.5, "kpt": 0.10}  # the official hyp
 PRINTED = {"box": 0.05, "cls": 0.5, "kpt": 0.1, "kpt_conf": 0.5}  # Eq. 5
 
 
-def effective_gains(loss: str, input_size: int, scales: int = 4) -> dict[str, float]:
+def effective_gains(loss: str, input_size: int) -> dict[str, float]:
     """The gains that really multiply the terms for square inputs of ``input_size`` px (reference §4.1).
 
-    ``paper_eq`` has Eq. 5's λ, with the official objectness gain. Every other loss has the official gains: box·3/L,
-    objectness·(size/640)²·3/L, keypoints unscaled, and keypoint confidence with the class gain 0.5·(1/80)·3/L; the
-    class term is never computed for one class.
+    ``paper_eq`` has Eq. 5's λ, with the official objectness gain. Every other loss has the official gains of L = 4
+    scales: box·3/L, objectness·(size/640)²·3/L, keypoints unscaled, and keypoint confidence with the class gain
+    0.5·(1/80)·3/L; the class term is never computed for one class.
     """
     if loss not in LOSSES:
         raise ValueError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
-    share = 3 / scales
+    share = 3 / len(SCALE_BALANCE)
     objectness = NOMINAL["obj"] * (input_size / 640) ** 2 * share
     if loss == "paper_eq":
         return {**PRINTED, "obj": objectness}
@@ -108,9 +104,9 @@ def complete_iou(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
     return iou - distance - alpha * v
 
 
-def keypoint_similarity(squared_distance: Array, area: Array, sigmas: Array, factor: float = 8.0,
-                        eps: float = 0.0) -> Array:
-    """exp(−d² / (factor·σ²·area)): OKS of each keypoint (in paper Eq. 3), of tensors or of arrays.
+def keypoint_similarity(squared_distance: Tensor, area: Tensor, sigmas: Tensor, factor: float = 8.0,
+                        eps: float = 0.0) -> Tensor:
+    """exp(−d² / (factor·σ²·area)): OKS of each keypoint (in paper Eq. 3); all three may be numpy arrays instead.
 
     COCO's OKS has factor 8 (2 s² k² with k = 2σ) and the segment's area; the official loss has factor 4 and the box's
     area.
