@@ -16,8 +16,8 @@ from yolopose.data.coco import load_dataset
 from yolopose.data.loader import TrainLoader
 from yolopose.models.losses import LOSSES, compute_loss, effective_gains, keypoint_terms, sigma_widening
 from yolopose.models.yolov5 import build_model
-from yolopose.report.measured import REFERENCE_DIR
 from yolopose.study.config import load_profiles, load_study, load_variants
+from yolopose.study.paper import REFERENCE_DIR
 from yolopose.training import tune
 from yolopose.training.recipe import run_gains
 from yolopose.training.trainer import Trainer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -40,6 +41,7 @@ from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
 
 # AP is half of AP50 (fabricated.metrics): steps of 8 points of AP50 are 4 of AP, beyond the reduced margin of 3.
+NOTHING = ResultSet(Path("nothing"))
 MINI = {"s6": 50.0, "m6": 58.0, "l6": 66.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
 
 
@@ -50,6 +52,10 @@ def mini(tmp_path: Path) -> Path:
 
 def verdicts(folder: Path) -> dict[str, dict[str, str]]:
     return {claim["id"]: claim for claim in decide_claims(folder)}
+
+
+def compared(folder: Path) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in compare_with_paper(folder)}
 
 
 # --- printed numbers -------------------------------------------------------------------------------------------------
@@ -65,13 +71,13 @@ def test_reduced_scale_never_compares_accuracies(mini: Path) -> None:
     ours = [r for r in rows if r["experiment"] and r["metric"].startswith("A")]
     assert {r["verdict"] for r in ours} == {NOT_COMPARABLE, NOT_RUN}
     assert all(r.get("difference") is None for r in ours)
-    s6 = next(r for r in rows if r["id"] == "table1.row10.AP50")
+    s6 = compared(mini)["table1.row10.AP50"]
     assert (s6["measured"], s6["printed"], s6["verdict"]) == (50.0, "87.6", NOT_COMPARABLE)
     assert "reduced scale" in s6["note"]
 
 
 def test_counts_compare_at_any_scale(mini: Path) -> None:
-    rows = {r["id"]: r for r in compare_with_paper(mini)}
+    rows = compared(mini)
     assert rows["table1.row12.gmacs"]["verdict"] == REPRODUCED  # 145.554 prints as 145.6
     assert rows["table2.row14.params_m"]["verdict"] == REPRODUCED
     assert rows["table4.row1.gmacs"]["verdict"] == REPRODUCED  # 40.53 against 40.62: 0.2 %
@@ -81,7 +87,7 @@ def test_counts_compare_at_any_scale(mini: Path) -> None:
 def test_a_wrong_count_is_not_reproduced(mini: Path) -> None:
     text = (mini / "complexity.csv").read_text().replace("15.08654", "15.2")
     (mini / "complexity.csv").write_text(text)
-    rows = {r["id"]: r for r in compare_with_paper(mini)}
+    rows = compared(mini)
     assert rows["table1.row10.params_m"]["verdict"] == NOT_REPRODUCED
     assert verdicts(mini)["C20"]["verdict"] == NOT_REPRODUCED
 
@@ -94,7 +100,7 @@ def test_other_methods_are_not_run(mini: Path) -> None:
 def test_full_scale_compares(tmp_path: Path) -> None:
     scores = {"s6": 90.0, "m6": 89.0}
     folder = fabricated.study(tmp_path / "paper", scores, profile="paper", comparable=True, images=2346)
-    rows = {r["id"]: r for r in compare_with_paper(folder)}
+    rows = compared(folder)
     assert rows["table1.row10.AP50"]["verdict"] == NOT_REPRODUCED  # 90.0 against 87.6
     assert rows["table1.row10.AP50"]["difference"] == pytest.approx(2.4)
     assert rows["table1.row11.AP50"]["verdict"] == REPRODUCED  # 89.0 against 89.1
@@ -104,27 +110,23 @@ def test_full_scale_compares(tmp_path: Path) -> None:
 
 def test_full_recipe_on_other_images_is_not_comparable(tmp_path: Path) -> None:
     folder = fabricated.study(tmp_path / "paper", {"s6": 87.6}, profile="paper", comparable=True, images=120)
-    row = next(r for r in compare_with_paper(folder) if r["id"] == "table1.row10.AP50")
+    row = compared(folder)["table1.row10.AP50"]
     assert row["verdict"] == NOT_COMPARABLE and "120 images" in row["note"]
 
 
 def test_a_run_that_says_it_is_not_coco_is_not_comparable(tmp_path: Path) -> None:
-    folder = fabricated.study(tmp_path / "paper", {}, profile="paper")
-    fabricated.run(folder, "s6", 0, 87.6, "paper", comparable=True, images=2346, **{})
+    folder = fabricated.study(tmp_path / "paper", {"s6": 87.6}, profile="paper", comparable=True, images=2346)
+    assert load_results(folder).full_scale
     record = read_json(folder / "s6" / "seed0" / "run.json") | {"comparable": False}
     write_json(folder / "s6" / "seed0" / "run.json", record)
     assert not load_results(folder).full_scale
 
 
-def test_accuracy_verdict_needs_three_seeds_for_noise() -> None:
-    def measured(*values: float) -> Measurement:
-        return Measurement(dict(enumerate(values)))
-
-    assert accuracy_verdict(0.5, measured(1.0)) == REPRODUCED
-    assert accuracy_verdict(-0.6, measured(1.0)) == NOT_REPRODUCED
-    assert accuracy_verdict(1.0, measured(60.0, 62.0)) == NOT_REPRODUCED
-    assert accuracy_verdict(1.0, measured(60.0, 61.0, 62.0)) == WITHIN_NOISE  # half-width 4.303 / √3 = 2.48
-    assert accuracy_verdict(2.6, measured(60.0, 61.0, 62.0)) == NOT_REPRODUCED
+@pytest.mark.parametrize(("gap", "scores", "expected"), [
+    (0.5, [1.0], REPRODUCED), (-0.6, [1.0], NOT_REPRODUCED), (1.0, [60.0, 62.0], NOT_REPRODUCED),
+    (1.0, [60.0, 61.0, 62.0], WITHIN_NOISE), (2.6, [60.0, 61.0, 62.0], NOT_REPRODUCED)])  # half-width 4.303 / √3 = 2.48
+def test_accuracy_verdict_needs_three_seeds_for_noise(gap: float, scores: list[float], expected: str) -> None:
+    assert accuracy_verdict(gap, Measurement(dict(enumerate(scores)))) == expected
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def test_intervals_by_hand() -> None:
 # --- claims ----------------------------------------------------------------------------------------------------------
 
 def test_claims_that_the_papers_tables_decide() -> None:
-    found = {c["id"]: c["verdict"] for c in decide_claims(ResultSet(Path("nothing")))}
+    found = {c["id"]: c["verdict"] for c in decide_claims(NOTHING)}
     holds = ["C01", "C02", "C05", "C06", "C07", "C09", "C10", "C25", "C28", "C30", "C32", "C36", "C37", "C44", "C45",
              "C46", "C49", "C51", "C52"]
     fails = ["C08", "C11", "C27", "C31", "C35", "C38", "C39", "C40", "C41", "C47", "C53"]
@@ -170,10 +172,10 @@ def test_orderings_hold_at_reduced_scale_and_name_it(mini: Path) -> None:
     assert verdicts(mini)["C42"]["scale"] == "mini: width × 0.5, 128 px, 3 seeds"
 
 
-def test_one_seed_never_yields_within_noise(tmp_path: Path) -> None:
-    for m6 in (50.0, 50.5, 51.5, 52.5, 49.0, 47.0):
-        folder = fabricated.study(tmp_path / f"mini{m6}", {"s6": 50.0, "m6": m6, "l6": 60.0, "s6_faithful": 49.0})
-        assert WITHIN_NOISE not in {c["verdict"] for c in verdicts(folder).values()}
+@pytest.mark.parametrize("m6", [50.0, 50.5, 51.5, 52.5, 49.0, 47.0])
+def test_one_seed_never_yields_within_noise(tmp_path: Path, m6: float) -> None:
+    folder = fabricated.study(tmp_path / "mini", {"s6": 50.0, "m6": m6, "l6": 60.0, "s6_faithful": 49.0})
+    assert WITHIN_NOISE not in {c["verdict"] for c in verdicts(folder).values()}
 
 
 @pytest.mark.parametrize(("m6", "reduced", "full"), [
@@ -197,23 +199,18 @@ def test_the_interval_decides_and_the_margin_only_with_one_seed(advantage: float
     assert measured_verdict(advantage, half, margin=0.5) == expected
 
 
-@pytest.mark.parametrize(("l6", "expected"), [
-    ([88.6, 88.7, 88.8], REPRODUCED),  # mean 88.7 against 88.4: +0.3 within the margin of 0.5, half-width 0.25
-    ([88.5, 88.7, 88.9], WITHIN_NOISE),  # half-width 0.50
-    ([88.0, 88.1, 88.0], NOT_REPRODUCED)])  # −0.37, half-width 0.14
-def test_a_measured_comparison_goes_by_its_interval(tmp_path: Path, l6: list[float], expected: str) -> None:
-    folder = fabricated.study(tmp_path / "paper", {"l6": l6}, profile="paper", comparable=True, images=2346)
-    assert verdicts(folder)["C03"]["verdict"] == expected
-
-
-@pytest.mark.parametrize(("m6", "expected"), [([52.0, 53.1, 54.2], REPRODUCED), ([49.0, 52.0, 51.5], WITHIN_NOISE),
-                                              ([45.0, 46.1, 46.9], NOT_REPRODUCED)])
-def test_several_seeds_decide_by_interval(tmp_path: Path, m6: list[float], expected: str) -> None:
-    scores = {"s6": [50.0, 51.0, 52.0], "m6": m6, "l6": [70.0, 71.0, 72.0]}
-    folder = fabricated.study(tmp_path / "mini", scores)
-    claim = verdicts(folder)["C17"]
-    assert claim["verdict"] == expected and "interval" in claim["reason"]
-    assert claim["scale"].endswith("3 seeds")
+@pytest.mark.parametrize(("name", "scores", "expected"), [
+    ("C03", {"l6": [88.6, 88.7, 88.8]}, REPRODUCED),  # 88.7 against 88.4: +0.3, in the margin of 0.5; half-width 0.25
+    ("C03", {"l6": [88.5, 88.7, 88.9]}, WITHIN_NOISE),  # half-width 0.50
+    ("C03", {"l6": [88.0, 88.1, 88.0]}, NOT_REPRODUCED),  # −0.37, half-width 0.14
+    ("C17", {"m6": [52.0, 53.1, 54.2]}, REPRODUCED), ("C17", {"m6": [49.0, 52.0, 51.5]}, WITHIN_NOISE),
+    ("C17", {"m6": [45.0, 46.1, 46.9]}, NOT_REPRODUCED)])
+def test_several_seeds_decide_by_interval(tmp_path: Path, name: str, scores: dict, expected: str) -> None:
+    full = {"profile": "paper", "comparable": True, "images": 2346} if name == "C03" else {}
+    others = {} if full else {"s6": [50.0, 51.0, 52.0], "l6": [70.0, 71.0, 72.0]}
+    claim = verdicts(fabricated.study(tmp_path / "results", others | scores, **full))[name]
+    assert claim["verdict"] == expected and claim["scale"].endswith("3 seeds")
+    assert full or "interval" in claim["reason"]
 
 
 def test_the_printed_rule_of_an_ordering_says_when_it_decides() -> None:
@@ -241,8 +238,8 @@ def test_full_scale_claims_are_decided(tmp_path: Path) -> None:
     assert found["C04"]["verdict"] == NOT_RUN
 
 
-def judged(rule: str) -> str:
-    return Judge(ResultSet(Path("nothing"))).decide(yaml.safe_load(rule)).verdict
+def outcome(results: Path | ResultSet, rule: str) -> Outcome:
+    return Judge(load_results(results)).decide(yaml.safe_load(rule))
 
 
 @pytest.mark.parametrize(("rule", "expected"), [
@@ -259,7 +256,7 @@ def judged(rule: str) -> str:
     ("{compare: [{complexity: gmacs, experiment: s6}, '>', 4]}", NOT_RUN),
 ])
 def test_rules_by_hand(rule: str, expected: str) -> None:
-    assert judged(rule) == expected
+    assert outcome(NOTHING, rule).verdict == expected
     assert describe(yaml.safe_load(rule))
 
 
@@ -270,7 +267,7 @@ def test_rules_by_hand(rule: str, expected: str) -> None:
 ])
 def test_malformed_rules_are_refused(rule: str) -> None:
     with pytest.raises((ValueError, KeyError)):
-        judged(rule)
+        outcome(NOTHING, rule)
 
 
 def test_a_malformed_rule_names_the_claim(tmp_path: Path, mini: Path) -> None:
@@ -293,10 +290,6 @@ def test_half_widths_propagate() -> None:
 LOSSES = {"s6_l1": [30.0, 31.0, 32.0], "s6_l1_scaled": [34.0, 35.2, 36.0], "s6": [40.0, 41.0, 42.4]}
 TABLE3 = ("{ordering: [s6_l1, s6_l1_scaled, s6], metric: AP, split: val, margin: 0.5, margin_reduced: 3.0, "
           "set: ablations, bootstrap: true}")
-
-
-def outcome(folder: Path, rule: str) -> Outcome:
-    return Judge(load_results(folder)).decide(yaml.safe_load(rule))
 
 
 @pytest.mark.parametrize(("scores", "half_width", "expected"), [
@@ -361,7 +354,7 @@ def test_what_the_ablations_lack_is_not_run(mini: Path) -> None:
 
 def test_a_number_of_the_ablations_alone_is_compared_and_named(mini: Path) -> None:
     fabricated.ablations(mini, LOSSES)
-    row = next(r for r in compare_with_paper(mini) if r["id"] == "table3.row1.AP50")
+    row = compared(mini)["table3.row1.AP50"]
     assert (row["measured"], row["seeds"], row["verdict"]) == (31.0, 3, NOT_COMPARABLE)
     assert row["note"].startswith("from make ablations, 12,000 images: reduced scale")
 
@@ -471,7 +464,7 @@ def test_quantized_splits_have_room(mini: Path) -> None:
     folder = fabricated.run(mini, "s6_relu", 0, 48.0)
     metrics = json.loads((folder / "metrics.json").read_text())
     write_json(folder / "metrics.json", metrics | {"val_int8": fabricated.metrics(44.0, 1000)})
-    rows = {r["id"]: r for r in compare_with_paper(mini)}
+    rows = compared(mini)
     assert rows["table5.row3.AP50"]["measured"] == 44.0
     assert rows["table5.row4.AP50"]["verdict"] == NOT_RUN
 

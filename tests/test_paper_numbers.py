@@ -55,6 +55,13 @@ def normalised(cell: str) -> str:
     return cell.replace("YOLv5", "YOLOv5").replace("H--", "H-").strip()
 
 
+def csv_block(path: Path, head: str) -> list[dict[str, str]]:
+    """The rows of the CSV in a Markdown file whose heading begins with ``head``."""
+    block = re.search(rf"```csv\n({head}.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    assert block
+    return list(csv.DictReader(block.group(1).splitlines()))
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_cell_equals_the_papers_text(shared: Path, table: int) -> None:
     text = (shared / "seeds" / "000_7c7351373296ba5e.txt").read_text(encoding="utf-8")
@@ -74,10 +81,7 @@ def test_damaged_cells_have_a_note(shared: Path) -> None:
 
 
 def test_own_rows_equal_the_references_csv(shared: Path) -> None:
-    text = (shared / "reference" / "yolo-pose-official.md").read_text(encoding="utf-8")
-    block = re.search(r"```csv\n(table,model,input.*?)```", text, re.DOTALL)
-    assert block
-    theirs = [r for r in csv.DictReader(block.group(1).splitlines())]
+    theirs = csv_block(shared / "reference" / "yolo-pose-official.md", "table,model,input")
     ours = [row for table in TABLES for row in printed_rows(table) if row["experiment"]]
     assert len(theirs) == len(ours)
     for a, b in zip(theirs, ours, strict=True):
@@ -90,10 +94,7 @@ def test_own_rows_equal_the_references_csv(shared: Path) -> None:
 
 def test_baselines_and_readme_equal_the_reference(shared: Path) -> None:
     assert read_csv(PAPER_DIR / "baselines.csv") == read_csv(shared / "reference" / "baselines.csv")
-    text = (shared / "reference" / "yolo-pose-official.md").read_text(encoding="utf-8")
-    block = re.search(r"```csv\n(group,model,input.*?)```", text, re.DOTALL)
-    assert block
-    theirs = list(csv.DictReader(block.group(1).splitlines()))
+    theirs = csv_block(shared / "reference" / "yolo-pose-official.md", "group,model,input")
     ours = read_csv(PAPER_DIR / "readme_checkpoints.csv")
     assert [(a["input"], a["GMACS"], a["AP"], a["AP50"]) for a in theirs] == [
         (b["input_size"], b["gmacs"], b["AP"], b["AP50"]) for b in ours]
@@ -109,10 +110,8 @@ def test_rtmo_rows_stand_in_its_paper(shared: Path) -> None:
             assert any(cells[2:10] == wanted for cells in rows), row
         elif row["table"] == "RTMO 4":
             assert any({f"{float(row['time_ms']):.2f}", row["AP"], row["AR"]} <= set(cells) for cells in rows), row
-    by_reference = (shared / "reference" / "rtmo.md").read_text(encoding="utf-8")
-    block = re.search(r"```csv\n(model,train,AP,AP50,AP75,APM,APL,AR\n.*?)```", by_reference, re.DOTALL)
-    assert block
-    theirs = {(r["model"], r["train"] == "coco", r["AP"]) for r in csv.DictReader(block.group(1).splitlines())}
+    theirs = {(r["model"], r["train"] == "coco", r["AP"])
+              for r in csv_block(shared / "reference" / "rtmo.md", "model,train,AP,AP50,AP75,APM,APL,AR\n")}
     ours = {(r["method"].lower(), r["train_data"] == "COCO", r["AP"]) for r in read_csv(PAPER_DIR / "rtmo.csv")
             if r["table"] == "RTMO 1" and r["method"].startswith("RTMO")}
     assert ours == theirs

@@ -11,8 +11,8 @@ from tests import fabricated
 from yolopose.report.ablation_tables import write_ablation_tables
 from yolopose.report.audit import write_audit
 from yolopose.report.claims import write_comparison
-from yolopose.report.measured import REFERENCE_DIR
 from yolopose.report.tables import write_tables
+from yolopose.study.paper import REFERENCE_DIR
 
 MINI = REFERENCE_DIR / "mini"
 

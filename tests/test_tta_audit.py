@@ -17,7 +17,7 @@ from yolopose.report.audit import (
     counts,
     write_audit,
 )
-from yolopose.report.measured import PAPER_DIR
+from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv
 

@@ -13,9 +13,10 @@ from yolopose.report import layout
 from yolopose.report.ablations import ONE_SEED, Row, ablation_rows, joint_rates
 from yolopose.report.compare import number, printed_rows
 from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, Cells, Table, rounded, signed
-from yolopose.report.measured import PAPER_DIR, ResultSet, load_reference, load_results
+from yolopose.report.measured import ResultSet, load_reference, load_results
 from yolopose.report.tables import gmacs_cells
 from yolopose.study.groups import GROUPS, title_in
+from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.files import read_csv
 
 JOINT_KEYS = {"error_mean": "error, % of √box area", "far_outside": "far outside, %"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from yolopose.report.compare import number, printed_rows, same_digits
 from yolopose.report.layout import DASH, Table
-from yolopose.report.measured import PAPER_DIR
+from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv
 

@@ -14,7 +14,6 @@ from typing import Any
 from yolopose.report.seeds import Measurement
 from yolopose.study.config import ABLATIONS, load_experiments
 from yolopose.study.paper import COCO_IMAGES, MAIN_CONVENTION, REFERENCE_DIR
-from yolopose.study.paper import PAPER_DIR as PAPER_DIR  # for those who import it from here
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json
 
@@ -237,8 +236,7 @@ def load_results(folder: Path | str | ResultSet) -> ResultSet:
         needed = {"variant", "input_size", "params_m", "gmacs", "convention"}
         if found.complexity and (lacking := needed - set(found.complexity[0])):
             raise StudyError(f"{table}: lacks column {', '.join(sorted(lacking))}; make complexity writes it")
-    if (root / "data.json").is_file():
-        found.data = read_json(root / "data.json")
+    found.data = found.stored("data.json")
     if not found.runs and not found.complexity and not found.unfinished and found.ablations is None:
         raise StudyError(f"{root}: holds no results (no <experiment>/seed<k>/run.json and no complexity.csv); "
                          "run make reproduce first")

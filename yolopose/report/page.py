@@ -32,10 +32,11 @@ from yolopose.report.compare import (
 from yolopose.report.conditions import profile_differences, statistics_rows
 from yolopose.report.findings import FIGURES, GROUPS, HEADLINE, findings
 from yolopose.report.layout import markdown
-from yolopose.report.measured import PAPER_DIR, ResultSet, fingerprint_note, load_reference, load_results
+from yolopose.report.measured import ResultSet, fingerprint_note, load_reference, load_results
 from yolopose.report.sets import compare_sets, describe_difference
 from yolopose.report.tables import build_tables
 from yolopose.study.config import load_experiments, load_profiles
+from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import atomic_write

@@ -15,10 +15,10 @@ from typing import Any
 
 from yolopose.report.compare import TABLES, number, printed_rows, same_digits
 from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, UNDEFINED, Cells, Row, Table, rounded, signed
-from yolopose.report.measured import PAPER_DIR, ResultSet, fingerprint_note, load_reference, load_results
+from yolopose.report.measured import ResultSet, fingerprint_note, load_reference, load_results
 from yolopose.report.seeds import Measurement
 from yolopose.study.config import load_experiments
-from yolopose.study.paper import CONVENTIONS, MAIN_CONVENTION
+from yolopose.study.paper import CONVENTIONS, MAIN_CONVENTION, PAPER_DIR
 from yolopose.utils.files import read_csv
 
 COUNTS, ACCURACIES = ("params_m", "gmacs"), ("AP", "AP50", "AP75", "APL", "AR")
