@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,26 +11,8 @@ import pytest
 
 from yolopose.study import config
 from yolopose.study.config import load_experiments, load_profiles, load_study, load_variants
+from yolopose.study.paper import REFERENCE_DIR
 from yolopose.utils.errors import StudyError
-
-
-def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, change: tuple[str, str]) -> None:
-    """Load the study from a copy of its folder in which ``change`` = (old, new) was made in ``file``."""
-    for source in config.STUDY.glob("*.yaml"):
-        (tmp_path / source.name).write_text(source.read_text())
-    text = (tmp_path / file).read_text()
-    assert change[0] in text
-    (tmp_path / file).write_text(text.replace(*change, 1))
-    monkeypatch.setattr(config, "STUDY", tmp_path)
-    for cached in (load_variants, load_experiments, load_profiles):
-        cached.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def _fresh_caches():
-    yield
-    for cached in (load_variants, load_experiments, load_profiles):
-        cached.cache_clear()
 
 
 def test_every_profile_resolves_all_its_runs(tmp_path):
@@ -41,10 +25,10 @@ def test_every_profile_resolves_all_its_runs(tmp_path):
 
 def test_detectors_come_before_the_runs_that_they_initialise():
     study = load_study("smoke")
-    order = list(study.experiments)
-    for name in order:
-        detector = load_experiments()[name].detector
-        assert detector is None or order.index(detector) < order.index(name)
+    order = [run.name for run in study.runs()]
+    detectors = {run.name: run.detector for run in study.runs()}
+    assert detectors["s6/seed0"] == "s6_person/seed0" and detectors["s6_person/seed0"] is None
+    assert all(order.index(detector) < order.index(name) for name, detector in detectors.items() if detector)
 
 
 def test_headline_run_of_the_paper_profile_is_the_papers_recipe(tmp_path):
@@ -63,6 +47,17 @@ def test_hash_follows_what_changes_numbers_and_nothing_else(tmp_path):
     assert run.hash != replace(run, train=replace(run.train, lr=0.02)).hash
 
 
+@pytest.mark.parametrize("ablations", [False, True])
+def test_committed_runs_have_the_hash_and_the_configuration_of_today(ablations):
+    study = load_study("mini", ablations=ablations)
+    folder = REFERENCE_DIR / "mini" / ("ablations" if ablations else ".")
+    records = {path.parent.parent.name: json.loads(path.read_text()) for path in folder.glob("*/seed0/run.json")}
+    assert set(study.experiments) <= set(records)
+    for name, record in records.items():
+        run = study.run(name, 0)
+        assert (record["config_hash"], record["config"]) == (run.hash, run.as_dict()), name
+
+
 def test_data_replaces_the_data_set_and_names_the_results(tmp_path):
     folder = tmp_path / "my-coco"
     folder.mkdir()
@@ -73,21 +68,23 @@ def test_data_replaces_the_data_set_and_names_the_results(tmp_path):
 
 
 @pytest.mark.parametrize("seeds, expected", [("", (0,)), (None, (0,)), ("0 1 2", (0, 1, 2)), ("3,5", (3, 5)),
-                                             ([7], (7,))])
+                                             ([7], (7,)), ("0 1 0", (0, 1))])
 def test_seeds(seeds, expected):
     assert load_study("smoke", seeds=seeds).seeds == expected
 
 
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
 @pytest.mark.parametrize("arguments, words", [
     ({"profile": "mnii"}, ["PROFILE='mnii'", "did you mean 'mini'", "smoke"]),
-    ({"profile": "smoke", "data": "/no/such/folder"}, ["DATA=/no/such/folder", "no such folder", "annotations/"]),
+    ({"data": "/no/such/folder"}, ["DATA=/no/such/folder", "no such folder", "annotations/"]),
     ({"profile": "paper"}, ["PROFILE=paper", "needs DATA="]),
-    ({"profile": "smoke", "seeds": "one"}, ["SEEDS='one'", "integers"]),
-    ({"profile": "smoke", "device": "tpu"}, ["DEVICE='tpu'", "cuda"]),
+    *(({"seeds": seeds}, [f"SEEDS={seeds!r}", "integers"]) for seeds in ("one", "-1", "0 -2", "x", "1.5")),
+    *(({"device": device}, [f"DEVICE={device!r}", "cuda"]) for device in ("tpu", "cudax", "cuda:", "gpu", "cuda:x")),
 ])
 def test_bad_arguments_get_one_message_with_the_remedy(arguments, words):
     with pytest.raises(StudyError) as caught:
-        load_study(**arguments)
+        load_study(**{"profile": "smoke"} | arguments)
     assert all(word in str(caught.value) for word in words), caught.value
 
 
@@ -101,62 +98,50 @@ def test_size_without_mapping_names_the_key():
         load_study("smoke").run("s6_r576", 0)
 
 
-@pytest.mark.parametrize("file, change, words", [
-    ("variants.yaml", ("depth: 0.33", "deph: 0.33"), ["variants.yaml", "unknown key 'deph'", "'depth'"]),
-    ("variants.yaml", ("width: 0.50, ", ""), ["variants.yaml", "yolov5s6_pose", "width"]),
-    ("experiments.yaml", ("variant: yolov5s6_pose,", "variant: yolov5s_pose,"),
-     ["experiments.yaml", "s6.variant", "unknown variant 'yolov5s_pose'", "'yolov5s6_pose'"]),
-    ("experiments.yaml", ("detector: s6_person", "detector: s7_person"),
-     ["experiments.yaml", "s6.detector", "s7_person"]),
-    ("profiles.yaml", ("experiments: [s6,", "experiments: [s66,"), ["profiles.yaml", "experiments", "'s66'", "'s6'"]),
-    ("profiles.yaml", ("epochs: 2", "epoch: 2"), ["profiles.yaml", "smoke.train", "unknown key 'epoch'", "'epochs'"]),
-    ("profiles.yaml", ("smoke:", "smoke: [1"), ["profiles.yaml", "YAML"]),
-])
-def test_mistakes_in_the_study_files_name_file_and_key(monkeypatch, tmp_path, file, change, words):
-    edit(monkeypatch, tmp_path, file, change)
-    with pytest.raises(StudyError) as caught:
-        load_study("smoke")
-    assert all(word in str(caught.value) for word in words), caught.value
-
-
-@pytest.mark.parametrize(("file", "old", "new", "message"), [
-    ("variants.yaml", "head: repaired", "head: repared", r"variants.yaml: .*\.head: 'repared' is none of repaired"),
-    ("experiments.yaml", "loss: official", "loss: oks", r"experiments.yaml: .*\.loss: 'oks' is none of official"),
-    ("profiles.yaml", "anchors: auto", "anchors: atuo", r"train\.anchors: 'atuo' is none of coco, auto"),
-    ("profiles.yaml", "keypoint_prior: mean_pose", "keypoint_prior: meanpose", r"train\.keypoint_prior: 'meanpose'"),
-    ("profiles.yaml", "initialisation: person_detector", "initialisation: detector", r"train\.initialisation"),
-    ("profiles.yaml", "optimizer: adamw", "optimizer: adam", r"train\.optimizer: 'adam' is none of sgd, adamw"),
-])
-def test_a_wrong_word_never_chooses_another_method_in_silence(tmp_path, monkeypatch, file, old, new, message):
-    from yolopose.study import config
-
+@pytest.fixture
+def files(monkeypatch, tmp_path) -> Iterator[Path]:
+    """The folder of a copy of the study's files, which is read in place of them."""
     for source in config.STUDY.glob("*.yaml"):
-        text = source.read_text()
-        (tmp_path / source.name).write_text(text.replace(old, new, 1) if source.name == file else text)
-    loaders = (config.load_variants, config.load_experiments, config.load_profiles)
+        (tmp_path / source.name).write_text(source.read_text())
     monkeypatch.setattr(config, "STUDY", tmp_path)
+    loaders = (load_variants, load_experiments, load_profiles)
     for loader in loaders:
         loader.cache_clear()
-    try:
-        with pytest.raises(StudyError, match=message):
-            config.load_profiles()
-    finally:
-        monkeypatch.undo()
-        for loader in loaders:
-            loader.cache_clear()
+    yield tmp_path
+    for loader in loaders:
+        loader.cache_clear()
 
 
-@pytest.mark.parametrize("seeds", ["-1", "0 -2", "x", "1.5"])
-def test_seeds_are_integers_from_zero_on(seeds):
-    with pytest.raises(StudyError, match="SEEDS="):
-        load_study("mini", seeds=seeds)
-
-
-def test_a_seed_given_twice_counts_once():
-    assert load_study("mini", seeds="0 1 0").seeds == (0, 1)
-
-
-@pytest.mark.parametrize("device", ["cudax", "cuda:", "gpu", "cuda:x"])
-def test_a_device_is_auto_cpu_or_cuda(device):
-    with pytest.raises(StudyError, match="DEVICE="):
-        load_study("mini", device=device)
+@pytest.mark.parametrize("file, old, new, message", [
+    ("variants", "depth: 0.33", "deph: 0.33", "unknown key 'deph'; did you mean 'depth'"),
+    ("variants", "width: 0.50, ", "", "yolov5s6_pose: missing .*'width'"),
+    ("variants", "head: repaired", "head: repared", r"yolov5s6_pose\.head: 'repared' is none of repaired, faithful"),
+    ("variants", "yolov5s6_pose:          {", "yolov5s6_pose: 3 #", "yolov5s6_pose: must be a mapping"),
+    ("experiments", "variant: yolov5s6_pose,", "variant: yolov5s_pose,",
+     r"s6\.variant: unknown variant 'yolov5s_pose'; did you mean 'yolov5s6_pose'"),
+    ("experiments", "detector: s6_person", "detector: s7_person", r"s6\.detector: unknown experiment 's7_person'"),
+    ("experiments", "loss: official", "loss: oks", r"s6\.loss: 'oks' is none of official, paper_eq"),
+    ("profiles", "smoke:", "smoke: [1", "cannot be read as YAML"),
+    ("profiles", "experiments: [s6,", "experiments: [s66,", r"smoke\.experiments: unknown experiment 's66'.*'s6'"),
+    ("profiles", "experiments: [s6, s6_l1_scaled", "experiments: [s66, s6_l1_scaled",
+     r"smoke\.ablations\.experiments: unknown experiment 's66'"),
+    ("profiles", "variants: {s6:", "variants: {s66:", r"checkpoints\.variants: unknown experiment 's66'"),
+    ("profiles", "m6: yolov5m6_pose_faithful", "m6: yolov5m7", r"variants\.m6: unknown variant 'yolov5m7'"),
+    ("profiles", "epochs: 2", "epoch: 2", r"smoke\.train: unknown key 'epoch'; did you mean 'epochs'"),
+    ("profiles", "evaluate: {batch_size: 12}", "evaluate: 12", r"smoke\.evaluate: must be a mapping"),
+    ("profiles", "train: {epochs: 1, initialisation: scratch}", "train: {epoch: 1}",
+     r"smoke\.ablations\.train: unknown key 'epoch'"),
+    ("profiles", "train: {epochs: 1, initialisation: scratch}", "train: {optimizer: adam}",
+     r"smoke\.ablations\.train\.optimizer: 'adam' is none of sgd, adamw"),
+    ("profiles", "anchors: auto", "anchors: atuo", r"smoke\.train\.anchors: 'atuo' is none of coco, auto"),
+    ("profiles", "keypoint_prior: mean_pose", "keypoint_prior: meanpose", r"train\.keypoint_prior: 'meanpose' is none"),
+    ("profiles", "initialisation: person_detector", "initialisation: detector", r"train\.initialisation: 'detector'"),
+    ("profiles", "optimizer: adamw", "optimizer: adam", r"mini\.train\.optimizer: 'adam' is none of sgd, adamw"),
+])
+def test_mistakes_in_the_study_files_name_file_and_key(files, file, old, new, message):
+    """A wrong word, above all, never chooses another method in silence."""
+    path = files / f"{file}.yaml"
+    assert old in (text := path.read_text())
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(StudyError, match=rf"{file}\.yaml: .*{message}"):
+        load_profiles()

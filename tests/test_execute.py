@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,25 +88,32 @@ def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
         parameter_defaults(path)
 
 
-def _heed_interrupts() -> None:
-    """A shell starts background jobs with Ctrl-C ignored, and children inherit it; the tested command must not."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def start(books: Path, results: Path) -> subprocess.Popen[str]:
+    """The command that runs the data stage of the stand-ins."""
+    script = ("import sys\nfrom pathlib import Path\nfrom yolopose.workflow import stages\n"
+              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.workflow.run import main\n"
+              f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
+    # A shell starts background jobs with Ctrl-C ignored, and children inherit it; the tested command must not.
+    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline and (process is None or process.poll() is None)
+        time.sleep(0.1)
 
 
 def test_training_in_a_kernel_ends_with_its_checkpoint(books, results):
     """SIGTERM to the command reaches the notebook, which is given the time to save."""
-    notebook(books, "01_data", PARAMETERS, HEAD + "import time\nfrom yolopose.training.state import Terminated, Termination",
+    notebook(books, "01_data", PARAMETERS,
+             HEAD + "import time\nfrom yolopose.training.state import Terminated, Termination",
              "with Termination() as termination:\n    put('at work', '')\n"
              "    while not termination.asked:\n        time.sleep(0.1)\n    time.sleep(2)\n    put('checkpoint', '')",
              "raise Terminated")
-    script = ("import sys\nfrom pathlib import Path\nfrom yolopose.workflow import stages\n"
-              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.workflow.run import main\n"
-              f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO)
-    deadline = time.monotonic() + 60
-    while not (results / "at work").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
+    process = start(books, results)
+    wait_until((results / "at work").exists, process)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=30)[1]
     assert (results / "checkpoint").exists() and process.returncode == 143
@@ -117,31 +125,22 @@ def test_training_in_a_kernel_ends_with_its_checkpoint(books, results):
 def test_stopping_ends_the_kernel_and_the_command_can_be_repeated(books, results, number):
     notebook(books, "01_data", PARAMETERS, HEAD + "import os, time\nput('kernel.pid', str(os.getpid()))",
              "if not (root / 'go').exists(): time.sleep(60)", CODE["01_data"])
-    script = ("import sys\nfrom pathlib import Path\nfrom yolopose.workflow import stages\n"
-              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.workflow.run import main\n"
-              f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO,
-                               preexec_fn=_heed_interrupts)
-    deadline = time.monotonic() + 60
-    while not (results / "kernel.pid").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
+    process = start(books, results)
+    wait_until((results / "kernel.pid").exists, process)
     time.sleep(0.5)
-    kernel = int((results / "kernel.pid").read_text())
+    kernel = Path("/proc") / (results / "kernel.pid").read_text() / "stat"
     process.send_signal(number)
     said = process.communicate(timeout=30)[1]
     if number != signal.SIGKILL:
         assert process.returncode == 128 + number
         assert "stopped; what was computed is kept" in said and "Traceback" not in said
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{kernel}/stat").exists() and Path(f"/proc/{kernel}/stat").read_text().split()[2] != "Z":
-        assert time.monotonic() < deadline, "the kernel outlived its command"
-        time.sleep(0.1)
+    wait_until(lambda: not kernel.exists() or kernel.read_text().split()[2] == "Z", seconds=10)  # not outlived
     assert not (results / "notebooks" / "01_data.ipynb").exists()
     assert "fingerprint" not in stages.read_records(results).get("data", {})
     (results / "go").write_text("")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO, timeout=120)
-    assert done.returncode == 0, done.stderr
+    process = start(books, results)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
     assert (results / "notebooks" / "01_data.ipynb").is_file()
     assert "fingerprint" in stages.read_records(results)["data"]
     assert not any(results.glob(".lock*"))

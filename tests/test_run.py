@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -94,6 +95,22 @@ def test_only_what_no_longer_holds_runs_again(books, results, executed, change, 
     assert executed == again
     executed.clear()
     assert command("reproduce", results=results) == 0 and executed == []
+
+
+@pytest.mark.parametrize("file", ["report/quantities.py", "study/config.py", "study/profiles.yaml", "utils/files.py"])
+def test_code_that_makes_tables_of_results_counts(books, results, executed, tmp_path, monkeypatch, capsys, file):
+    """Figures once held after the counting of models, the configuration or the reading of results had changed."""
+    for name in stages.CODE_FOLDERS:
+        shutil.copytree(REPO / name, tmp_path / "repository" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(stages, "REPO", tmp_path / "repository")
+    command("reproduce", results=results)
+    executed.clear()
+    with open(tmp_path / "repository" / "yolopose" / file, "a") as changed:
+        changed.write("\n")
+    assert command("reproduce", results=results) == 0
+    assert executed == ["06_tables", "07_figures", "08_report"]
+    said = capsys.readouterr().err
+    assert "figures: the code of yolopose/report or yolopose/study or yolopose/utils changed" in said
 
 
 def test_a_named_stage_runs_again_after_what_it_needs(books, results, executed):

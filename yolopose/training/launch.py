@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,10 @@ def do_runs(study: Study, names: Sequence[str], evaluate: bool = True) -> None:
     runs = chosen_runs(study, names)
     device = own_device(select_device(study.device))
     dataset = prepare_data(study)
-    with process_group(device) as world, _sharing(study, world.main, f"launch run {' '.join(names)}"):
+    held = os.environ.get(RESULTS_VARIABLE) == str(study.results_dir.resolve())  # by the process that started this one
+    with process_group(device) as world, (
+            results_lock(study.results_dir, f"launch run {' '.join(names)}", shared=True) if world.main and not held
+            else contextlib.nullcontext()):
         for run in runs:
             run_dir = study.results_dir / run.name
             check_fresh(run, dataset.fingerprint, run_dir)
@@ -103,14 +106,6 @@ def do_runs(study: Study, names: Sequence[str], evaluate: bool = True) -> None:
                     if not world.tell((run_dir / "metrics.json").exists()):
                         evaluate_run(run, dataset, run_dir, device, world)
                         world.any(False)
-
-
-@contextlib.contextmanager
-def _sharing(study: Study, main: bool, command: str) -> Iterator[None]:
-    """Hold the results folder together with other single runs, unless the process that started this one holds it."""
-    ours = os.environ.get(RESULTS_VARIABLE) == str(study.results_dir.resolve())
-    with results_lock(study.results_dir, command, shared=True) if main and not ours else contextlib.nullcontext():
-        yield
 
 
 def elastic(study: Study, names: Sequence[str], processes: int, evaluate: bool = False) -> None:
