@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,12 @@ import cv2
 import numpy as np
 
 from yolopose.data.schema import KeypointSchema
-from yolopose.data.validate import (
-    Problems,
-    annotation_arrays,
-    check_image_files,
-    check_images_section,
-    image_damage,
-    person_category,
-    read_annotation_file,
-)
+from yolopose.data.validate import AnnotationFile, Problems, check_image_files, image_damage, read_annotations
 from yolopose.utils.errors import DamagedImage, StudyError
 
-COCO_IMAGES = {"train": 118287, "val": 5000, "val_with_keypoints": 2346}
+COCO2017_COUNTS = {"train": 118287, "val": 5000, "val_with_keypoints": 2346}  # images
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
            8: cv2.IMREAD_REDUCED_COLOR_8}
-IMAGE_KEYS = ("id", "file_name", "width", "height")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +47,6 @@ class SampleStore:
         return len(self.file_names)
 
     def path(self, i: int) -> str:
-        """Path of image ``i``."""
         return os.path.join(self.image_dir, self.file_names[i].decode())
 
     def load_image(self, i: int, reduce: int = 1) -> np.ndarray:
@@ -65,17 +55,14 @@ class SampleStore:
         Raises:
             DamagedImage: the file is missing, empty, truncated, unreadable, or its size is not the annotated one.
         """
-        path = self.path(i)
-        remedy = "download or copy it again; training then goes on where it stopped"
+        path, remedy = self.path(i), "download or copy it again; training then goes on where it stopped"
         try:
-            with open(path, "rb") as file:
-                raw = file.read()
+            raw = Path(path).read_bytes()
         except OSError as error:
             raise DamagedImage(f"{path}: cannot be read ({error.strerror}); {remedy}", path) from error
-        damage = image_damage(raw)
-        if damage:
+        if damage := image_damage(raw):
             raise DamagedImage(f"{path}: the image is {damage}; {remedy}", path)
-        jpeg = raw[:2] == b"\xff\xd8"  # only JPEG decodes at a reduced size exactly, and faster for it
+        jpeg = raw.startswith(b"\xff\xd8")  # only JPEG decodes at a reduced size exactly, and faster for it
         flags = REDUCED[reduce if jpeg else 1] | cv2.IMREAD_IGNORE_ORIENTATION
         image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
         if image is None:
@@ -100,7 +87,6 @@ class SampleStore:
         return self.persons[self.offsets[i]:self.offsets[i + 1]]
 
     def area_shares(self, i: int) -> np.ndarray:
-        """(n,) float32, each person's segment area as a share of the box's."""
         return self.shares[self.offsets[i]:self.offsets[i + 1]]
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> SampleStore:
@@ -140,19 +126,15 @@ class CocoSplit:
         return Path(self.store.image_dir)
 
     def load_image(self, i: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB; see ``SampleStore.load_image``."""
         return self.store.load_image(i)
 
     def boxes_xyxy(self, i: int) -> np.ndarray:
-        """(n, 4) float32 px of the labelled persons."""
         return self.store.boxes_xyxy(i)
 
     def keypoints(self, i: int) -> np.ndarray:
-        """(n, K, 3) float32 of the labelled persons: x px, y px, v."""
         return self.store.keypoints(i)
 
     def image_id(self, i: int) -> int:
-        """COCO id of image ``i``."""
         return self.images[i]["id"]
 
     def image_ids(self, indices: Sequence[int] | None = None) -> list[int]:
@@ -165,15 +147,11 @@ class CocoSplit:
 
     def subset(self, indices: Sequence[int]) -> CocoSplit:
         """The split restricted to ``indices``; ground truth and counts follow."""
-        images, annotations = [self.images[i] for i in indices], None
-        if self.annotations is not None:
-            kept = {image["id"] for image in images}
-            annotations = {**self.annotations, "images": images,
-                           "annotations": [a for a in self.annotations["annotations"] if a["image_id"] in kept]}
-        store = self.store.subset(indices)
+        images, store = [self.images[i] for i in indices], self.store.subset(indices)
+        annotations = self.annotations and _restricted(self.annotations, images)
         counts = {"images": len(images), "images_with_keypoints": int((np.diff(store.offsets) > 0).sum()),
                   "persons_with_keypoints": len(store.boxes)}
-        return CocoSplit(self.name, store, images, self.schema, annotations, counts)
+        return replace(self, store=store, images=images, annotations=annotations, counts=counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,115 +188,73 @@ def load_dataset(root: Path | str, limits: Mapping[str, int | None] | None = Non
     Raises:
         StudyError: something is wrong; one message lists all of it, with file, offenders and remedy.
     """
-    root = Path(root)
-    limits = dict(limits or {})
-    problems = Problems(root)
+    root, limits, problems = Path(root), limits or {}, Problems(Path(root))
     if not root.is_dir():
         raise StudyError(f"{root}: no such folder; DATA must be a folder in COCO layout "
                          "(annotations/, train2017/, val2017/)")
-    digest = hashlib.sha256()
-    totals: dict[str, int] = {}
-    splits = {split: _load_split(root, split, limits.get(split), problems, digest, totals)
-              for split in ("train", "val")}
-    names = [split.schema.names for split in splits.values() if split is not None]
-    if len(names) == 2 and names[0] != names[1]:
-        problems.add(root / "annotations", "train and val name different keypoints in their categories",
-                     "both files must list the same `keypoints` in the same order")
-    test_dev, server = None, None
-    schema = next((split.schema for split in splits.values() if split is not None), None)
+    files: dict[str, AnnotationFile] = {}
+    for split in ("train", "val"):
+        with problems.gathered():
+            files[split] = read_annotations(root / "annotations" / f"person_keypoints_{split}2017.json")
+    with problems.gathered():
+        if len({file.schema.names for file in files.values()}) > 1:
+            raise StudyError(f"{root / 'annotations'}: train and val name different keypoints in their categories; "
+                             "both files must list the same `keypoints` in the same order")
+    schema = next((file.schema for file in files.values()), None)
     listed = root / "annotations" / "image_info_test-dev2017.json"
     if schema is not None and listed.exists() and (root / "test2017").is_dir():  # the list often comes without them
-        test_dev = _load_test_dev(root, schema, limits.get("test_dev"), problems, digest)
-        server_file = root / "server" / "person_keypoints_test-dev2017.json"
-        if test_dev is not None and (root / "dataset.json").exists() and server_file.exists():
-            server = _load_server_annotations(server_file, test_dev, problems)
+        with problems.gathered():
+            files["test-dev"] = read_annotations(listed, schema)
+    splits, digest = {}, hashlib.sha256()
+    for split, file in files.items():
+        folder = root / f"{split.removesuffix('-dev')}2017"
+        splits[split] = _split(split, folder, file, limits.get(split.replace("-", "_")))
+        digest.update(f"{split} {file.sha256}\n".encode())
+        with problems.gathered():
+            sizes = check_image_files(folder, splits[split].images)
+            for entry in sorted(zip((row["file_name"] for row in splits[split].images), sizes, strict=True)):
+                digest.update("{} {}\n".format(*entry).encode())
+    test_dev = splits.get("test-dev") or None  # a synthetic set may have an empty one
+    server, hidden = None, root / "server" / "person_keypoints_test-dev2017.json"
+    if test_dev is not None and (root / "dataset.json").exists() and hidden.exists():
+        with problems.gathered():
+            server = _restricted(read_annotations(hidden).ground_truth, test_dev.images)
     problems.raise_if_any()
-    train, val = splits["train"], splits["val"]
-    if not len(train):
+    if not splits["train"]:
         raise StudyError(f"{root / 'annotations' / 'person_keypoints_train2017.json'}: no person has keypoints; "
                          "there is nothing to train on")
-    is_coco = all(totals[key] == value for key, value in COCO_IMAGES.items())
-    return CocoDataset(train, val, test_dev, schema, digest.hexdigest()[:16], name or root.resolve().name, is_coco,
-                       server)
+    counts = {"train": len(files["train"].images), "val": len(files["val"].images),
+              "val_with_keypoints": len(np.unique(files["val"].image_row[files["val"].labelled]))}
+    return CocoDataset(splits["train"], splits["val"], test_dev, schema, digest.hexdigest()[:16],
+                       name or root.resolve().name, counts == COCO2017_COUNTS, server)
 
 
-def _load_split(root: Path, split: str, limit: int | None, problems: Problems, digest: Any,
-                totals: dict[str, int]) -> CocoSplit | None:
-    """Read one annotated split; ``None`` where it is unusable. ``totals`` receives the counts before the limit."""
-    path = root / "annotations" / f"person_keypoints_{split}2017.json"
-    data, sha = read_annotation_file(path, ("images", "annotations", "categories"), problems)
-    digest.update(f"{split} {sha}\n".encode())
-    if data is None or not check_images_section(path, data, problems):
-        return None
-    category = person_category(path, data, problems)
-    found = annotation_arrays(path, data, category, problems) if category else None
-    if found is None:
-        return None
-    try:
-        schema = KeypointSchema.from_category(category, path)
-    except StudyError as error:
-        problems.messages.append(str(error))
-        return None
-    images = sorted(({k: row[k] for k in IMAGE_KEYS} for row in data["images"]), key=lambda row: row["id"])
-    labelled = np.flatnonzero(found.labelled)
-    labelled = labelled[np.argsort(found.image_row[labelled], kind="stable")]
-    counts = np.bincount(found.image_row[labelled], minlength=len(images))
-    totals[split] = len(images)
-    totals[f"{split}_with_keypoints"] = int((counts > 0).sum())
-    rows = np.flatnonzero(counts) if split == "train" else np.arange(len(images))
-    rows = rows[:limit]
-    in_split = np.isin(found.image_row, rows)
-    report = {"images_in_file": len(images), "images": len(rows),
-              "images_with_keypoints": int((counts[rows] > 0).sum()),
-              "persons": int((in_split & ~found.crowd).sum()), "crowd_regions": int((in_split & found.crowd).sum()),
-              "persons_with_keypoints": int(counts[rows].sum())}
-    boxes = found.boxes[labelled]
-    shares = (found.areas[labelled] / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1)).astype(np.float32)
-    every = _store(root / f"{split}2017", images, boxes, found.keypoints[labelled], counts, shares)
-    chosen = [images[i] for i in rows]
-    sizes = check_image_files(root / f"{split}2017", chosen, problems)
-    _digest_images(digest, chosen, sizes)
-    annotations = None
-    if split != "train":
-        annotations = {"images": chosen, "categories": [category],
-                       "annotations": [a for a, keep in zip(data["annotations"], in_split, strict=True) if keep]}
-    return CocoSplit(split, every.subset(rows), chosen, schema, annotations, report)
+def _split(name: str, folder: Path, file: AnnotationFile, limit: int | None) -> CocoSplit:
+    """The first ``limit`` images of a file, in ``folder``; of train, those with labelled persons."""
+    labelled = np.flatnonzero(file.labelled)
+    labelled = labelled[np.argsort(file.image_row[labelled], kind="stable")]
+    counts = np.bincount(file.image_row[labelled], minlength=len(file.images))
+    boxes = file.boxes[labelled]
+    shares = (file.areas[labelled] / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1)).astype(np.float32)
+    every = SampleStore(str(folder), np.asarray([row["file_name"].encode() for row in file.images], np.bytes_),
+                        np.asarray([(row["width"], row["height"]) for row in file.images], np.int32).reshape(-1, 2),
+                        boxes, file.keypoints[labelled], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+                        shares)
+    chosen = (np.flatnonzero(counts) if name == "train" else np.arange(len(file.images)))[:limit]
+    images = [file.images[i] for i in chosen]
+    report = {"images": len(images)}
+    if name != "test-dev":
+        inside = np.isin(file.image_row, chosen)
+        report = {"images_in_file": len(file.images), **report,
+                  "images_with_keypoints": int((counts[chosen] > 0).sum()),
+                  "persons": int((inside & ~file.crowd).sum()), "crowd_regions": int((inside & file.crowd).sum()),
+                  "persons_with_keypoints": int(counts[chosen].sum())}
+    return CocoSplit(name, every.subset(chosen), images, file.schema,
+                     _restricted(file.ground_truth, images) if name == "val" else None, report)
 
 
-def _load_test_dev(root: Path, schema: KeypointSchema, limit: int | None, problems: Problems,
-                   digest: Any) -> CocoSplit | None:
-    path = root / "annotations" / "image_info_test-dev2017.json"
-    data, sha = read_annotation_file(path, ("images",), problems)
-    digest.update(f"test-dev {sha}\n".encode())
-    if data is not None and not data["images"]:
-        return None  # a synthetic set may have none
-    if data is None or not check_images_section(path, data, problems):
-        return None
-    images = sorted(({k: row[k] for k in IMAGE_KEYS} for row in data["images"]), key=lambda row: row["id"])[:limit]
-    _digest_images(digest, images, check_image_files(root / "test2017", images, problems))
-    store = _store(root / "test2017", images, np.zeros((0, 4), np.float32), np.zeros((0, len(schema), 3), np.float32),
-                   np.zeros(len(images), np.int64), np.zeros(0, np.float32))
-    return CocoSplit("test-dev", store, images, schema, None, {"images": len(images)})
-
-
-def _load_server_annotations(path: Path, test_dev: CocoSplit, problems: Problems) -> dict[str, Any] | None:
-    data, _ = read_annotation_file(path, ("images", "annotations", "categories"), problems)
-    category = person_category(path, data, problems) if data else None
-    if category is None or annotation_arrays(path, data, category, problems) is None:
-        return None
-    kept = set(test_dev.image_ids())
-    return {"images": test_dev.images, "categories": [category],
-            "annotations": [a for a in data["annotations"] if a["image_id"] in kept]}
-
-
-def _store(folder: Path, images: list[dict[str, Any]], boxes: np.ndarray, keypoints: np.ndarray,
-           counts: np.ndarray, shares: np.ndarray) -> SampleStore:
-    names = np.asarray([row["file_name"].encode() for row in images], np.bytes_)
-    sizes = np.asarray([(row["width"], row["height"]) for row in images], np.int32).reshape(-1, 2)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return SampleStore(str(folder), names, sizes, boxes, keypoints, offsets, shares)
-
-
-def _digest_images(digest: Any, images: list[dict[str, Any]], sizes: list[int]) -> None:
-    for row, size in sorted(zip((i["file_name"] for i in images), sizes, strict=True)):
-        digest.update(f"{row} {size}\n".encode())
+def _restricted(ground_truth: dict[str, Any], images: list[dict[str, Any]]) -> dict[str, Any]:
+    """The ground truth of some ``images`` alone."""
+    kept = {image["id"] for image in images}
+    return {**ground_truth, "images": images,
+            "annotations": [row for row in ground_truth["annotations"] if row["image_id"] in kept]}

@@ -6,66 +6,115 @@ annotation file also turn it into arrays, so that it is walked through once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from yolopose.data.schema import KeypointSchema
 from yolopose.utils.errors import StudyError
 
 SHOWN = 5  # offenders named for each kind of problem
 BOX_TOLERANCE = 1.0  # px; COCO's boxes overshoot the image by fractions of a pixel
 THOROUGH_LIMIT = 2000  # up to this many images every file is opened, above it only its size on disk is looked at
+IMAGE_TYPES = {"id": int, "file_name": str, "width": int, "height": int}
+ID_TYPES = {"id": int, "category_id": int}  # of every annotation
+PERSON_TYPES = {"image_id": int, "bbox": list, "area": (int, float), "keypoints": list}
+IMAGE_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}  # by first bytes: JPEG, PNG
 
 
-class Problems:
-    """Collects what is wrong with a data set; ``raise_if_any`` says it all at once."""
+class Problems(StudyError):
+    """What is wrong with a file, a folder or a whole data set: notes are collected, then raised together."""
 
-    def __init__(self, root: Path):
-        self.root = root
-        self.messages: list[str] = []
+    def __init__(self, place: Path):
+        super().__init__(place)
+        self.place, self.messages = place, []
 
-    def add(self, file: Path | str, what: str, remedy: str, offenders: Iterable[Any] | None = None) -> None:
-        """Note one kind of problem; ``offenders`` are ids or names, counted and the first few of them listed."""
-        where = ""
-        if offenders is not None:
-            offenders = list(offenders)
-            if not offenders:
-                return
+    def __str__(self) -> str:
+        if len(self.messages) == 1:
+            return self.messages[0]
+        return f"{self.place}: {len(self.messages)} problems with the data set:\n  - " + "\n  - ".join(self.messages)
+
+    def add(self, what: str, remedy: str, offenders: Iterable[Any]) -> None:
+        """Note one kind of problem, unless it has no ``offenders``: ids or names, of which the first few are listed."""
+        if offenders := list(offenders):
             more = f", … {len(offenders)} in all" if len(offenders) > SHOWN else ""
-            where = f" ({', '.join(str(o) for o in offenders[:SHOWN])}{more})"
-        self.messages.append(f"{file}: {what}{where}; {remedy}")
+            shown = ", ".join(str(o) for o in offenders[:SHOWN])
+            self.messages.append(f"{self.place}: {what} ({shown}{more}); {remedy}")
 
     def raise_if_any(self) -> None:
-        """Raise a ``StudyError`` with all messages, if there are any."""
-        if len(self.messages) == 1:
-            raise StudyError(self.messages[0])
         if self.messages:
-            raise StudyError(f"{self.root}: {len(self.messages)} problems with the data set:\n  - "
-                             + "\n  - ".join(self.messages))
+            raise self
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Note what is raised inside, and go on."""
+        try:
+            yield
+        except StudyError as error:
+            self.messages += getattr(error, "messages", [str(error)])
 
 
 @dataclass
-class Annotations:
-    """The person annotations of one file as arrays of M rows; ``image_row`` indexes the file's images sorted by id."""
+class AnnotationFile:
+    """A COCO JSON and the M persons in it as arrays; ``image_row`` indexes ``images``."""
 
-    ids: np.ndarray
-    image_row: np.ndarray
+    sha256: str
+    images: list[dict[str, Any]]  # id, file_name, width, height; ordered by id
+    schema: KeypointSchema
+    ground_truth: dict[str, Any]  # images, categories, annotations; missing counts and crowd flags are filled in
+    image_row: np.ndarray  # (M,) int64
     boxes: np.ndarray  # (M, 4) float32 x1, y1, x2, y2 in px, clipped to the image
     keypoints: np.ndarray  # (M, K, 3) float32 x, y, v; x = y = 0 where v = 0
     crowd: np.ndarray  # (M,) bool
     areas: np.ndarray  # (M,) float64 segment area in px²
+    labelled: np.ndarray  # (M,) bool: with a keypoint and no crowd. They alone are trained on (reference §5)
 
-    @property
-    def labelled(self) -> np.ndarray:
-        """(M,) bool: persons with at least one keypoint, no crowds. They alone are trained on (reference §5)."""
-        return (self.keypoints[:, :, 2] > 0).any(1) & ~self.crowd
+
+def read_annotations(path: Path, schema: KeypointSchema | None = None) -> AnnotationFile:
+    """Read and check a COCO JSON of persons; with ``schema`` a list of images alone, which may be empty.
+
+    Raises:
+        StudyError: something is wrong with it.
+    """
+    try:
+        raw = path.read_bytes()
+        data = json.loads(raw, object_hook=_drop_segmentation)
+    except FileNotFoundError:
+        raise StudyError(f"{path}: not found; DATA must be a folder in COCO layout, annotations/ beside the image "
+                         "folders") from None
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: is not JSON ({error}); restore the file; it may have been cut off while "
+                         "copying") from error
+    sections = ("images",) if schema else ("images", "annotations", "categories")
+    missing = [s for s in sections if not isinstance(data, dict) or not isinstance(data.get(s), list)]
+    if missing:
+        raise StudyError(f"{path}: lacks the list ({', '.join(missing)}); restore the file, or make one in COCO's "
+                         "keypoint format")
+    if not data["images"] and not schema:
+        raise StudyError(f"{path}: images: is empty; a split needs at least one image")
+    images = _images(path, data["images"])
+    categories, rows = [], []
+    if not schema:
+        categories = [c for c in data["categories"] if isinstance(c, dict) and c.get("keypoints") and "id" in c]
+        if len(categories) != 1:
+            raise StudyError(f"{path}: categories: {len(categories)} categories have keypoints; exactly one category "
+                             "must list `keypoints`, with its `id`")
+        rows = _rows(path, data["annotations"], categories[0]["id"])
+    arrays = _arrays(path, images, rows, len(schema or categories[0]["keypoints"]))
+    return AnnotationFile(hashlib.sha256(raw).hexdigest(), images,
+                          schema or KeypointSchema.from_category(categories[0], path),
+                          {"images": images, "categories": categories, "annotations": rows}, *arrays)
 
 
 def _drop_segmentation(value: dict[str, Any]) -> dict[str, Any]:
@@ -74,149 +123,92 @@ def _drop_segmentation(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def read_annotation_file(path: Path, sections: Sequence[str], problems: Problems) -> tuple[dict[str, Any] | None, str]:
-    """Read a COCO JSON without its segmentations.
-
-    Returns:
-        The content (``None`` if unusable, the reason being in ``problems``) and the SHA-256 of the file.
-    """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        problems.add(path, "not found", "DATA must be a folder in COCO layout, annotations/ beside the image folders")
-        return None, ""
-    except OSError as error:
-        problems.add(path, f"cannot be read ({error.strerror})", "check its permissions")
-        return None, ""
-    digest = hashlib.sha256(raw).hexdigest()
-    try:
-        value = json.loads(raw, object_hook=_drop_segmentation)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        problems.add(path, f"is not JSON ({error})", "restore the file; it may have been cut off while copying")
-        return None, digest
-    missing = [s for s in sections if not isinstance(value, dict) or not isinstance(value.get(s), list)]
-    if missing:
-        problems.add(path, "lacks the list", "restore the file, or make one in COCO's keypoint format", missing)
-        return None, digest
-    return value, digest
-
-
-def person_category(path: Path, data: dict[str, Any], problems: Problems) -> dict[str, Any] | None:
-    """The one category that has keypoints."""
-    found = [c for c in data["categories"] if isinstance(c, dict) and c.get("keypoints") and "id" in c]
-    if len(found) != 1:
-        problems.add(path, f"categories: {len(found)} categories have keypoints",
-                     "exactly one category must list `keypoints`, with its `id`")
-        return None
-    return found[0]
-
-
-def check_images_section(path: Path, data: dict[str, Any], problems: Problems) -> bool:
-    """Every image row has its keys, sane sizes and an id of its own."""
-    rows = data["images"]
-    before = len(problems.messages)
-    if not rows:
-        problems.add(path, "images: is empty", "a split needs at least one image")
-        return False
-    for key, kind in (("id", int), ("file_name", str), ("width", int), ("height", int)):
-        bad = [row.get("id", n) if isinstance(row, dict) else n for n, row in enumerate(rows)
-               if not isinstance(row, dict) or not isinstance(row.get(key), kind)]
-        problems.add(path, f"images[].{key}: missing or not of type {kind.__name__} in images",
-                     "add it to every image", bad)
-    if len(problems.messages) > before:
-        return False
-    problems.add(path, "images[].width, height: not positive in images", "state the image's size in px",
+def _images(path: Path, rows: list[Any]) -> list[dict[str, Any]]:
+    problems = Problems(path)
+    for key, kind in IMAGE_TYPES.items():
+        problems.add(f"images[].{key}: missing or not of type {kind.__name__} in images", "add it to every image",
+                     _without(rows, key, kind))
+    problems.raise_if_any()
+    problems.add("images[].width, height: not positive in images", "state the image's size in px",
                  [r["id"] for r in rows if r["width"] < 1 or r["height"] < 1])
-    problems.add(path, "images[].id: used more than once", "give every image its own id",
-                 _repeated([r["id"] for r in rows]))
-    return len(problems.messages) == before
+    problems.add("images[].id: used more than once", "give every image its own id", _repeated(rows))
+    problems.raise_if_any()
+    return sorted(({key: row[key] for key in IMAGE_TYPES} for row in rows), key=itemgetter("id"))
 
 
-def annotation_arrays(path: Path, data: dict[str, Any], category: dict[str, Any],
-                      problems: Problems) -> Annotations | None:
-    """Check the annotations of ``category`` and turn them into arrays; missing counts and crowd flags are filled in.
-
-    Returns:
-        The arrays, or ``None`` where a problem makes the file unusable. ``data["annotations"]`` is left with the rows
-        of ``category``, in their order.
-    """
-    rows, before = data["annotations"], len(problems.messages)
+def _rows(path: Path, rows: list[Any], category_id: int) -> list[dict[str, Any]]:
+    """The annotations of one category, with the types that they must have."""
     if not all(isinstance(row, dict) for row in rows):
-        problems.add(path, "annotations: holds something else than objects", "restore the file")
-        return None
-    for key, kind in (("id", int), ("category_id", int), ("image_id", int), ("bbox", list), ("area", (int, float)),
-                      ("keypoints", list)):
-        wanted = rows if key in ("id", "category_id") else [r for r in rows if r.get("category_id") == category["id"]]
-        bad = [r.get("id", n) for n, r in enumerate(wanted) if not isinstance(r.get(key), kind)]
-        problems.add(path, f"annotations[].{key}: missing or of the wrong type in annotations",
-                     "restore the file; OKS needs boxes, areas and keypoints", bad)
-        if bad and key in ("id", "category_id"):
-            return None
-    if len(problems.messages) > before:
-        return None
-    data["annotations"] = rows = [r for r in rows if r["category_id"] == category["id"]]
-    ids = [r["id"] for r in rows]
-    problems.add(path, "annotations[].id: used more than once", "give every annotation its own id", _repeated(ids))
-    count = len(category["keypoints"])
-    problems.add(path, f"annotations[].keypoints: not 3 × {count} numbers, as the category's {count} keypoint names "
-                 "demand, in annotations", "correct the annotations or the category's `keypoints`",
+        raise StudyError(f"{path}: annotations: holds something else than objects; restore the file")
+    problems = Problems(path)
+    for types in (ID_TYPES, PERSON_TYPES):
+        for key, kind in types.items():
+            problems.add(f"annotations[].{key}: missing or of the wrong type in annotations",
+                         "restore the file; OKS needs boxes, areas and keypoints", _without(rows, key, kind))
+        problems.raise_if_any()
+        rows = [row for row in rows if row["category_id"] == category_id]
+    return rows
+
+
+def _without(rows: list[Any], key: str, kind: type | tuple[type, ...]) -> list[int]:
+    """Ids (else places) of the rows that have no ``key`` of this ``kind``."""
+    return [row.get("id", n) if isinstance(row, dict) else n for n, row in enumerate(rows)
+            if not isinstance(row, dict) or not isinstance(row.get(key), kind)]
+
+
+def _repeated(rows: list[dict[str, Any]]) -> list[int]:
+    values, counts = np.unique(np.asarray([r["id"] for r in rows], np.int64), return_counts=True)
+    return values[counts > 1].tolist()
+
+
+def _arrays(path: Path, images: list[dict[str, Any]], rows: list[dict[str, Any]], count: int) -> tuple[np.ndarray, ...]:
+    """What :class:`AnnotationFile` has from ``image_row`` on, of persons with ``count`` keypoints each."""
+    problems = Problems(path)
+    ids, of_image = (np.asarray([r[key] for r in rows], np.int64) for key in ("id", "image_id"))
+    image_ids = np.asarray([r["id"] for r in images], np.int64)
+    image_row = np.minimum(np.searchsorted(image_ids, of_image), len(images) - 1)
+    problems.add("annotations[].id: used more than once", "give every annotation its own id", _repeated(rows))
+    problems.add(f"annotations[].keypoints: not 3 × {count} numbers, as the category's {count} keypoint names demand, "
+                 "in annotations", "correct the annotations or the category's `keypoints`",
                  [r["id"] for r in rows if len(r["keypoints"]) != 3 * count])
-    problems.add(path, "annotations[].bbox: not four numbers in annotations", "give [x, y, width, height] in px",
+    problems.add("annotations[].bbox: not four numbers in annotations", "give [x, y, width, height] in px",
                  [r["id"] for r in rows if len(r["bbox"]) != 4])
-    image_ids = np.sort(np.asarray([r["id"] for r in data["images"]], np.int64))
-    of_image = np.asarray([r["image_id"] for r in rows], np.int64)
-    image_row = np.minimum(np.searchsorted(image_ids, of_image), len(image_ids) - 1)
-    ids = np.asarray(ids, np.int64)
-    problems.add(path, "annotations[].image_id: no such image for annotations",
-                 "add the images or remove the annotations", ids[image_ids[image_row] != of_image])
-    if len(problems.messages) > before:
-        return None
+    problems.add("annotations[].image_id: no such image for annotations", "add the images or remove the annotations",
+                 ids[image_ids[image_row] != of_image])
+    problems.raise_if_any()
     try:
         keypoints = np.fromiter(chain.from_iterable(r["keypoints"] for r in rows), np.float32, len(rows) * 3 * count)
         bbox = np.fromiter(chain.from_iterable(r["bbox"] for r in rows), np.float64, len(rows) * 4).reshape(-1, 4)
     except (TypeError, ValueError) as error:
-        problems.add(path, f"annotations: bbox or keypoints hold something else than numbers ({error})",
-                     "restore the file")
-        return None
-    found = Annotations(ids, image_row, np.zeros((len(rows), 4), np.float32), keypoints.reshape(-1, count, 3),
-                        np.asarray([bool(r.get("iscrowd", 0)) for r in rows], bool),
-                        np.asarray([r["area"] for r in rows], np.float64))
-    _check_keypoints(path, rows, found, problems)
-    _check_boxes(path, data, found, bbox, problems)
-    return found if len(problems.messages) == before else None
-
-
-def _check_keypoints(path: Path, rows: list[dict[str, Any]], found: Annotations, problems: Problems) -> None:
-    flags = found.keypoints[:, :, 2]
-    bad = ~np.isin(flags, (0, 1, 2)).all(1) | ~np.isfinite(found.keypoints).all((1, 2))
-    problems.add(path, "annotations[].keypoints: a visibility flag is not 0, 1 or 2, or a position not finite, in "
-                 "annotations", "the third number of each joint is 0 (absent), 1 (hidden) or 2 (visible)",
-                 found.ids[bad])
+        raise StudyError(f"{path}: annotations: bbox or keypoints hold something else than numbers ({error}); restore "
+                         "the file") from error
+    keypoints = keypoints.reshape(-1, count, 3)
+    flags = keypoints[:, :, 2]
     counted = (flags > 0).sum(1)
-    stored = np.asarray([r.get("num_keypoints", n) for r, n in zip(rows, counted, strict=True)])
-    problems.add(path, "annotations[].num_keypoints: disagrees with the visibility flags in annotations",
-                 "it is the number of joints whose flag is 1 or 2", found.ids[(stored != counted) & ~bad])
-    problems.add(path, "annotations[].area: not a positive number in annotations",
-                 "OKS divides by it; give the person's area in px", found.ids[found.labelled & ~(found.areas > 0)])
-    for row, n in zip(rows, counted, strict=True):
-        row.setdefault("num_keypoints", int(n))
-        row.setdefault("iscrowd", 0)
-    found.keypoints[flags == 0] = 0
-
-
-def _check_boxes(path: Path, data: dict[str, Any], found: Annotations, bbox: np.ndarray, problems: Problems) -> None:
-    """Fill ``found.boxes``; an unlabelled person's box, used for nothing but scoring boxes, may be degenerate."""
-    ordered = sorted(data["images"], key=lambda r: r["id"])
-    limit = np.asarray([(r["width"], r["height"]) for r in ordered], np.float64)[found.image_row]
-    x1y1, x2y2 = bbox[:, :2], bbox[:, :2] + bbox[:, 2:]
-    flat = (bbox[:, 2:] < 0).any(1) | ~np.isfinite(bbox).all(1) | ((bbox[:, 2:] <= 0).any(1) & found.labelled)
-    problems.add(path, "annotations[].bbox: width or height not positive in annotations",
-                 "give [x, y, width, height] in px", found.ids[flat])
-    outside = ((x1y1 < -BOX_TOLERANCE) | (x2y2 > limit + BOX_TOLERANCE)).any(1) & ~flat
-    problems.add(path, "annotations[].bbox: reaches out of the image in annotations",
-                 "boxes are [x, y, width, height] in px of the image whose width and height the file states",
-                 found.ids[outside])
-    found.boxes[:] = np.concatenate([np.clip(x1y1, 0, limit), np.clip(x2y2, 0, limit)], 1)
+    stored = np.asarray([r.setdefault("num_keypoints", int(n)) for r, n in zip(rows, counted, strict=True)])
+    crowd = np.asarray([bool(r.setdefault("iscrowd", 0)) for r in rows], bool)
+    areas = np.asarray([r["area"] for r in rows], np.float64)
+    labelled = (counted > 0) & ~crowd
+    not_labels = ~np.isin(flags, (0, 1, 2)).all(1) | ~np.isfinite(keypoints).all((1, 2))
+    limit = np.asarray([(r["width"], r["height"]) for r in images], np.float64).reshape(-1, 2)[image_row]
+    low, high = bbox[:, :2], bbox[:, :2] + bbox[:, 2:]
+    # An unlabelled person's box, used for nothing but scoring boxes, may be degenerate.
+    flat = (bbox[:, 2:] < 0).any(1) | ~np.isfinite(bbox).all(1) | ((bbox[:, 2:] <= 0).any(1) & labelled)
+    outside = ((low < -BOX_TOLERANCE) | (high > limit + BOX_TOLERANCE)).any(1) & ~flat
+    for what, remedy, wrong in (
+        ("keypoints: a visibility flag is not 0, 1 or 2, or a position not finite,",
+         "the third number of each joint is 0 (absent), 1 (hidden) or 2 (visible)", not_labels),
+        ("num_keypoints: disagrees with the visibility flags",
+         "it is the number of joints whose flag is 1 or 2", (stored != counted) & ~not_labels),
+        ("area: not a positive number", "OKS divides by it; give the person's area in px", labelled & ~(areas > 0)),
+        ("bbox: width or height not positive", "give [x, y, width, height] in px", flat),
+        ("bbox: reaches out of the image",
+         "boxes are [x, y, width, height] in px of the image whose width and height the file states", outside)):
+        problems.add(f"annotations[].{what} in annotations", remedy, ids[wrong])
+    problems.raise_if_any()
+    keypoints[flags == 0] = 0
+    boxes = np.concatenate([np.clip(low, 0, limit), np.clip(high, 0, limit)], 1).astype(np.float32)
+    return image_row, boxes, keypoints, crowd, areas, labelled
 
 
 def image_damage(raw: bytes) -> str | None:
@@ -224,62 +216,44 @@ def image_damage(raw: bytes) -> str | None:
 
     A cut-off JPEG decodes without an error, its lower part grey, so the end marker is looked for.
     """
-    if not len(raw):
+    if not raw:
         return "empty"
-    if raw[:2] == b"\xff\xd8":
-        return None if b"\xff\xd9" in raw[-65536:] else "truncated"
-    if raw[:8] == b"\x89PNG\r\n\x1a\n":
-        return None if b"IEND" in raw[-65536:] else "truncated"
-    return None
+    end = next((end for start, end in IMAGE_ENDS.items() if raw.startswith(start)), b"")
+    return None if end in raw[-65536:] else "truncated"
 
 
-def check_image_files(folder: Path, images: Sequence[dict[str, Any]], problems: Problems) -> list[int]:
+def check_image_files(folder: Path, images: Sequence[dict[str, Any]]) -> list[int]:
     """Check that the files exist, are not empty and, of up to ``THOROUGH_LIMIT``, that they open at the right size.
 
     Returns:
-        Their sizes in bytes, -1 for a missing one.
+        Their sizes in bytes.
+
+    Raises:
+        StudyError: they do not.
     """
     if not folder.is_dir():
-        problems.add(folder, "no such folder", "put the split's images there")
-        return [-1] * len(images)
+        raise StudyError(f"{folder}: no such folder; put the split's images there")
     sizes, missing, broken, differing = [], [], [], []
     for image in images:
-        path = folder / image["file_name"]
+        name, path, stated = image["file_name"], folder / image["file_name"], (image["width"], image["height"])
         try:
-            sizes.append(os.stat(path).st_size)
+            sizes.append(path.stat().st_size)
         except OSError:
-            sizes.append(-1)
-            missing.append(image["file_name"])
+            missing.append(name)
             continue
-        if sizes[-1] == 0:
-            broken.append(f"{image['file_name']} empty")
-        elif len(images) <= THOROUGH_LIMIT:
-            found = _open(path)
-            if isinstance(found, str):
-                broken.append(f"{image['file_name']} {found}")
-            elif found != (image["width"], image["height"]):
-                differing.append(f"{image['file_name']} is {found[0]} × {found[1]}, "
-                                 f"stated {image['width']} × {image['height']}")
-    problems.add(folder, "images are missing", "download or copy them again", missing)
-    problems.add(folder, "images cannot be read", "download or copy them again", broken)
-    problems.add(folder, "images differ in size from the annotation file", "restore the originals", differing)
-    return sizes
-
-
-def _open(path: Path) -> tuple[int, int] | str:
-    """Width and height from the header, or what is wrong."""
-    from PIL import Image
-
-    try:
-        damage = image_damage(path.read_bytes())
+        try:
+            damage = "empty" if not sizes[-1] else None
+            if not damage and len(images) <= THOROUGH_LIMIT and not (damage := image_damage(path.read_bytes())):
+                with Image.open(path) as opened:
+                    if opened.size != stated:
+                        differing.append("{} is {} × {}, stated {} × {}".format(name, *opened.size, *stated))
+        except OSError:
+            damage = "unreadable"
         if damage:
-            return damage
-        with Image.open(path) as image:
-            return image.size
-    except OSError:
-        return "unreadable"
-
-
-def _repeated(ids: list[int]) -> list[int]:
-    values, counts = np.unique(np.asarray(ids, np.int64), return_counts=True)
-    return values[counts > 1].tolist()
+            broken.append(f"{name} {damage}")
+    problems = Problems(folder)
+    problems.add("images are missing", "download or copy them again", missing)
+    problems.add("images cannot be read", "download or copy them again", broken)
+    problems.add("images differ in size from the annotation file", "restore the originals", differing)
+    problems.raise_if_any()
+    return sizes
