@@ -41,6 +41,12 @@ def test_help_is_the_default_and_names_every_target_and_variable_on_one_line():
     assert max(map(len, done.stdout.splitlines())) <= 110
 
 
+def test_every_module_that_a_target_starts_exists():
+    modules = set(re.findall(r'-m ((?:yolopose|benchmarks)[\w.]+)', MAKEFILE + (REPO / "fanout.mk").read_text()))
+    assert len(modules) >= 12
+    assert not [name for name in modules if not (REPO / f"{name.replace('.', '/')}.py").is_file()]
+
+
 def test_reproduce_passes_the_variables_on():
     done = make("-n", "reproduce", "PROFILE=smoke", "DATA=a folder", "RESULTS=r", "SEEDS=0 1 2", "DEVICE=cpu",
                 "PARAMS=IMAGES=6")
