@@ -5,8 +5,6 @@ Lengths are statures, points lie in the camera frame of the person. Measures of 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from yolopose.data.synthetic.looks import EARS, EYES, NOSE, Looks, plain
@@ -40,6 +38,18 @@ TORSO_FEMALE = TORSO_MALE * np.stack([
     [0.9, 0.9, 0.92, 0.95, 1.02, 1.16, 1.06, 0.93, 1.0, 1.06, 1.08, 1.0, 1],
 ], axis=1)  # fmt: skip
 SKULL = np.array([0.055, 0.079, 0.064])  # half width, half height, half depth
+# Hair and hats over the skull: (what, growth, first row below the fringe, half width of the opening for the face, last
+# row above the nape, how much the opening widens downwards).
+SCALP = ("hair", 1.1, 0.3, 0.2, 0.86, -0.05)
+UNDER_HAT = ("hair", 1.05, 0.33, 0.27, 0.72, 0.0)
+SHELLS = {
+    "bald": [],
+    "afro": [("hair", 1.32, 0.36, 0.2, 0.7, 0.0)],
+    "short": [("hair", 1.07, 0.27, 0.3, 0.72, -0.1)],
+    "side": [("hair", 1.07, 0.33, 0.3, 0.72, -0.1)],
+    "cap": [("hat", 1.1, 0.33, 0.5, 0.42, 0.0), UNDER_HAT],
+    "beanie": [("hat", 1.1, 0.33, 0.5, 0.5, 0.0), UNDER_HAT],
+}  # and the scalp for all others
 FACE_DEPTH = 0.03  # how much nearer than a keypoint its own body's surface may lie and still show it: of the face,
 LIMB_DEPTHS = np.array([0.07, 0.055, 0.045, 0.10, 0.07, 0.055])  # of shoulder, elbow, wrist, hip, knee, ankle
 
@@ -77,15 +87,9 @@ def head_point(column, row, skeleton: Skeleton, grow: float = 1.0) -> tuple[np.n
 
 
 def person_patches(skeleton: Skeleton, looks: Looks, detail: float) -> list[Patch]:
-    """All surfaces of a person.
-
-    Args:
-        detail: height of the person in pixels; small people are built from fewer pieces.
-    """
-    patches = [_torso(skeleton, looks)]
-    for side in (0, 1):
-        patches += _limbs(skeleton, looks, side, detail)
-    patches += _head(skeleton, looks, detail) + _hair(skeleton, looks)
+    """All surfaces of a person; fewer where ``detail``, the person's height in pixels, is small."""
+    patches = [_torso(skeleton, looks), *_limbs(skeleton, looks, 0, detail), *_limbs(skeleton, looks, 1, detail),
+               *_head(skeleton, looks, detail), *_hair(skeleton, looks)]
     if looks.skirt is not None:
         patches.append(_skirt(skeleton, looks))
     if looks.backpack is not None:
@@ -188,69 +192,51 @@ def _head(skeleton: Skeleton, looks: Looks, detail: float) -> list[Patch]:
 
 
 def _hair(skeleton: Skeleton, looks: Looks) -> list[Patch]:
-    """Hair and hat."""
-    style, hair, hat = looks.hair_style, np.clip(looks.hair, 0, 255), looks.hat
-    head, frame, size = skeleton.head, skeleton.head_frame, skeleton.size.head
+    """Hair and hat: what lies over the skull, and what stands off it."""
+    style, hair, frame, size = looks.hair_style, looks.hair, skeleton.head_frame, skeleton.size.head
+    patches = []
+    for what, grow, fringe, half_width, nape, taper in SHELLS.get(style, [SCALP]):
+        points, normals = head_point(*_places(21, 13), skeleton, grow)
+        rows, from_front = (np.arange(48)[:, None] + 0.5) / 48, _from_front(96)
+        limit = half_width + taper * np.clip(rows - fringe, 0, 1)
+        face = (rows > fringe + 0.25 * from_front) & (from_front < limit)
+        texture = _strands(getattr(looks, what), ~face & (rows <= nape), 0.10, 1.7)
+        patches.append(Patch(points, normals, texture, True, 0.25))
     down, back = frame[:, 1], frame[:, 2]
     chest_down, chest_back = skeleton.chest_frame[:, 1], skeleton.chest_frame[:, 2]
     t = np.linspace(0, 1, 6)[:, None]
-    if style == "bald":
-        return []
-    if style == "afro":
-        return [_shell(skeleton, hair, 1.32, 0.36, 0.2, 0.7)]
-    if style in ("short", "side"):
-        return [_shell(skeleton, hair, 1.07, 0.27 if style == "short" else 0.33, 0.3, 0.72, -0.1)]
-    if style in ("cap", "beanie"):
-        patches = [_shell(skeleton, hat, 1.1, 0.33, 0.5, 0.42 if style == "cap" else 0.5),
-                   _shell(skeleton, hair, 1.05, 0.33, 0.27, 0.72)]
-        if style == "cap":  # its brim
-            centre, radii = head - 0.032 * size * down - 0.085 * size * back, np.array([0.05, 0.007, 0.045]) * size
-            patches.append(ellipsoid(centre, frame, radii, plain(hat * 0.85), 7, 12))
-        return patches
-    scalp = _shell(skeleton, hair, 1.1, 0.3, 0.2, 0.86, -0.05)
-    if style == "bun":
-        centre = head - 0.06 * size * down + 0.06 * size * back
-        return [scalp, ellipsoid(centre, frame, np.full(3, 0.032 * size), plain(hair), 7, 10, 0.2)]
-    if style == "ponytail":
-        start = head - 0.03 * size * down + 0.065 * size * back
-        path = start + t * (0.17 * chest_down) + 0.05 * np.sin(np.pi * t) * back
-        radius = np.array([0.012, 0.024, 0.026, 0.023, 0.016, 0.003]) * size
-        return [scalp, tube(path, frame[:, 0], -back, radius, radius, plain(hair), 10, gloss=0.2)]
-    # Bob or long: a curtain down the neck or the back, open in front.
-    length = 0.1 if style == "bob" else 0.22
-    start = head - 0.02 * size * down + 0.012 * back
-    end = head + 0.06 * size * down + length * (0.5 * chest_down + 0.5 * down) + 0.045 * chest_back
-    texture = np.empty((8, 64, 4), np.uint8)
-    strands = 1 + 0.12 * np.sin(np.arange(64) * 1.3)[:, None]
-    texture[..., :3] = np.clip(hair * strands, 0, 255).astype(np.uint8)
-    texture[..., 3] = np.where(_from_front((np.arange(64) + 0.5) / 64) < 0.21, 0, 255)
-    wide = np.array([0.058, 0.064, 0.067, 0.069, 0.066, 0.05]) * size
-    deep = np.array([0.066, 0.066, 0.06, 0.05, 0.045, 0.03]) * size
-    return [scalp, tube(start + t * (end - start), frame[:, 0], -back, wide, deep, texture, 16, True, 0.2)]
+    match style:
+        case "cap":  # its brim
+            centre, radii = skeleton.head - 0.032 * size * down - 0.085 * size * back, np.array([0.05, 0.007, 0.045])
+            patches.append(ellipsoid(centre, frame, radii * size, plain(looks.hat * 0.85), 7, 12))
+        case "bun":
+            centre = skeleton.head - 0.06 * size * down + 0.06 * size * back
+            patches.append(ellipsoid(centre, frame, np.full(3, 0.032 * size), plain(hair), 7, 10, 0.2))
+        case "ponytail":
+            start = skeleton.head - 0.03 * size * down + 0.065 * size * back
+            path = start + t * (0.17 * chest_down) + 0.05 * np.sin(np.pi * t) * back
+            radius = np.array([0.012, 0.024, 0.026, 0.023, 0.016, 0.003]) * size
+            patches.append(tube(path, frame[:, 0], -back, radius, radius, plain(hair), 10, gloss=0.2))
+        case "bob" | "long":  # a curtain down the neck or the back, open in front
+            length = 0.1 if style == "bob" else 0.22
+            start = skeleton.head - 0.02 * size * down + 0.012 * back
+            end = skeleton.head + 0.06 * size * down + length * (0.5 * chest_down + 0.5 * down) + 0.045 * chest_back
+            texture = _strands(hair, np.tile(_from_front(64) >= 0.21, (8, 1)), 0.12, 1.3)
+            wide = np.array([0.058, 0.064, 0.067, 0.069, 0.066, 0.05]) * size
+            deep = np.array([0.066, 0.066, 0.06, 0.05, 0.045, 0.03]) * size
+            patches.append(tube(start + t * (end - start), frame[:, 0], -back, wide, deep, texture, 16, True, 0.2))
+    return patches
 
 
-def _shell(skeleton, colour, grow, fringe, half_width, nape, taper=0.0) -> Patch:
-    """Hair or hat over the skull, open for the face below the fringe, and below the nape."""
-    points, normals = head_point(*_places(21, 13), skeleton, grow)
-    alpha = _opening(fringe, half_width, nape, taper)
-    strands = 1 + 0.10 * np.sin(np.arange(alpha.shape[1]) * 1.7)[:, None]
-    texture = np.empty((*alpha.shape, 4), np.uint8)
-    texture[..., :3] = np.clip(colour * strands, 0, 255).astype(np.uint8)
-    texture[..., 3] = alpha
-    return Patch(points, normals, texture, True, 0.25)
+def _strands(colour: np.ndarray, solid: np.ndarray, depth: float, rate: float) -> np.ndarray:
+    """Texture of streaks along the rows with holes where ``solid`` (h, w) is false."""
+    streaks = np.clip(colour * (1 + depth * np.sin(np.arange(solid.shape[1]) * rate)[:, None]), 0, 255)
+    return np.dstack([np.broadcast_to(streaks, (*solid.shape, 3)), np.where(solid, 255, 0)]).astype(np.uint8)
 
 
-@lru_cache(maxsize=64)
-def _opening(fringe: float, half_width: float, nape: float, taper: float) -> np.ndarray:
-    rows, columns = np.meshgrid((np.arange(48) + 0.5) / 48, (np.arange(96) + 0.5) / 96, indexing="ij")
-    limit = half_width + taper * np.clip(rows - fringe, 0, 1)
-    face = (rows > fringe + 0.25 * _from_front(columns)) & (_from_front(columns) < limit)
-    return np.where(face | (rows > nape), 0, 255).astype(np.uint8)
-
-
-def _from_front(columns: np.ndarray) -> np.ndarray:
-    """Way around the head from the middle of the face, in shares of the circumference, 0..0.5."""
-    return np.abs((columns + 0.25) % 1 - 0.5)
+def _from_front(columns: int) -> np.ndarray:
+    """Way around the head from the middle of the face to each column, in shares of the circumference, 0..0.5."""
+    return np.abs(((np.arange(columns) + 0.5) / columns + 0.25) % 1 - 0.5)
 
 
 def _places(columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,14 +6,14 @@ outlines and visibility flags are read from that map, so that they follow COCO's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from yolopose.data.synthetic.person import CALM, LIVELY, Drawn, Habits, Person, draw_person, sample_person
-from yolopose.data.synthetic.raster import Light
-from yolopose.data.synthetic.scene import Shape, background, finish, object_shape, seat
+from yolopose.data.synthetic.raster import Camera, Light
+from yolopose.data.synthetic.scene import Brush, background, finish, paint_object, paint_seat
 
 CROWD = 255  # the number of all members of a crowd in the map of owners
 ASPECTS = ((4, 3), (3, 2), (1, 1), (3, 4), (2, 3))  # width : height
@@ -60,17 +60,6 @@ DIFFICULTIES = {
 }  # fmt: skip
 
 
-@dataclass
-class Placed:
-    """A person and its place in the picture."""
-
-    person: Person
-    scale: float  # pixels per stature
-    origin: tuple[float, float]  # (x, y) of the pelvis in pixels
-    box: np.ndarray  # (4,) xyxy of the expected extent
-    labelled: bool = True
-
-
 def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -> tuple[np.ndarray, list[dict]]:
     """Draw one picture.
 
@@ -82,28 +71,31 @@ def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -
     aspect = np.array(ASPECTS[_choice(rng, difficulty.aspects)])
     width, height = (int(round(side * (image_size / aspect.max()))) for side in aspect)
     elevation = float(np.clip(rng.normal(6, 8), -8, 30))
-    placed = _place_people(rng, difficulty, height, width, elevation)
-    if placed:
-        main = max(placed, key=lambda p: p.scale)
-        horizon = main.box[3] - main.scale * rng.uniform(0.75, 1.05)
+    people = sorted(_place_people(rng, difficulty, height, width, elevation), key=lambda person: person.camera.scale)
+    if people:  # the eyes of the nearest are about as high as the camera
+        horizon = people[-1].box[3] - people[-1].camera.scale * rng.uniform(0.75, 1.05)
     else:
         horizon = rng.uniform(0.2, 0.7) * height
-    image = background(rng, height, width, horizon)
-    owner = np.zeros((height, width), np.uint8)
-    light = _light(rng)
+    image, owner = background(rng, height, width, horizon), np.zeros((height, width), np.uint8)
+    light, brush = _light(rng), Brush(image, owner)
     if rng.random() < difficulty.crowd:
         _draw_crowd(rng, image, owner, light, elevation, horizon)
-    if placed and rng.random() < 0.8:
-        _ground_shadows(rng, image, placed)
+    if people and rng.random() < 0.8:
+        _ground_shadows(rng, image, people)
     drawn = []
-    for number, item in enumerate(sorted(placed, key=lambda p: p.scale), start=1):
-        if item.person.skeleton.pose == "sit" and rng.random() < 0.85:
-            _seat_below(rng, item).paint(image, owner)
-        drawn.append((number, item, draw_person(item.person, item.scale, item.origin, light, image, owner, number)))
-        if rng.random() < difficulty.occluders / max(len(placed), 1.5):
-            _occluder(rng, item).paint(image, owner)
-    annotations = [person_annotation(rng, result, owner == number, item.labelled, difficulty.omit, item.scale)
-                   for number, item, result in drawn]
+    for number, person in enumerate(people, start=1):
+        (x0, _, x1, y1), scale = person.box, person.camera.scale
+        if person.skeleton.pose == "sit" and rng.random() < 0.85:
+            x, y = person.camera.origin
+            top = y + 0.085 * scale
+            paint_seat(rng, brush, x, top, max(y1, top + 0.2 * scale), 0.3 * scale)
+        drawn.append((number, person, draw_person(person, light, image, owner, number)))
+        if rng.random() < difficulty.occluders / max(len(people), 1.5):  # in front of its lower or outer part
+            size = rng.uniform(0.18, 0.5) * scale
+            x = rng.uniform(x0 - 0.25 * (x1 - x0), x1 + 0.25 * (x1 - x0))
+            paint_object(rng, brush, x, y1 + rng.uniform(-0.03, 0.25) * size, size)
+    annotations = [person_annotation(rng, person, result, owner == number, difficulty.omit)
+                   for number, person, result in drawn]
     annotations.append(crowd_annotation(owner == CROWD))
     return finish(rng, image), [annotation for annotation in annotations if annotation is not None]
 
@@ -119,39 +111,35 @@ def _light(rng: np.random.Generator) -> Light:
     return Light(direction / np.linalg.norm(direction), 1.02 - 0.8 * strength, strength)
 
 
-def _place_people(rng, difficulty: Difficulty, height: int, width: int, elevation: float) -> list[Placed]:
+def _place_people(rng, difficulty: Difficulty, height: int, width: int, elevation: float) -> list[Person]:
     count = _choice(rng, difficulty.persons)
-    median, deviation = difficulty.size
-    within = difficulty.group_deviation
+    (median, deviation), within = difficulty.size, difficulty.group_deviation
     crowding = max(count, 1) ** -0.25  # many people are farther away
     group = np.log(median * crowding) + rng.normal(0, np.sqrt(max(deviation**2 - within**2, 0)))
     close_up = rng.random() < difficulty.close_up
-    placed: list[Placed] = []
+    placed: list[Person] = []
     for _ in range(count):
         person = sample_person(rng, elevation, difficulty.habits)
-        least = np.inf
+        tries = []  # (overlap, person)
         for _attempt in range(6):
             size = np.exp(group + rng.normal(0, within)) * (2.2 if close_up else 1.0)
             size = float(np.clip(size, *difficulty.size_range))
             item = _place(rng, difficulty, person, size, height, width, close_up, placed)
-            overlap = max((_iou(item.box, other.box) for other in placed), default=0.0)
-            if overlap < least:
-                least, best = overlap, item
-            if overlap < 0.3 or rng.random() < 0.1:
+            tries.append((max((_iou(item.box, other.box) for other in placed), default=0.0), item))
+            if tries[-1][0] < 0.3 or rng.random() < 0.1:
                 break
-        placed.append(best)
+        placed.append(min(tries, key=lambda attempt: attempt[0])[1])
     if rng.random() < difficulty.unlabelled:
         for _ in range(int(rng.integers(1, 3))):
             person = sample_person(rng, elevation, difficulty.habits)
-            item = _place(rng, difficulty, person, rng.uniform(0.06, 0.13), height, width, False, placed)
-            item.labelled = False
-            placed.append(item)
+            person = _place(rng, difficulty, person, rng.uniform(0.06, 0.13), height, width, False, placed)
+            placed.append(replace(person, labelled=False))
     return placed
 
 
-def _place(rng, difficulty, person, size, height, width, close_up, others) -> Placed:
+def _place(rng, difficulty, person, size, height, width, close_up, others) -> Person:
     """Choose scale and place of one person so that its longer side is ``size`` of the picture's height."""
-    left, top, right, bottom = person.extent
+    left, top, right, bottom = person.box
     scale = size * height / max(bottom - top, 0.75 * (right - left))
     w, h = scale * (right - left), scale * (bottom - top)
     slack = difficulty.cut[1] if rng.random() < difficulty.cut[0] else 0.0
@@ -163,9 +151,10 @@ def _place(rng, difficulty, person, size, height, width, close_up, others) -> Pl
     elif others and rng.random() < 0.7:
         # Same floor as the first person: feet follow scale times the height of the camera.
         first = others[0]
-        y0 = first.box[3] + (scale - first.scale) * 0.85 - h + rng.normal(0, 0.015) * height
+        y0 = first.box[3] + (scale - first.camera.scale) * 0.85 - h + rng.normal(0, 0.015) * height
         y0 = float(np.clip(y0, -slack * h, max(height - h * (1 - slack), 0)))
-    return Placed(person, scale, (x0 - scale * left, y0 - scale * top), np.array([x0, y0, x0 + w, y0 + h]))
+    camera = Camera(scale, (x0 - scale * left, y0 - scale * top), person.camera.distance)
+    return replace(person, camera=camera, box=np.array([x0, y0, x0 + w, y0 + h]))
 
 
 def _interval(rng: np.random.Generator, length: float, limit: int, slack: float) -> float:
@@ -179,28 +168,14 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
     return float(both / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - both + 1e-9))
 
 
-def _seat_below(rng: np.random.Generator, item: Placed) -> Shape:
-    top = item.origin[1] + 0.085 * item.scale
-    base = max(item.box[3], top + 0.2 * item.scale)
-    return seat(rng, item.origin[0], top, base, 0.3 * item.scale)
-
-
-def _occluder(rng: np.random.Generator, item: Placed) -> Shape:
-    """Something in front of the lower or outer part of a person."""
-    x0, _, x1, y1 = item.box
-    size = rng.uniform(0.18, 0.5) * item.scale
-    x = rng.uniform(x0 - 0.25 * (x1 - x0), x1 + 0.25 * (x1 - x0))
-    return object_shape(rng, x, y1 + rng.uniform(-0.03, 0.25) * size, size)
-
-
-def _ground_shadows(rng: np.random.Generator, image: np.ndarray, placed: list[Placed]) -> None:
+def _ground_shadows(rng: np.random.Generator, image: np.ndarray, people: list[Person]) -> None:
     height, width = image.shape[:2]
     small = np.zeros((height // 4 + 1, width // 4 + 1), np.float32)  # soft anyway, so drawn at a quarter of the size
     drift = rng.normal(0, 0.2)
-    for item in placed:
-        feet = item.box[3] - 0.02 * item.scale
-        centre = (int((item.origin[0] + drift * item.scale) / 4), int(feet / 4))
-        axes = (max(1, int(0.28 * item.scale / 4)), max(1, int(0.05 * item.scale / 4)))
+    for person in people:
+        scale, feet = person.camera.scale, person.box[3] - 0.02 * person.camera.scale
+        centre = (int((person.camera.origin[0] + drift * scale) / 4), int(feet / 4))
+        axes = (max(1, int(0.28 * scale / 4)), max(1, int(0.05 * scale / 4)))
         cv2.ellipse(small, centre, axes, 0, 0, 360, 1.0, -1)
     small = cv2.GaussianBlur(small, (0, 0), max(1.0, max(height, width) / 240))
     factor = 1 - rng.uniform(0.25, 0.6) * cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -217,13 +192,13 @@ def _draw_crowd(rng, image, owner, light, elevation, horizon) -> None:
         person = sample_person(rng, elevation, LIVELY)
         scale = base * rng.uniform(0.85, 1.15)
         x = centre + rng.normal(0, 0.12) * width
-        y = feet - scale * person.extent[3] + rng.normal(0, 0.01) * height
-        draw_person(person, scale, (x, y), light, image, owner, CROWD)
+        y = feet - scale * person.box[3] + rng.normal(0, 0.01) * height
+        camera = Camera(scale, (x, y), person.camera.distance)
+        draw_person(replace(person, camera=camera), light, image, owner, CROWD)
 
 
-def person_annotation(
-    rng: np.random.Generator, drawn: Drawn, mask: np.ndarray, labelled: bool, omit: float, scale: float
-) -> dict | None:
+def person_annotation(rng: np.random.Generator, person: Person, drawn: Drawn, mask: np.ndarray,
+                      omit: float) -> dict | None:
     """Annotation of one person, or None if almost nothing of it can be seen.
 
     Visibility: 2 where the keypoint lies in the picture on pixels of this person and no nearer part of its own body
@@ -234,7 +209,6 @@ def person_annotation(
     Args:
         mask: (height, width) bool, where this person is visible.
         omit: how readily further keypoints are left out, as COCO's annotators do: hidden ones, and faces of few pixels.
-        scale: pixels per stature.
     """
     area = int(mask.sum())
     if area < max(12, 0.06 * drawn.alone):
@@ -252,10 +226,10 @@ def person_annotation(
         # Shoulders and hips are guessed where other keypoints are not.
         flags[(flags == 1) & (rng.random(17) < np.where(TRUNK, 0.65 * omit, omit))] = 0
         # What lies far away is not clicked, features of faces least of all.
-        small = np.exp(-scale / (0.28 * max(mask.shape)))
+        small = np.exp(-person.camera.scale / (0.28 * max(mask.shape)))
         chance = np.where(np.arange(17) < FACE, 0.36, np.where(TRUNK, 0.05, 0.3)) * small
         flags[rng.random(17) < chance] = 0
-    if not labelled or area < (LEAST_LABELLED * max(mask.shape)) ** 2:
+    if not person.labelled or area < (LEAST_LABELLED * max(mask.shape)) ** 2:
         flags[:] = 0
     keypoints: list[float] = []
     for (x, y), flag in zip(drawn.points, flags, strict=True):
@@ -304,9 +278,8 @@ def outline(mask: np.ndarray) -> list[list[float]]:
     polygons = []
     for contour in contours:
         simple = cv2.approxPolyDP(contour, 1.0, True)
-        simple = simple if len(simple) >= 3 else contour  # a line of pixels would collapse
-        places = (simple[:, 0] + 0.5) / 2 + [x, y]
-        polygons.append([round(float(v), 1) for v in places.ravel()])
+        kept = simple if len(simple) >= 3 else contour  # a line of pixels would collapse
+        polygons.append([round(float(v), 1) for v in ((kept[:, 0] + 0.5) / 2 + [x, y]).ravel()])
     return polygons
 
 

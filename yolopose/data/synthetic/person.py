@@ -37,37 +37,27 @@ GRAZING = np.array([-0.35, 0.0, 0.0, -0.2, -0.2] + [-1.0] * 12)
 
 @dataclass
 class Person:
-    """A sampled person, not yet placed."""
+    """A person before a camera: of one pixel per stature and about the pelvis until its place is chosen."""
 
     skeleton: Skeleton
     looks: Looks
-    distance: float  # of the camera, statures
-    extent: np.ndarray  # (4,) left, top, right, bottom about the pelvis for a scale of one pixel per stature
+    camera: Camera
+    box: np.ndarray  # (4,) xyxy of the expected extent in this camera's pixels
+    labelled: bool = True
 
 
 @dataclass
 class Drawn:
-    """A person in the picture.
+    """What was drawn of a person."""
 
-    Attributes:
-        points: (17, 2) keypoints in pixels; pixel (0, 0) covers 0..1, as boxes do.
-        shown: (17,) the person's own body does not hide the keypoint.
-        facing: (17,) cosine of face points towards the camera, 1 for the others.
-        alone: pixels inside the picture that the person would show if nobody stood before it.
-    """
-
-    points: np.ndarray
-    shown: np.ndarray
-    facing: np.ndarray
-    alone: int
+    points: np.ndarray  # (17, 2) keypoints in pixels; pixel (0, 0) covers 0..1, as boxes do
+    shown: np.ndarray  # (17,) the person's own body does not hide the keypoint
+    facing: np.ndarray  # (17,) cosine of face points towards the camera, 1 for the others
+    alone: int  # pixels inside the picture that the person would show if nobody stood before it
 
 
 def sample_person(rng: np.random.Generator, elevation: float, habits: Habits) -> Person:
-    """Draw pose, build, looks and heading.
-
-    Args:
-        elevation: degrees by which the camera looks down.
-    """
+    """Draw pose, build, looks and heading; the camera looks down by ``elevation`` degrees."""
     pose = sample_pose(rng, habits.poses)
     kind = rng.random()
     if kind < habits.facing:
@@ -80,27 +70,22 @@ def sample_person(rng: np.random.Generator, elevation: float, habits: Habits) ->
         yaw = rng.choice([0, 180]) + rng.normal(0, 15)
         elevation += 15
     skeleton = solve(pose, sample_proportions(rng), yaw, elevation)
-    distance = float(np.exp(rng.uniform(np.log(2.4), np.log(9))))
-    camera = Camera(1.0, (0.0, 0.0), distance)
+    camera = Camera(1.0, (0.0, 0.0), distance=float(np.exp(rng.uniform(np.log(2.4), np.log(9)))))
     points, head = camera.project(keypoints(skeleton)[0]), camera.project(skeleton.head)
     low = np.minimum(points.min(0) - 0.055, head - 0.095 * skeleton.size.head)
     high = np.maximum(points.max(0) + 0.065, head + 0.085 * skeleton.size.head)
-    return Person(skeleton, sample_looks(rng), distance, np.concatenate([low, high]))
+    return Person(skeleton, sample_looks(rng), camera, np.concatenate([low, high]))
 
 
-def draw_person(person: Person, scale: float, origin: tuple[float, float], light: Light, image: np.ndarray,
-                owner: np.ndarray, number: int) -> Drawn:
+def draw_person(person: Person, light: Light, image: np.ndarray, owner: np.ndarray, number: int) -> Drawn:
     """Draw a person over what is there.
 
     Args:
-        scale: pixels per stature.
-        origin: (x, y) of the pelvis in pixels.
         image: (height, width, 3) uint8 BGR, changed.
-        owner: (height, width) uint8 map of who is visible, changed.
-        number: this person's value in ``owner``.
+        owner: (height, width) uint8 map of who is visible, changed; this person's value in it is ``number``.
     """
     height, width = owner.shape
-    camera = Camera(scale, origin, person.distance)
+    camera, scale = person.camera, person.camera.scale
     points, margin, facing = keypoints(person.skeleton)
     places = camera.project(points) + 0.5
     patches = person_patches(person.skeleton, person.looks, scale)
@@ -110,16 +95,15 @@ def draw_person(person: Person, scale: float, origin: tuple[float, float], light
         return Drawn(places, np.zeros(len(points), bool), facing, 0)
     # Drawn larger, the smaller the person, and averaged: this makes the edges soft.
     factor = 3.0 if scale < 45 else 2.0 if scale < 140 else 1.5 if scale < 220 else 1.25
-    inner_origin = (origin[0] - x0 + 0.5) * factor - 0.5, (origin[1] - y0 + 0.5) * factor - 0.5
-    inner = Camera(scale * factor, inner_origin, person.distance)
+    x, y = camera.origin
+    origin = (x - x0 + 0.5) * factor - 0.5, (y - y0 + 0.5) * factor - 0.5
+    inner = Camera(scale * factor, origin, camera.distance)
     colour, depth = rasterise(patches, inner, light, int((y1 - y0) * factor), int((x1 - x0) * factor))
     # Empty pixels are black and transparent, so that averaging yields colour already multiplied by coverage.
     layer = cv2.resize(colour, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-    layer = layer[top - y0 : bottom - y0, left - x0 : right - x0]
+    layer, target = layer[top - y0 : bottom - y0, left - x0 : right - x0], image[top:bottom, left:right]
     alpha = layer[..., 3]
-    target = image[top:bottom, left:right]
-    rest = cv2.multiply(target, cv2.merge([255 - alpha] * 3), scale=1 / 255)
-    target[...] = cv2.add(rest, layer[..., :3])
+    target[...] = cv2.add(cv2.multiply(target, cv2.merge([255 - alpha] * 3), scale=1 / 255), layer[..., :3])
     solid = alpha >= 128
     owner[top:bottom, left:right][solid] = number
     shown = _in_front(inner.project(points), points[:, 2] - margin, depth) & (facing > GRAZING)

@@ -22,22 +22,13 @@ PRODUCT = 12_000  # points per matrix product: OpenBLAS starts threads above 13,
 
 @dataclass(frozen=True)
 class Patch:
-    """A piece of surface.
+    """A piece of surface; the rows of its texture run along the first axis of ``points``."""
 
-    Attributes:
-        points: (m, n, 3) camera frame of the person, units of the stature.
-        normals: (m, n, 3) outward, of any length above zero.
-        texture: (h, w, 3) or (h, w, 4) uint8 BGR(A); rows run along the first axis of ``points``. Alpha under 128 is a
-            hole.
-        two_sided: also draw the inside (skirts, coats, brims).
-        gloss: added to the shading where the surface faces the light (hair, shoes).
-    """
-
-    points: np.ndarray
-    normals: np.ndarray
-    texture: np.ndarray
-    two_sided: bool = False
-    gloss: float = 0.0
+    points: np.ndarray  # (m, n, 3) camera frame of the person, units of the stature
+    normals: np.ndarray  # (m, n, 3) outward, of any length above zero
+    texture: np.ndarray  # (h, w, 3) or (h, w, 4) uint8 BGR(A); alpha under 128 is a hole
+    two_sided: bool = False  # also draw the inside (skirts, coats, brims)
+    gloss: float = 0.0  # added to the shading where the surface faces the light (hair, shoes)
 
 
 @dataclass(frozen=True)
@@ -56,23 +47,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """Direction towards the light (camera frame), share of ambient light, strength of the directed light."""
-
-    direction: np.ndarray
-    ambient: float
-    strength: float
+    direction: np.ndarray  # towards the light, camera frame
+    ambient: float  # shading where no directed light falls
+    strength: float  # of the directed light
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors (..., 3) scaled to length one."""
     return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
-
-
-@lru_cache(maxsize=16)
-def _circle(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine of n + 1 angles around a tube, the last equal to the first."""
-    angle = np.linspace(0, 2 * np.pi, n + 1)
-    return np.cos(angle), np.sin(angle)
 
 
 def tube(centres, e1, e2, a, b, texture, n: int, two_sided: bool = False, gloss: float = 0.0) -> Patch:
@@ -87,7 +69,8 @@ def tube(centres, e1, e2, a, b, texture, n: int, two_sided: bool = False, gloss:
     slope = np.gradient((a + b) / 2)
     e1, e2 = (np.broadcast_to(e, centres.shape)[:, None] for e in (e1, e2))
     a, b = a[:, None, None], b[:, None, None]
-    cos, sin = (v[:, None] for v in _circle(n))
+    angle = np.linspace(0, 2 * np.pi, n + 1)[:, None]
+    cos, sin = np.cos(angle), np.sin(angle)
     points = centres[:, None] + a * cos * e1 + b * sin * e2
     along = np.gradient(centres, axis=0)
     length = np.sqrt((along**2).sum(-1)) + 1e-9
@@ -100,9 +83,9 @@ def tube(centres, e1, e2, a, b, texture, n: int, two_sided: bool = False, gloss:
 
 def ellipsoid(centre, frame, radii, texture, m: int = 9, n: int = 14, gloss: float = 0.0) -> Patch:
     """Ellipsoid with its rings stacked along the frame's second axis (down); front is minus the third axis."""
-    angle = np.linspace(0, np.pi, m)[:, None]
-    ring, (cos, sin) = np.sin(angle), _circle(n)
-    sphere = np.stack(np.broadcast_arrays(ring * cos, -np.cos(angle), -ring * sin), axis=-1)
+    down, around = np.linspace(0, np.pi, m)[:, None], np.linspace(0, 2 * np.pi, n + 1)
+    ring = np.sin(down)
+    sphere = np.stack(np.broadcast_arrays(ring * np.cos(around), -np.cos(down), -ring * np.sin(around)), axis=-1)
     return Patch(centre + (sphere * radii) @ frame.T, (sphere / radii) @ frame.T, texture, False, gloss)
 
 
@@ -130,14 +113,14 @@ def rasterise(patches: list[Patch], camera: Camera, light: Light, height: int,
     colour[hit, 3] = 255
     depth[hit] = z[source]
     colour, depth = colour.reshape(height, width, 4), depth.reshape(height, width)
-    return _contact_shadows(colour, depth), depth
+    _contact_shadows(colour, depth)
+    return colour, depth
 
 
 def _texels(texture: np.ndarray) -> np.ndarray:
     """Texture as a flat array of one integer per texel."""
-    if texture.shape[2] == 3:
-        texture = cv2.cvtColor(texture, cv2.COLOR_BGR2BGRA)
-    return np.ascontiguousarray(texture).view(np.uint32).ravel()
+    texture = cv2.cvtColor(texture, cv2.COLOR_BGR2BGRA) if texture.shape[2] == 3 else np.ascontiguousarray(texture)
+    return texture.view(np.uint32).ravel()
 
 
 @lru_cache(maxsize=64)
@@ -158,7 +141,7 @@ def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, widt
     """
     points = np.concatenate([p.points.reshape(-1, 3) for p in patches]).astype(np.float32)
     normals = np.concatenate([p.normals.reshape(-1, 3) for p in patches]).astype(np.float32)
-    counts = [p.points.shape[0] * p.points.shape[1] for p in patches]
+    counts = [p.points[..., 0].size for p in patches]
     two_sided = np.repeat([p.two_sided for p in patches], counts)
     gloss = np.repeat(np.array([p.gloss for p in patches], np.float32), counts)
     normals /= np.sqrt(np.einsum("ij,ij->i", normals, normals) + np.float32(1e-12))[:, None]
@@ -176,12 +159,10 @@ def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, widt
         (m, n), (h, w) = patch.points.shape[:2], patch.texture.shape[:2]
         index, rows, columns = _grid_cells(m, n)
         corners.append(index + first)
-        info = np.empty((len(index), 6), np.float32)
-        info[:, 0], info[:, 1] = columns * (w / (n - 1)), rows * (h / (m - 1))
-        info[:, 2:] = w / (n - 1), h / (m - 1), w, offset
-        texture.append(info)
+        wide, high = w / (n - 1), h / (m - 1)
+        texture.append(np.column_stack(np.broadcast_arrays(columns * wide, rows * high, wide, high, w, offset)))
         first, offset = first + count, offset + h * w
-    index, info = np.concatenate(corners), np.concatenate(texture)
+    index, info = np.concatenate(corners), np.concatenate(texture).astype(np.float32)
     front = values[:, 4] > 0
     inside = (values[:, :2] > -1).all(1) & (values[:, :2] < [width, height]).all(1)
     seen = front[index].any(1) & inside[index].any(1)
@@ -198,20 +179,15 @@ def _weights(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def _fill_cells(corners: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
     """Points in cells: x, y, depth, shading, facing (float32) and the texel's place among all textures."""
-    if not len(texture):
-        return (*(np.zeros(0, np.float32) for _ in range(5)), np.zeros(0, np.int32))
     x, y = corners[:2]  # (cells, corner)
-    across = np.maximum(np.hypot(x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]), np.hypot(x[:, 3] - x[:, 2], y[:, 3] - y[:, 2]))
-    down = np.maximum(np.hypot(x[:, 2] - x[:, 0], y[:, 2] - y[:, 0]), np.hypot(x[:, 3] - x[:, 1], y[:, 3] - y[:, 1]))
-    last = len(LEVELS) - 1
-    columns = np.minimum(np.searchsorted(LEVELS, across / STEP), last)
-    rows = np.minimum(np.searchsorted(LEVELS, down / STEP), last)
-    group = rows * (last + 1) + columns
-    order = np.argsort(group, kind="stable")
-    values, places = [], []
-    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        key = int(group[members[0]])
-        weights, s, t = _weights(int(LEVELS[key // (last + 1)]), int(LEVELS[key % (last + 1)]))
+    across = np.hypot(x[:, 1::2] - x[:, ::2], y[:, 1::2] - y[:, ::2]).max(1)
+    down = np.hypot(x[:, 2:] - x[:, :2], y[:, 2:] - y[:, :2]).max(1)
+    columns, rows = (np.minimum(np.searchsorted(LEVELS, side / STEP), len(LEVELS) - 1) for side in (across, down))
+    group = rows * len(LEVELS) + columns
+    values, places = [np.zeros((5, 0), np.float32)], [np.zeros(0, np.int32)]
+    for key in np.unique(group):
+        members = np.flatnonzero(group == key)
+        weights, s, t = _weights(LEVELS[key // len(LEVELS)], LEVELS[key % len(LEVELS)])
         step = max(1, PRODUCT // len(s))
         for cells in (members[i : i + step] for i in range(0, len(members), step)):
             values.append((corners[:, cells] @ weights).reshape(5, -1))
@@ -221,15 +197,12 @@ def _fill_cells(corners: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, .
     return (*np.concatenate(values, axis=1), np.concatenate(places))
 
 
-def _contact_shadows(colour: np.ndarray, depth: np.ndarray) -> np.ndarray:
+def _contact_shadows(colour: np.ndarray, depth: np.ndarray) -> None:
     """Darken what lies close behind something nearer (an arm over the chest, the chin over the neck)."""
     drawn = np.isfinite(depth)
-    if not drawn.any():
-        return colour
     z = np.where(drawn, depth, 0).astype(np.float32)
     size = max(3, int(round(max(depth.shape) * 0.035)) | 1)
     weight = cv2.blur(drawn.astype(np.float32), (size, size))
     behind = z - cv2.blur(z, (size, size)) / np.maximum(weight, 1e-3)
     factor = 1.0 - np.clip(behind * 7.0, 0.0, 0.42)
     colour[..., :3] = (colour[..., :3] * factor[..., None]).astype(np.uint8)
-    return colour

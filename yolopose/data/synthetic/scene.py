@@ -6,7 +6,7 @@ colours BGR in 0..255; everything is drawn in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,13 +15,18 @@ from yolopose.data.synthetic.looks import SKINS, any_colour, hsv
 
 
 @dataclass
-class Shape:
-    """Flat polygons and discs painted in order; the same calls paint the picture and blank the map of owners."""
+class Brush:
+    """Paints flat shapes into a picture; where a map of visible persons is given, nobody is visible there any more."""
 
-    parts: list[tuple[np.ndarray, list[float]]] = field(default_factory=list)  # points and colour
+    image: np.ndarray
+    owner: np.ndarray | None = None
 
     def polygon(self, points, colour) -> None:
-        self.parts.append((np.asarray(points, np.float32), np.clip(colour, 0, 255).tolist()))
+        fixed = np.asarray(points, np.float32)
+        fixed = np.rint(np.clip(fixed, -8000, 8000) * 16).astype(np.int32)  # OpenCV's sixteenths of a pixel
+        cv2.fillPoly(self.image, [fixed], np.clip(colour, 0, 255).tolist(), cv2.LINE_AA, 4)
+        if self.owner is not None:
+            cv2.fillPoly(self.owner, [fixed], 0, cv2.LINE_8, 4)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour) -> None:
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
@@ -30,25 +35,13 @@ class Shape:
         angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
         self.polygon(np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1), colour)
 
-    def paint(self, image: np.ndarray, owner: np.ndarray | None = None) -> None:
-        """Draw into ``image``; where ``owner`` (the map of visible persons) is given, nobody is visible there."""
-        for points, colour in self.parts:
-            fixed = np.rint(np.clip(points, -8000, 8000) * 16).astype(np.int32)  # OpenCV's sixteenths of a pixel
-            cv2.fillPoly(image, [fixed], colour, cv2.LINE_AA, 4)
-            if owner is not None:
-                cv2.fillPoly(owner, [fixed], 0, cv2.LINE_8, 4)
-
 
 def background(rng: np.random.Generator, height: int, width: int, horizon: float) -> np.ndarray:
-    """A room, a street, a park or a cluttered wall, (height, width, 3) uint8 BGR.
-
-    Args:
-        horizon: row of the eye level; the floor begins below it.
-    """
+    """A room, a street, a park or a cluttered wall, (height, width, 3) uint8; ``horizon`` is the row of the eyes."""
     kind = rng.random()
-    floor_line = int(np.clip(horizon + rng.uniform(0.05, 0.3) * height, 0.15 * height, 1.3 * height))
+    floor = horizon + rng.uniform(0.05, 0.3) * height
     if kind < 0.45:
-        image = _room(rng, height, width, floor_line)
+        image = _room(rng, height, width, int(np.clip(floor, 0.15 * height, 1.3 * height)))
     elif kind < 0.88:
         image = _outdoors(rng, height, width, int(np.clip(horizon, 0.08 * height, 1.2 * height)))
     else:
@@ -62,9 +55,8 @@ def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     gain = rng.uniform(0.8, 1.25) * (1 + rng.normal(0, 0.05, 3))
     corner = rng.uniform(-0.22, 0.22, 2)
-    field_x = np.linspace(-corner[0], corner[0], width, dtype=np.float32)
-    field_y = np.linspace(-corner[1], corner[1], height, dtype=np.float32)
-    light = 1 + field_y[:, None] + field_x[None]
+    across, down = (np.linspace(-c, c, n, dtype=np.float32) for c, n in zip(corner, (width, height), strict=True))
+    light = 1 + down[:, None] + across
     image = cv2.multiply(image, cv2.merge([light * np.float32(g) for g in gain]), dtype=cv2.CV_8U)
     blur = rng.random()
     if blur < 0.22:
@@ -115,7 +107,7 @@ def _room(rng: np.random.Generator, height: int, width: int, line: int) -> np.nd
         if rng.random() < 0.5:
             for y in range(int(rng.integers(step)), line, step):
                 cv2.line(image, (0, y), (width, y), tone.tolist(), max(1, step // 8))
-    _on_the_wall(rng, height, width, line).paint(image)
+    _hang_on_the_wall(rng, image, line)
     if line < height:
         image[line:] = _gradient(height - line, width, floor * 0.8, np.clip(floor * 1.15, 0, 255))
         cv2.rectangle(image, (0, line - max(1, height // 60)), (width, line), (wall * 0.6).tolist(), -1)
@@ -127,54 +119,51 @@ def _room(rng: np.random.Generator, height: int, width: int, line: int) -> np.nd
     return image
 
 
-def _on_the_wall(rng: np.random.Generator, height: int, width: int, line: int) -> Shape:
+def _hang_on_the_wall(rng: np.random.Generator, image: np.ndarray, line: int) -> None:
     """Windows, pictures, shelves, doors."""
-    shape = Shape()
+    brush, (height, width) = Brush(image), image.shape[:2]
     for _ in range(int(rng.integers(1, 5))):
         x, y = rng.uniform(-0.1, 0.95) * width, rng.uniform(-0.1, 0.6) * line
         w, h = rng.uniform(0.1, 0.35) * width, rng.uniform(0.15, 0.6) * line
         kind = int(rng.integers(4))
         frame = any_colour(rng) * 0.8
         if kind == 0:  # window
-            shape.box(x - 2, y - 2, x + w + 2, y + h + 2, frame)
+            brush.box(x - 2, y - 2, x + w + 2, y + h + 2, frame)
             sky = hsv(rng.uniform(190, 230), rng.uniform(0.0, 0.4), rng.uniform(0.8, 1.0))
             for i, j in np.ndindex(2, 2):
                 x0, y0 = x + (0.03 + 0.49 * i) * w, y + (0.03 + 0.49 * j) * h
-                shape.box(x0, y0, x0 + 0.45 * w, y0 + 0.45 * h, sky * (1 - 0.1 * j))
+                brush.box(x0, y0, x0 + 0.45 * w, y0 + 0.45 * h, sky * (1 - 0.1 * j))
         elif kind == 1:  # picture, now and then of something skin-coloured
-            shape.box(x, y, x + w, y + h, frame)
-            shape.box(x + 0.08 * w, y + 0.08 * h, x + 0.92 * w, y + 0.92 * h, any_colour(rng))
-            shape.disc(x + 0.5 * w, y + 0.5 * h, 0.2 * w, 0.28 * h, _perhaps_skin(rng, 0.4))
+            brush.box(x, y, x + w, y + h, frame)
+            brush.box(x + 0.08 * w, y + 0.08 * h, x + 0.92 * w, y + 0.92 * h, any_colour(rng))
+            brush.disc(x + 0.5 * w, y + 0.5 * h, 0.2 * w, 0.28 * h, _perhaps_skin(rng, 0.4))
         elif kind == 2:  # shelf with books
             for row in range(3):
                 base = y + h * (row + 1) / 3
-                shape.box(x, base - 0.03 * h, x + w, base, frame)
+                brush.box(x, base - 0.03 * h, x + w, base, frame)
                 left = x
                 while left < x + 0.9 * w:
                     thick = rng.uniform(0.04, 0.12) * w
                     if rng.random() < 0.85:
                         top = base - rng.uniform(0.15, 0.27) * h
-                        shape.box(left, top, left + thick, base - 0.03 * h, any_colour(rng))
+                        brush.box(left, top, left + thick, base - 0.03 * h, any_colour(rng))
                     left += thick
         else:  # door or cupboard
-            shape.box(x, y, x + w, line + 2, frame)
-            shape.box(x + 0.1 * w, y + 0.08 * h, x + 0.9 * w, line - 0.02 * height, frame * 1.2)
-            shape.disc(x + 0.85 * w, (y + line) / 2, 0.03 * w, 0.03 * w, frame * 0.4)
-    return shape
+            brush.box(x, y, x + w, line + 2, frame)
+            brush.box(x + 0.1 * w, y + 0.08 * h, x + 0.9 * w, line - 0.02 * height, frame * 1.2)
+            brush.disc(x + 0.85 * w, (y + line) / 2, 0.03 * w, 0.03 * w, frame * 0.4)
 
 
 def _outdoors(rng: np.random.Generator, height: int, width: int, line: int) -> np.ndarray:
     sky = hsv(rng.uniform(195, 225), rng.uniform(0.05, 0.6), rng.uniform(0.6, 1.0))
     image = _gradient(height, width, sky, np.clip(sky * 0.6 + 100, 0, 255))
     if rng.random() < 0.5:
-        cloud = np.clip(_noise(rng, height, width, ((3, 0.8), (9, 0.5))), 0, 1.5) * rng.uniform(20, 60)
-        image = _brighten(image, cloud)
-    if rng.random() < 0.5:  # grass, else sand or asphalt
-        ground = hsv(rng.uniform(70, 125), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.65))
-    else:
-        ground = hsv(rng.uniform(20, 50), rng.uniform(0.0, 0.35), rng.uniform(0.3, 0.85))
+        clouds = np.clip(_noise(rng, height, width, ((3, 0.8), (9, 0.5))), 0, 1.5)
+        image = _brighten(image, clouds * rng.uniform(20, 60))
+    grass, sand = ([70, 0.3, 0.25], [125, 0.7, 0.65]), ([20, 0.0, 0.3], [50, 0.35, 0.85])
+    ground = hsv(*rng.uniform(*(grass if rng.random() < 0.5 else sand)))
     if rng.random() < 0.55:
-        _buildings(rng, width, line).paint(image)
+        _buildings(rng, image, line)
     if line < height:
         image[line:] = _gradient(height - line, width, ground * 0.85, np.clip(ground * 1.1, 0, 255))
         rough = _noise(rng, height - line, width, ((14, 0.7), (60, 1.0))) * rng.uniform(3, 9)
@@ -185,44 +174,42 @@ def _outdoors(rng: np.random.Generator, height: int, width: int, line: int) -> n
             cv2.fillPoly(image, [np.array(path, np.int32)], [rng.uniform(80, 150)] * 3, cv2.LINE_AA)
     for _ in range(int(rng.integers(0, 6))):
         x, base = rng.uniform(0, 1) * width, line + rng.uniform(-0.02, 0.1) * height
-        _tree(rng, x, base, rng.uniform(0.2, 0.7) * height).paint(image)
+        _tree(rng, Brush(image), x, base, rng.uniform(0.2, 0.7) * height)
     if rng.random() < 0.4:
         _furniture(rng, image, line, int(rng.integers(1, 4)))
     return image
 
 
-def _buildings(rng: np.random.Generator, width: int, line: int) -> Shape:
-    shape = Shape()
+def _buildings(rng: np.random.Generator, image: np.ndarray, line: int) -> None:
+    brush, width = Brush(image), image.shape[1]
     x = rng.uniform(-0.2, 0.1) * width
     while x < width:
         w, h = rng.uniform(0.12, 0.4) * width, rng.uniform(0.15, 0.9) * line
         wall = hsv(rng.uniform(0, 60), rng.uniform(0.0, 0.45), rng.uniform(0.3, 0.85))
         if rng.random() < 0.8:
-            shape.box(x, line - h, x + w, line + 2, wall)
+            brush.box(x, line - h, x + w, line + 2, wall)
             columns, rows = (int(n) for n in rng.integers(2, 6, 2))
             pane = hsv(rng.uniform(190, 230), 0.25, rng.uniform(0.2, 0.95))
             for i, j in np.ndindex(columns, rows):
                 x0, y0 = x + w * (i + 0.25) / columns, line - h + h * (j + 0.2) / rows
-                shape.box(x0, y0, x0 + 0.5 * w / columns, y0 + 0.55 * h / rows, pane)
+                brush.box(x0, y0, x0 + 0.5 * w / columns, y0 + 0.55 * h / rows, pane)
         x += w * rng.uniform(0.8, 1.3)
-    return shape
 
 
 def _cluttered_wall(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     image = _gradient(height, width, any_colour(rng), any_colour(rng))
-    shape = Shape()
+    brush = Brush(image)
     for _ in range(int(rng.integers(8, 26))):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         w, h = rng.uniform(0.03, 0.3, 2) * max(height, width)
         colour = _perhaps_skin(rng, 0.25)
         if rng.random() < 0.5:
-            shape.disc(x, y, w / 2, h / 2, colour)
+            brush.disc(x, y, w / 2, h / 2, colour)
         else:
             angle = rng.uniform(0, np.pi)
             c, s = np.cos(angle), np.sin(angle)
             corners = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2
-            shape.polygon(corners @ np.array([[c, s], [-s, c]]) + [x, y], colour)
-    shape.paint(image)
+            brush.polygon(corners @ np.array([[c, s], [-s, c]]) + [x, y], colour)
     return image
 
 
@@ -230,87 +217,81 @@ def _furniture(rng: np.random.Generator, image: np.ndarray, line: int, count: in
     height, width = image.shape[:2]
     for _ in range(count):
         base = line + rng.uniform(0.0, 0.35) * height
-        object_shape(rng, rng.uniform(-0.05, 1.05) * width, base, rng.uniform(0.12, 0.4) * height).paint(image)
+        paint_object(rng, Brush(image), rng.uniform(-0.05, 1.05) * width, base, rng.uniform(0.12, 0.4) * height)
 
 
-def object_shape(rng: np.random.Generator, x: float, base: float, size: float) -> Shape:
+def paint_object(rng: np.random.Generator, brush: Brush, x: float, base: float, size: float) -> None:
     """A thing of height ``size`` that stands at (x, base): box, table, pole, ball, plant, sofa, bottle, cartons."""
-    shape, colour = Shape(), any_colour(rng)
-    top = base - size
-    kind = int(rng.integers(8))
+    colour, top, kind = any_colour(rng), base - size, int(rng.integers(8))
     if kind == 0:  # box with a darker side and a lighter top
         w, d = rng.uniform(0.5, 1.4) * size, 0.18 * size
         left, right = x - w / 2, x + w / 2
-        shape.box(left, top, right, base, colour)
-        shape.polygon([(right, top), (right + d, top - d), (right + d, base - d), (right, base)], colour * 0.6)
-        shape.polygon([(left, top), (right, top), (right + d, top - d), (left + d, top - d)], colour * 1.25)
+        brush.box(left, top, right, base, colour)
+        brush.polygon([(right, top), (right + d, top - d), (right + d, base - d), (right, base)], colour * 0.6)
+        brush.polygon([(left, top), (right, top), (right + d, top - d), (left + d, top - d)], colour * 1.25)
     elif kind == 1:  # table
         w = rng.uniform(1.2, 2.4) * size
         for leg in (-0.46, 0.42):
-            shape.box(x + leg * w, top, x + (leg + 0.05) * w, base, colour * 0.6)
-        shape.box(x - w / 2, top, x + w / 2, base - 0.86 * size, colour)
+            brush.box(x + leg * w, top, x + (leg + 0.05) * w, base, colour * 0.6)
+        brush.box(x - w / 2, top, x + w / 2, base - 0.86 * size, colour)
     elif kind == 2:  # pole with a sign
         w = 0.07 * size
-        shape.box(x - w / 2, base - 1.6 * size, x + w / 2, base, np.full(3, 110.0))
-        shape.disc(x, base - 1.6 * size, 0.2 * size, 0.2 * size, colour)
+        brush.box(x - w / 2, base - 1.6 * size, x + w / 2, base, np.full(3, 110.0))
+        brush.disc(x, base - 1.6 * size, 0.2 * size, 0.2 * size, colour)
     elif kind == 3:  # ball
-        shape.disc(x, base - size / 2, size / 2, size / 2, colour * 0.75)
-        shape.disc(x - 0.05 * size, base - 0.55 * size, 0.42 * size, 0.42 * size, colour)
-        shape.disc(x - 0.15 * size, base - 0.68 * size, 0.15 * size, 0.13 * size, colour * 1.4)
+        brush.disc(x, base - size / 2, size / 2, size / 2, colour * 0.75)
+        brush.disc(x - 0.05 * size, base - 0.55 * size, 0.42 * size, 0.42 * size, colour)
+        brush.disc(x - 0.15 * size, base - 0.68 * size, 0.15 * size, 0.13 * size, colour * 1.4)
     elif kind == 4:  # plant in a pot
         green = hsv(rng.uniform(70, 140), 0.6, 0.45)
         root, side = np.array([x, base - 0.3 * size]), np.array([0.07 * size, 0])
         for angle in rng.uniform(-1.2, 1.2, 11):
             tip = np.array([x + np.sin(angle) * 0.6 * size, base - 0.35 * size - np.cos(angle) * 0.65 * size])
-            shape.polygon([root, (root + tip) / 2 + side, tip, (root + tip) / 2 - side], green * rng.uniform(0.7, 1.3))
+            brush.polygon([root, (root + tip) / 2 + side, tip, (root + tip) / 2 - side], green * rng.uniform(0.7, 1.3))
         w, rim = 0.16 * size, base - 0.34 * size
-        shape.polygon([(x - w, rim), (x + w, rim), (x + 0.7 * w, base), (x - 0.7 * w, base)], colour)
+        brush.polygon([(x - w, rim), (x + w, rim), (x + 0.7 * w, base), (x - 0.7 * w, base)], colour)
     elif kind == 5:  # sofa
         w = 2.0 * size
-        shape.box(x - w / 2, top, x + w / 2, base - 0.1 * size, colour * 0.8)
-        shape.box(x - 0.4 * w, base - 0.55 * size, x + 0.4 * w, base - 0.1 * size, colour * 1.1)
+        brush.box(x - w / 2, top, x + w / 2, base - 0.1 * size, colour * 0.8)
+        brush.box(x - 0.4 * w, base - 0.55 * size, x + 0.4 * w, base - 0.1 * size, colour * 1.1)
         for sign in (-1, 1):
-            shape.box(x + sign * 0.44 * w - 0.07 * w, base - 0.7 * size, x + sign * 0.44 * w + 0.07 * w, base, colour)
+            brush.box(x + sign * 0.44 * w - 0.07 * w, base - 0.7 * size, x + sign * 0.44 * w + 0.07 * w, base, colour)
     elif kind == 6:  # bottle
         w = 0.16 * size
-        shape.box(x - w, base - 0.65 * size, x + w, base, colour)
-        shape.box(x - 0.4 * w, top, x + 0.4 * w, base - 0.6 * size, colour * 0.8)
-        shape.box(x - w, base - 0.45 * size, x + w, base - 0.2 * size, np.clip(colour * 0.4 + 140, 0, 255))
+        brush.box(x - w, base - 0.65 * size, x + w, base, colour)
+        brush.box(x - 0.4 * w, top, x + 0.4 * w, base - 0.6 * size, colour * 0.8)
+        brush.box(x - w, base - 0.45 * size, x + w, base - 0.2 * size, np.clip(colour * 0.4 + 140, 0, 255))
     else:  # stacked cartons of the colours of skin
         tone, bottom = SKINS[rng.integers(len(SKINS))], base
         while bottom > top:
             w, h = rng.uniform(0.25, 0.5) * size, rng.uniform(0.25, 0.45) * size
-            shape.box(x - w, bottom - h, x + w, bottom, tone * rng.uniform(0.75, 1.05))
-            shape.box(x - 0.12 * w, bottom - h, x + 0.12 * w, bottom, tone * 1.12)
+            brush.box(x - w, bottom - h, x + w, bottom, tone * rng.uniform(0.75, 1.05))
+            brush.box(x - 0.12 * w, bottom - h, x + 0.12 * w, bottom, tone * 1.12)
             bottom -= h
-    return shape
 
 
-def seat(rng: np.random.Generator, x: float, top: float, base: float, width: float) -> Shape:
+def paint_seat(rng: np.random.Generator, brush: Brush, x: float, top: float, base: float, width: float) -> None:
     """What a sitting person sits on, from the seat's height down to the floor."""
-    shape, colour = Shape(), any_colour(rng)
+    colour = any_colour(rng)
     if rng.random() < 0.5:  # chair with a back
         for side in (-0.5, 0.38):
-            shape.box(x + side * width, top, x + (side + 0.12) * width, base, colour * 0.6)
-        shape.box(x - 0.5 * width, top - width, x + 0.5 * width, top - 0.45 * width, colour * 0.8)
+            brush.box(x + side * width, top, x + (side + 0.12) * width, base, colour * 0.6)
+        brush.box(x - 0.5 * width, top - width, x + 0.5 * width, top - 0.45 * width, colour * 0.8)
         for side in (-0.48, 0.38):
-            shape.box(x + side * width, top - width, x + (side + 0.1) * width, top, colour * 0.7)
-        shape.box(x - 0.55 * width, top, x + 0.55 * width, top + 0.16 * width, colour)
+            brush.box(x + side * width, top - width, x + (side + 0.1) * width, top, colour * 0.7)
+        brush.box(x - 0.55 * width, top, x + 0.55 * width, top + 0.16 * width, colour)
     else:  # block or bench
         wide = width * rng.uniform(0.6, 2.5)
-        shape.box(x - wide, top, x + wide, base, colour * 0.75)
-        shape.box(x - wide, top, x + wide, top + 0.14 * width, colour * 1.1)
-    return shape
+        brush.box(x - wide, top, x + wide, base, colour * 0.75)
+        brush.box(x - wide, top, x + wide, top + 0.14 * width, colour * 1.1)
 
 
-def _tree(rng: np.random.Generator, x: float, base: float, size: float) -> Shape:
+def _tree(rng: np.random.Generator, brush: Brush, x: float, base: float, size: float) -> None:
     green = hsv(rng.uniform(60, 140), rng.uniform(0.35, 0.8), rng.uniform(0.2, 0.55))
     trunk = hsv(25, 0.5, rng.uniform(0.2, 0.45))
-    shape, fork = Shape(), base - 0.6 * size
-    shape.polygon([(x - 0.04 * size, base), (x + 0.04 * size, base), (x + 0.02 * size, fork), (x - 0.02 * size, fork)],
-                  trunk)
+    fork, foot, top = base - 0.6 * size, 0.04 * size, 0.02 * size
+    brush.polygon([(x - foot, base), (x + foot, base), (x + top, fork), (x - top, fork)], trunk)
     for _ in range(int(rng.integers(8, 18))):
         dx, dy = rng.normal(0, 0.15, 2) * size
         r = rng.uniform(0.06, 0.16) * size
-        shape.disc(x + dx, base - 0.68 * size + dy, r, r * rng.uniform(0.7, 1.0), green * rng.uniform(0.65, 1.3))
-    return shape
+        brush.disc(x + dx, base - 0.68 * size + dy, r, r * rng.uniform(0.7, 1.0), green * rng.uniform(0.65, 1.3))
