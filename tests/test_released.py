@@ -17,7 +17,7 @@ from yolopose.data.prepare import prepare_data
 from yolopose.evaluation.evaluate import evaluate_study, predict_split
 from yolopose.models.checkpoints import load_weights
 from yolopose.released import catalogue, runs
-from yolopose.released.catalogue import BASE, GROUPS, Released, chosen, get_checkpoint, get_checkpoints, load_released
+from yolopose.released.catalogue import BASE, GROUPS, Released, chosen, get_checkpoints, load_released
 from yolopose.report.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, released_rows
 from yolopose.study.config import load_experiments, load_study, load_variants
 from yolopose.study.paper import PAPER_DIR
@@ -104,7 +104,7 @@ def test_names_and_groups_choose():
 
 def test_files_are_fetched_imported_and_never_asked_for_again(server, official, tmp_path, capsys):
     rows = chosen(NAMES)
-    report = get_checkpoints(rows, tmp_path, server.address + "/", progress=False)
+    report = get_checkpoints(rows, tmp_path, server.address + "/")
     assert [row["state"] for row in report] == ["imported"] * 3 and len(asked(server)) == 3
     checksums = read_json(tmp_path / "checksums.json")
     for row, line in zip(rows, report, strict=True):
@@ -123,7 +123,7 @@ def test_files_are_fetched_imported_and_never_asked_for_again(server, official, 
 
 
 def test_without_a_network_what_is_there_works_and_the_rest_says_how(server, tmp_path, capsys):
-    get_checkpoints(chosen(["s6_960"]), tmp_path, server.address + "/", progress=False)
+    get_checkpoints(chosen(["s6_960"]), tmp_path, server.address + "/")
     nowhere = "http://127.0.0.1:9/"
     assert get_checkpoints(chosen(["s6_960"]), tmp_path, nowhere)[0]["state"] == "imported"
     assert catalogue.main(["s6_960", "s6_640_ti_lite", "--cache", str(tmp_path), "--base", nowhere]) == 2
@@ -141,41 +141,42 @@ def test_a_file_put_by_hand_is_imported_without_a_network(official, tmp_path):
 
 
 def test_a_file_that_is_gone_is_named_and_the_others_come(server, tmp_path):
-    report = get_checkpoints(chosen(["m6_960", "s6_960"]), tmp_path, server.address + "/", progress=False)
+    report = get_checkpoints(chosen(["m6_960", "s6_960"]), tmp_path, server.address + "/")
     states = {row["name"]: row["state"] for row in report}
     assert states["s6_960"] == "imported"
     assert states["m6_960"].startswith("not reached: ") and "404" in states["m6_960"]
     assert "67.4" in catalogue.table(report) and "not reached" in catalogue.table(report)
     with pytest.raises(StudyError, match="none of the 2 checkpoints"):
-        get_checkpoints(chosen(["m6_960", "l6_960"]), tmp_path, server.address + "/", progress=False)
+        get_checkpoints(chosen(["m6_960", "l6_960"]), tmp_path, server.address + "/")
 
 
 def test_a_file_that_changed_since_its_first_use_is_refused(server, official, tmp_path):
     row, base = load_released()["s6_960"], server.address + "/"
-    get_checkpoint(row, tmp_path, base, progress=False)
+    get_checkpoints([row], tmp_path, base)
     row.weights(tmp_path).unlink()  # so that the source is needed again
     with row.source(tmp_path).open("ab") as file:
         file.write(b"x")
     with pytest.raises(StudyError, match=r"last\.pt: has .* bytes instead of"):
-        get_checkpoints([row], tmp_path, base, progress=False)
+        get_checkpoints([row], tmp_path, base)
     row.source(tmp_path).unlink()
     server.files["/" + row.url("")] = official["s6_960_retrained"]  # the server swaps it, as it did in August 2022
     with pytest.raises(StudyError, match="SHA-256|bytes"):
-        get_checkpoints([row], tmp_path, base, progress=False)
+        get_checkpoints([row], tmp_path, base)
     assert not row.weights(tmp_path).exists()
 
 
 def test_changed_weights_and_a_newer_importer_are_noticed(server, tmp_path, monkeypatch):
     row, base = load_released()["s6_960"], server.address + "/"
-    path = get_checkpoint(row, tmp_path, base, progress=False)
+    path = row.weights(tmp_path)
+    get_checkpoints([row], tmp_path, base)
     path.write_bytes(b"something else")
     with pytest.raises(StudyError, match="weights_sha256 differs"):
         get_checkpoints([row], tmp_path, base)
     path.unlink()
-    get_checkpoint(row, tmp_path, base, progress=False)
+    get_checkpoints([row], tmp_path, base)
     monkeypatch.setattr(catalogue, "IMPORTER", 2)
     assert not catalogue.is_imported(row, tmp_path)
-    get_checkpoint(row, tmp_path, "http://127.0.0.1:9/", progress=False)  # anew from the file, not from the network
+    get_checkpoints([row], tmp_path, "http://127.0.0.1:9/")  # anew from the file, not from the network
     assert catalogue.is_imported(row, tmp_path) and len(asked(server)) == 1
 
 
@@ -185,7 +186,7 @@ def test_a_hostile_file_is_refused_loudly(server, tmp_path):
     torch.save({"model": _Hostile(effect)}, tmp_path / "hostile.pt")
     server.files["/" + row.url("")] = (tmp_path / "hostile.pt").read_bytes()
     with pytest.raises(StudyError, match="asks for .*system"):
-        get_checkpoints(chosen(["s6_960", "s6_640_ti_lite"]), tmp_path, server.address + "/", progress=False)
+        get_checkpoints(chosen(["s6_960", "s6_640_ti_lite"]), tmp_path, server.address + "/")
     assert not effect.exists()
 
 
@@ -230,7 +231,7 @@ def study_of(results: Path, monkeypatch, size: int = 64):
 def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys):
     """Import, estimate, evaluation and tables of runs that nobody trained; one of the files is gone."""
     study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address + "/"
-    report = runs.import_runs(study, dataset, cache, base=base, progress=False)
+    report = runs.import_runs(study, dataset, cache, base=base)
     assert [row["state"][:8] for row in report] == ["imported", "not reac"]
     record = read_json(study.run_dir("s6", 0) / "run.json")
     assert record["config_hash"] == study.run("s6", 0).hash and record["data_fingerprint"] == dataset.fingerprint
@@ -256,7 +257,7 @@ def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys
     server.log.clear()
     assert runs.import_runs(study, dataset, cache, base=base) == [] and server.log == []
     (study.results_dir / "not_reached.json").unlink()
-    again = runs.import_runs(study, dataset, cache, base=base, progress=False)
+    again = runs.import_runs(study, dataset, cache, base=base)
     assert [row["name"] for row in again] == ["m6_960"] and (study.results_dir / "not_reached.json").is_file()
 
 
@@ -275,7 +276,7 @@ def test_offline_a_study_makes_do_with_what_is_there_but_not_with_nothing(offici
 
 def test_the_others_are_reported_apart(server, dataset, tmp_path, monkeypatch, capsys):
     study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address + "/"
-    rows = {row["name"]: row for row in runs.evaluate_apart(study, dataset, cache, base=base, progress=False)}
+    rows = {row["name"]: row for row in runs.evaluate_apart(study, dataset, cache, base=base)}
     written = {row["name"]: row for row in released_rows(study.results_dir)}
     assert set(rows) == set(written)
     assert set(rows) == {row.name for row in load_released().values() if row.group in ("paper", "retrained", "ti_lite")}
@@ -288,10 +289,10 @@ def test_the_others_are_reported_apart(server, dataset, tmp_path, monkeypatch, c
     assert (written["s6_960_retrained"]["AP_path"], written["s6_960_retrained"]["AP_readme"]) == ("64.8", "63.7")
     assert "s6_960_retrained: 8 images at 64 px take about" in capsys.readouterr().out
     # kept while weights, data and settings are the same
-    runs.evaluate_apart(study, dataset, cache, base=base, progress=False)
+    runs.evaluate_apart(study, dataset, cache, base=base)
     assert "take about" not in capsys.readouterr().out
     changed = replace(study, profile=replace(study.profile, evaluate=replace(study.profile.evaluate, nms_iou=0.5)))
-    runs.evaluate_apart(changed, dataset, cache, base=base, progress=False)
+    runs.evaluate_apart(changed, dataset, cache, base=base)
     assert "s6_960_retrained: 8 images" in capsys.readouterr().out
 
 
@@ -314,12 +315,12 @@ def test_verdicts_need_coco_and_a_tenth_of_a_point(dataset, tmp_path, monkeypatc
 
 def test_weights_of_another_model_or_size_are_no_run(server, dataset, tmp_path, monkeypatch):
     study = study_of(tmp_path / "results", monkeypatch)
-    path = get_checkpoint(load_released()["s6_640_ti_lite"], tmp_path, server.address + "/", progress=False)
+    lite, other = chosen(["s6_640_ti_lite", "s6_960"])[::-1]
+    get_checkpoints([lite, other], tmp_path, server.address + "/")
     with pytest.raises(StudyError, match=r"weights\.pt: variant is .*profiles\.yaml"):
-        runs.import_as_run(study.run("s6", 0), dataset, tmp_path / "run", path)
-    path = get_checkpoint(load_released()["s6_960"], tmp_path, server.address + "/", progress=False)
+        runs._import_as_run(study.run("s6", 0), dataset, tmp_path / "run", lite.weights(tmp_path))
     with pytest.raises(StudyError, match=r"weights\.pt: input_size is 960"):
-        runs.import_as_run(study.run("s6", 0), dataset, tmp_path / "run", path)
+        runs._import_as_run(study.run("s6", 0), dataset, tmp_path / "run", other.weights(tmp_path))
     assert not (tmp_path / "run").exists()
     other = replace(study, experiments=("s6_l1",))
     with pytest.raises(StudyError, match="s6_l1: no checkpoint of it was released"):

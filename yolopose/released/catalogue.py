@@ -13,6 +13,8 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,34 +40,23 @@ GROUPS = {"paper": "the paper's models (links before August 2022)",
           "retrained": "retrained models behind the README's links since August 2022",
           "ti_lite": "ti_lite models", "decoder": "the README's decoder ablation",
           "person": "person detectors (box AP)"}
+SHOWN = ("name", "group", "model", "input_size", "AP_path", "AP_readme")
 
 
 @dataclass(frozen=True)
 class Released:
-    """One released checkpoint.
-
-    Attributes:
-        name: of this study, unique.
-        group: one of :data:`GROUPS`.
-        model: as the README names it.
-        input_size: px.
-        AP_path, AP50_path: in percent, as the folder's name says.
-        AP_readme, AP50_readme: in percent, as the README's table prints beside the link; ``None`` where it prints none.
-        experiment: whose numbers in the paper's tables are this very model's; empty for the other groups.
-        folder, file: under the base address.
-        note: what else is known.
-    """
+    """One released checkpoint, a row of :data:`LIST`; accuracies in percent."""
 
     name: str
-    group: str
-    model: str
-    input_size: int
-    AP_path: float
+    group: str  # of GROUPS
+    model: str  # as the README names it
+    input_size: int  # px
+    AP_path: float  # as the folder's name says
     AP50_path: float
-    AP_readme: float | None
+    AP_readme: float | None  # as the README's table prints beside the link; None where it prints none
     AP50_readme: float | None
-    experiment: str
-    folder: str
+    experiment: str  # whose numbers in the paper's tables are this very model's; empty for the other groups
+    folder: str  # under the base address
     file: str
     note: str
 
@@ -82,21 +73,17 @@ class Released:
         return cache / self.name / "weights.pt"
 
 
-def load_released(path: Path = LIST) -> dict[str, Released]:
+def load_released() -> dict[str, Released]:
     """All released checkpoints by name, the paper's first."""
     found = {}
-    for row in read_csv(path):
+    for row in read_csv(LIST):
         numbers = {key: float(row[key]) if row[key] else None for key in row if key.startswith("AP")}
         found[row["name"]] = Released(**{**row, **numbers, "input_size": int(row["input_size"])})
     return found
 
 
 def chosen(names: Iterable[str]) -> list[Released]:
-    """The checkpoints of these names or groups; of no name, all of them.
-
-    Raises:
-        StudyError: a name that is neither.
-    """
+    """The checkpoints of these names or groups; of no name, all of them. A StudyError for a name that is neither."""
     every, names = load_released(), list(names)
     for name in names:
         if name not in every and name not in GROUPS:
@@ -114,7 +101,7 @@ def read_checksums(cache: Path) -> dict[str, Any]:
 
 
 def is_imported(row: Released, cache: Path) -> bool:
-    """Whether the plain weights are there, unchanged, and made by today's importer; never asks the network."""
+    """Whether the plain weights are there and made by today's importer; a StudyError where they were changed."""
     known, path = read_checksums(cache).get(row.name, {}), row.weights(cache)
     if known.get("importer") != IMPORTER or not path.is_file():
         return False
@@ -124,28 +111,20 @@ def is_imported(row: Released, cache: Path) -> bool:
     return True
 
 
-def get_checkpoint(row: Released, cache: Path = CACHE, base: str = BASE, progress: bool = True) -> Path:
-    """The plain weights of one released checkpoint, fetched and imported where they are missing.
-
-    Raises:
-        StudyError: it cannot be fetched, is not the file that was used before, or is refused by the importer.
-    """
-    if is_imported(row, cache):
-        return row.weights(cache)
-    known = read_checksums(cache)
+def _get_checkpoint(row: Released, cache: Path, base: str) -> None:
+    """Fetch a file, unless it is there, and import it."""
+    known, source, weights = read_checksums(cache), row.source(cache), row.weights(cache)
     before = known.get(row.name, {})
-    source = row.source(cache)
-    digest = fetch(row.url(base), source, before.get("sha256"), before.get("bytes"), progress)
+    digest = fetch(row.url(base), source, before.get("sha256"), before.get("bytes"))
     entry = {"url": row.url(base), "sha256": digest, "bytes": source.stat().st_size}
     write_json(cache / CHECKSUMS, {**known, row.name: entry})  # before it is read: the first use is now
-    about = {"release": row.name, "url": row.url(base), "AP_path": row.AP_path, "AP_readme": row.AP_readme}
-    import_checkpoint(source, row.weights(cache), row.input_size, about)
-    entry |= {"weights_sha256": file_sha256(row.weights(cache)), "importer": IMPORTER}
+    import_checkpoint(source, weights, row.input_size, {"release": row.name, "url": row.url(base),
+                                                        "AP_path": row.AP_path, "AP_readme": row.AP_readme})
+    entry |= {"weights_sha256": file_sha256(weights), "importer": IMPORTER}
     write_json(cache / CHECKSUMS, {**known, row.name: entry})
-    return row.weights(cache)
 
 
-def get_checkpoints(rows: Iterable[Released], cache: Path = CACHE, base: str = BASE, progress: bool = True,
+def get_checkpoints(rows: Iterable[Released], cache: Path = CACHE, base: str = BASE,
                     offline: bool = False) -> list[dict[str, Any]]:
     """Fetch and import what is missing; a file that the server no longer has does not stop the others.
 
@@ -153,33 +132,31 @@ def get_checkpoints(rows: Iterable[Released], cache: Path = CACHE, base: str = B
         rows: which ones.
         cache: where the files go.
         base: address of the server.
-        progress: whether to show progress bars.
         offline: make do with what is there or can be had, without a network too.
 
     Returns:
-        A row for each: name, group, model, input_size, AP_path, AP_readme, ``sha256`` and ``state``, which is
-        ``imported`` or ``not reached: <why>``.
+        A row for each: :data:`SHOWN`, ``sha256`` and ``state``, which is ``imported`` or ``not reached: <why>``.
 
     Raises:
         StudyError: no network and something is missing, or nothing at all was reached (neither if ``offline``); a file
             changed since its first use, or was refused.
     """
-    rows = list(rows)
+    rows, failed = list(rows), {}
     missing = [row for row in rows if not is_imported(row, cache)]
-    absent = [row for row in missing if not row.source(cache).is_file()]
-    failed: dict[str, str] = {}
-    if absent and (reason := _why_unreachable(base)):
-        by_other_means = {row.name: by_hand(row.url(base), row.source(cache)) for row in absent}
-        if not offline:
-            raise StudyError(f"{base}: cannot be reached ({reason}), and {cache} lacks {len(absent)} of the "
-                             "checkpoints. Without a network, for each that is wanted: "
-                             + by_other_means[absent[0].name])
-        failed = {name: f"no network; {words}" for name, words in by_other_means.items()}
+    if absent := [row for row in missing if not row.source(cache).is_file()]:
+        try:
+            requests.head(base, timeout=TIMEOUT_S)  # any answer is a sign of life, asked for once and not for each file
+        except requests.RequestException as error:
+            failed = {row.name: f"no network; {by_hand(row.url(base), row.source(cache))}" for row in absent}
+            if not offline:
+                raise StudyError(f"{base}: cannot be reached ({error}), and {cache} lacks {len(absent)} of the "
+                                 "checkpoints. Without a network, for each that is wanted: "
+                                 + by_hand(absent[0].url(base), absent[0].source(cache))) from error
     for row in missing:
         if row.name in failed:
             continue
         try:
-            get_checkpoint(row, cache, base, progress)
+            _get_checkpoint(row, cache, base)
         except StudyError as error:
             if row.source(cache).is_file() or row.name in read_checksums(cache):
                 raise  # the file is there: changed, or refused
@@ -187,40 +164,25 @@ def get_checkpoints(rows: Iterable[Released], cache: Path = CACHE, base: str = B
     if rows and len(failed) == len(rows) and not offline:
         raise StudyError(f"none of the {len(rows)} checkpoints could be fetched. The first: {failed[rows[0].name]}")
     known = read_checksums(cache)
-    return [{"name": row.name, "group": row.group, "model": row.model, "input_size": row.input_size,
-             "AP_path": row.AP_path, "AP_readme": row.AP_readme,
-             "state": f"not reached: {failed[row.name]}" if row.name in failed else "imported",
-             "sha256": known.get(row.name, {}).get("sha256")} for row in rows]
-
-
-def _why_unreachable(base: str) -> str:
-    """Why the server gives no sign of life, before each of many files waits for it; empty where it does."""
-    try:
-        requests.head(base, timeout=TIMEOUT_S)  # any answer will do
-    except requests.RequestException as error:
-        return str(error)
-    return ""
+    return [{**{key: getattr(row, key) for key in SHOWN}, "sha256": known.get(row.name, {}).get("sha256"),
+             "state": f"not reached: {failed[row.name]}" if row.name in failed else "imported"} for row in rows]
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """The checkpoints in lines, grouped; both AP, since they differ since August 2022."""
     lines = [["", "px", "AP in the path", "AP in the README", "SHA-256", ""]]
-    group = None
-    for row in rows:
-        if row["group"] != group:
-            group = row["group"]
-            lines.append([f"{GROUPS[group]}:", "", "", "", "", ""])
-        readme = "–" if row["AP_readme"] is None else f"{row['AP_readme']:.1f}"
-        lines.append([f"  {row['name']}", str(row["input_size"]), f"{row['AP_path']:.1f}", readme,
-                      (row["sha256"] or "")[:12], row["state"]])
+    for group, members in groupby(rows, key=itemgetter("group")):
+        lines.append([f"{GROUPS[group]}:", "", "", "", "", ""])
+        lines += [[f"  {row['name']}", str(row["input_size"]), f"{row['AP_path']:.1f}",
+                   "–" if row["AP_readme"] is None else f"{row['AP_readme']:.1f}", (row["sha256"] or "")[:12],
+                   row["state"]] for row in members]
     return align(lines, "")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Fetch and import released checkpoints; prints what there is."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.released.catalogue", description=main.__doc__)
-    parser.add_argument("names", nargs="*", help="names or groups (paper, retrained, ti_lite, decoder, person); "
-                                                 "default: all")
+    parser.add_argument("names", nargs="*", help=f"names or groups ({', '.join(GROUPS)}); default: all")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder for the files; default: %(default)s")
     parser.add_argument("--base", default=BASE, help="address of a mirror")
     options = parser.parse_args(arguments)

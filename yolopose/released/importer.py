@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from yolopose.data.schema import KEYPOINT_FACTS, KeypointSchema
+from yolopose.data.schema import KeypointSchema
+from yolopose.data.synthetic.generate import CATEGORY
 from yolopose.models.checkpoints import changed_activations, save_weights, set_activations
 from yolopose.models.layers import Conv
 from yolopose.models.yolov5 import COCO_ANCHORS_PX, HEAD_INPUTS, LAYERS, STRIDES, YOLOPose, build_model
@@ -31,25 +31,23 @@ HEAD = f"model.{len(LAYERS)}"  # path of the head among the numbered modules
 SPP_PATH, SPP_WINDOWS = "model.10", [3, 5, 7]
 DEPTHS = {(1, 3): 0.33, (2, 6): 0.67, (3, 9): 1.0}  # by the bottlenecks of modules 2 and 4
 SIZES = {(0.33, 0.5): "s", (0.67, 0.75): "m", (1.0, 1.0): "l"}  # by depth and width
+STEMS = {"Focus": "focus", "ConvFocus": "conv_focus"}
 NOMINAL_WIDTH = 1024  # of module 9
 MAX_DECODER_DEPTH = 6
 MAX_MODULES, MAX_DEPTH = 10_000, 12
-# COCO's limbs as pairs of keypoints counted from 1, for drawing alone.
-COCO_SKELETON = ((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10),
-                 (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7))
 SETTINGS = {nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
                         "padding_mode"),
             nn.BatchNorm2d: ("num_features", "eps"), nn.Upsample: ("scale_factor", "mode")}
 CONFIGURATION = ("nc", "nkpt", "dw_conv_kpt", "act", "depth_multiple", "width_multiple")  # of the official model's yaml
-PLAIN = (int, float, str, bool, type(None))
+PLAIN = (int, float, str, bool)
 
 
 @dataclass(frozen=True)
 class Module:
     """An ``nn.Module`` of the checkpoint: the last part of its class's name, and what it stored."""
 
-    kind: str
-    state: dict[str, Any]
+    kind: str = "missing"
+    state: dict[str, Any] | None = None
 
     def setting(self, name: str) -> Any:
         """A plain value, or a list or tuple of some; anything else as the text that a message shows."""
@@ -57,23 +55,21 @@ class Module:
         if is_plain(value) and value.numel() <= len(STRIDES):
             value = value.tolist()
         several = value if type(value) in (list, tuple) else [value]
-        return value if all(type(one) in PLAIN for one in several) else reprlib.repr(value)
+        return value if all(type(one) in (*PLAIN, type(None)) for one in several) else reprlib.repr(value)
 
 
 def import_checkpoint(source: Path | str, target: Path | str, input_size: int,
-                      about: dict[str, Any] | None = None) -> dict[str, Any]:
+                      about: dict[str, Any] | None = None) -> None:
     """Write the model of an official checkpoint as a plain weights file.
 
     Half precision becomes float32. The head is ``faithful`` (``person`` where there is no keypoint branch).
 
     Args:
         source: official ``last.pt`` or ``best.pt``.
-        target: weights file to write, for :func:`yolopose.models.checkpoints.load_weights`.
+        target: weights file to write, for :func:`yolopose.models.checkpoints.load_weights`; its provenance is
+            ``about``, the source's name and SHA-256, and what was found out about it.
         input_size: px that the checkpoint was trained at, which it does not say itself.
         about: further provenance, such as the name of the release.
-
-    Returns:
-        The provenance that the weights file carries: ``about``, the source's name and SHA-256, and what it is.
 
     Raises:
         StudyError: the file is no official checkpoint, asks for code, or holds a model that is not one of this study's.
@@ -82,14 +78,11 @@ def import_checkpoint(source: Path | str, target: Path | str, input_size: int,
     model, found = Checkpoint(source).model()
     record = {**(about or {}), "source_file": source.name, "source_sha256": file_sha256(source), **found}
     save_weights(target, model, 1.0, input_size, coco_schema().as_dict(), record)
-    return record
 
 
 def coco_schema() -> KeypointSchema:
     """COCO's 17 keypoints, which every released checkpoint predicts."""
-    names = list(yaml.safe_load(KEYPOINT_FACTS.read_text(encoding="utf-8"))["coco_person"]["sigmas"])
-    return KeypointSchema.from_category({"id": 1, "name": "person", "keypoints": names,
-                                         "skeleton": [list(limb) for limb in COCO_SKELETON]}, KEYPOINT_FACTS)
+    return KeypointSchema.from_category(CATEGORY)
 
 
 def reorder_focus(weight: Tensor) -> Tensor:
@@ -103,14 +96,7 @@ def reorder_focus(weight: Tensor) -> Tensor:
 
 
 class Checkpoint:
-    """The modules and tensors of an official checkpoint by the paths and keys that torch gives them.
-
-    Args:
-        path: the file.
-
-    Raises:
-        StudyError: see :func:`import_checkpoint`; so do all methods.
-    """
+    """The modules and tensors of an official checkpoint by the paths and keys that torch gives them."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -121,7 +107,7 @@ class Checkpoint:
             self.refuse("holds no dictionary with a model, as the official training writes it")
         average = self.root.get("ema")
         self._add("", self.root.get("model") if average is None else average)  # the official loader's preference
-        if self.modules[""].kind != "Model" or HEAD not in self.modules or self.modules[HEAD].kind != "Detect":
+        if (self.modules[""].kind, self._module(HEAD).kind) != ("Model", "Detect"):
             self.refuse(f"its model is a {self.modules[''].kind} whose module {len(LAYERS)} is no Detect: it is not "
                         "one of the YOLO-Pose P6 models")
 
@@ -129,42 +115,45 @@ class Checkpoint:
         """Raise the error that names the file."""
         refuse(self.path, reason)
 
-    def _add(self, path: str, value: Any, depth: int = 0) -> None:
+    def _module(self, path: str) -> Module:
+        return self.modules.get(path, Module())
+
+    def _below(self, path: str) -> list[str]:
+        """Paths of the children of a module."""
+        return [one for one in self.modules if one.rpartition(".")[0] == path]
+
+    def _add(self, path: str, value: Any) -> None:
         """Keep a module and those below it."""
-        if depth > MAX_DEPTH:
-            self.refuse(f"{path}: modules are nested deeper than in any official model")
         state = value.state if isinstance(value, Inert) else None
         parts = [state.get(key) for key in ("_modules", "_parameters", "_buffers")] if type(state) is dict else [None]
-        if not all(isinstance(part, dict) and all(type(name) is str and "." not in name for name in part)
+        if not all(isinstance(part, dict) and all(type(name) is str and name and "." not in name for name in part)
                    for part in parts):
             self.refuse(f"{path or 'model'}: is not a stored module")
         self.modules[path] = Module(type(value).__name__, state)
-        if len(self.modules) > MAX_MODULES:
-            self.refuse(f"its model has more than {MAX_MODULES} modules")
-        children, *tensors = ({f"{path}.{name}".lstrip("."): part[name] for name in dict.keys(part)} for part in parts)
-        for key, tensor in {**tensors[0], **tensors[1]}.items():
-            if tensor is not None and not is_plain(tensor):
+        if len(self.modules) > MAX_MODULES or path.count(".") > MAX_DEPTH:
+            self.refuse(f"{path[:100]}: modules are nested deeper, or more of them, than in any official model")
+        children, parameters, buffers = (
+            {f"{path}.{name}".lstrip("."): part[name] for name in dict.keys(part) if part[name] is not None}
+            for part in parts)
+        for key, tensor in (parameters | buffers).items():
+            if not is_plain(tensor):
                 self.refuse(f"{key}: is no stored tensor, or one that is larger than what was stored of it")
-            if tensor is not None:
-                self.tensors[key] = tensor.detach()
+            self.tensors[key] = tensor.detach()
         for below, child in children.items():
-            if child is not None:
-                self._add(below, child, depth + 1)
+            self._add(below, child)
 
     def model(self) -> tuple[YOLOPose, dict[str, Any]]:
         """The model (unfused, eval mode, float32) and what was found out about it."""
         variant = self._variant()
-        if variant.head == "person":  # the keypoint branch of a detector has no output, where it has one at all
-            branch = f"{HEAD}.m_kpt"
-            self.modules = {path: module for path, module in self.modules.items() if not path.startswith(branch)}
-            self.tensors = {key: tensor for key, tensor in self.tensors.items() if not key.startswith(branch)}
-        num_keypoints = 0 if variant.head == "person" else NUM_KEYPOINTS
-        model = build_model(variant, num_keypoints, 1.0, self._anchors())
+        if person := variant.head == "person":  # a detector's keypoint branch has no output, where it has one at all
+            self.modules, self.tensors = ({path: value for path, value in those.items()
+                                           if not path.startswith(f"{HEAD}.m_kpt")}
+                                          for those in (self.modules, self.tensors))
+        model = build_model(variant, 0 if person else NUM_KEYPOINTS)
         self._check_modules(model)
-        self._check_shapes(model)
+        state = self._float_tensors(model)
         set_activations(model, {path: self._activation(path) for path, module in model.named_modules()
                                 if isinstance(module, Conv)})
-        state = {key: self._read(key) for key in self.tensors}
         order = None
         if variant.stem == "focus":
             order = "contract" if "model.0.contract" in self.modules else "slices"
@@ -177,83 +166,59 @@ class Checkpoint:
             "precision": "/".join(sorted(precisions)),
             "focus_order": order, "other_activations": changed_activations(model),
             "anchors_changed": not torch.equal(model.detect.anchors_px, torch.tensor(COCO_ANCHORS_PX).float()),
-            "yaml": {key: recipe[key] for key in CONFIGURATION if type(recipe.get(key)) in (int, float, str, bool)}
+            "yaml": {key: recipe[key] for key in CONFIGURATION if type(recipe.get(key)) in PLAIN}
             if type(recipe) is dict else {},
             "epoch": epoch if type(epoch) is int else None}
 
-    def _below(self, path: str) -> list[str]:
-        """Paths of the children of a module."""
-        return [one for one in self.modules if one.rpartition(".")[0] == path]
-
     def _variant(self) -> Variant:
         """The row of ``variants.yaml`` that describes the checkpoint, or a new one."""
-        head, stem = self.modules[HEAD], self.modules["model.0"].kind if "model.0" in self.modules else "nothing"
+        head, stem = self.modules[HEAD], self._module("model.0").kind
         classes, num_keypoints = head.setting("nc"), head.setting("nkpt") or 0
         if classes != 1 or num_keypoints not in (0, NUM_KEYPOINTS):
             self.refuse(f"its head has nc = {classes!r} and nkpt = {num_keypoints!r}; read are 1 class and 0 or "
                         f"{NUM_KEYPOINTS} keypoints")
-        if stem not in ("Focus", "ConvFocus"):
-            self.refuse(f"model.0: is {stem}, where the official models have Focus or ConvFocus")
+        if stem not in STEMS:
+            self.refuse(f"model.0: is {stem}, where the official models have {' or '.join(STEMS)}")
         repeats = tuple(len(self._below(f"model.{i}.m")) for i in (2, 4))
-        last = self.tensors.get("model.9.conv.weight")
-        if repeats not in DEPTHS or last is None or not last.dim() or not 0 < len(last) <= NOMINAL_WIDTH:
-            self.refuse(f"has {repeats[0]} and {repeats[1]} bottlenecks in modules 2 and 4 and "
-                        f"{'no' if last is None else tuple(last.shape[:1])} channels in module 9; the official models "
-                        f"have {', '.join(f'{a} and {b}' for a, b in DEPTHS)} and up to {NOMINAL_WIDTH}")
-        decoder = 0
+        channels = next(iter(self.tensors.get("model.9.conv.weight", torch.empty(0)).shape), 0)
+        if repeats not in DEPTHS or not 0 < channels <= NOMINAL_WIDTH:
+            self.refuse(f"has {repeats[0]} and {repeats[1]} bottlenecks in modules 2 and 4 and {channels} channels in "
+                        f"module 9; the official models have {', '.join(f'{a} and {b}' for a, b in DEPTHS)} and up to "
+                        f"{NOMINAL_WIDTH}")
+        branch, stages = f"{HEAD}.m_kpt.0", 0
         if num_keypoints:
-            branch = self.modules.get(f"{HEAD}.m_kpt.0")
-            if branch is None:
+            if branch not in self.modules:
                 self.refuse(f"{HEAD}.m_kpt: is missing, although the head has {num_keypoints} keypoints")
-            stages = len(self._below(f"{HEAD}.m_kpt.0")) if branch.kind == "Sequential" else 0
-            decoder = stages // 2
-            if stages % 2 or decoder > MAX_DECODER_DEPTH:
-                self.refuse(f"{HEAD}.m_kpt.0: has {stages} stages; the official models have up to "
-                            f"{2 * MAX_DECODER_DEPTH}, in pairs")
-        found = Variant("", "yolov5", DEPTHS[repeats], len(last) / NOMINAL_WIDTH, self._activation("model.1"),
-                        "faithful" if num_keypoints else "person", decoder,
-                        {"Focus": "focus", "ConvFocus": "conv_focus"}[stem])
+            stages = len(self._below(branch)) if self.modules[branch].kind == "Sequential" else 0
+            if stages % 2 or stages > 2 * MAX_DECODER_DEPTH:
+                self.refuse(f"{branch}: has {stages} stages; the official models have up to {2 * MAX_DECODER_DEPTH}, "
+                            "in pairs")
+        found = Variant("", "yolov5", DEPTHS[repeats], channels / NOMINAL_WIDTH, self._activation("model.1"),
+                        "faithful" if num_keypoints else "person", stages // 2, STEMS[stem])
         known = next((v.name for v in load_variants().values() if replace(v, name="") == found), None)
         size = SIZES.get((found.depth, found.width), "x")
-        suffix = "_ti_lite" if stem == "ConvFocus" else f"_faithful_dw{decoder}" if num_keypoints else ""
+        suffix = "_ti_lite" if stem == "ConvFocus" else f"_faithful_dw{stages // 2}" if num_keypoints else ""
         return replace(found, name=known or f"yolov5{size}6_{'pose' if num_keypoints else 'person'}{suffix}")
 
     def _activation(self, path: str) -> str:
         """``silu`` or ``relu``: the class of the activation that the convolution at ``path`` stored."""
-        act = self.modules.get(f"{path}.act")
-        if act is None or act.kind not in ("SiLU", "ReLU"):
-            self.refuse(f"{path}.act: is {act.kind if act else 'missing'}; read are SiLU and ReLU")
-        return act.kind.lower()
-
-    def _anchors(self) -> Tensor:
-        """(4, 3, 2) anchors in px as the checkpoint has them, which automatic anchors may have changed."""
-        wanted = {"anchors": (4, 3, 2), "anchor_grid": (4, 1, 3, 1, 1, 2)}
-        for name, size in wanted.items():
-            tensor = self.tensors.get(f"{HEAD}.{name}")
-            if tensor is None or tensor.shape != size:
-                self.refuse(f"{HEAD}.{name}: is {'missing' if tensor is None else tuple(tensor.shape)}, must have the "
-                            f"shape {size}")
-        if self.modules[HEAD].setting("stride") != list(STRIDES):
-            self.refuse(f"{HEAD}.stride: is not {STRIDES}")
-        cells, px = (self._read(f"{HEAD}.{name}").view(4, 3, 2) for name in wanted)
-        strides = torch.tensor(STRIDES, dtype=torch.float32).view(4, 1, 1)
-        if not (px > 0).all() or not torch.allclose(cells * strides, px, rtol=2**-9, atol=0):
-            self.refuse(f"{HEAD}.anchors: are not positive, or not those of anchor_grid divided by the strides")
-        return px
+        kind = self._module(f"{path}.act").kind
+        if kind not in ("SiLU", "ReLU"):
+            self.refuse(f"{path}.act: is {kind}; read are SiLU and ReLU")
+        return kind.lower()
 
     def _check_modules(self, model: YOLOPose) -> None:
         """Hold every module against the same one of ours: class, settings, inputs, pooling windows."""
-        ours = dict(model.named_modules())
-        extra = [path for path in self.modules if path not in ours and path != "model.0.contract"
-                 and not path.startswith(f"{SPP_PATH}.m")]
-        if extra:
-            self.refuse(f"{extra[0]}: is a {self.modules[extra[0]].kind} that {model.variant.name} does not have")
+        ours, name = dict(model.named_modules()), model.variant.name
+        for path, module in self.modules.items():
+            if path not in ours and path != "model.0.contract" and not path.startswith(f"{SPP_PATH}.m"):
+                self.refuse(f"{path}: is a {module.kind} that {name} does not have")
         for path, module in ours.items():
             if path in ("", "model", f"{SPP_PATH}.pool") or path.endswith(".act"):
                 continue
-            kind, theirs = type(module).__name__, self.modules.get(path)
-            if theirs is None or theirs.kind != kind:
-                self.refuse(f"{path}: is {theirs.kind if theirs else 'missing'}, {model.variant.name} has {kind} there")
+            kind, theirs = type(module).__name__, self._module(path)
+            if theirs.kind != kind:
+                self.refuse(f"{path}: is {theirs.kind}, {name} has {kind} there")
             for key in SETTINGS.get(type(module), ()):
                 if theirs.setting(key) != getattr(module, key):
                     self.refuse(f"{path}.{key}: is {theirs.setting(key)!r}, must be {getattr(module, key)}")
@@ -262,6 +227,8 @@ class Checkpoint:
             places = given if type(given) is list else [given]
             if [i - 1 if p == -1 else p for p in places] != [i - 1 if p == -1 else p for p in inputs]:
                 self.refuse(f"model.{i}.f: takes its input from {ascii(given)[:60]}, must be {inputs}")
+        if self.modules[HEAD].setting("stride") != list(STRIDES):
+            self.refuse(f"{HEAD}.stride: is not {STRIDES}")
         windows = [self._window(path) for path in self._below(f"{SPP_PATH}.m")]
         if windows != SPP_WINDOWS:
             self.refuse(f"{SPP_PATH}: pools over windows of {windows} px, must be {SPP_WINDOWS}")
@@ -276,23 +243,19 @@ class Checkpoint:
             window += kernel - 1
         return window
 
-    def _check_shapes(self, model: YOLOPose) -> None:
-        """Names, shapes and kinds of number."""
-        ours, theirs = ({key: (tuple(t.shape), t.is_floating_point()) for key, t in tensors.items()}
-                        for tensors in (model.state_dict(), self.tensors))
-
-        def words(found: tuple[tuple[int, ...], bool] | None) -> str:
-            return "missing" if found is None else f"{found[0]} {'floating-point' if found[1] else 'whole'} numbers"
-
+    def _float_tensors(self, model: YOLOPose) -> dict[str, Tensor]:
+        """The tensors in float32, held against ours: names, shapes, kinds of number, and anchors that agree."""
+        ours, theirs = ({key: f"{tuple(t.shape)} {'floating-point' if t.is_floating_point() else 'whole'} numbers"
+                         for key, t in tensors.items()} for tensors in (model.state_dict(), self.tensors))
         for key in (*ours, *theirs):
             if ours.get(key) != theirs.get(key):
-                self.refuse(f"{key}: is {words(theirs.get(key))}; in {model.variant.name} it is {words(ours.get(key))}")
-
-    def _read(self, key: str) -> Tensor:
-        """One tensor; floating ones as float32."""
-        tensor = self.tensors[key]
-        if not tensor.is_floating_point():
-            return tensor
-        if not tensor.isfinite().all():
-            self.refuse(f"{key}: holds numbers that are not finite")
-        return tensor.float()
+                self.refuse(f"{key}: is {theirs.get(key, 'missing')}; in {model.variant.name} it is "
+                            f"{ours.get(key, 'missing')}")
+            if not self.tensors[key].isfinite().all():
+                self.refuse(f"{key}: holds numbers that are not finite")
+        state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in self.tensors.items()}
+        px, strides = state[f"{HEAD}.anchor_grid"].view(4, 3, 2), torch.tensor(STRIDES, dtype=torch.float32)
+        if not (px > 0).all() or not torch.allclose(state[f"{HEAD}.anchors"] * strides.view(4, 1, 1), px, rtol=2**-9,
+                                                    atol=0):
+            self.refuse(f"{HEAD}.anchors: are not positive, or not those of anchor_grid divided by the strides")
+        return state

@@ -13,7 +13,6 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,11 @@ METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL
 NEEDED = ("AP", "AP50", "AP75", "APL", "AR")  # columns of Table 2
 SOURCE = "COCO evaluation server, test-dev2017"
 MAX_ANSWER_BYTES = 1 << 20
-# One line of pycocotools' summary; what it calls IoU is OKS here.
-LINE = re.compile(r"Average (Precision|Recall)\s+\((?:AP|AR)\)\s*@\[\s*(?:IoU|OKS)=([\d.:]+)\s*\|\s*area=\s*(\w+)\s*\|"
-                  r"\s*maxDets=\s*(\d+)\s*\]\s*=\s*(\S+)")
-PAIR = re.compile(r"^\s*[\"']?(A[PR][\w .@=]*?)[\"']?\s*[:=\s]\s*(-?[\d.]+(?:[eE][-+]?\d+)?)\s*,?\s*$", re.MULTILINE)
+SEPARATORS = str.maketrans(dict.fromkeys("@[]|:=,\"'", " "))
+NUMBER = re.compile(r"-?[\d.]+(?:[eE][-+]?\d+)?")
 SUFFIX = {("0.50:0.95", "all"): "", ("0.50", "all"): "50", ("0.75", "all"): "75", ("0.50:0.95", "medium"): "M",
-          ("0.50:0.95", "large"): "L"}
-NAMES = {"medium": "m", "large": "l", "iou": "", "oks": "", "all": "", "050": "50", "075": "75"}
+          ("0.50:0.95", "large"): "L"}  # by threshold and area in pycocotools' lines
+SHORT = {"medium": "m", "large": "l", "iou": "", "oks": "", "all": "", "050": "50", "075": "75"}
 # Pairs of which the first cannot be the larger: a stricter threshold, or precision beyond recall (101 recall points).
 ORDER = (("AP", "AP50", 0.0), ("AP75", "AP50", 0.0), ("AR", "AR50", 0.0), ("AR75", "AR50", 0.0), ("AP", "AR", 0.012),
          ("AP50", "AR50", 0.012), ("AP75", "AR75", 0.012), ("APM", "ARM", 0.012), ("APL", "ARL", 0.012))
@@ -57,88 +54,85 @@ def read_answer(path: Path | str) -> dict[str, float]:
     if path.stat().st_size > MAX_ANSWER_BYTES:
         raise StudyError(f"{path}: has more than {MAX_ANSWER_BYTES >> 20} MiB; give the server's scores, "
                          "not the predictions")
+    found: dict[str, float] = {}
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        for name, value in _pairs(path.read_text(encoding="utf-8-sig")):
+            if name in found:
+                raise StudyError(f"{name} stands there twice; give the answer to one submission")
+            try:
+                found[name] = float(None if isinstance(value, bool) else value)
+            except (TypeError, ValueError, OverflowError):
+                raise StudyError(f"{name} is {value!r}, not a number; give the server's file unchanged") from None
+        _check(found)
     except UnicodeDecodeError:
         raise StudyError(f"{path}: is no text; unpack what the server returned and give its scores") from None
-    found = _named(path, _pairs(path, text))
-    if not found:
-        raise StudyError(f"{path}: holds no metrics; give pycocotools' ten lines, or JSON such as "
-                         '{"AP": 0.629, "AP50": 0.877, …}')
-    _check(path, found)
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from None
     return {name: found[name] for name in METRICS if name in found}
 
 
-def _pairs(path: Path, text: str) -> Iterable[tuple[str, Any]]:
-    """Names and values of a JSON, of pycocotools' lines, or of ``name: value`` lines."""
+def _pairs(text: str) -> list[tuple[str, Any]]:
+    """Metrics and values of a JSON, of pycocotools' lines, or of ``name: value`` lines; other names are left out."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return _lines(path, text) or PAIR.findall(text)
+        lines = text.splitlines()
+        return [pair for line in lines for pair in _summary_line(line)] or [
+            (name, words[-1]) for words in (line.translate(SEPARATORS).split() for line in lines)
+            if words and words[0].startswith(("AP", "AR")) and NUMBER.fullmatch(words[-1])
+            and (name := _metric(" ".join(words[:-1])))]
     if isinstance(value, dict):
         nested = [part for part in value.values() if isinstance(part, (dict, list))]
-        if len(nested) == 1 and not any(_metric(key) for key in value):  # {"stats": [...]}
+        if len(nested) == 1 and not any(map(_metric, value)):  # {"stats": [...]}
             value = nested[0]
     if isinstance(value, list):
         if len(value) != len(METRICS):
-            raise StudyError(f"{path}: a list of {len(value)} values; COCO's keypoint metrics are {len(METRICS)}: "
+            raise StudyError(f"a list of {len(value)} values; COCO's keypoint metrics are {len(METRICS)}: "
                              f"{', '.join(METRICS)}")
         value = dict(zip(METRICS, value, strict=True))
-    return value.items() if isinstance(value, dict) else []
+    return [(name, v) for key, v in value.items() if (name := _metric(key))] if isinstance(value, dict) else []
 
 
-def _lines(path: Path, text: str) -> list[tuple[str, str]]:
-    """Names and values of pycocotools' lines."""
-    rows = []
-    for kind, threshold, area, most, value in LINE.findall(text):
-        if int(most) != SCORED_PER_IMAGE:
-            raise StudyError(f"{path}: has maxDets={most}; keypoints are scored with {SCORED_PER_IMAGE}: "
-                             "give the answer of the keypoint server")
-        if (threshold, area) not in SUFFIX:
-            raise StudyError(f"{path}: IoU={threshold}, area={area} is none of COCO's keypoint metrics; give the "
-                             "answer of the keypoint server")
-        rows.append((("AP" if kind == "Precision" else "AR") + SUFFIX[threshold, area], value))
-    return rows
+def _summary_line(line: str) -> list[tuple[str, str]]:
+    """Metric and value of a line of pycocotools' summary; what it calls IoU is OKS here. Nothing of another line."""
+    match line.partition("Average")[2].translate(SEPARATORS).split():
+        case ["Precision" | "Recall" as kind, _, "IoU" | "OKS", *ends, "area", area, "maxDets", most, value]:
+            threshold = ":".join(ends)
+            if most != str(SCORED_PER_IMAGE):
+                raise StudyError(f"has maxDets={most}; keypoints are scored with {SCORED_PER_IMAGE}: give the answer "
+                                 "of the keypoint server")
+            if (threshold, area) not in SUFFIX:
+                raise StudyError(f"IoU={threshold}, area={area} is none of COCO's keypoint metrics; give the answer of "
+                                 "the keypoint server")
+            return [(("AP" if kind == "Precision" else "AR") + SUFFIX[threshold, area], value)]
+    return []
 
 
-def _named(path: Path, rows: Iterable[tuple[str, Any]]) -> dict[str, float]:
-    """Values by our names; other names are passed over."""
-    found: dict[str, float] = {}
-    for key, value in rows:
-        name = _metric(key)
-        if name is None:
-            continue
-        if name in found:
-            raise StudyError(f"{path}: {name} stands there twice; give the answer to one submission")
-        try:
-            found[name] = float(None if isinstance(value, bool) else value)
-        except (TypeError, ValueError, OverflowError):
-            raise StudyError(f"{path}: {name} is {value!r}, not a number; give the server's file unchanged") from None
-    return found
-
-
-def _metric(name: Any) -> str | None:
+def _metric(name: str) -> str | None:
     """Our name of a metric: ``AP_50``, ``AP IoU=0.50`` and ``AP_medium`` are AP50, AP50 and APM; ``None`` of another.
 
     >>> _metric("AP_50"), _metric("AR_medium"), _metric("AP .75"), _metric("AP_small")
     ('AP50', 'ARM', 'AP75', None)
     """
-    words = re.findall(r"[a-z]+|\d+", str(name).replace(".", "").lower())
-    short = "".join(NAMES.get(word, word) for word in words)
-    return {one.lower(): one for one in METRICS}.get(short)
+    words = re.findall(r"[a-z]+|\d+", name.replace(".", "").lower())
+    return {one.lower(): one for one in METRICS}.get("".join(SHORT.get(word, word) for word in words))
 
 
-def _check(path: Path, found: dict[str, float]) -> None:
+def _check(found: dict[str, float]) -> None:
+    """Raise a StudyError where the numbers cannot be a whole answer."""
+    if not found:
+        raise StudyError('holds no metrics; give pycocotools\' ten lines, or JSON such as {"AP": 0.629, '
+                         '"AP50": 0.877, …}')
     if missing := [name for name in NEEDED if name not in found]:
-        raise StudyError(f"{path}: lacks {', '.join(missing)}, which Table 2 needs; give the whole answer")
+        raise StudyError(f"lacks {', '.join(missing)}, which Table 2 needs; give the whole answer")
     for name, value in found.items():
         if not 0 <= value <= 1:
             hint = ("divide by 100: fractions are wanted" if 1 < value <= 100 else
                     "the server scored nothing: look at its log" if value == -1 else "give the server's file unchanged")
-            raise StudyError(f"{path}: {name} is {value:g}, not within 0 and 1; {hint}")
+            raise StudyError(f"{name} is {value:g}, not within 0 and 1; {hint}")
     for low, high, slack in ORDER:
-        if low in found and high in found and found[low] > found[high] + slack:
-            raise StudyError(f"{path}: {low} {found[low]:g} is larger than {high} {found[high]:g}, which cannot be; "
+        if found.get(low, 0) > found.get(high, 1) + slack:
+            raise StudyError(f"{low} {found[low]:g} is larger than {high} {found[high]:g}, which cannot be; "
                              "the numbers are mixed up: give the server's file unchanged")
 
 
@@ -147,7 +141,7 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
 
     Args:
         run_dir: ``results/<profile>/<experiment>/seed<k>``.
-        answer: the server's file, see :func:`read_answer`.
+        answer: see :func:`read_answer`.
         day: of the submission, ``YYYY-MM-DD``.
         replace: whether another answer that stands there may be replaced.
 
@@ -158,8 +152,7 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
         StudyError: the run is not evaluated, is of a reduced scale or other data, detects persons alone, holds another
             answer, or the answer is none.
     """
-    run_dir = Path(run_dir)
-    scores = read_answer(answer)
+    run_dir, scores = Path(run_dir), read_answer(answer)
     if day is not None:
         try:
             date.fromisoformat(day)
@@ -168,52 +161,45 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
     if not run_dir.is_dir():
         raise StudyError(f"{run_dir}: no such folder; give one such as results/paper-coco/s6/seed0")
     with results_in_use(run_dir.resolve().parents[1], "server_answer"):
-        record, metrics = (_object(run_dir / name) for name in ("run.json", "metrics.json"))
-        if reason := _why_not(record, metrics):
-            raise StudyError(f"{run_dir}: {reason}")
+        for path in (run_dir / "run.json", run_dir / "metrics.json"):
+            if not path.is_file():
+                raise StudyError(f"{path}: not found; make evaluate writes it")
+        record, metrics = read_json(run_dir / "run.json"), read_json(path)
+        _check_run(run_dir, record, metrics)
         submission = run_dir / server_file_name(str(record.get("experiment", run_dir.parent.name)))
         about = {"source": SOURCE, "answer": Path(answer).name, "answer_sha256": file_sha256(answer),
                  "submission_sha256": file_sha256(submission) if submission.is_file() else None,
                  "weights_sha256": record.get("weights_sha256")}
         before = metrics.get("test_dev") or {}
-        same = all(before.get(key) == value for key, value in {**scores, **about}.items())
+        same = {**before, **scores, **about} == before
         if same and day in (None, before.get("date")):
             return False
         if "AP" in before and not same and not replace:
-            raise StudyError(f"{run_dir / 'metrics.json'}: test_dev holds another answer already (AP "
-                             f"{before['AP']}, from {before.get('answer', before.get('source', 'this study'))}); "
-                             "give --replace to put this one in its place")
+            raise StudyError(f"{path}: test_dev holds another answer already (AP {before['AP']}, from "
+                             f"{before.get('answer', before.get('source', 'this study'))}); give --replace to put this "
+                             "one in its place")
         part = {**scores, "images": TEST_DEV_IMAGES, **about, **({"date": day} if day else {})}
-        write_json(run_dir / "metrics.json", {**metrics, "test_dev": part})
+        write_json(path, {**metrics, "test_dev": part})
     return True
 
 
-def _why_not(record: dict[str, Any], metrics: dict[str, Any]) -> str | None:
-    """Why a run cannot have a test-dev score of COCO's server; ``None`` where it can."""
+def _check_run(run_dir: Path, record: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Raise a StudyError where a run cannot have a test-dev score of COCO's server."""
     limit = ((record.get("config") or {}).get("data") or {}).get("test_dev")
     val_all = (metrics.get("val_all") or {}).get("images")
     if "val" not in metrics:
-        return "a person detector has no keypoints; give the folder of a pose model's run"
+        raise StudyError(f"{run_dir}: a person detector has no keypoints; give the folder of a pose model's run")
     if not record.get("comparable") or val_all not in COCO_IMAGES["val_all"]:
-        return (f"its run is not one on COCO 2017 at full scale (profile {record.get('profile')}, data "
-                f"{record.get('dataset')}, {val_all} val images), so the server did not score it; give a folder of "
-                "make reproduce PROFILE=paper DATA=<COCO>")
+        raise StudyError(f"{run_dir}: its run is not one on COCO 2017 at full scale (profile {record.get('profile')}, "
+                         f"data {record.get('dataset')}, {val_all} val images), so the server did not score it; give a "
+                         "folder of make reproduce PROFILE=paper DATA=<COCO>")
     if limit is not None:
-        return f"its configuration has {limit} test-dev images only; the server scores all {TEST_DEV_IMAGES:,}"
-    return None
-
-
-def _object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise StudyError(f"{path}: not found; make evaluate writes it")
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise StudyError(f"{path}: must be a JSON object; delete its folder and repeat the run")
-    return value
+        raise StudyError(f"{run_dir}: its configuration has {limit} test-dev images only; the server scores all "
+                         f"{TEST_DEV_IMAGES:,}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
+    """Put the COCO server's answer into the results of a run; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.evaluation.coco_server.answer",
                                      description="Put the COCO server's answer into the results of a run.")
     parser.add_argument("run", type=Path, help="results/<profile>/<experiment>/seed<k>")
@@ -223,13 +209,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def action() -> None:
-        path = options.run / "metrics.json"
+        path, words = options.run / "metrics.json", "this answer stands there already"
         if put_answer(options.run, options.answer, options.date, options.replace):
             scores = read_json(path)["test_dev"]
             shown = ", ".join(f"{name} {100 * scores[name]:.1f}" for name in METRICS if name in scores)
-            print(f"{path}: test_dev written: {shown}; make tables figures report shows it")
-        else:
-            print(f"{path}: this answer stands there already")
+            words = f"test_dev written: {shown}; make tables figures report shows it"
+        print(f"{path}: {words}")
 
     return exit_status(action, "server_answer")
 
