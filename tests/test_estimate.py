@@ -15,40 +15,25 @@ import torch
 
 from tests.coco_folder import make_folder
 from yolopose.analysis import cost
-from yolopose.analysis.cost import (
-    COCO_COUNTS,
-    dataset_gib,
-    duration,
-    estimate,
-    image_counts,
-    main,
-    measure,
-    model_counts,
-    parse_rates,
-    rates,
-    report,
-    study_for_estimate,
-    timed,
-)
+from yolopose.analysis.cost import COCO_COUNTS, dataset_gib, estimate, image_counts, main, measure, study_for_estimate
 from yolopose.data.coco import load_dataset
 from yolopose.models.yolov5 import build_model
-from yolopose.study.config import ABLATIONS, load_variants
+from yolopose.study.config import ABLATIONS
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json
 
+CPU = torch.device("cpu")
 PAPER_GMACS = {"s6": 22.8, "m6": 66.3, "l6": 145.6, "s6_person": 18.8, "m6_person": 57.8, "l6_person": 131.0,
                "s6_relu": 22.8}
 
 
-def made_up(study: Any, experiments: Any, *_: Any) -> dict[str, dict[str, float]]:
-    """Counts without building a model: those of the paper's s6 for whatever is not listed, by area."""
-    return {name: {"gmacs": PAPER_GMACS.get(name, 22.8) * (study.run(name, 0).input_size / 960) ** 2,
-                   "params_m": 15.0, "fixed_gib": 0.25, "image_gib": 1.0} for name in experiments}
-
-
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "counts", made_up)
+    """Counts without building a model: those of the paper's s6 for whatever is not listed, by area."""
+    monkeypatch.setattr(cost, "model_counts", lambda run, _: {
+        "gmacs": PAPER_GMACS.get(run.experiment.name, 22.8) * (run.input_size / 960) ** 2, "params_m": 15.0,
+        "fixed_gib": 0.25, "image_gib": 1.0})
+    monkeypatch.setattr(cost, "_kept", lambda cache, key, make: make())
 
 
 def both(profile: str) -> dict[str, Any]:
@@ -91,10 +76,10 @@ def test_measured_rates_go_to_models_of_their_depth_and_width(counted: None, stu
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def measured(study: Any, names: Any, gmacs: dict[str, float], *_: Any) -> dict[str, Any]:
-        asked.extend(names)
-        return {n: {"train": 1000 / gmacs[n], "evaluate": 5000 / gmacs[n], "train_batch": 8, "precision": "bfloat16",
-                    "gpu_gib": 0.25 + 8 * 0.8, "pushed_off": 99.0 if n == "m6" else 1.0} for n in names}
+    def measured(study: Any, gmacs: dict[str, float], *_: Any) -> dict[str, Any]:
+        asked.extend(gmacs)
+        return {n: {"train": 1000 / g, "evaluate": 5000 / g, "train_batch": 8, "precision": "bfloat16",
+                    "gpu_gib": 0.25 + 8 * 0.8, "pushed_off": 99.0 if n == "m6" else 1.0} for n, g in gmacs.items()}
 
     monkeypatch.setattr(cost, "rates", measured)
     rows = {name: row for (part, name), row in by_name(studies, COCO_COUNTS).items() if part == "study"}
@@ -128,7 +113,7 @@ def test_every_profile_has_an_estimate(counted: None, profile: str, tmp_path: Pa
 
 
 def test_text_and_markdown(counted: None, studies: dict[str, Any]) -> None:
-    rows = estimate(studies, COCO_COUNTS, {"s6": 400.0})
+    rows, report = estimate(studies, COCO_COUNTS, {"s6": 400.0}), cost.report
     machine = {"cpu": "a CPU", "cores": 2, "memory_gib": 16.0, "accelerator": None}
     text = report(studies["study"], rows, COCO_COUNTS, "COCO 2017's", 25.8, "cpu", machine)
     table = text.split("\n\n")[1].splitlines()
@@ -143,12 +128,12 @@ def test_text_and_markdown(counted: None, studies: dict[str, Any]) -> None:
     assert "no GPU" not in marked and "- formula" in marked
 
 
-def test_the_readme_carries_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                         capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_full_study_carries_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)  # what it keeps goes there
     assert main(["--profile", "paper", "--images-per-second", "400", "--markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[1] / "results/paper/full_study.md").read_text(encoding="utf-8")
     table = [line for line in lines if line.startswith("|")]
     assert len(table) > 20 and [line for line in table if line not in readme] == []
     for words in (r"time: study (\d+ days), ablations (\d+)", r"; (\d+ GiB) in all"):
@@ -157,7 +142,7 @@ def test_the_readme_carries_the_estimate(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_durations() -> None:
-    assert [duration(h) for h in (0.001, 0.5, 30, 480)] == ["1 min", "30 min", "30 h", "20 days"]
+    assert [cost.duration(h) for h in (0.001, 0.5, 30, 480)] == ["1 min", "30 min", "30 h", "20 days"]
 
 
 def test_counts_of_a_folder_are_those_of_its_loader(tmp_path: Path) -> None:
@@ -186,11 +171,11 @@ def test_without_data_coco_stands_in(tmp_path: Path) -> None:
 ])
 def test_rates_that_are_none(first: str, others: list[str], wanted: str) -> None:
     with pytest.raises(StudyError, match=wanted):
-        parse_rates(first, others, study_for_estimate("paper"))
+        cost.parse_rates(first, others, study_for_estimate("paper"))
 
 
 def test_given_rates(counted: None, studies: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse_rates("400", ["l6=90"], studies["study"]) == {"s6": 400.0, "l6": 90.0}
+    assert cost.parse_rates("400", ["l6=90"], studies["study"]) == {"s6": 400.0, "l6": 90.0}
     with pytest.raises(StudyError, match="--rate x6=…: the profile paper has no such experiment; it has s6_person"):
         estimate(studies, COCO_COUNTS, {"x6": 1.0})
     assert main(["--profile", "nonsense"]) == 2
@@ -200,8 +185,10 @@ def test_given_rates(counted: None, studies: dict[str, Any], capsys: pytest.Capt
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 def tiny() -> Any:
+    """A model of one block a stage, as what is measured follows from the layers, not from their number."""
     run = study_for_estimate("smoke").run("s6", 0)
-    return replace(run, width_factor=0.125, input_size=128, train=replace(run.train, batch_size=2))
+    return replace(run, width_factor=0.125, input_size=128, train=replace(run.train, batch_size=2),
+                   variant=replace(run.variant, depth=0.1, decoder_depth=1))
 
 
 def test_a_real_model_is_measured() -> None:
@@ -213,15 +200,15 @@ def test_a_real_model_is_measured() -> None:
 
 def test_the_longest_calls_do_not_count() -> None:
     pauses = iter([0.05, 0.03, 0.002, *[0.03] * 50])
-    assert timed(lambda: time.sleep(next(pauses)), 0.15) < 0.03
+    assert cost.timed(lambda: time.sleep(next(pauses)), CPU, 0.15) < 0.03
     pauses = iter([0.0, 0.01])
-    assert timed(lambda: time.sleep(next(pauses)), 0.0) >= 0.01  # one call counts, however long it is
+    assert cost.timed(lambda: time.sleep(next(pauses)), CPU, 0.0) >= 0.01  # one call counts, however long it is
 
 
 @pytest.mark.parametrize("size", [128, 192])
 def test_computed_memory_is_what_a_real_pass_keeps(size: int) -> None:
     run = replace(tiny(), input_size=size)
-    model, kept = build_model(load_variants()["yolov5s6_pose"], 17, 0.125).train(), {}
+    model, kept = build_model(run.variant, 17, 0.125).train(), {}
     weights = {p.data_ptr() for p in (*model.parameters(), *model.buffers())}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -233,7 +220,7 @@ def test_computed_memory_is_what_a_real_pass_keeps(size: int) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         model(torch.zeros(1, 3, size, size))
     real = sum(storage.nbytes() for storage in kept.values()) / 2**30
-    found = model_counts(run, 17)
+    found = cost.model_counts(run, 17)
     assert found["image_gib"] == pytest.approx(real, rel=0.05)
     assert found["params_m"] == pytest.approx(sum(p.numel() for p in model.parameters()) / 1e6)
 
@@ -267,8 +254,8 @@ def test_rates_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(cost.subprocess, "run", run)
     study = study_for_estimate("smoke", device="cpu")
-    assert rates(study, ["s6", "m6"], {"s6": 1, "m6": 2}, 17, tmp_path)["m6"] == {"train": 5.0}
-    assert rates(study, ["s6", "m6"], {"s6": 1, "m6": 2}, 17, tmp_path)["s6"] == {"train": 5.0}
+    for _ in range(2):
+        assert cost.rates(study, {"s6": 1, "m6": 2}, 17, tmp_path) == {"s6": {"train": 5.0}, "m6": {"train": 5.0}}
     assert [c[3:] for c in calls] == [["--measure", "smoke", name, gmacs, "cpu", "17"]
                                       for name, gmacs in (("s6", "1"), ("m6", "2"))]
     (path,) = tmp_path.iterdir()
@@ -279,7 +266,7 @@ def test_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(cost.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(
         c, 2, stdout="", stderr="estimate: no GPU"))
     with pytest.raises(StudyError, match=r"measuring s6 failed .give its rate by --rate s6=.*no GPU"):
-        rates(study_for_estimate("smoke", device="cpu"), ["s6"], {"s6": 1}, 17, tmp_path)
+        cost.rates(study_for_estimate("smoke", device="cpu"), {"s6": 1}, 17, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,31 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolopose.analysis import runtime, timing
-from yolopose.analysis.runtime import (
-    almost_free_rows,
-    best_of,
-    constant_rows,
-    measure_constant,
-    measure_runtime,
-    summarise_constant,
-    true_width_shares,
-)
-from yolopose.analysis.timing import (
-    PLANS,
-    Plan,
-    choose_tiles,
-    make_mosaics,
-    median_interval,
-    quartiles,
-    seconds_of,
-    slope_interval,
-    take_turns,
-)
+from yolopose.analysis import complexity, runtime, timing
+from yolopose.analysis.runtime import almost_free_rows, constant_rows, measure_constant, measure_runtime
+from yolopose.analysis.timing import PLANS, Plan, choose_tiles, make_mosaics, seconds_of, slope_interval, take_turns
 from yolopose.models.checkpoints import save_weights
 from yolopose.models.yolov5 import build_model
-from yolopose.study.config import EvaluateConfig, load_study, load_variants
-from yolopose.utils.files import read_json
+from yolopose.study.config import EvaluateConfig, load_profiles, load_study, load_variants
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_json, write_csv
+from yolopose.utils.locks import results_in_use
 
 CPU = torch.device("cpu")
 TINY = Plan(("s6",), 128, 0.0, 2, 2, (0, 1, 5, 99), 2, 2)
@@ -74,9 +58,9 @@ def test_the_slopes_interval_holds_the_slope(seed: int) -> None:
 
 
 def test_medians_and_quartiles_by_hand() -> None:
-    assert quartiles(np.array([4.0, 1.0, 3.0, 2.0, 5.0])) == {"median": 3.0, "q1": 2.0, "q3": 4.0, "least": 1.0}
-    assert median_interval(np.full(5, 1.25)) == {"value": 1.25, "low": 1.25, "high": 1.25}
-    spread = median_interval(np.array([1.0, 1.2, 1.4, 1.6, 9.0]))
+    assert timing.quartiles(np.array([4.0, 1.0, 3.0, 2.0, 5.0])) == {"median": 3.0, "q1": 2.0, "q3": 4.0, "least": 1.0}
+    assert timing.median_interval(np.full(5, 1.25)) == {"value": 1.25, "low": 1.25, "high": 1.25}
+    spread = timing.median_interval(np.array([1.0, 1.2, 1.4, 1.6, 9.0]))
     assert spread["value"] == 1.4 and 1.0 <= spread["low"] < 1.4 < spread["high"] <= 9.0
 
 
@@ -129,28 +113,19 @@ def test_tiles_that_cannot_hold_them() -> None:
 def test_mosaics_show_whom_they_say() -> None:
     counts = [0, 1, 2, 3]
     scenes, left_out = make_mosaics(Photos(counts), 64, 3, (0, 2, 7, 28), 3)
-    assert left_out == [28] and [s.persons for s in scenes] == [0] * 3 + [2] * 3 + [7] * 3
-    for scene in scenes:
-        assert scene.image.shape == (192, 192, 3)
-        colours = scene.image[32::64, 32::64, 0].ravel()  # the middle of each tile
-        assert sum(counts[c - 1] for c in colours) == scene.persons
-        assert all((scene.image[r * 64:(r + 1) * 64, c * 64:(c + 1) * 64] == colours[3 * r + c]).all()
-                   for r in range(3) for c in range(3))
+    assert left_out == [28] and [persons for persons, _ in scenes] == [0] * 3 + [2] * 3 + [7] * 3
+    for persons, image in scenes:
+        assert image.shape == (192, 192, 3)
+        colours = image[32::64, 32::64, 0]  # the middle of each tile
+        assert sum(counts[c - 1] for c in colours.ravel()) == persons
+        assert (image == colours.repeat(64, 0).repeat(64, 1)[..., None]).all()
     again, _ = make_mosaics(Photos(counts), 64, 3, (0, 2, 7, 28), 3)
-    assert all((a.image == b.image).all() for a, b in zip(scenes, again, strict=True))
-
-
-def test_without_empty_images_places_stay_grey() -> None:
-    scenes, _ = make_mosaics(Photos([1]), 64, 2, (1,), 1)
-    assert sorted(scenes[0].image[32::64, 32::64, 0].ravel()) == [1, 114, 114, 114]
+    assert all((a == b).all() for (_, a), (_, b) in zip(scenes, again, strict=True))
+    ((_, image),), _ = make_mosaics(Photos([1]), 64, 2, (1,), 1)  # without empty images places stay grey
+    assert sorted(image[32::64, 32::64, 0].ravel()) == [1, 114, 114, 114]
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------
-
-def test_least_of_the_repeats() -> None:
-    assert best_of([{"network_s": 0.5, "found_use": 3}, {"network_s": 0.25, "found_use": 3}]) == {
-        "network_ms": 250.0, "found_use": 3}
-
 
 def points() -> list[dict]:
     """Network 100 ms always; decoding 2 ms; NMS 1 ms + 0.5 ms a person at the low threshold, 1 ms at the other."""
@@ -159,7 +134,7 @@ def points() -> list[dict]:
 
 
 def test_slopes_and_shares_by_hand() -> None:
-    found = summarise_constant(points(), {"evaluation": 0.001, "use": 0.25}, tiles=5)
+    found = runtime.summarise_constant(points(), {"evaluation": 0.001, "use": 0.25}, tiles=5)
     assert found["network"]["slope_ms"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     low, use = found["thresholds"]["evaluation"], found["thresholds"]["use"]
     assert low["confidence"] == 0.001 and low["after"]["median_ms"] == 5.0
@@ -169,8 +144,8 @@ def test_slopes_and_shares_by_hand() -> None:
     assert found["top_down"]["slope_ms"] == 4.0 and found["top_down"]["share_at_20"] == 0.8
     constant = {"thresholds": found["thresholds"]}
     free = {"s6": {"pose": {"network_ms": {"median": 395.0}}}}
-    assert true_width_shares(free, constant)["evaluation"]["value"] == pytest.approx(20 * 0.5 / 400)
-    assert true_width_shares(free, {"status": "not run"}) is None
+    assert runtime.true_width_shares(free, constant)["evaluation"]["value"] == pytest.approx(20 * 0.5 / 400)
+    assert runtime.true_width_shares(free, {"status": "not run"}) is None
 
 
 # --- measurements ----------------------------------------------------------------------------------------------------
@@ -238,15 +213,12 @@ def test_pose_against_person(study, monkeypatch: pytest.MonkeyPatch, tmp_path) -
 
 
 def test_counts_at_hand_are_not_counted_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolopose.analysis import complexity
-    from yolopose.utils.files import write_csv
-
     variant = load_variants()["yolov5s6_pose"]
     key = complexity.complexity_key(variant, 960, 17, 1.0)
     rows = [dict(zip(complexity.COLUMNS, ("v", 1.0, 960, 1, 1, gmacs, convention, key), strict=True))
             for gmacs, convention in ((9.0, "conv"), (18.0, "fused_bias"))]
     write_csv(tmp_path / "complexity.csv", rows)
-    monkeypatch.setattr(complexity, "complexity_rows", None)
+    monkeypatch.setattr(runtime, "complexity_rows", None)
     assert runtime._gmacs(variant, 640, tmp_path / "complexity.csv") == pytest.approx(18 * (640 / 960) ** 2)
 
 
@@ -262,26 +234,26 @@ def test_activations_of_untrained_models_do_not_vanish() -> None:
 
 
 def test_every_profile_has_a_plan_that_fits() -> None:
-    from yolopose.study.config import load_profiles
-
     assert set(PLANS) == set(load_profiles()) - {"checkpoints"}  # which times nothing
     for plan in PLANS.values():
         assert plan.size_px % 64 == 0 == plan.size_px % plan.tiles and 0 in plan.persons
 
 
-def test_a_tile_keeps_the_thresholds_of_the_evaluation(tmp_path) -> None:
+def test_a_tile_keeps_the_thresholds_of_the_evaluation_and_the_least_of_its_repeats_counts(tmp_path, monkeypatch
+                                                                                           ) -> None:
     study = SimpleNamespace(run_dir=lambda *_: tmp_path)
     train(study, 0)
-    cfg = EvaluateConfig(confidence=0.01)
-    found = measure_constant(tmp_path / "weights.pt", replace(TINY, persons=(0, 1), scenes=1, repeats=1),
-                             SimpleNamespace(val=Photos([0, 1])), cfg, CPU)
+    seconds = iter([9.0] * 6 + [0.5] * 12 + [0.25] * 12)  # the first call does not count
+    monkeypatch.setattr(runtime, "seconds_of", lambda work, _: (next(seconds), work()))
+    found = measure_constant(tmp_path / "weights.pt", replace(TINY, persons=(0, 1), scenes=1, repeats=2),
+                             SimpleNamespace(val=Photos([0, 1])), EvaluateConfig(confidence=0.01), CPU)
     assert found["thresholds"]["evaluation"]["confidence"] == 0.01 and found["trained_px"] == 64
+    for point in found["points"]:
+        assert {value for key, value in point.items() if key.endswith("_ms")} == {250.0}
+        assert isinstance(point["found_use"], int) and point["found_use"] > 0
 
 
 def test_the_lock_is_held_while_writing(study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolopose.utils.errors import StudyError
-    from yolopose.utils.locks import results_in_use
-
     with results_in_use(study.results_dir, "another"), pytest.raises(StudyError, match="another"):
         monkeypatch.setattr(runtime, "measure_almost_free", lambda *_: {"size_px": 1})
         measure_runtime(study, SimpleNamespace(val=Photos([0]), fingerprint="f"))

@@ -26,7 +26,7 @@ import torch
 from pandas import DataFrame, Series, concat
 
 from yolopose.analysis.complexity import complexity_key, count_macs
-from yolopose.analysis.timing import keep_candidates
+from yolopose.analysis.timing import keep_candidates, seconds_of
 from yolopose.evaluation.evaluate import images_at_once
 from yolopose.models.decode import decode, non_maximum_suppression
 from yolopose.models.losses import compute_loss
@@ -35,7 +35,7 @@ from yolopose.study.config import ABLATIONS, RunConfig, Study, Variant, load_pro
 from yolopose.study.paper import MAIN_CONVENTION, PAPER_KEYPOINTS
 from yolopose.training.optim import ExponentialMovingAverage, build_optimizer
 from yolopose.training.recipe import autocast_dtype
-from yolopose.utils.cli import add_target_arguments, exit_status
+from yolopose.utils.cli import add_target_arguments, exit_status, say
 from yolopose.utils.device import select_device
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, write_json
@@ -59,6 +59,8 @@ HALF = ("bfloat16", "float16")
 SECONDS = 4.0  # of repetitions of one measurement, after the first
 GMACS_PER_BATCH = 25.0  # on a CPU: larger batches take longer and are no faster per image
 PERSONS, CANDIDATES = 4, 1000  # of one image: people in training, cells that reach the NMS in evaluation
+CELLS = {"images/s": "train_rate", "train h": "train_hours", "score h": "score_hours", "memory GiB": "memory_gib",
+         "disk GiB": "disk_gib"}
 UNIT = 128  # px at which a model is counted: both its operations and its maps are proportional to the area
 
 
@@ -75,30 +77,26 @@ def study_for_estimate(profile: str, data: str = "", seeds: str = "", device: st
 
 def image_counts(study: Study, data: str = "") -> tuple[dict[str, int], str]:
     """Numbers of images ``train`` (with labelled persons), ``val`` and ``test_dev``, and where they are from."""
-    settings = study.profile.data
+    settings, about = study.profile.data, study.results_dir / "data.json"
     limits = {"train": settings.train, "val": settings.val, "test_dev": settings.test_dev}
-    about = study.results_dir / "data.json"
     if settings.source != "folder":
         return {key: value or 0 for key, value in limits.items()}, "the profile's"
     if data and about.is_file():
         stored = read_json(about)
         return {key: (stored.get(key) or {}).get("images", 0) for key in limits}, str(about)
     if data and (Path(data) / "annotations").is_dir():
-        return _counted(Path(data), limits), f"the annotations of {data}"
+        found = {key: min(number, limits[key] or number) for key, number in _counted(Path(data)).items()}
+        return found, f"the annotations of {data}"
     return dict(COCO_COUNTS), "COCO 2017's" + (f", as {data} has no annotations" if data else "")
 
 
-def _counted(root: Path, limits: Mapping[str, int | None]) -> dict[str, int]:
+def _counted(root: Path) -> dict[str, int]:
     """Images of a folder in COCO layout as :func:`yolopose.data.coco.load_dataset` takes them, from its annotations."""
-    folder, found = root / "annotations", {"test_dev": 0}
-    for split in ("train", "val"):
-        value = read_json(folder / f"person_keypoints_{split}2017.json")
-        labelled = {a["image_id"] for a in value["annotations"] if a.get("num_keypoints") and not a.get("iscrowd")}
-        found[split] = len(labelled) if split == "train" else len(value["images"])
-    listed = folder / "image_info_test-dev2017.json"
-    if listed.is_file() and (root / "test2017").is_dir():
-        found["test_dev"] = len(read_json(listed)["images"])
-    return {key: min(found[key], limit or found[key]) for key, limit in limits.items()}
+    train, val = (read_json(root / f"annotations/person_keypoints_{split}2017.json") for split in ("train", "val"))
+    labelled = {a["image_id"] for a in train["annotations"] if a.get("num_keypoints") and not a.get("iscrowd")}
+    listed = root / "annotations/image_info_test-dev2017.json"
+    tested = len(read_json(listed)["images"]) if listed.is_file() and (root / "test2017").is_dir() else 0
+    return {"train": len(labelled), "val": len(val["images"]), "test_dev": tested}
 
 
 def dataset_gib(study: Study, images: Mapping[str, int], data: str = "") -> float:
@@ -113,13 +111,9 @@ def dataset_gib(study: Study, images: Mapping[str, int], data: str = "") -> floa
 
 
 def model_counts(run: RunConfig, num_keypoints: int) -> dict[str, float]:
-    """What a model costs by its structure alone, without running it at its size.
-
-    Returns:
-        ``gmacs`` of an image (fused, with biases), ``params_m``, ``fixed_gib`` of memory for weights, gradients,
-        momentum and moving average, and ``image_gib``: what one image in training keeps for the backward pass in
-        float32, half of it in half precision. Workspace and fragments come on top.
-    """
+    """What a model costs by its structure alone: ``gmacs`` of an image (fused, with biases), ``params_m``,
+    ``fixed_gib`` of memory for weights, gradients, momentum and moving average, and ``image_gib``: what one image in
+    training keeps for the backward pass in float32, half of it in half precision. Workspace comes on top."""
     macs, parameters, size = _unit_counts(run.variant, num_keypoints, run.width_factor)
     area = (run.input_size / UNIT) ** 2
     return {"gmacs": macs * area / 1e9, "params_m": parameters / 1e6, "image_gib": size * area / 2**30,
@@ -132,51 +126,42 @@ def _unit_counts(variant: Variant, num_keypoints: int, width_factor: float) -> t
     model = build_model(variant, num_keypoints, width_factor, seed=0).eval()
     macs = count_macs(model, UNIT)[MAIN_CONVENTION]
     model.to("meta").train()  # shapes without numbers
-    weights = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
     kept: dict[int, Any] = {}  # the storages themselves, so that no address is used twice
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage
+        kept[storage._cdata] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = model(torch.empty(1, 3, UNIT, UNIT, device="meta"))
-    size = sum(storage.nbytes() for storage in kept.values())
-    del outputs
-    return macs, count_parameters(model), size
+        model(torch.empty(1, 3, UNIT, UNIT, device="meta"))
+    for weight in (*model.parameters(), *model.buffers()):
+        kept.pop(weight.untyped_storage()._cdata, None)
+    return macs, count_parameters(model), sum(storage.nbytes() for storage in kept.values())
 
 
 # --- rates of this machine -------------------------------------------------------------------------------------------
 
-def timed(work: Callable[[], Any], seconds: float = SECONDS) -> float:
+def timed(work: Callable[[], Any], device: torch.device, seconds: float = SECONDS) -> float:
     """The shortest time in seconds of as many calls of ``work`` as fit into ``seconds``, at least one, after one that
     does not count: what else runs on the machine can only make a call longer."""
     work()
     taken, began = [], time.perf_counter()
     while not taken or time.perf_counter() - began + taken[-1] < seconds:
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
+        taken.append(seconds_of(work, device)[0])
     return min(taken)
 
 
 def measure(run: RunConfig, gmacs: float, device_name: str, num_keypoints: int, seconds: float = SECONDS
             ) -> dict[str, Any]:
-    """Images a second of one run's training step and evaluation on this machine.
+    """Images a second of one run's training step and evaluation on this machine, ``seconds`` for each measurement.
 
-    Args:
-        run: gives model, input size, loss, precision and batch size.
-        gmacs: of one image, which decides the batch on a CPU.
-        device_name: ``auto``, ``cpu``, ``cuda``.
-        num_keypoints: K.
-        seconds: for each of the measurements.
+    On a CPU the ``gmacs`` of one image decide the batch; a batch that does not fit the GPU is halved.
 
     Returns:
         ``train`` and ``evaluate`` in images/s, the batch that each was measured with, precision, on a GPU ``gpu_gib``,
         the peak of its memory in training at that batch, and ``pushed_off``: how often a second other processes took a
-        thread's core. A batch that does not fit the GPU is halved.
+        thread's core.
 
     Raises:
         StudyError: not even one image fits.
@@ -215,7 +200,7 @@ def _train_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints:
     sigmas = torch.full((num_keypoints,), 0.07, device=device)
     gains = {"box": 0.05, "obj": 0.7, "kpt": 0.1, "kpt_conf": 0.1, "cls": 0.1}
 
-    def step() -> float:
+    def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             raw = model(images)
         loss = compute_loss(raw, targets, model.detect, sigmas, run.experiment.loss, gains, run.train.anchor_threshold,
@@ -224,21 +209,18 @@ def _train_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(model)
-        return loss.total.item()  # the number waits for the device
-
-    def times_pushed_off() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
     for group in optimizer.param_groups:
         group["lr"] = 0.0  # the weights stay where they are, so that no loss can overflow
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    began, before = time.perf_counter(), times_pushed_off()
-    taken = timed(step, seconds)
-    pushed_off = (times_pushed_off() - before) / (time.perf_counter() - began)
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    taken = timed(step, device, seconds)
+    times = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before
+    pushed_off = times / (time.perf_counter() - began) / torch.get_num_threads()
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
     return {"train": batch / taken, "train_batch": batch, "precision": str(dtype).removeprefix("torch."),
-            "gpu_gib": peak, "pushed_off": round(pushed_off / torch.get_num_threads(), 1)}
+            "gpu_gib": peak, "pushed_off": round(pushed_off, 1)}
 
 
 def _evaluate_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints: int, seconds: float
@@ -249,16 +231,11 @@ def _evaluate_rate(run: RunConfig, batch: int, device: torch.device, num_keypoin
     images = _random_images(batch, run, device, torch.Generator().manual_seed(0))
     cfg = run.evaluate
     with torch.inference_mode():
-        def forward() -> list[torch.Tensor]:
-            raw = model(images)
-            raw[-1].flatten()[0].item()  # waits for the device
-            return raw
-
-        taken = timed(forward, seconds)
-        raw = forward()
+        taken = timed(lambda: model(images), device, seconds)
+        raw = model(images)
         keep_candidates(raw, min(sum(r[..., 4].numel() for r in raw), CANDIDATES * batch))
         taken += timed(lambda: [len(p.scores.cpu()) for p in non_maximum_suppression(
-            decode(raw, model.detect), cfg.confidence, cfg.nms_iou, cfg.max_detections)], seconds / 4)
+            decode(raw, model.detect), cfg.confidence, cfg.nms_iou, cfg.max_detections)], device, seconds / 4)
     return {"evaluate": batch / taken, "evaluate_batch": batch}
 
 
@@ -282,42 +259,37 @@ def _kept(cache: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str
     return stored[key]
 
 
-def counts(study: Study, experiments: Iterable[str], num_keypoints: int, cache: Path = CACHE
-           ) -> dict[str, dict[str, float]]:
-    """:func:`model_counts` of the given experiments, from the cache where they stand there."""
-    runs = [study.run(name, study.seeds[0]) for name in experiments]
+def counts(study: Study, num_keypoints: int, cache: Path) -> dict[str, dict[str, float]]:
+    """:func:`model_counts` of a study's experiments, from the cache where they stand there."""
+    runs = [study.run(name, study.seeds[0]) for name in study.experiments]
     return {run.experiment.name: _kept(
         cache, f"counts {complexity_key(run.variant, run.input_size, num_keypoints, run.width_factor)}",
         functools.partial(model_counts, run, num_keypoints)) for run in runs}
 
 
-def rates(study: Study, experiments: Iterable[str], gmacs: Mapping[str, float], num_keypoints: int,
-          cache: Path = CACHE) -> dict[str, dict[str, Any]]:
-    """:func:`measure` of the given experiments, from the cache where they stand there.
+def rates(study: Study, gmacs: Mapping[str, float], num_keypoints: int, cache: Path) -> dict[str, dict[str, Any]]:
+    """:func:`measure` of the experiments whose ``gmacs`` are given, each in a process of its own (``--measure`` of
+    :func:`main`), from the cache where they stand there.
 
     Raises:
         StudyError: a measurement failed; its own message is shown.
     """
-    kind, out = select_device(study.device).type, {}
-    for name in experiments:
-        run = study.run(name, study.seeds[0])
-        key = (f"{run.variant.name} × {run.width_factor:g}, {run.input_size} px, {run.experiment.loss}, batch "
-               f"{run.train.batch_size}, {kind}, torch {metadata.version('torch')}")
-        out[name] = _kept(cache, key, functools.partial(_measure_apart, study, run, gmacs[name], num_keypoints))
-    return out
+    def measure_apart(run: RunConfig) -> dict[str, Any]:
+        name = run.experiment.name
+        say(f"estimate: measuring {name}, {run.input_size} px …")
+        command = [sys.executable, "-m", "yolopose.analysis.cost", "--measure", study.profile.name, name,
+                   str(gmacs[name]), study.device, str(num_keypoints)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise StudyError(f"measuring {name} failed (give its rate by --rate {name}=<images a second>): "
+                             f"{done.stderr.strip()[-1500:]}")
+        return json.loads(done.stdout.strip().splitlines()[-1])
 
-
-def _measure_apart(study: Study, run: RunConfig, gmacs: float, num_keypoints: int) -> dict[str, Any]:
-    """:func:`measure` in a process of its own (``--measure`` of :func:`main`)."""
-    name = run.experiment.name
-    print(f"estimate: measuring {name}, {run.input_size} px …", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "yolopose.analysis.cost", "--measure", study.profile.name, name, str(gmacs),
-               study.device, str(num_keypoints)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise StudyError(f"measuring {name} failed (give its rate by --rate {name}=<images a second>): "
-                         f"{done.stderr.strip()[-1500:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    kind, runs = select_device(study.device).type, [study.run(name, study.seeds[0]) for name in gmacs]
+    return {run.experiment.name: _kept(
+        cache, f"{run.variant.name} × {run.width_factor:g}, {run.input_size} px, {run.experiment.loss}, batch "
+               f"{run.train.batch_size}, {kind}, torch {metadata.version('torch')}",
+        functools.partial(measure_apart, run)) for run in runs}
 
 
 # --- the estimate ----------------------------------------------------------------------------------------------------
@@ -328,18 +300,16 @@ def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Map
 
     Args:
         studies: ``study`` and, where the profile has one, ``ablations``.
-        images: numbers of images, see :func:`image_counts`.
+        images: of :func:`image_counts`.
         given: training images a second by experiment; if there are any, nothing is measured.
         num_keypoints: K of the data set.
         cache: folder of the measurements.
 
     Returns:
-        ``part`` (a key of ``studies``), ``experiment``, ``input_size``, ``batch``, ``gmacs``, ``seeds``; of one run
-        ``train_images`` over all epochs and ``scored_images`` (its validation while it trains, then val and test-dev);
-        ``train_rate`` and ``score_rate`` in images a second; their ``source`` (measured, measured while busy, given, or
-        as <experiment>); ``precision`` of training; ``memory_gib`` of training at its batch, of which ``image_gib`` for
-        each image; ``disk_gib``, weights and predictions of all seeds, at most; ``checkpoint_gib`` while it trains;
-        ``train_hours`` and ``score_hours`` of all seeds.
+        ``part`` (a key of ``studies``) and ``experiment``; of one run ``train_images`` over all epochs and
+        ``scored_images`` (its validation while it trains, then val and test-dev); rates in images/s and their
+        ``source``; ``memory_gib`` of training at its batch, of which ``image_gib`` for each image; ``disk_gib``,
+        weights and predictions of all seeds, at most; ``checkpoint_gib`` while it trains; hours of all seeds.
 
     Raises:
         StudyError: a rate is given for an experiment that the profile has not, or a measurement failed.
@@ -350,57 +320,52 @@ def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Map
         raise StudyError(f"--rate {min(unknown)}=…: the profile {main.profile.name} has no such experiment; it has "
                          f"{', '.join(runs)}")
     model = {name: one for study in reversed(studies.values())
-             for name, one in counts(study, list(study.experiments), num_keypoints, cache).items()}
-
-    def shape(name: str) -> tuple[float, float]:
-        return runs[name].variant.depth, runs[name].variant.width
-
+             for name, one in counts(study, num_keypoints, cache).items()}
+    shape = {name: (run.variant.depth, run.variant.width) for name, run in runs.items()}
     if given:
         known = {name: {"train": rate, "evaluate": FORWARD_SHARE * rate} for name, rate in given.items()}
     else:
         first: dict[Any, str] = {}  # the first pose model of each depth and width
         for name in main.experiments:
             if runs[name].variant.head != "person":
-                first.setdefault(shape(name), name)
-        known = rates(main, list(first.values()), {n: m["gmacs"] for n, m in model.items()}, num_keypoints, cache)
+                first.setdefault(shape[name], name)
+        known = rates(main, {name: model[name]["gmacs"] for name in first.values()}, num_keypoints, cache)
     half = main.profile.train.amp if given else all(one["precision"] in HALF for one in known.values())
+    share = 0.5 if half else 1
     libraries_gib = LIBRARIES_GIB if not given and select_device(main.device).type == "cpu" else 0
     rows = []
     for part, study in studies.items():
         for name in study.experiments:
             run, own = study.run(name, study.seeds[0]), model[name]
-            alike = [other for other in known if shape(other) == shape(name)]
+            alike = [other for other in known if shape[other] == shape[name]]
             base = name if name in known else (alike or list(known))[0]
-            rate, slower = known[base], own["gmacs"] / model[base]["gmacs"]
+            rate, computed = known[base], model[base]
             source = ("given" if "pushed_off" not in rate else
                       "measured while busy" if rate["pushed_off"] > BUSY else "measured")
-            epoch = min(images["train"], run.train.epoch_images or images["train"])
             tests = images["test_dev"] if run.evaluate.test_dev and run.variant.head != "person" else 0
-            checks = run.train.epochs // max(run.train.validate_every, 1) * min(run.train.validate_images,
-                                                                                images["val"])
-            image_gib = own["image_gib"] * (0.5 if half else 1) * _more_than_computed(rate, model[base], half)
+            checks = run.train.epochs // max(run.train.validate_every, 1)
+            image_gib = own["image_gib"] * share
+            if rate.get("gpu_gib"):  # measured on a GPU: as much more as it was there
+                image_gib *= ((rate["gpu_gib"] - computed["fixed_gib"]) / rate["train_batch"]
+                              / (computed["image_gib"] * share))
             found = images["val"] * run.evaluate.max_detections + tests * min(SCORED, run.evaluate.max_detections)
-            disk = 4e6 * own["params_m"] + DETECTION_BYTES * found
             rows.append({
                 "part": part, "experiment": name, "input_size": run.input_size, "batch": run.train.batch_size,
-                "gmacs": own["gmacs"], "seeds": len(study.seeds), "train_images": epoch * run.train.epochs,
-                "scored_images": checks + images["val"] + tests, "train_rate": rate["train"] / slower,
-                "score_rate": rate["evaluate"] / slower, "source": source if base == name else f"as {base}",
+                "gmacs": own["gmacs"], "seeds": len(study.seeds),
+                "train_images": min(images["train"], run.train.epoch_images or images["train"]) * run.train.epochs,
+                "scored_images": checks * min(run.train.validate_images, images["val"]) + images["val"] + tests,
+                "train_rate": rate["train"] / (own["gmacs"] / computed["gmacs"]),
+                "score_rate": rate["evaluate"] / (own["gmacs"] / computed["gmacs"]),
+                "source": source if base == name else f"as {base}",
                 "precision": "half precision" if half else "float32",
                 "memory_gib": own["fixed_gib"] + run.train.batch_size * image_gib + libraries_gib,
-                "image_gib": image_gib, "disk_gib": len(study.seeds) * disk / 2**30,
+                "image_gib": image_gib,
+                "disk_gib": len(study.seeds) * (4e6 * own["params_m"] + DETECTION_BYTES * found) / 2**30,
                 "checkpoint_gib": CHECKPOINT_BYTES * own["params_m"] * 1e6 / 2**30})
     table = DataFrame(rows)
     for kind, count in (("train", "train_images"), ("score", "scored_images")):
         table[f"{kind}_hours"] = table.seeds * table[count] / table[f"{kind}_rate"] / 3600
     return table
-
-
-def _more_than_computed(rate: Mapping[str, Any], own: Mapping[str, float], half: bool) -> float:
-    """By what the memory of an image measured on a GPU exceeds the computed one; 1 where it was not measured."""
-    if not rate.get("gpu_gib"):
-        return 1.0
-    return (rate["gpu_gib"] - own["fixed_gib"]) / rate["train_batch"] / (own["image_gib"] * (0.5 if half else 1))
 
 
 def digits(value: float) -> str:
@@ -434,40 +399,34 @@ def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str
         machine: of :func:`yolopose.utils.provenance.hardware`, and ``gpu_gib``, the memory of its GPU.
         markdown: Markdown in place of aligned text; experiments that differ in their name alone share a line there.
     """
-    parts = dict(list(rows.groupby("part", sort=False)))
-    lines = [block for part, own in parts.items() for block in (_cells(own, markdown), _total(f"total, {part}", own))]
-    lines += [_total("total", rows)] if len(parts) > 1 else []
-    table = concat(lines).fillna("").to_markdown(
-        index=False, tablefmt="pipe" if markdown else "plain", disable_numparse=True,
-        colalign=("left", *["right"] * 8, "left"))
+    lines = []
+    for part, own in rows.groupby("part", sort=False):
+        lines += [own, _total(f"total, {part}", own)]
+    lines = concat(lines + ([_total("total", rows)] if len(lines) > 2 else []), ignore_index=True)
+    table = DataFrame({"experiment": lines.experiment, "px": lines.input_size.map("{:.0f}".format, na_action="ignore"),
+                       "seeds": lines.seeds.astype(str), "GMACs": lines.gmacs.map("{:.3g}".format, na_action="ignore"),
+                       **{title: lines[name].map(digits, na_action="ignore") for title, name in CELLS.items()},
+                       "rate": lines.source}).fillna("")
     if markdown:
-        table = re.sub(r"(?<= ) +|(?<=---)-+", "", table)  # no line is wider than its words
+        alike = table.groupby([lines.part, *table.columns[1:]], sort=False).experiment
+        named = alike.agg(lambda names: ", ".join(names) + (" (each)" if len(names) > 1 else ""))
+        table = named.reset_index()[list(table.columns)]
+    text = table.to_markdown(index=False, tablefmt="pipe" if markdown else "plain", disable_numparse=True,
+                             colalign=("left", *["right"] * 8, "left"))
+    if markdown:
+        text = re.sub(r"(?<= ) +|(?<=---)-+", "", text)  # no line is wider than its words
     where = {"given": "with the given rates", "cuda": f"on {machine['accelerator']}"}.get(
         device, f"on {machine['cpu']}, cores: {machine['cores']}")
-    head = f"PROFILE={study.profile.name} {where}: {study.profile.title}"
-    mark = "- " if markdown else ""
     notes = _notes(study, rows, images, source, data_gib, device, machine)
-    return "\n".join([head, "", table, "", *(mark + note for note in notes)])
-
-
-def _cells(rows: DataFrame, merged: bool) -> DataFrame:
-    shown = DataFrame({
-        "experiment": rows.experiment, "px": rows.input_size.astype(str), "seeds": rows.seeds.astype(str),
-        "GMACs": rows.gmacs.map("{:.3g}".format), "images/s": rows.train_rate.map(digits),
-        "train h": rows.train_hours.map(digits), "score h": rows.score_hours.map(digits),
-        "memory GiB": rows.memory_gib.map(digits), "disk GiB": rows.disk_gib.map(digits), "rate": rows.source})
-    if not merged:
-        return shown
-    alike = shown.groupby(list(shown.columns[1:]), sort=False).experiment
-    named = alike.agg(lambda names: ", ".join(names) + (" (each)" if len(names) > 1 else ""))
-    return named.reset_index()[list(shown.columns)]
+    return "\n".join([f"PROFILE={study.profile.name} {where}: {study.profile.title}", "", text, "",
+                      *(f"{'- ' if markdown else ''}{note}" for note in notes)])
 
 
 def _total(title: str, rows: DataFrame) -> DataFrame:
     """The line of sums; memory is the largest, for runs go one after the other."""
-    return DataFrame([{"experiment": title, "seeds": str(rows.seeds.sum()), "train h": digits(rows.train_hours.sum()),
-                       "score h": digits(rows.score_hours.sum()), "memory GiB": digits(rows.memory_gib.max()),
-                       "disk GiB": digits(rows.disk_gib.sum())}])
+    sums = rows[["seeds", "train_hours", "score_hours", "disk_gib"]].sum().to_dict()
+    return DataFrame([{"part": title, "experiment": title, **sums, "seeds": rows.seeds.sum(),
+                       "memory_gib": rows.memory_gib.max()}])
 
 
 def _notes(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float, device: str,
@@ -548,19 +507,17 @@ def main(arguments: list[str] | None = None) -> int:
 
     def action() -> None:
         profile = o.profile or "mini"
-        main_study = study_for_estimate(profile, o.data, o.seeds, o.device, results=o.results)
-        studies = {"study": main_study}
-        if main_study.profile.ablations:
+        study = study_for_estimate(profile, o.data, o.seeds, o.device, results=o.results)
+        studies = {"study": study}
+        if study.profile.ablations:
             studies[ABLATIONS] = study_for_estimate(profile, o.data, "", o.device, ablations=True)
-        given = parse_rates(o.images_per_second, o.rate, main_study)
-        images, source = image_counts(main_study, o.data)
+        given = parse_rates(o.images_per_second, o.rate, study)
+        images, source = image_counts(study, o.data)
         rows = estimate(studies, images, given, cache=o.cache)
-        device = "given" if given else select_device(o.device).type
-        machine = hardware()
+        device, machine = "given" if given else select_device(o.device).type, hardware()
         if device == "cuda":
             machine["gpu_gib"] = torch.cuda.get_device_properties(0).total_memory / 2**30
-        print(report(main_study, rows, images, source, dataset_gib(main_study, images, o.data), device, machine,
-                     o.markdown))
+        print(report(study, rows, images, source, dataset_gib(study, images, o.data), device, machine, o.markdown))
 
     def measure_one() -> None:
         profile, experiment, gmacs, device, num_keypoints = o.measure

@@ -24,18 +24,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from yolopose.analysis import timing
 from yolopose.analysis.complexity import complexity_key, complexity_rows
-from yolopose.analysis.timing import (
-    PLANS,
-    Mosaic,
-    Plan,
-    make_mosaics,
-    median_interval,
-    quartiles,
-    seconds_of,
-    slope_interval,
-    take_turns,
-)
+from yolopose.analysis.timing import PLANS, Plan, seconds_of
 from yolopose.data.coco import CocoDataset
 from yolopose.data.letterbox import Letterbox
 from yolopose.evaluation.evaluate import to_image_frame
@@ -52,6 +43,7 @@ from yolopose.utils.provenance import hardware
 TRAINED = "s6"  # the experiment whose weights meet the crowds
 USE_CONFIDENCE = 0.25  # score from which a person is shown; the evaluation's threshold is the profile's
 MAX_DETECTIONS = 300  # the paper's; a profile may keep fewer in its evaluation, which would hide a crowd
+TIMED = ("network", "decode", "total")
 MANY = 20  # persons by which the cost of crowds is stated
 
 
@@ -115,20 +107,14 @@ def true_width_shares(almost_free: dict[str, Any], constant: dict[str, Any]) -> 
 
 def almost_free_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
     """``runtime.json``'s ``almost_free`` as rows of a table: one a model."""
-    rows = []
-    for name, part in found["almost_free"].items():
-        if not isinstance(part, dict):
-            continue
-        row: dict[str, Any] = {"model": name}
-        for kind in ("person", "pose"):
-            about = part[kind]
-            row |= {f"{kind} M": about["params_m"], f"{kind} GMACs": about["gmacs"],
-                    f"{kind} ms": about["total_ms"]["median"]}
-        ratio = part["ratio"]
-        rows.append(row | {"GMACs ratio": ratio["gmacs"], "time ratio": ratio["total"]["value"],
-                           "95 % low": ratio["total"]["low"], "95 % high": ratio["total"]["high"],
-                           "rounds": part["rounds"]})
-    return rows
+    return [{"model": name,
+             **{f"{kind} {unit}": value for kind in ("person", "pose") for unit, value in (
+                 ("M", part[kind]["params_m"]), ("GMACs", part[kind]["gmacs"]),
+                 ("ms", part[kind]["total_ms"]["median"]))},
+             "GMACs ratio": part["ratio"]["gmacs"], "time ratio": part["ratio"]["total"]["value"],
+             "95 % low": part["ratio"]["total"]["low"], "95 % high": part["ratio"]["total"]["high"],
+             "rounds": part["rounds"]}
+            for name, part in found["almost_free"].items() if isinstance(part, dict)]
 
 
 def constant_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -142,8 +128,9 @@ def constant_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
               for name, key in (("after the network", "after"), ("whole image", "total"))]
     return [{"part": name, "scores above": confidence, "ms": part["median_ms"],
              "ms a person": part["slope_ms"]["value"], "95 % low": part["slope_ms"]["low"],
-             "95 % high": part["slope_ms"]["high"], f"{MANY} persons, % of the image":
-                 round(100 * part[f"share_at_{MANY}"]["value"], 3)} for name, confidence, part in parts]
+             "95 % high": part["slope_ms"]["high"],
+             f"{MANY} persons, % of the image": round(100 * part[f"share_at_{MANY}"]["value"], 3)}
+            for name, confidence, part in parts]
 
 
 def model_pairs(names: tuple[str, ...]) -> list[tuple[str, Variant, Variant]]:
@@ -154,12 +141,7 @@ def model_pairs(names: tuple[str, ...]) -> list[tuple[str, Variant, Variant]]:
 
 
 def measure_almost_free(plan: Plan, device: torch.device, complexity_csv: Path) -> dict[str, Any]:
-    """Pose models against person detectors.
-
-    Args:
-        plan: models, input size, seconds and rounds.
-        device: to run on.
-        complexity_csv: counts that are there already; what it lacks is counted.
+    """Pose models against person detectors; ``complexity_csv`` may hold their counts, what it lacks is counted.
 
     Returns:
         ``size_px``, ``weights``, and by model (``s6`` …) ``pose`` and ``person`` with ``params_m``, ``gmacs``,
@@ -170,23 +152,18 @@ def measure_almost_free(plan: Plan, device: torch.device, complexity_csv: Path) 
     image = torch.rand(1, 3, plan.size_px, plan.size_px, generator=torch.Generator().manual_seed(0))
     image = image.to(device).contiguous(memory_format=torch.channels_last)
     result: dict[str, Any] = {"size_px": plan.size_px, "weights": "untrained"}
-    pairs = tqdm(model_pairs(plan.models), "pose against person", unit="model", leave=False)
-    for name, *variants in pairs:
+    for name, *variants in tqdm(model_pairs(plan.models), "pose against person", unit="model", leave=False):
         models = [untrained_model(variant, device) for variant in variants]
-        taken = take_turns([lambda m=m: _forward_and_decode(m, image, device) for m in models],
+        taken = timing.take_turns([lambda m=m: _forward_and_decode(m, image, device) for m in models],
                            plan.budget_s, plan.rounds)
-        sides = {}
-        for kind, variant, model, times in zip(("pose", "person"), variants, models, taken, strict=True):
-            sides[kind] = {"variant": variant.name, "params_m": round(count_parameters(model) / 1e6, 6),
-                           "gmacs": round(_gmacs(variant, plan.size_px, complexity_csv), 6)}
-            for part, values in (("network", times[:, 0]), ("decode", times[:, 1]), ("total", times.sum(1))):
-                sides[kind][f"{part}_ms"] = quartiles(values * 1e3)
+        sides = {kind: {"variant": variant.name, "params_m": round(count_parameters(model) / 1e6, 6),
+                        "gmacs": round(_gmacs(variant, plan.size_px, complexity_csv), 6),
+                        **{f"{part}_ms": timing.quartiles(times[:, n] * 1e3) for n, part in enumerate(TIMED)}}
+                 for kind, variant, model, times in zip(("pose", "person"), variants, models, taken, strict=True)}
         ratio = {key: round(sides["pose"][f"{key}{unit}"] / sides["person"][f"{key}{unit}"], 4)
                  for key, unit in (("params", "_m"), ("gmacs", ""))}
-        pose, person = taken
-        for part, column in (("network", [0]), ("decode", [1]), ("total", [0, 1])):
-            ratio[part] = median_interval(pose[:, column].sum(1) / person[:, column].sum(1))
-        result[name] = {"rounds": len(pose), **sides, "ratio": ratio}
+        ratio |= {part: timing.median_interval(taken[0][:, n] / taken[1][:, n]) for n, part in enumerate(TIMED)}
+        result[name] = {"rounds": len(taken[0]), **sides, "ratio": ratio}
     return result
 
 
@@ -202,11 +179,12 @@ def untrained_model(variant: Variant, device: torch.device) -> YOLOPose:
     return model.eval().fuse().to(device, memory_format=torch.channels_last)
 
 
-def _forward_and_decode(model: YOLOPose, image: Tensor, device: torch.device) -> tuple[float, float]:
+def _forward_and_decode(model: YOLOPose, image: Tensor, device: torch.device) -> tuple[float, float, float]:
+    """Seconds of :data:`TIMED`."""
     with torch.inference_mode():
         network_s, raw = seconds_of(lambda: model(image), device)
         decode_s, _ = seconds_of(lambda: decode(raw, model.detect), device)
-    return network_s, decode_s
+    return network_s, decode_s, network_s + decode_s
 
 
 def _gmacs(variant: Variant, size: int, complexity_csv: Path) -> float:
@@ -219,14 +197,7 @@ def _gmacs(variant: Variant, size: int, complexity_csv: Path) -> float:
 
 def measure_constant(weights: Path, plan: Plan, dataset: CocoDataset, evaluate: EvaluateConfig, device: torch.device
                      ) -> dict[str, Any]:
-    """Latency of a trained model against the number of persons.
-
-    Args:
-        weights: of the model.
-        plan: size, tiles, numbers of persons, mosaics and repeats.
-        dataset: whose validation images become tiles.
-        evaluate: the evaluation's score threshold and NMS overlap.
-        device: to run on.
+    """Latency of a trained model against the number of persons, in mosaics of validation images.
 
     Returns:
         ``tile_px``, ``canvas_px``, ``trained_px``, ``width_factor``, ``left_out`` (numbers that no mosaic can hold),
@@ -239,61 +210,61 @@ def measure_constant(weights: Path, plan: Plan, dataset: CocoDataset, evaluate: 
     model, about = load_weights(weights)
     model = model.fuse().to(device, memory_format=torch.channels_last)
     tile = plan.size_px // plan.tiles
-    mosaics, left_out = make_mosaics(dataset.val, tile, plan.tiles, plan.persons, plan.scenes)
+    mosaics, left_out = timing.make_mosaics(dataset.val, tile, plan.tiles, plan.persons, plan.scenes)
     thresholds = {"evaluation": evaluate.confidence, "use": USE_CONFIDENCE}
-    cases = [lambda m=m: _time_mosaic(model, m, thresholds, evaluate.nms_iou, device) for m in mosaics]
+    cases = [lambda image=image: _time_mosaic(model, image, thresholds, evaluate.nms_iou, device)
+             for _, image in mosaics]
     order, taken = np.random.default_rng(0), [[] for _ in cases]
     cases[0]()  # the first call does not count
     for _ in tqdm(range(plan.repeats), "persons", unit="round", leave=False):
         for index in order.permutation(len(cases)):
             taken[index].append(cases[index]())
-    points = [{"persons": mosaic.persons, **best_of(times)} for mosaic, times in zip(mosaics, taken, strict=True)]
+    points = [{"persons": persons, **{key: round(min(one[key] for one in repeats), 4) for key in repeats[0]}}
+              for (persons, _), repeats in zip(mosaics, taken, strict=True)]
     return {"experiment": TRAINED, "weights_sha256": file_sha256(weights), "width_factor": about["width_factor"],
             "trained_px": about["input_size"], "tile_px": tile, "canvas_px": tile * plan.tiles,
             "repeats": plan.repeats, "left_out": left_out,
             **summarise_constant(points, thresholds, plan.tiles), "points": points}
 
 
-def _time_mosaic(model: YOLOPose, mosaic: Mosaic, thresholds: dict[str, float], iou: float, device: torch.device
-                ) -> dict[str, float]:
-    """Seconds of each step for one mosaic, and by threshold how many candidates and persons there are."""
-    side = mosaic.image.shape[0]
-    x = torch.from_numpy(mosaic.image.transpose(2, 0, 1).copy())[None].to(device).float().div_(255)
+def _time_mosaic(model: YOLOPose, image: np.ndarray, thresholds: dict[str, float], iou: float, device: torch.device
+                 ) -> dict[str, float]:
+    """Milliseconds of each step for one mosaic, and by threshold how many candidates and persons there are."""
+    side = len(image)
+    x = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(device).float().div_(255)
     x, frame, out = x.contiguous(memory_format=torch.channels_last), Letterbox.fit(side, side, side), {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        seconds, result = seconds_of(work, device)
+        out[f"{name}_ms"] = 1e3 * seconds
+        return result
+
     with torch.inference_mode():
-        out["network_s"], raw = seconds_of(lambda: model(x), device)
-        out["decode_s"], decoded = seconds_of(lambda: decode(raw, model.detect), device)
+        raw = timed("network", lambda: model(x))
+        decoded = timed("decode", lambda: decode(raw, model.detect))
+        rows = decoded[0]
         for name, confidence in thresholds.items():
-            out[f"nms_{name}_s"], poses = seconds_of(
-                lambda c=confidence: non_maximum_suppression(decoded, c, iou, MAX_DETECTIONS)[0], device)
-            out[f"frame_{name}_s"], poses = seconds_of(lambda p=poses: to_image_frame(p, frame), device)
-            rows = decoded[0]
+            poses = timed(f"nms_{name}", lambda c=confidence: non_maximum_suppression(
+                decoded, c, iou, MAX_DETECTIONS)[0])
+            poses = timed(f"frame_{name}", lambda p=poses: to_image_frame(p, frame))
             out[f"candidates_{name}"] = int(((rows[:, 4] > confidence) & (rows[:, 4] * rows[:, 5] > confidence)).sum())
             out[f"found_{name}"] = len(poses)
     return out
 
 
-def best_of(repeats: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The least time of each step in ms (``…_s`` becomes ``…_ms``); counts, which do not vary, as they are."""
-    return {f"{key.removesuffix('_s')}_ms" if key.endswith("_s") else key:
-            round(1e3 * min(r[key] for r in repeats), 4) if key.endswith("_s") else value
-            for key, value in repeats[0].items()}
-
-
 def summarise_constant(points: Sequence[dict[str, Any]], thresholds: dict[str, float], tiles: int) -> dict[str, Any]:
     """Slopes and shares of :func:`measure_constant` from its ``points``; ``tiles`` is the side of a mosaic in tiles."""
-    persons = np.array([p["persons"] for p in points])
-    network = np.array([p["network_ms"] for p in points])
+    table = {name: np.array([p[name] for p in points]) for name in points[0]}
+    network = table["network_ms"]
 
     def line(values: np.ndarray, total: np.ndarray) -> dict[str, Any]:
-        slope, whole = slope_interval(persons, values), float(np.median(total))
-        share = {key: round(MANY * value / whole, 5) for key, value in slope.items()}
+        slope, whole = timing.slope_interval(table["persons"], values), float(np.median(total))
         return {"median_ms": round(float(np.median(values)), 4), "slope_ms": {k: round(v, 5) for k, v in slope.items()},
-                f"share_at_{MANY}": share}
+                f"share_at_{MANY}": {key: round(MANY * value / whole, 5) for key, value in slope.items()}}
 
     by_threshold = {}
     for name, confidence in thresholds.items():
-        after = sum(np.array([p[f"{step}_ms"] for p in points]) for step in ("decode", f"nms_{name}", f"frame_{name}"))
+        after = table["decode_ms"] + table[f"nms_{name}_ms"] + table[f"frame_{name}_ms"]
         by_threshold[name] = {"confidence": confidence, "after": line(after, network + after),
                               "total": line(network + after, network + after)}
     per_person = float(np.median(network)) / tiles**2

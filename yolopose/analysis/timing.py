@@ -53,10 +53,8 @@ def seconds_of(work: Callable[[], Any], device: torch.device) -> tuple[float, An
 def take_turns(cases: Sequence[Callable[[], tuple[float, ...]]], budget_s: float, rounds: int) -> list[np.ndarray]:
     """Call every case once a round, in an order that turns round, until the seconds or the rounds are spent.
 
-    One round that does not count comes first; FEWEST_ROUNDS follow whatever they take.
-
-    Returns:
-        For each case (rounds, parts) seconds.
+    One round that does not count comes first; FEWEST_ROUNDS follow whatever they take. Returns (rounds, parts) seconds
+    for each case.
     """
     for case in cases:
         case()
@@ -106,23 +104,9 @@ def keep_candidates(raw: list[torch.Tensor], count: int) -> None:
         r[..., 5] = 4.0
 
 
-@dataclass(frozen=True, eq=False)
-class Mosaic:
-    """A square (H, H, 3) uint8 RGB picture with ``persons`` labelled persons."""
-
-    persons: int
-    image: np.ndarray
-
-
 def choose_tiles(counts: np.ndarray, persons: int, tiles: int, rng: np.random.Generator) -> list[int] | None:
-    """Indices of at most ``tiles`` images whose persons add up to ``persons``; ``None`` where no such choice is found.
-
-    Args:
-        counts: (n,) persons in each image.
-        persons: wanted in all.
-        tiles: places.
-        rng: draws among the images that still lead to the number.
-    """
+    """Indices of at most ``tiles`` images whose persons, ``counts`` (n,), add up to ``persons``; ``None`` where no such
+    choice is found. ``rng`` draws among the images that still lead to the number."""
     most, chosen = int(counts.max(initial=0)), []
     while persons > 0:
         places = tiles - len(chosen) - 1  # that this image leaves
@@ -135,20 +119,13 @@ def choose_tiles(counts: np.ndarray, persons: int, tiles: int, rng: np.random.Ge
 
 
 def make_mosaics(split: CocoSplit, tile_px: int, side: int, persons: Sequence[int], each: int
-                 ) -> tuple[list[Mosaic], list[int]]:
-    """Mosaics of ``side`` × ``side`` letterboxed images in random places.
+                 ) -> tuple[list[tuple[int, np.ndarray]], list[int]]:
+    """``each`` mosaics of every number of ``persons``: ``side`` × ``side`` letterboxed images in random places.
 
     Places without people get images in which nobody is labelled, or the letterbox's grey where the split has none.
 
-    Args:
-        split: whose images become tiles.
-        tile_px: side of a tile in px.
-        side: tiles in a row.
-        persons: wanted numbers of persons.
-        each: mosaics for each number.
-
     Returns:
-        The mosaics, and the numbers of persons that they cannot hold.
+        Persons and (H, H, 3) uint8 RGB of each mosaic, and the numbers of persons that none can hold.
     """
     rng = np.random.default_rng(0)
     counts = np.array([len(split.boxes_xyxy(i)) for i in range(len(split))])
@@ -168,5 +145,5 @@ def make_mosaics(split: CocoSplit, tile_px: int, side: int, persons: Sequence[in
                     top, left = place // side * tile_px, place % side * tile_px
                     letterbox(split.load_image(int(index)), tile_px,
                               out=canvas[top:top + tile_px, left:left + tile_px])
-            made.append(Mosaic(wanted, canvas))
+            made.append((wanted, canvas))
     return made, left_out
