@@ -7,6 +7,7 @@ it was, in chunks of images whose annotation file was written last.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -50,22 +51,16 @@ CATEGORY = {  # as in COCO's own annotation files; limbs count from 1
 class SyntheticSpec:
     """What a synthetic data set is made of.
 
-    Attributes:
-        difficulty: ``near`` (large people, for small inputs) or ``coco`` (the scale and crowding of COCO).
-        image_size: longer side of the images in pixels, at least 64.
-        train, val, test_dev: numbers of images.
-        seed: of everything random.
-
     Raises:
         StudyError: unknown difficulty, a size under 64 or a negative number.
     """
 
-    difficulty: str
-    image_size: int
-    train: int
+    difficulty: str  # ``near`` (large people, for small inputs) or ``coco`` (the scale and crowding of COCO)
+    image_size: int  # longer side in pixels, at least 64
+    train: int  # numbers of images
     val: int
     test_dev: int
-    seed: int = 0
+    seed: int = 0  # of everything random
 
     def __post_init__(self) -> None:
         if self.difficulty not in DIFFICULTIES:
@@ -92,14 +87,21 @@ def generate(root: Path, spec: SyntheticSpec, workers: int = 2, progress: bool =
     """
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        if _stored_fingerprint(root) == spec.fingerprint():
-            return
+        with contextlib.suppress(StudyError, KeyError, TypeError):
+            if read_json(root / "dataset.json")["fingerprint"] == spec.fingerprint():
+                return
         raise StudyError(f"{root}: holds other data than {asdict(spec)}; remove it or choose another folder")
     partial = root.with_name(root.name + ".partial")
+    mark = partial / "fingerprint"  # by which an interrupted generation of the same spec is known
     try:
-        _prepare(partial, spec)
+        if partial.exists() and not (mark.exists() and mark.read_text() == spec.fingerprint()):
+            shutil.rmtree(partial)
+        for name in ("chunks", "annotations", "server", *SPLITS.values()):
+            (partial / name).mkdir(parents=True, exist_ok=True)
+        atomic_write(mark, spec.fingerprint())
         _draw_chunks(partial, spec, workers, progress)
         _assemble(partial, spec)
+        mark.unlink()
         if root.exists():
             root.rmdir()
         os.replace(partial, root)
@@ -120,34 +122,16 @@ def render_image(spec: SyntheticSpec, split: str, number: int) -> tuple[bytes, d
     return code.tobytes(), record, annotations
 
 
-def _stored_fingerprint(root: Path) -> str | None:
-    try:
-        return read_json(root / "dataset.json")["fingerprint"]
-    except (StudyError, KeyError, TypeError):
-        return None
-
-
-def _prepare(partial: Path, spec: SyntheticSpec) -> None:
-    """Make the folders of a generation, or keep those of an interrupted one with the same spec."""
-    mark = partial / "fingerprint"
-    if partial.exists() and not (mark.exists() and mark.read_text() == spec.fingerprint()):
-        shutil.rmtree(partial)
-    for name in ("chunks", "annotations", "server", *SPLITS.values()):
-        (partial / name).mkdir(parents=True, exist_ok=True)
-    atomic_write(mark, spec.fingerprint())
-
-
-def _chunk_files(partial: Path, spec: SyntheticSpec, split: str) -> dict[int, Path]:
-    """The annotation file of every chunk of a split, by the number of the chunk's first image."""
-    starts = range(0, getattr(spec, split), CHUNK)
-    return {start: partial / "chunks" / f"{split}_{start:08d}.json" for start in starts}
+def _chunk_file(partial: Path, split: str, start: int) -> Path:
+    """The annotations of the images from number ``start`` of a split on."""
+    return partial / "chunks" / f"{split}_{start:08d}.json"
 
 
 def _draw_chunks(partial: Path, spec: SyntheticSpec, workers: int, progress: bool) -> None:
     from tqdm import tqdm
 
-    tasks = [(partial, spec, split, start) for split in SPLITS
-             for start, file in _chunk_files(partial, spec, split).items() if not file.exists()]
+    tasks = [(partial, spec, split, start) for split in SPLITS for start in range(0, getattr(spec, split), CHUNK)
+             if not _chunk_file(partial, split, start).exists()]
     total = sum(getattr(spec, split) for split in SPLITS)
     left = sum(min(CHUNK, getattr(spec, split) - start) for _, _, split, start in tasks)
     cv2.setNumThreads(1)  # for good: a forked child inherits OpenCV's locks but not its threads, and waits for ever
@@ -178,7 +162,7 @@ def _draw_chunk(task: tuple[Path, SyntheticSpec, str, int]) -> int:
         (partial / SPLITS[split] / record["file_name"]).write_bytes(code)
         images.append(record)
         annotations += entries
-    _write(_chunk_files(partial, spec, split)[start], {"images": images, "annotations": annotations})
+    _write(_chunk_file(partial, split, start), {"images": images, "annotations": annotations})
     return len(images)
 
 
@@ -186,7 +170,7 @@ def _assemble(partial: Path, spec: SyntheticSpec) -> None:
     """Join the chunks into COCO's annotation files and remove what only the generation needed."""
     info = {"description": f"synthetic people, {spec.difficulty}", "version": GENERATOR_VERSION, "year": 2017}
     for split in SPLITS:
-        chunks = [json.loads(file.read_bytes()) for file in _chunk_files(partial, spec, split).values()]
+        chunks = [json.loads(file.read_bytes()) for file in sorted((partial / "chunks").glob(f"{split}_*.json"))]
         images, annotations = ([row for chunk in chunks for row in chunk[key]] for key in ("images", "annotations"))
         content = {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": [CATEGORY]}
         if split == "test_dev":  # its truth is kept apart, as COCO's server does
@@ -198,7 +182,6 @@ def _assemble(partial: Path, spec: SyntheticSpec) -> None:
     write_json(partial / "dataset.json",
                {"spec": asdict(spec), "generator": GENERATOR_VERSION, "fingerprint": spec.fingerprint()})
     shutil.rmtree(partial / "chunks")
-    (partial / "fingerprint").unlink()
 
 
 def _write(path: Path, content: dict) -> None:

@@ -22,6 +22,11 @@ SKINS = np.array([  # BGR in 0..255, as all colours here; light to dark
 HAIRS = np.array([
     [24, 22, 26], [30, 42, 62], [38, 60, 96], [60, 100, 150], [100, 165, 215], [45, 70, 160], [150, 150, 155],
 ], float)  # fmt: skip
+RIGHT_COLOURS = (  # (chance up to which, least and greatest hue, saturation and value)
+    (0.3, (30, 0.0, 0.88), (60, 0.18, 1.0)),  # white, cream, light grey
+    (0.65, (42, 0.45, 0.85), (58, 0.9, 1.0)),  # yellow; the oranges between it and red would look like skin
+    (1.0, (-14, 0.65, 0.75), (9, 0.92, 0.95)),
+)
 # Places on the head as (column, row) shares of its texture; `body.head_point` puts them into space.
 NOSE = (0.25, 0.585)
 EYES = ((0.182, 0.47), (0.318, 0.47))  # left, right
@@ -73,11 +78,12 @@ def sample_looks(rng: np.random.Generator) -> Looks:
     lower_sides = sides if rng.random() < 0.4 else side_colours(rng)
     bottom = any_colour(rng)
     torso = _torso(rng, top, sides, lower_sides, skin, sleeve)
-    arms = tuple(_arm(rng, skin, colour, sleeve) for colour in sides)
-    legs = tuple(_leg(rng, skin, colour, trouser) for colour in lower_sides)
+    arms = tuple(_limb(rng, skin, colour, sleeve, leg=False) for colour in sides)
+    legs = tuple(_limb(rng, skin, colour, trouser, leg=True) for colour in lower_sides)
     gloves = rng.random() < 0.15
     hands = tuple(plain(colour if gloves else skin * 0.97) for colour in sides)
-    shoes = tuple(_shoe(rng, colour) for colour in lower_sides)
+    shoes = tuple(plain(colour * rng.uniform(0.55, 0.9) if rng.random() < 0.7 else colour * 0.2 + 20)
+                  for colour in lower_sides)
     skirt = _skirt(rng, bottom if rng.random() < 0.6 else top, *lower_sides) if skirt_end else None
     return Looks(skin, hair, style, female, torso, arms, legs, hands, shoes, skirt, skirt_end, sleeve, trouser,
                  head=_face(rng, skin, hair, style, female), hat=any_colour(rng), loose=rng.uniform(0.002, 0.011),
@@ -100,13 +106,9 @@ def side_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Colours of the left (cool, dark) and of the right side (warm, light)."""
     left = hsv(rng.uniform(170, 275), rng.uniform(0.35, 0.95), rng.uniform(0.2, 0.52))
     kind = rng.random()
-    if kind < 0.3:  # white, cream, light grey
-        right = hsv(rng.uniform(30, 60), rng.uniform(0.0, 0.18), rng.uniform(0.88, 1.0))
-    elif kind < 0.65:  # yellow; the oranges between it and red would look like skin
-        right = hsv(rng.uniform(42, 58), rng.uniform(0.45, 0.9), rng.uniform(0.85, 1.0))
-    else:
-        right = hsv(rng.uniform(-14, 9) % 360, rng.uniform(0.65, 0.92), rng.uniform(0.75, 0.95))
-    return left, right
+    low, high = next(ranges for chance, *ranges in RIGHT_COLOURS if kind < chance)
+    hue, saturation, value = rng.uniform(low, high)
+    return left, hsv(hue % 360, saturation, value)
 
 
 def plain(colour: np.ndarray, height: int = 4, width: int = 4) -> np.ndarray:
@@ -119,19 +121,15 @@ def _cloth(rng: np.random.Generator, colour: np.ndarray, height: int, width: int
     cloth = plain(colour, height, width)
     if rng.random() < bare:
         return cloth
-    second = np.clip(colour * rng.uniform(0.45, 0.75) if colour.mean() > 110 else colour + 75, 0, 255).tolist()
-    kind = int(rng.integers(4))
-    step = int(rng.integers(6, 12))
-    if kind in (0, 2):
-        for y in range(0, height, step):
-            cv2.rectangle(cloth, (0, y), (width, y + step // 3), second, -1)
-    if kind in (1, 2):
-        for x in range(0, width, step):
-            cv2.rectangle(cloth, (x, 0), (x + step // 4, height), second, -1)
-    if kind == 3:
+    second = np.clip(colour * rng.uniform(0.45, 0.75) if colour.mean() > 110 else colour + 75, 0, 255)
+    kind, step = int(rng.integers(4)), int(rng.integers(6, 12))
+    if kind < 3:  # along, around or both
+        y, x = np.ogrid[:height, :width]
+        cloth[(kind != 1) & (y % step <= step // 3) | (kind != 0) & (x % step <= step // 4)] = np.rint(second)
+    else:
         for y in range(step // 2, height, step):
             for x in range((y // step % 2) * step // 2, width, step):
-                cv2.circle(cloth, (x, y), max(1, step // 5), second, -1)
+                cv2.circle(cloth, (x, y), max(1, step // 5), second.tolist(), -1)
     return cloth
 
 
@@ -184,41 +182,26 @@ def _torso(rng, top, sides, lower_sides, skin, sleeve) -> np.ndarray:
     texture[hem:, w // 4 : 3 * w // 4] = lower_sides[1]
     dark = np.minimum(*lower_sides)
     if rng.random() < 0.5:  # belt
-        cv2.rectangle(texture, (0, hem), (w, hem + 2), (dark * 0.4).tolist(), -1)
+        texture[hem : hem + 3] = np.rint(dark * 0.4)
     if rng.random() < 0.12:  # strap of a bag from the right shoulder to the left hip
         cv2.line(texture, (int(w * 0.42), 8), (int(w * 0.06), 46), (dark * 0.35).tolist(), 3)
     return _wrinkle(rng, texture)
 
 
-def _arm(rng, skin, colour, sleeve) -> np.ndarray:
-    h, w = 64, 24
-    texture = plain(skin, h, w)
-    end = int(round(sleeve * h))
-    texture[:end] = _cloth(rng, colour, h, w, bare=0.75)[:end]
-    if end:
+def _limb(rng, skin, colour, covered: float, leg: bool) -> np.ndarray:
+    """An arm or a leg: cloth down to a hem, then skin, with bands that show the side of a bare limb."""
+    h, w = (72, 36) if leg else (64, 24)
+    texture, end = plain(skin, h, w), int(round(covered * h))
+    texture[:end] = _cloth(rng, colour, h, w, bare=0.8 if leg else 0.75)[:end]
+    if end < h or not leg:
         _scale(texture[max(end - 3, 0) : end], 0.7)  # hem
-    if end < 20:  # a band around the upper arm shows the side of a bare arm
+    if leg and end < 60:  # stocking, up to the knee or over the ankle only
+        texture[int(rng.choice([40, 46, 56])) :] = colour * (0.85 if colour.mean() > 60 else 1.15)
+    if not leg and end < 20:  # around the upper arm
         texture[16:25] = colour
-    if end < 58 and rng.random() < 0.85:  # wrist band
+    if not leg and end < 58 and rng.random() < 0.85:  # around the wrist
         texture[int(rng.integers(48, 54)) : 61] = colour
     return _wrinkle(rng, texture)
-
-
-def _leg(rng, skin, colour, trouser) -> np.ndarray:
-    h, w = 72, 36
-    texture = plain(skin, h, w)
-    end = int(round(trouser * h))
-    texture[:end] = _cloth(rng, colour, h, w, bare=0.8)[:end]
-    if end < h:
-        _scale(texture[max(end - 3, 0) : end], 0.7)
-    if end < 60:  # stocking, up to the knee or over the ankle only
-        texture[int(rng.choice([40, 46, 56])) :] = colour * (0.85 if colour.mean() > 60 else 1.15)
-    return _wrinkle(rng, texture)
-
-
-def _shoe(rng, colour) -> np.ndarray:
-    shade = colour * rng.uniform(0.55, 0.9) if rng.random() < 0.7 else colour * 0.2 + 20
-    return plain(shade, 8, 16)
 
 
 def _skirt(rng, colour, left, right) -> np.ndarray:
@@ -238,11 +221,10 @@ def _face(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, style: s
     h, w = 96, 192
     texture = plain(skin, h, w).astype(np.float32)
     # Warmer cheeks, darker under the chin.
-    columns = np.abs(np.arange(w) / w - 0.25)
-    rows = np.arange(h) / h
-    cheeks = np.exp(-(((columns - 0.09) / 0.04) ** 2))[None] * np.exp(-(((rows - 0.64) / 0.07) ** 2))[:, None]
+    around, rows = np.arange(w) / w, np.arange(h)[:, None] / h
+    cheeks = np.exp(-(((np.abs(around - 0.25) - 0.09) / 0.04) ** 2)) * np.exp(-(((rows - 0.64) / 0.07) ** 2))
     texture *= 1 - cheeks[..., None] * [0.16, 0.13, 0.0]
-    texture *= (1 - 0.25 * np.clip((rows - 0.82) / 0.18, 0, 1))[:, None, None]
+    texture *= (1 - 0.25 * np.clip((rows - 0.82) / 0.18, 0, 1))[..., None]
     texture = np.clip(texture, 0, 255).astype(np.uint8)
 
     def at(column: float, row: float) -> tuple[int, int]:
@@ -280,11 +262,9 @@ def _face(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, style: s
         texture[mask > 0] = hair * 0.9
     if style != "bald":
         texture[: int(0.2 * h)] = hair
-        back = np.abs((np.arange(w) / w + 0.25) % 1 - 0.5) > 0.3
-        texture[: int(0.85 * h), back] = hair
+        texture[: int(0.85 * h), np.abs((around + 0.25) % 1 - 0.5) > 0.3] = hair
     if rng.random() < 0.15:  # glasses
-        rim = (25.0, 25.0, 30.0)
         for column, row in EYES:
-            ellipse(at(column, row + 0.01), (12, 9), rim, thickness=2)
-        cv2.line(texture, at(0.225, 0.47), at(0.275, 0.47), rim, 2)
+            ellipse(at(column, row + 0.01), (12, 9), (25.0, 25.0, 30.0), thickness=2)
+        cv2.line(texture, at(0.225, 0.47), at(0.275, 0.47), (25.0, 25.0, 30.0), 2)
     return texture
