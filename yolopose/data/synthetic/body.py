@@ -55,12 +55,10 @@ LIMB_DEPTHS = np.array([0.07, 0.055, 0.045, 0.10, 0.07, 0.055])  # of shoulder, 
 
 
 def keypoints(skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """COCO's keypoints of a skeleton.
+    """COCO's keypoints of a skeleton, (17, 3).
 
-    Returns:
-        points: (17, 3) camera frame of the person, statures.
-        depth_margin: (17,) how much nearer than the keypoint its own body's surface may lie and still show it.
-        facing: (17,) cosine between the surface normal at a face point and the way to the camera; 1 for the others.
+    With (17,) how much nearer its own body's surface may lie and still show each, and (17,) the cosine between the
+    surface normal at a face point and the way to the camera, 1 for the others.
     """
     face, normal = head_point(*np.array([NOSE, *EYES, *EARS]).T, skeleton)
     normal = normal / np.linalg.norm(normal, axis=-1, keepdims=True)

@@ -61,12 +61,9 @@ DIFFICULTIES = {
 
 
 def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -> tuple[np.ndarray, list[dict]]:
-    """Draw one picture.
+    """Draw one picture, (height, width, 3) uint8 BGR, whose longer side is ``image_size``, and annotate it.
 
-    Returns:
-        image: (height, width, 3) uint8 BGR, the longer side ``image_size``.
-        annotations: COCO annotations without ``id``, ``image_id`` and ``category_id``; coordinates in pixels, where
-            pixel (0, 0) covers 0..1.
+    The COCO annotations lack ``id``, ``image_id`` and ``category_id``; pixel (0, 0) covers 0..1.
     """
     aspect = np.array(ASPECTS[_choice(rng, difficulty.aspects)])
     width, height = (int(round(side * (image_size / aspect.max()))) for side in aspect)
@@ -197,18 +194,14 @@ def _draw_crowd(rng, image, owner, light, elevation, horizon) -> None:
         draw_person(replace(person, camera=camera), light, image, owner, CROWD)
 
 
-def person_annotation(rng: np.random.Generator, person: Person, drawn: Drawn, mask: np.ndarray,
-                      omit: float) -> dict | None:
-    """Annotation of one person, or None if almost nothing of it can be seen.
+def person_annotation(rng, person: Person, drawn: Drawn, mask: np.ndarray, omit: float) -> dict | None:
+    """Annotation of one person, visible in ``mask`` (height, width), or None if almost nothing of it can be seen.
 
     Visibility: 2 where the keypoint lies in the picture on pixels of this person and no nearer part of its own body
     covers it; 1 where it is hidden by the own body, by others or by things, but can be placed; 0 (and x = y = 0) where
     it lies outside or nobody could place it: eyes and nose on the far side of a head, keypoints whose neighbours are
     hidden too.
-
-    Args:
-        mask: (height, width) bool, where this person is visible.
-        omit: how readily further keypoints are left out, as COCO's annotators do: hidden ones, and faces of few pixels.
+    ``omit`` is how readily further keypoints are left out, as COCO's annotators do: hidden ones, and small faces.
     """
     area = int(mask.sum())
     if area < max(12, 0.06 * drawn.alone):

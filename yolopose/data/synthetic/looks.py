@@ -10,8 +10,6 @@ front is known by face, neckline and a lighter front, the back by hair all over 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -35,59 +33,42 @@ WRINKLES = cv2.GaussianBlur(np.random.default_rng(7).normal(0, 1, (128, 128)).as
 WRINKLES = 1 + 0.075 * WRINKLES / WRINKLES.std()
 
 
-@dataclass(frozen=True)
 class Looks:
-    """Textures (uint8 BGR or BGRA) and the few numbers by which clothes change the shape of a body."""
+    """Random looks of one person: textures (uint8 BGR), and the numbers by which clothes change the shape of a body."""
 
-    skin: np.ndarray  # (3,) BGR
-    hair: np.ndarray
-    hair_style: str
-    female: bool
-    torso: np.ndarray
-    arms: tuple[np.ndarray, np.ndarray]
-    legs: tuple[np.ndarray, np.ndarray]
-    hands: tuple[np.ndarray, np.ndarray]
-    shoes: tuple[np.ndarray, np.ndarray]
-    skirt: np.ndarray | None
-    skirt_end: float  # length along the leg, 1 = knee
-    sleeve: float  # covered share of the arm, 0..1
-    trouser: float  # covered share of the leg, 0..1
-    head: np.ndarray
-    hat: np.ndarray  # (3,) BGR
-    loose: float  # how far cloth stands off the body, statures
-    backpack: np.ndarray | None  # (3,) BGR
-
-
-def sample_looks(rng: np.random.Generator) -> Looks:
-    """Draw the looks of one person."""
-    skin = SKINS[rng.integers(len(SKINS))] * rng.uniform(0.93, 1.05)
-    hair = HAIRS[rng.integers(len(HAIRS))] * rng.uniform(0.8, 1.15)
-    style = HAIR_STYLES[rng.integers(len(HAIR_STYLES))]
-    female = bool(rng.random() < (0.85 if style in ("bob", "long", "ponytail", "bun") else 0.2))
-    sides = side_colours(rng)  # left, right
-    top = any_colour(rng)
-    sleeve = float(rng.choice([0.0, 0.24, 0.42, 1.0], p=[0.1, 0.2, 0.3, 0.4])) * rng.uniform(0.9, 1.0)
-    trouser = float(rng.choice([0.3, 0.5, 1.0], p=[0.15, 0.2, 0.65])) * rng.uniform(0.92, 1.0)
-    skirt_end = 0.0
-    if female and rng.random() < 0.4:
-        skirt_end = rng.uniform(0.55, 1.35)
-    elif sleeve > 0.8 and rng.random() < 0.2:  # a coat
-        skirt_end = rng.uniform(0.35, 0.9)
-    if skirt_end:
-        trouser = 1.0 if rng.random() < 0.5 else 0.3
-    lower_sides = sides if rng.random() < 0.4 else side_colours(rng)
-    bottom = any_colour(rng)
-    torso = _torso(rng, top, sides, lower_sides, skin, sleeve)
-    arms = tuple(_limb(rng, skin, colour, sleeve, leg=False) for colour in sides)
-    legs = tuple(_limb(rng, skin, colour, trouser, leg=True) for colour in lower_sides)
-    gloves = rng.random() < 0.15
-    hands = tuple(plain(colour if gloves else skin * 0.97) for colour in sides)
-    shoes = tuple(plain(colour * rng.uniform(0.55, 0.9) if rng.random() < 0.7 else colour * 0.2 + 20)
-                  for colour in lower_sides)
-    skirt = _skirt(rng, bottom if rng.random() < 0.6 else top, *lower_sides) if skirt_end else None
-    return Looks(skin, hair, style, female, torso, arms, legs, hands, shoes, skirt, skirt_end, sleeve, trouser,
-                 head=_face(rng, skin, hair, style, female), hat=any_colour(rng), loose=rng.uniform(0.002, 0.011),
-                 backpack=any_colour(rng) * 0.8 if rng.random() < 0.12 else None)
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.skin = skin = SKINS[rng.integers(len(SKINS))] * rng.uniform(0.93, 1.05)  # (3,) BGR
+        self.hair = HAIRS[rng.integers(len(HAIRS))] * rng.uniform(0.8, 1.15)
+        self.hair_style = HAIR_STYLES[rng.integers(len(HAIR_STYLES))]
+        self.female = rng.random() < (0.85 if self.hair_style in ("bob", "long", "ponytail", "bun") else 0.2)
+        sides = side_colours(rng)  # left, right
+        top = any_colour(rng)
+        # Covered shares of the arm and of the leg, 0..1; length of skirt or coat along the leg, 1 = knee.
+        self.sleeve = float(rng.choice([0.0, 0.24, 0.42, 1.0], p=[0.1, 0.2, 0.3, 0.4])) * rng.uniform(0.9, 1.0)
+        self.trouser = float(rng.choice([0.3, 0.5, 1.0], p=[0.15, 0.2, 0.65])) * rng.uniform(0.92, 1.0)
+        self.skirt_end = 0.0
+        if self.female and rng.random() < 0.4:
+            self.skirt_end = rng.uniform(0.55, 1.35)
+        elif self.sleeve > 0.8 and rng.random() < 0.2:  # a coat
+            self.skirt_end = rng.uniform(0.35, 0.9)
+        if self.skirt_end:
+            self.trouser = 1.0 if rng.random() < 0.5 else 0.3
+        lower_sides = sides if rng.random() < 0.4 else side_colours(rng)
+        bottom = any_colour(rng)
+        self.torso = _torso(rng, top, sides, lower_sides, skin, self.sleeve)
+        self.arms = [_limb(rng, skin, colour, self.sleeve, leg=False) for colour in sides]
+        self.legs = [_limb(rng, skin, colour, self.trouser, leg=True) for colour in lower_sides]
+        gloves = rng.random() < 0.15
+        self.hands = [plain(colour if gloves else skin * 0.97) for colour in sides]
+        self.shoes = [plain(colour * rng.uniform(0.55, 0.9) if rng.random() < 0.7 else colour * 0.2 + 20)
+                      for colour in lower_sides]
+        self.skirt = None
+        if self.skirt_end:
+            self.skirt = _skirt(rng, bottom if rng.random() < 0.6 else top, *lower_sides)
+        self.head = _face(rng, skin, self.hair, self.hair_style, self.female)
+        self.hat = any_colour(rng)
+        self.loose = rng.uniform(0.002, 0.011)  # how far cloth stands off the body, statures
+        self.backpack = any_colour(rng) * 0.8 if rng.random() < 0.12 else None
 
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
@@ -145,10 +126,8 @@ def _scale(region: np.ndarray, factor: float) -> None:
 
 def _torso(rng, top, sides, lower_sides, skin, sleeve) -> np.ndarray:
     """Rows from the neck (0) over the shoulders, chest and waist (58 %) to the crotch."""
-    h, w = 64, 100
-    left, right = sides
-    texture = _cloth(rng, top, h, w)
-    middle = w // 4  # of the front
+    (h, w), (left, right) = (64, 100), sides
+    texture, middle = _cloth(rng, top, h, w), w // 4  # of the front
     _scale(texture[:, w // 2 :], 0.62)  # the back is darker and plain enough to be known as one
     _scale(texture[:, : w // 2], 1.12)
     if rng.random() < 0.6:  # panels along the flanks, front and back
@@ -168,8 +147,7 @@ def _torso(rng, top, sides, lower_sides, skin, sleeve) -> np.ndarray:
         cv2.line(texture, (middle, 30), (middle, 44), (top * 0.4).tolist(), 1)
     elif collar == 2:  # round neck, a print on the chest
         cv2.ellipse(texture, (middle, 6), (12, 9), 0, 0, 360, tone, -1)
-        size = (int(rng.integers(5, 11)), int(rng.integers(4, 9)))
-        cv2.ellipse(texture, (middle, 28), size, 0, 0, 360, light, -1)
+        cv2.ellipse(texture, (middle, 28), rng.integers([5, 4], [11, 9]).tolist(), 0, 0, 360, light, -1)
     else:  # zip or row of buttons
         cv2.line(texture, (middle, 4), (middle, 46), light, 2)
         cv2.ellipse(texture, (middle, 4), (9, 6), 0, 0, 360, tone, -1)
@@ -228,7 +206,7 @@ def _face(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, style: s
     texture = np.clip(texture, 0, 255).astype(np.uint8)
 
     def at(column: float, row: float) -> tuple[int, int]:
-        return int(round(column * w)), int(round(row * h))
+        return round(column * w), round(row * h)
 
     def tone(factor: float) -> list[float]:
         return np.clip(skin * factor, 0, 255).tolist()

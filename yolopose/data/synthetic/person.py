@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from yolopose.data.synthetic.body import keypoints, person_patches
-from yolopose.data.synthetic.looks import Looks, sample_looks
+from yolopose.data.synthetic.looks import Looks
 from yolopose.data.synthetic.raster import Camera, Light, Patch, rasterise
-from yolopose.data.synthetic.skeleton import Skeleton, sample_pose, sample_proportions, solve
+from yolopose.data.synthetic.skeleton import Skeleton, sample_pose, sample_proportions
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,16 @@ def sample_person(rng: np.random.Generator, elevation: float, habits: Habits) ->
     if pose.name == "lie":
         yaw = rng.choice([0, 180]) + rng.normal(0, 15)
         elevation += 15
-    skeleton = solve(pose, sample_proportions(rng), yaw, elevation)
+    skeleton = Skeleton(pose, sample_proportions(rng), yaw, elevation)
     camera = Camera(1.0, (0.0, 0.0), distance=float(np.exp(rng.uniform(np.log(2.4), np.log(9)))))
     points, head = camera.project(keypoints(skeleton)[0]), camera.project(skeleton.head)
     low = np.minimum(points.min(0) - 0.055, head - 0.095 * skeleton.size.head)
     high = np.maximum(points.max(0) + 0.065, head + 0.085 * skeleton.size.head)
-    return Person(skeleton, sample_looks(rng), camera, np.concatenate([low, high]))
+    return Person(skeleton, Looks(rng), camera, np.concatenate([low, high]))
 
 
 def draw_person(person: Person, light: Light, image: np.ndarray, owner: np.ndarray, number: int) -> Drawn:
-    """Draw a person over what is there.
-
-    Args:
-        image: (height, width, 3) uint8 BGR, changed.
-        owner: (height, width) uint8 map of who is visible, changed; this person's value in it is ``number``.
-    """
+    """Draw a person into ``image`` (height, width, 3) and, with its ``number``, into the map of who is visible."""
     height, width = owner.shape
     camera, scale = person.camera, person.camera.scale
     points, margin, facing = keypoints(person.skeleton)

@@ -58,13 +58,10 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def tube(centres, e1, e2, a, b, texture, n: int, two_sided: bool = False, gloss: float = 0.0) -> Patch:
-    """Tube of elliptic rings.
+    """Tube of elliptic rings about ``centres`` (m, 3), of ``n`` cells around.
 
-    Args:
-        centres: (m, 3) of the rings.
-        e1, e2: (m, 3) or (3,) unit axes of the rings, at columns 0 and a quarter of the texture.
-        a, b: (m,) half axes along e1 and e2.
-        n: cells around.
+    Their half axes ``a`` and ``b``, (m,), lie along the unit vectors ``e1`` and ``e2``, (m, 3) or (3,), which are at
+    columns 0 and a quarter of the texture.
     """
     slope = np.gradient((a + b) / 2)
     e1, e2 = (np.broadcast_to(e, centres.shape)[:, None] for e in (e1, e2))
@@ -89,13 +86,9 @@ def ellipsoid(centre, frame, radii, texture, m: int = 9, n: int = 14, gloss: flo
     return Patch(centre + (sphere * radii) @ frame.T, (sphere / radii) @ frame.T, texture, False, gloss)
 
 
-def rasterise(patches: list[Patch], camera: Camera, light: Light, height: int,
-              width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the patches into an empty buffer.
-
-    Returns:
-        colour: (height, width, 4) uint8 BGRA, alpha 0 or 255.
-        depth: (height, width) float32 in statures, +inf where nothing was drawn.
+def rasterise(patches: list[Patch], camera: Camera, light: Light, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """Draw the patches into an empty buffer: colour (height, width, 4) uint8 BGRA, whose alpha is 0 or 255, and depth
+    (height, width) float32 in statures, +inf where nothing was drawn.
     """
     colour = np.zeros((height * width, 4), np.uint8)
     depth = np.full(height * width, np.inf, np.float32)
@@ -132,12 +125,10 @@ def _grid_cells(m: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, width: int):
-    """Cells that may be seen.
+    """Cells that may be seen: x, y in pixels, depth, shading and facing of their corners, (5, cells, 4) float32.
 
-    Returns:
-        corners: (5, cells, 4) float32: x, y in pixels, depth, shading and facing of the four corners.
-        texture: (cells, 6) float32: first column and row of the cell in its texture, their extents, the width of the
-            texture and its offset among all textures.
+    And where they lie, (cells, 6) float32: first column and row in the cell's texture, their extents, the width of the
+    texture and its offset among all textures.
     """
     points = np.concatenate([p.points.reshape(-1, 3) for p in patches]).astype(np.float32)
     normals = np.concatenate([p.normals.reshape(-1, 3) for p in patches]).astype(np.float32)

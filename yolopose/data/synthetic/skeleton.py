@@ -1,7 +1,7 @@
-"""A person's pose: proportions, joint angles by pose family, and where that puts the joints (forward kinematics).
+"""A person's pose: proportions, joint angles by pose family, and where that puts the keypoints (forward kinematics).
 
-Body frame, in units of the stature: x to the person's own left, y down, z backward (the person looks along -z). After
-:func:`solve` all points are in the camera frame of a person whose pelvis is the origin: x to the right of the image, y
+Body frame, in units of the stature: x to the person's own left, y down, z backward (the person looks along -z). Points
+of a :class:`Skeleton` are in the camera frame of a person whose pelvis is the origin: x to the right of the image, y
 down, z away from the camera. Index 0 of every pair is the left side, 1 the right side. Angles are degrees.
 """
 
@@ -44,24 +44,6 @@ class Pose:
     head: np.ndarray = field(default_factory=lambda: np.zeros(3))
     arms: np.ndarray = field(default_factory=lambda: np.zeros((2, 4)))
     legs: np.ndarray = field(default_factory=lambda: np.zeros((2, 5)))
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """Joints, and frames of the segments, whose columns are the segment's left, down and backward axes."""
-
-    pose: str
-    size: Proportions
-    chest: np.ndarray  # (3,) middle of the shoulders
-    head: np.ndarray  # (3,) centre of the skull
-    pelvis_frame: np.ndarray  # (3, 3)
-    chest_frame: np.ndarray
-    head_frame: np.ndarray
-    arms: np.ndarray  # (2, 3, 3) shoulder, elbow, wrist
-    arm_hinges: np.ndarray  # (2, 3) axis of the elbow, towards the person's left
-    legs: np.ndarray  # (2, 3, 3) hip, knee, ankle
-    leg_hinges: np.ndarray
-    foot_frames: np.ndarray  # (2, 3, 3)
 
 
 def sample_proportions(rng: np.random.Generator) -> Proportions:
@@ -190,33 +172,37 @@ def _strike(rng: np.random.Generator, pose: Pose) -> None:
             legs[:, 1] += rng.uniform(6, 16)
 
 
-def solve(pose: Pose, size: Proportions, yaw: float, elevation: float) -> Skeleton:
-    """Forward kinematics into the camera frame.
+class Skeleton:
+    """Keypoints of a pose in the camera frame, and frames (3, 3) whose columns are a segment's left, down and back.
 
-    Args:
-        yaw: degrees; 0 faces the camera, 90 faces the left of the image, 180 is turned away.
-        elevation: degrees; positive when the camera looks down on the person.
+    Forward kinematics of ``pose``. Heading ``yaw`` in degrees: 0 faces the camera, 90 the left of the image, 180 is
+    turned away; ``elevation`` in degrees is positive when the camera looks down on the person.
     """
-    root = _rotation(0, elevation) @ _rotation(1, yaw) @ _rotation(2, pose.root[1]) @ _rotation(0, pose.root[0])
-    lean, lateral, twist = pose.spine
-    chest_frame = root @ _rotation(1, twist) @ _rotation(2, lateral) @ _rotation(0, lean)
-    turn, nod, tilt = pose.head
-    head_frame = chest_frame @ _rotation(1, turn) @ _rotation(0, nod) @ _rotation(2, tilt)
-    up_low, up_high = -root[:, 1], -chest_frame[:, 1]
-    chest = size.spine * (0.4 * up_low + 0.6 * up_high)
-    head = chest + size.neck * (0.7 * up_high - 0.3 * head_frame[:, 1]) + 0.072 * size.head * -head_frame[:, 1]
-    arms, legs = [], []
-    for arm, leg, sign in zip(pose.arms, pose.legs, (1.0, -1.0), strict=True):
-        # A raised arm lifts its shoulder joint a little (shoulder blade), as it does in people.
-        lift = 0.02 * max(0.0, max(arm[:2]) - 60) / 100
-        shoulder = chest + chest_frame @ [sign * size.shoulder, 0.012 - lift, 0]
-        arms.append(_limb(chest_frame, shoulder, arm, sign, 1, size.upper_arm, size.forearm))
-        hip = root @ [sign * size.hip, 0.0, 0]
-        points, hinge, shank = _limb(root, hip, leg[:4], sign, -1, size.thigh, size.shank)
-        legs.append((points, hinge, shank @ _rotation(0, leg[4])))
-    (arms, arm_hinges, _), (legs, leg_hinges, feet) = (map(np.stack, zip(*v, strict=True)) for v in (arms, legs))
-    return Skeleton(pose.name, size, chest, head, root, chest_frame, head_frame, arms, arm_hinges, legs, leg_hinges,
-                    feet)
+
+    def __init__(self, pose: Pose, size: Proportions, yaw: float, elevation: float) -> None:
+        self.pose, self.size = pose.name, size
+        root = _rotation(0, elevation) @ _rotation(1, yaw) @ _rotation(2, pose.root[1]) @ _rotation(0, pose.root[0])
+        lean, lateral, twist = pose.spine
+        chest_frame = root @ _rotation(1, twist) @ _rotation(2, lateral) @ _rotation(0, lean)
+        turn, nod, tilt = pose.head
+        head_frame = chest_frame @ _rotation(1, turn) @ _rotation(0, nod) @ _rotation(2, tilt)
+        self.pelvis_frame, self.chest_frame, self.head_frame = root, chest_frame, head_frame
+        up_low, up_high = -root[:, 1], -chest_frame[:, 1]
+        self.chest = chest = size.spine * (0.4 * up_low + 0.6 * up_high)  # (3,) middle of the shoulders
+        neck = size.neck * (0.7 * up_high - 0.3 * head_frame[:, 1])
+        self.head = chest + neck + 0.072 * size.head * -head_frame[:, 1]  # (3,) centre of the skull
+        arms, legs = [], []
+        for arm, leg, sign in zip(pose.arms, pose.legs, (1.0, -1.0), strict=True):
+            # A raised arm lifts its shoulder a little (shoulder blade), as it does in people.
+            lift = 0.02 * max(0.0, max(arm[:2]) - 60) / 100
+            shoulder = chest + chest_frame @ [sign * size.shoulder, 0.012 - lift, 0]
+            arms.append(_limb(chest_frame, shoulder, arm, sign, 1, size.upper_arm, size.forearm))
+            hip = root @ [sign * size.hip, 0.0, 0]
+            points, hinge, shank = _limb(root, hip, leg[:4], sign, -1, size.thigh, size.shank)
+            legs.append((points, hinge, shank @ _rotation(0, leg[4])))
+        # (2, 3, 3) shoulder, elbow, wrist or hip, knee, ankle; (2, 3) axes of elbow or knee, towards the person's left
+        self.arms, self.arm_hinges, _ = map(np.stack, zip(*arms, strict=True))
+        self.legs, self.leg_hinges, self.foot_frames = map(np.stack, zip(*legs, strict=True))
 
 
 def _rotation(axis: int, degrees: float) -> np.ndarray:
