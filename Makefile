@@ -29,7 +29,7 @@ export YOLOPOSE_PROCESSES = $(PROCESSES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce ablations runs tune checkpoints estimate validate answer $(STAGES) compare status bench lab test lint lock readme clean
+.PHONY: help setup reproduce ablations runs tune checkpoints estimate validate answer $(STAGES) compare status bench lab test lint lock readme reference clean
 
 ## The study
 ##   reproduce    run whatever is missing, in order, and print what came out
@@ -60,7 +60,8 @@ export YOLOPOSE_PROCESSES = $(PROCESSES)
 ##   tune         find the keypoint gains of the losses of Table 3 on held-out training images
 ##   test         lint and run the tests (TESTS=tests/test_run.py for some of them)
 ##   lint         ruff, and import-linter: the layers of the library
-##   readme       refresh the README's table of claims from results/reference/mini
+##   readme       refresh the table of claims in results/reference/mini/README.md
+##   reference    bring results/<profile> into the form that is committed under results/reference
 ##   lock         compile env/*.in to env/*.txt again
 ##
 ## Variables
@@ -146,7 +147,10 @@ test: lint
 	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q --durations=10 -n logical --dist loadfile --no-loadscope-reorder $(TESTS)
 
 readme: $(STAMP)
-	@"$(PY)" -m yolopose.report.page --readme README.md results/reference/mini
+	@"$(PY)" -m yolopose.report.page --readme results/reference/mini/README.md results/reference/mini
+
+reference: $(STAMP)
+	@"$(PY)" -m yolopose.analysis.reference $(OPTIONS)
 
 lock: $(STAMP)
 	@cd env && ../$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -88,16 +88,3 @@ def test_no_committed_file_tells_of_a_machine():
     found = [f"{path.relative_to(REPO)}: {hit.group()}" for path in committed_texts()
              if (hit := pattern.search(path.read_text(errors="ignore")))]
     assert not found, found
-
-
-def test_the_readme_leaves_nothing_to_be_measured_and_its_links_lead_somewhere():
-    text = (REPO / "README.md").read_text()
-    assert not re.findall(r"MEASURE-\d+", text)
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert "://" in target or (REPO / target).exists(), f"README.md links to {target}, which does not exist"
-
-
-def test_the_readmes_commands_exist():
-    known = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True).stdout
-    for target in re.findall(r"(?:^|`)make ([a-z]+)", (REPO / "README.md").read_text(), re.M):
-        assert target == "help" or re.search(rf"^  {target}\s", known, re.M), f"README.md names make {target}"
