@@ -69,9 +69,8 @@ def random_state(shapes: dict[str, list[int]], seed: int = 0, anchors_px: Any = 
         else:
             state[key] = 0.1 * r if r.ndim == 1 else r / max(r[0].numel(), 1) ** 0.5 if len(r) else r
     px = torch.tensor(anchors_px, dtype=torch.float32)
-    state["model.33.anchors"] = px / torch.tensor([8.0, 16.0, 32.0, 64.0]).view(4, 1, 1)
-    state["model.33.anchor_grid"] = px.view(4, 1, 3, 1, 1, 2)
-    return state
+    return state | {"model.33.anchors": px / torch.tensor([8.0, 16.0, 32.0, 64.0]).view(4, 1, 1),
+                    "model.33.anchor_grid": px.view(4, 1, 3, 1, 1, 2)}
 
 
 def rule_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -123,21 +122,15 @@ class Builder:
 
     def _numbered(self, i: int, kind: str, source: Any) -> nn.Module:
         key = f"model.{i}"
-        if kind == "Focus":
-            module = self._focus(key)
-        elif kind == "Conv":
+        if kind == "Conv":
             module = self._conv(key, 2 if i in STRIDE_TWO else 1)
-        elif kind == "C3":
-            module = self._c3(key)
-        elif kind == "SPP":
-            module = self._spp(key)
         elif kind == "Upsample":
             module = nn.Upsample(None, 2, "nearest")
         elif kind == "Concat":
             module = self.classes.Concat()
             module.d = 1
         else:
-            module = self._detect(key)
+            module = getattr(self, f"_{kind.lower()}")(key)
         module.i, module.f, module.type, module.np = i, source, f"models.common.{kind}", 0
         return module
 
@@ -170,20 +163,21 @@ class Builder:
         module.conv = self._conv(f"{key}.conv")
         return module
 
+    def _pairs(self, module: nn.Module, key: str, count: int, **options: Any) -> nn.Module:
+        """The module with its convolutions cv1, cv2, ... below ``key``."""
+        for name in ("cv1", "cv2", "cv3")[:count]:
+            setattr(module, name, self._conv(f"{key}.{name}", **options))
+        return module
+
     def _c3(self, key: str) -> nn.Module:
-        module, blocks = self.classes.C3(), []
-        for name in ("cv1", "cv2", "cv3"):
-            setattr(module, name, self._conv(f"{key}.{name}"))
+        module, blocks = self._pairs(self.classes.C3(), key, 3), []
         while f"{key}.m.{len(blocks)}.cv1.conv.weight" in self.state:
-            block = self.classes.Bottleneck()
-            block.cv1, block.cv2 = (self._conv(f"{key}.m.{len(blocks)}.{name}") for name in ("cv1", "cv2"))
-            blocks.append(block)
+            blocks.append(self._pairs(self.classes.Bottleneck(), f"{key}.m.{len(blocks)}", 2))
         module.m = nn.Sequential(*blocks)
         return module
 
     def _spp(self, key: str) -> nn.Module:
-        module = self.classes.SPP()
-        module.cv1, module.cv2 = (self._conv(f"{key}.{name}", act=self.spp_act) for name in ("cv1", "cv2"))
+        module = self._pairs(self.classes.SPP(), key, 2, act=self.spp_act)
         module.m = nn.ModuleList(nn.Sequential(*(nn.MaxPool2d(3, 1, 1) for _ in range(n))) if n > 1
                                  else nn.MaxPool2d(3, 1, 1) for n in (1, 2, 3))
         return module
@@ -195,30 +189,23 @@ class Builder:
         module.register_buffer("anchors", torch.zeros(4, 3, 2))
         module.register_buffer("anchor_grid", torch.zeros(4, 1, 3, 1, 1, 2))
         module.m = nn.ModuleList(self._plain(f"{key}.m.{i}") for i in range(4))
-        if f"{key}.m_kpt.0.weight" in self.state:
-            module.m_kpt = nn.ModuleList(self._plain(f"{key}.m_kpt.{i}") for i in range(4))
-        elif f"{key}.m_kpt.0.0.conv.weight" in self.state:
-            module.m_kpt = nn.ModuleList(self._branch(f"{key}.m_kpt.{i}") for i in range(4))
+        if any(name.startswith(f"{key}.m_kpt.") for name in self.state):
+            branch = self._plain if f"{key}.m_kpt.0.weight" in self.state else self._branch
+            module.m_kpt = nn.ModuleList(branch(f"{key}.m_kpt.{i}") for i in range(4))
         return module
 
     def _branch(self, key: str) -> nn.Module:
-        stages: list[nn.Module] = []
-        while f"{key}.{len(stages)}.conv.weight" in self.state:
-            stages.append(self._conv(f"{key}.{len(stages)}", act=nn.SiLU))
-        return nn.Sequential(*stages, self._plain(f"{key}.{len(stages)}"))
+        count = sum(f"{key}.{i}.conv.weight" in self.state for i in range(20))
+        return nn.Sequential(*(self._conv(f"{key}.{i}", act=nn.SiLU) for i in range(count)),
+                             self._plain(f"{key}.{count}"))
 
 
 def write_checkpoint(path: Path, state: dict[str, Tensor], half: bool = True, spoil: Any = None, legacy: bool = False,
                      **options: Any) -> Path:
     """Write a finished run's checkpoint as the official training leaves it.
 
-    Args:
-        path: file to write.
-        state: tensors by official key.
-        half: as half precision, which the official training writes.
-        spoil: called with the tree of modules and the classes before it is saved.
-        legacy: in the container that torch wrote before 1.6.
-        options: of :class:`Builder`.
+    ``spoil`` is called with the tree of modules and the classes before it is saved; a ``legacy`` file is in the
+    container that torch wrote before 1.6; ``options`` are those of :class:`Builder`.
     """
     with official_classes() as classes:
         model = Builder(classes, state, **options).model()

@@ -11,16 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.official_files import (
-    ANCHORS_PX,
-    Builder,
-    official_classes,
-    person_state,
-    random_state,
-    rule_weights,
-    small_shapes,
-    write_checkpoint,
-)
+from tests import official_files as files
+from tests.official_files import ANCHORS_PX, person_state, random_state, rule_weights, small_shapes, write_checkpoint
 from yolopose.models.checkpoints import load_weights, save_weights
 from yolopose.models.decode import decode
 from yolopose.models.layers import Conv
@@ -57,6 +49,11 @@ def imported(source: Path, about: dict[str, Any] | None = None) -> tuple[Any, di
     return load_weights(source.with_name("weights.pt"))
 
 
+def through(folder: Path, state: dict[str, Tensor], **options: Any) -> tuple[Any, dict[str, Any]]:
+    """The same of a checkpoint with these tensors."""
+    return imported(write_checkpoint(folder / "last.pt", state, **options))
+
+
 def refused(tmp_path: Path, state: dict[str, Tensor], **options: Any) -> str:
     """The message with which a checkpoint is refused; nothing is written then."""
     path = write_checkpoint(tmp_path / "last.pt", state, **options)
@@ -75,7 +72,7 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
 def test_the_full_model_gives_the_outputs_of_the_official_code(shared, shapes, tmp_path):
     """Acceptance: from a file in the official container to the reference's numbers, to 1e-4."""
     state = rule_weights(random_state(shapes["yolov5s6_pose"]))
-    model, about = imported(write_checkpoint(tmp_path / "last.pt", state, half=False))
+    model, about = through(tmp_path, state, half=False)
     assert about["variant"]["name"] == "yolov5s6_pose_faithful" and about["about"]["precision"] == "float32"
     reference = np.load(shared / "reference/official_forward_s6.npz")
     images = torch.rand(2, 3, 128, 192, generator=torch.Generator().manual_seed(0))
@@ -104,7 +101,7 @@ def test_half_precision_becomes_float32_with_the_same_numbers(small, tmp_path):
 def test_both_channel_orders_give_the_output_that_they_had(small, tmp_path):
     """By the reference's words: groups (dy, dx) in the order of each kind, then the convolution as stored."""
     for contract, groups in ((True, ((0, 0), (0, 1), (1, 0), (1, 1))), (False, ((0, 0), (1, 0), (0, 1), (1, 1)))):
-        model, about = imported(write_checkpoint(tmp_path / "last.pt", small, half=False, contract=contract))
+        model, about = through(tmp_path, small, half=False, contract=contract)
         assert about["about"]["focus_order"] == ("contract" if contract else "slices")
         x = torch.cat([IMAGE[..., dy::2, dx::2] for dy, dx in groups], 1)
         x = nn.functional.conv2d(x, small["model.0.conv.conv.weight"], padding=1)
@@ -123,7 +120,7 @@ def test_reordering_twice_is_no_reordering():
 @pytest.mark.parametrize("empty_branch", [True, False])
 def test_a_person_detector_becomes_our_person_variant(small, tmp_path, empty_branch):
     state = person_state(small, empty_branch)
-    model, about = imported(write_checkpoint(tmp_path / "last.pt", state, half=False, nkpt=0))
+    model, about = through(tmp_path, state, half=False, nkpt=0)
     assert about["variant"]["head"] == "person" and about["num_keypoints"] == 0
     assert not any("m_kpt" in key for key in model.state_dict())
     with torch.no_grad():
@@ -134,9 +131,9 @@ def test_a_person_detector_becomes_our_person_variant(small, tmp_path, empty_bra
 def test_true_sizes_get_the_names_of_the_study(shapes, tmp_path):
     """Full width without a branch of 12 stages: fast enough for one test of the names."""
     state = person_state(random_state(shapes["yolov5s6_pose"]), True)
-    assert imported(write_checkpoint(tmp_path / "last.pt", state, nkpt=0))[1]["variant"]["name"] == "yolov5s6_person"
+    assert through(tmp_path, state, nkpt=0)[1]["variant"]["name"] == "yolov5s6_person"
     state = random_state(shapes["yolov5s6_pose_ti_lite"])
-    _, about = imported(write_checkpoint(tmp_path / "last.pt", state, act=nn.ReLU))
+    _, about = through(tmp_path, state, act=nn.ReLU)
     assert about["variant"]["name"] == "yolov5s6_pose_ti_lite"
 
 
@@ -161,14 +158,14 @@ def test_activations_are_those_of_the_file_module_by_module(small_lite, tmp_path
     with torch.no_grad():
         assert difference(again(IMAGE), model(IMAGE)) == 0
         assert difference(plain(IMAGE), model(IMAGE)) > 1e-3
-    silu, about = imported(write_checkpoint(tmp_path / "last.pt", small_lite, act=nn.SiLU))
+    silu, about = through(tmp_path, small_lite, act=nn.SiLU)
     assert set(activations(silu).values()) == {"SiLU"} and about["variant"]["activation"] == "silu"
-    relu, about = imported(write_checkpoint(tmp_path / "last.pt", small_lite, act=nn.ReLU, spp_act=nn.ReLU))
+    relu, about = through(tmp_path, small_lite, act=nn.ReLU, spp_act=nn.ReLU)
     assert set(activations(relu).values()) == {"ReLU"} and about["about"]["other_activations"] == {}
 
 
 def test_the_heads_silu_is_no_exception_in_a_relu_model(small, tmp_path):
-    model, about = imported(write_checkpoint(tmp_path / "last.pt", small, act=nn.ReLU, spp_act=nn.ReLU))
+    model, about = through(tmp_path, small, act=nn.ReLU, spp_act=nn.ReLU)
     assert about["about"]["other_activations"] == {}
     assert {a for p, a in activations(model).items() if p.startswith("model.33.")} == {"SiLU"}
 
@@ -176,7 +173,7 @@ def test_the_heads_silu_is_no_exception_in_a_relu_model(small, tmp_path):
 def test_changed_anchors_are_kept(shapes, tmp_path):
     changed = (np.array(ANCHORS_PX) * 0.83 + 1.37).tolist()
     state = random_state(small_shapes(shapes["yolov5s6_pose"]), anchors_px=changed)
-    model, about = imported(write_checkpoint(tmp_path / "last.pt", state))
+    model, about = through(tmp_path, state)
     wanted = torch.tensor(changed).half().float()
     assert torch.equal(model.detect.anchors_px, wanted) and about["about"]["anchors_changed"]
     assert torch.equal(model.detect.anchors, wanted / torch.tensor([8.0, 16, 32, 64]).view(4, 1, 1))
@@ -190,9 +187,9 @@ def test_the_average_of_an_unfinished_run_is_preferred(small, tmp_path):
     path = tmp_path / "last.pt"
     other = {key: tensor + 1 if tensor.is_floating_point() and "anchor" not in key else tensor
              for key, tensor in small.items()}
-    with official_classes() as classes:
-        torch.save({"epoch": 12, "model": Builder(classes, small).model().half(),
-                    "ema": Builder(classes, other).model().half(), "updates": 100,
+    with files.official_classes() as classes:
+        torch.save({"epoch": 12, "model": files.Builder(classes, small).model().half(),
+                    "ema": files.Builder(classes, other).model().half(), "updates": 100,
                     "optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(3))], 0.1, 0.9).state_dict()}, path)
     model, about = imported(path)
     assert torch.equal(model.state_dict()["model.1.bn.bias"], other["model.1.bn.bias"].half().float())

@@ -10,6 +10,7 @@ import re
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,7 @@ from tests.coco_folder import make_folder
 from yolopose.data.coco import load_dataset
 from yolopose.evaluation import predictions
 from yolopose.evaluation.coco_server import results_file
-from yolopose.evaluation.coco_server.results_file import (
-    check_server_file,
-    main,
-    read_image_ids,
-    server_file_name,
-    write_server_file,
-)
+from yolopose.evaluation.coco_server.results_file import check_server_file, main, server_file_name, write_server_file
 from yolopose.evaluation.evaluate import predict_split, stream_split
 from yolopose.evaluation.scoring import score_boxes, score_keypoints
 from yolopose.models.yolov5 import build_model
@@ -68,15 +63,23 @@ def generated(images: int, each: int, seed: int = 0) -> Iterator[dict[str, Any]]
                    "keypoints": keypoints.tolist()}
 
 
+def written(folder: Path, rows: Any) -> list[dict[str, Any]]:
+    """The detections in the server's file of these predictions."""
+    path = folder / server_file_name("s6")
+    count = write_server_file(path, rows)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == [f"{NAME}.json"] and archive.testzip() is None
+        kept = json.loads(archive.read(f"{NAME}.json"))
+    assert len(kept) == count
+    return kept
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 def test_what_is_written_is_what_the_server_takes(tmp_path: Path) -> None:
     path = tmp_path / server_file_name("s6")
     assert path.name == "person_keypoints_test-dev2017_s6_results.zip"
-    assert write_server_file(path, [detection(7, 0.25), detection(9)]) == 2
-    with zipfile.ZipFile(path) as archive:
-        assert archive.namelist() == [f"{NAME}.json"] and archive.testzip() is None
-        rows = json.loads(archive.read(f"{NAME}.json"))
+    rows = written(tmp_path, [detection(7, 0.25), detection(9)])
     assert rows[0] == {"image_id": 7, "category_id": 1, "keypoints": [float(n) for n in range(51)], "score": 0.25}
     assert [list(one) for one in rows] == [["image_id", "category_id", "keypoints", "score"]] * 2
     assert type(rows[0]["image_id"]) is int and len(rows) == 2
@@ -84,23 +87,14 @@ def test_what_is_written_is_what_the_server_takes(tmp_path: Path) -> None:
     write_server_file(path, iter([detection(7, 0.25), detection(9)]))
     assert path.read_bytes() == first
     assert path.stat().st_mode & 0o777 == 0o644 and [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_nothing_found_is_an_empty_list(tmp_path: Path) -> None:
-    path = tmp_path / server_file_name("s6")
-    assert write_server_file(path, []) == 0
-    with zipfile.ZipFile(path) as archive:
-        assert json.loads(archive.read(f"{NAME}.json")) == []
+    assert written(tmp_path, []) == []
 
 
 def test_the_best_twenty_of_each_image(tmp_path: Path) -> None:
-    path = tmp_path / server_file_name("s6")
     scores = [0.5] * 10 + [0.9] * 15  # ties: the earlier detection is kept, as pycocotools does
     rows = [detection(3, s, keypoints=[float(n)] * 51) for n, s in enumerate(scores)] + [detection(4)]
-    assert write_server_file(path, rows) == 21
-    with zipfile.ZipFile(path) as archive:
-        kept = json.loads(archive.read(f"{NAME}.json"))
-    assert [one["keypoints"][0] for one in kept[:20]] == [*range(10, 25), *range(5)]
+    kept = written(tmp_path, rows)
+    assert len(kept) == 21 and [one["keypoints"][0] for one in kept[:20]] == [*range(10, 25), *range(5)]
 
 
 def test_twenty_give_the_metrics_of_three_hundred(tmp_path: Path) -> None:
@@ -119,34 +113,26 @@ def test_twenty_give_the_metrics_of_three_hundred(tmp_path: Path) -> None:
                 rows.append(detection(image, round(float(rng.random()), 1), keypoints=moved.round(2).ravel().tolist()))
     annotations = {"images": [{"id": 1}, {"id": 2}], "annotations": people,
                    "categories": [{"id": 1, "name": "person", "keypoints": ["j"] * 17}]}
-    write_server_file(tmp_path / server_file_name("s6"), rows)
-    with zipfile.ZipFile(tmp_path / server_file_name("s6")) as archive:
-        kept = json.loads(archive.read(f"{NAME}.json"))
+    kept = written(tmp_path, rows)
     sigmas = np.full(17, 0.05)
     every = score_keypoints(annotations, rows, [1, 2], sigmas)
     assert score_keypoints(annotations, kept, [1, 2], sigmas) == every
     assert len(kept) == 40 and 0.05 < every["AP"] < 0.9
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_finite_leaves_the_old_file(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize(("rows", "wanted"), [
+    ([detection(1), detection(2, float("nan"))], "image 2 is not a finite number"),
+    ([detection(1), detection(2, float("inf"))], "image 2 is not a finite number"),
+    ([detection(1), detection(2), detection(1)], "image 1 are not next to each other"),
+    ([*generated(10, 2)], "keep fewer detections"),
+])
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeypatch, rows: Any, wanted: str) -> None:
+    monkeypatch.setattr(results_file, "MAX_JSON_BYTES", 2000)
     path = tmp_path / server_file_name("s6")
     path.write_bytes(b"old")
-    with pytest.raises(StudyError, match="image 2 is not a finite number"):
-        write_server_file(path, [detection(1), detection(2, value)])
+    with pytest.raises(StudyError, match=wanted):
+        write_server_file(path, rows)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_images_must_be_together(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="image 1 are not next to each other"):
-        write_server_file(tmp_path / server_file_name("s6"), [detection(1), detection(2), detection(1)])
-
-
-def test_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results_file, "MAX_JSON_BYTES", 2000)
-    with pytest.raises(StudyError, match="keep fewer detections"):
-        write_server_file(tmp_path / server_file_name("s6"), generated(10, 2))
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_named_and_an_error_of_the_predictions_is_not_blamed_on_it(
@@ -219,13 +205,10 @@ def test_every_fault_is_named(tmp_path: Path, content: Any, wanted: str) -> None
     assert re.search(wanted, problem)
 
 
-def test_faults_are_counted_not_repeated(tmp_path: Path) -> None:
+def test_faults_are_counted_not_repeated_and_stay_few(tmp_path: Path) -> None:
     report = check_server_file(make_zip(tmp_path, [row(), row(score=None, category_id=2), row(score=None)]), IDS)
     assert sorted(report.problems) == ["entry 1 and 1 more: score is no finite number; give the confidence as a number",
                                        "entry 1: category_id is not 1, which is COCO's person; set it to 1"]
-
-
-def test_fields_made_up_without_end_stay_few_lines(tmp_path: Path) -> None:
     report = check_server_file(make_zip(tmp_path, [row(**{f"f{n}": 0}) for n in range(500)]), IDS)
     assert len(report.problems) <= 42
 
@@ -244,19 +227,17 @@ def test_names(tmp_path: Path, name: str, inside: str | None, wanted: str) -> No
     assert wanted in problem
 
 
-def test_two_files_a_link_another_method_and_no_zip(tmp_path: Path) -> None:
-    path = make_zip(tmp_path, [row()])
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("__MACOSX/x", "")
-    assert "holds 2 entries" in check_server_file(path, IDS).problems[0]
-    link = zipfile.ZipInfo(f"{NAME}.json")
+def test_two_files_none_a_link_another_method_and_no_zip(tmp_path: Path) -> None:
+    path, link = make_zip(tmp_path, [row()]), zipfile.ZipInfo(f"{NAME}.json")
     link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(link, "/etc/hostname")
-    assert "is a link" in check_server_file(path, IDS).problems[0]
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
-        archive.writestr(f"{NAME}.json", "[]")
-    assert "another method than deflate" in check_server_file(path, IDS).problems[0]
+    for mode, method, entry, wanted in (("a", zipfile.ZIP_STORED, "__MACOSX/x", "holds 2 entries"),
+                                        ("w", zipfile.ZIP_STORED, None, "holds 0 entries (nothing)"),
+                                        ("w", zipfile.ZIP_STORED, link, "is a link"),
+                                        ("w", zipfile.ZIP_LZMA, f"{NAME}.json", "another method than deflate")):
+        with zipfile.ZipFile(path, mode, method) as archive:
+            if entry:
+                archive.writestr(entry, "[]")
+        assert wanted in check_server_file(path, IDS).problems[0]
     path.write_bytes(b"[]")
     assert "the zip is damaged" in check_server_file(path, IDS).problems[0]
 
@@ -285,12 +266,9 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "2 MiB unpacked, which is not read (limit 1 MiB)" in problem
 
 
-def test_without_the_list_the_ids_are_said_to_be_unchecked(tmp_path: Path) -> None:
+def test_without_the_list_the_ids_are_said_to_be_unchecked_and_another_list_is_refused(tmp_path: Path) -> None:
     report = check_server_file(make_zip(tmp_path, [row(image_id=10**9)]))
     assert not report.problems and "image ids were not checked" in report.notes[0]
-
-
-def test_another_list_than_cocos_is_refused(tmp_path: Path) -> None:
     (problem,) = check_server_file(make_zip(tmp_path, [row()]), range(1, 501)).problems
     assert "the list of images has 500, test-dev2017 has 20,288" in problem
 
@@ -307,9 +285,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split(":")[0] for line in said[:3]] == ["problem", "problem", "note"] and "invalid" in said[-1]
     assert main([str(tmp_path / "none.zip")]) == 2
     assert "no such file; make evaluate writes one" in capsys.readouterr().err
-    images.write_text('{"images": [{"id": "1"}]}')
-    with pytest.raises(StudyError, match="integer ids"):
-        read_image_ids(images)
+    for other in ('{"images": [{"id": "1"}]}', '{"images": [1]}', "[]"):
+        images.write_text(other)
+        assert main([str(path), "--images", str(images)]) == 2
+        assert "integer ids" in capsys.readouterr().err
 
 
 def test_a_list_is_written_through(tmp_path: Path) -> None:
@@ -371,17 +350,13 @@ def test_memory_of_writing_does_not_grow_with_the_images(tmp_path: Path) -> None
     path = tmp_path / server_file_name("s6")
     bound = 300_000  # the 150 further images have 4,500 detections, 9 MB as objects
 
-    def writing(images: int) -> Any:
-        return lambda: write_server_file(path, generated(images, 30))
-
-    def through(images: int) -> Any:
-        return lambda: sum(1 for _ in predictions.written_through(path, generated(images, 30)))
-
-    assert growth(writing(50), writing(200), bound) < bound
-    assert growth(through(50), through(200), bound) < bound
+    for write in (lambda rows: write_server_file(path, rows),
+                  lambda rows: sum(1 for _ in predictions.written_through(path, rows))):
+        few, many = (lambda write=write, n=n: write(generated(n, 30)) for n in (50, 200))
+        assert growth(few, many, bound) < bound
 
 
-def test_predicting_into_the_file_keeps_nothing(tmp_path: Path) -> None:
+def test_predicting_into_the_file_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream of predictions of twice the images needs no more memory; a list of them does, which shows that the
     measure sees growth."""
     split = load_dataset(make_folder(tmp_path / "data", images=6, test_dev=True)).test_dev
@@ -393,14 +368,14 @@ def test_predicting_into_the_file_keeps_nothing(tmp_path: Path) -> None:
             return index
 
     def repeat(times: int) -> Any:
-        from dataclasses import replace
-
         store = split.store.subset(np.tile(np.arange(len(split)), times))
         return Repeated(**vars(replace(split, store=store, images=split.images * times)))
 
+    monkeypatch.setattr(results_file, "SCORED_PER_IMAGE", 300)
+
     def stream(times: int, make: Any) -> int:
         return peak_bytes(lambda: write_server_file(
-            tmp_path / server_file_name("s6"), make(model, repeat(times), 64, cfg, torch.device("cpu")), most=300))
+            tmp_path / server_file_name("s6"), make(model, repeat(times), 64, cfg, torch.device("cpu"))))
 
     predict_split(model, split, 64, cfg, torch.device("cpu"))  # first use imports and caches
     few, many = stream(4, stream_split), stream(8, stream_split)

@@ -32,11 +32,7 @@ def save_state(path: Path | str, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path | str) -> dict[str, Any]:
-    """Read what :func:`save_state` wrote; refuses anything but tensors and plain values.
-
-    Raises:
-        StudyError: the file is missing, damaged, or holds objects that would have to be unpickled.
-    """
+    """Read what :func:`save_state` wrote; a StudyError where the file is missing, damaged or holds other objects."""
     path = Path(path)
     if not path.is_file():
         raise StudyError(f"{path}: not found; weights are not committed: delete {path.with_name('run.json')} if it "
@@ -57,12 +53,10 @@ def save_weights(path: Path | str, model: YOLOPose, width_factor: float, input_s
     """Write a model with all that is needed to run it.
 
     Args:
-        path: target file.
         model: unfused.
         width_factor: of the reduced study that it belongs to.
         input_size: px that it was trained at.
-        schema: keypoint names, sigmas, flip indices and skeleton as plain lists.
-        about: provenance to carry along.
+        schema: of :meth:`yolopose.data.schema.KeypointSchema.as_dict`.
     """
     changed = changed_activations(model)
     save_state(path, {
@@ -74,11 +68,7 @@ def save_weights(path: Path | str, model: YOLOPose, width_factor: float, input_s
 
 
 def load_weights(path: Path | str) -> tuple[YOLOPose, dict[str, Any]]:
-    """The model (unfused, eval mode, CPU) and the file's other entries.
-
-    Raises:
-        StudyError: the file is not one of :func:`save_weights`, or its tensors do not fit its own description.
-    """
+    """The model (unfused, eval mode, CPU) and the file's other entries; a StudyError where it is another file."""
     state = load_state(path)
     if state.get("format") != FORMAT:
         raise StudyError(f"{path}: format is {state.get('format')!r}, this version reads {FORMAT!r}")
@@ -97,11 +87,9 @@ def changed_activations(model: YOLOPose) -> dict[str, str]:
 
     A model that is built here has none; an imported one may (the official SPP does not follow the model's ReLU).
     """
-    words = {cls: word for word, cls in ACTIVATIONS.items()}
-    found = {path: words[type(module.act)] for path, module in model.named_modules() if isinstance(module, Conv)}
-    head = f"model.{len(model.model) - 1}."
-    return {path: act for path, act in found.items()
-            if act != ("silu" if path.startswith(head) else model.variant.activation)}
+    words, head = {cls: word for word, cls in ACTIVATIONS.items()}, f"model.{len(model.model) - 1}."
+    return {path: words[type(module.act)] for path, module in model.named_modules() if isinstance(module, Conv)
+            and words[type(module.act)] != ("silu" if path.startswith(head) else model.variant.activation)}
 
 
 def set_activations(model: YOLOPose, activations: dict[str, str]) -> None:
@@ -115,13 +103,7 @@ def transfer_weights(model: YOLOPose, source: dict[str, torch.Tensor]) -> list[s
     """Copy into ``model`` every tensor of ``source`` that has the same name and shape, anchors excepted.
 
     The authors' way from a person detector to a pose model (reference §5): backbone, neck and box branch transfer, the
-    keypoint branch starts fresh.
-
-    Returns:
-        The names copied.
-
-    Raises:
-        StudyError: the detector is of another width, so that not even its box branch fits.
+    keypoint branch starts fresh. Returns the names copied; a StudyError where not even the box branch fits.
     """
     own = model.state_dict()
     fitting = {k: v for k, v in source.items()

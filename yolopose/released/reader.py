@@ -12,6 +12,7 @@ from __future__ import annotations
 import pickletools
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 
 from yolopose.utils.errors import StudyError
 
-ENTRIES = re.compile(r"[^/\\\0]+/(?:data\.pkl|data/\d{1,9}|version|byteorder|\.format_version|\.storage_alignment"
-                     r"|\.data/serialization_id)")
+ENTRIES = re.compile(r"[^./\\\0][^/\\\0]*/(?:data\.pkl|data/\d{1,9}|version|byteorder|\.format_version"
+                     r"|\.storage_alignment|\.data/serialization_id)")
 MAX_ENTRIES, MAX_PICKLE_BYTES, MAX_DIMENSIONS = 50_000, 64 << 20, 8
 MAX_SHARED = 48  # uses of a tuple that stands elsewhere, too: one of tuples of itself would take for ever to hash
 
@@ -68,9 +69,7 @@ def read_checkpoint(path: Path) -> Any:
     """The value that a checkpoint pickled: plain values, tensors on the CPU, and :class:`Inert` for all else.
 
     Raises:
-        StudyError: the file is missing, damaged, no honest archive of ``torch.save`` (compressed or overlapping
-            entries, names with paths, torch's container from before version 1.6), or asks for a name that is not
-            allowed.
+        StudyError: the file is missing, damaged, no honest archive of ``torch.save``, or asks for another name.
     """
     if torch.__version__ < "2.6":
         raise StudyError(f"torch {torch.__version__} cannot read released checkpoints safely, 2.6 and newer can; make "
@@ -82,8 +81,10 @@ def read_checkpoint(path: Path) -> Any:
             # Before 2.10 torch believes the size of a storage and reads beyond it, unless the file is mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=torch.__version__ < "2.10")
     except Exception as error:  # whatever comes of a pickle that was made up or damaged
-        refuse(path, f"its pickle is damaged or none that torch.save writes ({_reason(error)}); nothing of it was "
-                     "executed. Delete the file and fetch it again")
+        # without torch's advice to load the file in an unsafe way
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0][:150]
+        refuse(path, f"its pickle is damaged or none that torch.save writes ({type(error).__name__}: {reason}); "
+                     "nothing of it was executed. Delete the file and fetch it again")
 
 
 def is_plain(tensor: Any) -> bool:
@@ -103,36 +104,30 @@ def _checked_pickle(path: Path) -> bytes:
                 refuse(path, "is in the container that torch wrote before version 1.6, which is not read here; ask for "
                              "the file in the zip container")
         with zipfile.ZipFile(path) as archive:
-            name = _check_entries(path, archive.infolist())
+            entries = archive.infolist()
+            size, times = sum(entry.file_size for entry in entries), Counter(entry.orig_filename for entry in entries)
+            if len(entries) > MAX_ENTRIES or size > path.stat().st_size:
+                refuse(path, f"says that it holds {len(entries)} entries of {size} bytes, more than the file has: a "
+                             "zip bomb; delete it")
+            folder = next(iter(times), "").partition("/")[0]
+            for entry in entries:
+                name = ascii(entry.orig_filename)[:100]
+                if not ENTRIES.fullmatch(entry.orig_filename):
+                    refuse(path, f"has an entry {name}, which torch.save does not write; delete the file")
+                if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+                    refuse(path, f"its entry {name} is compressed or encrypted, as torch.save never leaves it; "
+                                 "delete it")
+                if times[entry.orig_filename] > 1 or not entry.orig_filename.startswith(f"{folder}/"):
+                    refuse(path, f"has a second entry or folder {name}; delete the file")
+            if (pickled := f"{folder}/data.pkl") not in times:
+                refuse(path, "has no entry data.pkl: it is no checkpoint that torch.save wrote")
+            if (size := archive.getinfo(pickled).file_size) > MAX_PICKLE_BYTES:
+                refuse(path, f"its data.pkl has {size} bytes, over the limit of {MAX_PICKLE_BYTES}")
             if damaged := archive.testzip():
                 refuse(path, f"is damaged at {damaged.partition('/')[2]}; delete it and fetch it again")
-            return archive.read(name)
+            return archive.read(pickled)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
         refuse(path, f"is truncated, damaged or no checkpoint ({error}); delete it and fetch it again")
-
-
-def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> str:
-    """Refuse archives that torch.save does not write; returns the name of the pickle."""
-    size = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ENTRIES or size > path.stat().st_size:
-        refuse(path, f"says that it holds {len(entries)} entries of {size} bytes, more than the file has: a zip bomb; "
-                     "delete it")
-    seen: set[str] = set()
-    for entry in entries:
-        name = entry.orig_filename
-        if not ENTRIES.fullmatch(name) or name.startswith("."):
-            refuse(path, f"has an entry {ascii(name)[:100]}, which torch.save does not write; delete the file")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            refuse(path, f"its entry {name[:100]} is compressed or encrypted, as torch.save never leaves it; delete it")
-        if name in seen or name.partition("/")[0] != entries[0].orig_filename.partition("/")[0]:
-            refuse(path, f"has a second entry or folder {ascii(name)[:100]}; delete the file")
-        seen.add(name)
-        if name.endswith("/data.pkl") and entry.file_size > MAX_PICKLE_BYTES:
-            refuse(path, f"its data.pkl has {entry.file_size} bytes, over the limit of {MAX_PICKLE_BYTES}")
-    pickled = [name for name in seen if name.endswith("/data.pkl")]
-    if not pickled:
-        refuse(path, "has no entry data.pkl: it is no checkpoint that torch.save wrote")
-    return pickled[0]
 
 
 def _check_names(path: Path, pickled: bytes) -> None:
@@ -144,8 +139,8 @@ def _check_names(path: Path, pickled: bytes) -> None:
                 if on_tuple:
                     tuples.add(argument)
                 continue
-            if op.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-                wanted = argument or " ".join(texts[-2:])
+            if op.name in ("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
+                wanted = f"{op.name} {argument}" if "EXT" in op.name else argument or " ".join(texts[-2:])
                 if op.name != "GLOBAL" or wanted not in NAMES:
                     refuse(path, f"asks for {ascii(wanted.replace(' ', '.'))[1:121]}, which no YOLO-Pose checkpoint "
                                  "needs; nothing of it was executed. Do not open the file with torch.load; delete it")
@@ -159,12 +154,3 @@ def _check_names(path: Path, pickled: bytes) -> None:
             on_tuple = again or op.name.startswith("TUPLE")
     except ValueError as error:
         refuse(path, f"its pickle is damaged ({error}); delete the file and fetch it again")
-
-
-def _reason(error: Exception) -> str:
-    """What torch's unpickler found, in one line, without its advice to load the file in an unsafe way."""
-    text = re.sub(r"(?s).*WeightsUnpickler error:\s*", "", str(error)).partition("\n")[0]
-    if operand := re.match(r"Unsupported operand (\d+)", text):
-        op = pickletools.code2op.get(chr(int(operand[1])))
-        return f"instruction {op.name if op else operand[1]}"
-    return f"{type(error).__name__}: {text[:150]}"

@@ -63,7 +63,20 @@ def read_answer(path: Path | str) -> dict[str, float]:
                 found[name] = float(None if isinstance(value, bool) else value)
             except (TypeError, ValueError, OverflowError):
                 raise StudyError(f"{name} is {value!r}, not a number; give the server's file unchanged") from None
-        _check(found)
+        if not found:
+            raise StudyError('holds no metrics; give pycocotools\' ten lines, or JSON such as {"AP": 0.629, '
+                             '"AP50": 0.877, …}')
+        if missing := [name for name in NEEDED if name not in found]:
+            raise StudyError(f"lacks {', '.join(missing)}, which Table 2 needs; give the whole answer")
+        for name, value in found.items():
+            if not 0 <= value <= 1:
+                hint = ("divide by 100: fractions are wanted" if 1 < value <= 100 else "the server scored nothing: "
+                        "look at its log" if value == -1 else "give the server's file unchanged")
+                raise StudyError(f"{name} is {value:g}, not within 0 and 1; {hint}")
+        for low, high, slack in ORDER:
+            if found.get(low, 0) > found.get(high, 1) + slack:
+                raise StudyError(f"{low} {found[low]:g} is larger than {high} {found[high]:g}, which cannot be; "
+                                 "the numbers are mixed up: give the server's file unchanged")
     except UnicodeDecodeError:
         raise StudyError(f"{path}: is no text; unpack what the server returned and give its scores") from None
     except StudyError as error:
@@ -116,24 +129,6 @@ def _metric(name: str) -> str | None:
     """
     words = re.findall(r"[a-z]+|\d+", name.replace(".", "").lower())
     return {one.lower(): one for one in METRICS}.get("".join(SHORT.get(word, word) for word in words))
-
-
-def _check(found: dict[str, float]) -> None:
-    """Raise a StudyError where the numbers cannot be a whole answer."""
-    if not found:
-        raise StudyError('holds no metrics; give pycocotools\' ten lines, or JSON such as {"AP": 0.629, '
-                         '"AP50": 0.877, …}')
-    if missing := [name for name in NEEDED if name not in found]:
-        raise StudyError(f"lacks {', '.join(missing)}, which Table 2 needs; give the whole answer")
-    for name, value in found.items():
-        if not 0 <= value <= 1:
-            hint = ("divide by 100: fractions are wanted" if 1 < value <= 100 else
-                    "the server scored nothing: look at its log" if value == -1 else "give the server's file unchanged")
-            raise StudyError(f"{name} is {value:g}, not within 0 and 1; {hint}")
-    for low, high, slack in ORDER:
-        if found.get(low, 0) > found.get(high, 1) + slack:
-            raise StudyError(f"{low} {found[low]:g} is larger than {high} {found[high]:g}, which cannot be; "
-                             "the numbers are mixed up: give the server's file unchanged")
 
 
 def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, replace: bool = False) -> bool:

@@ -31,7 +31,6 @@ from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, replaced
 
-FIELDS = ("image_id", "category_id", "keypoints", "score")
 NAME = re.compile(r"person_keypoints_test-dev2017_[A-Za-z0-9][A-Za-z0-9._-]*_results")
 (TEST_DEV_IMAGES,) = COCO_IMAGES["test_dev"]
 PERSON = 1  # COCO's category
@@ -42,7 +41,26 @@ LARGE_ZIP_BYTES = 130 << 20  # uploads from here on are reported to fail at time
 MAX_KINDS = 40  # of faults; a hostile file must not make up kinds without end
 BEST = f"keep the {SCORED_PER_IMAGE} best of each image, as make evaluate does"
 STRANGE = "image_id is not one of the list; give test-dev2017's ids alone"
-AGAIN = "copy it again, or delete metrics.json beside it and make evaluate"
+NO_LIST = "it must be one list of flat objects, as json.dump writes it"
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether ``value`` is a number of JSON within a double's range; neither NaN nor infinity is."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+# The fields of a detection as they are written: what each must be, and what is said where it is not.
+RULES = {
+    "image_id": [(lambda n: type(n) is int and n >= 0,
+                  "image_id is no whole number from 0 on; give COCO's id of the image as an integer")],
+    "category_id": [(lambda n: type(n) is int and n == PERSON,
+                     f"category_id is not {PERSON}, which is COCO's person; set it to {PERSON}")],
+    "keypoints": [(lambda numbers: isinstance(numbers, list) and len(numbers) == 3 * PAPER_KEYPOINTS,
+                   f"keypoints are not {3 * PAPER_KEYPOINTS} numbers; give x, y, v of {PAPER_KEYPOINTS} joints"),
+                  (lambda numbers: all(map(_is_finite, numbers)),
+                   "keypoints hold something that is no finite number; leave such a detection out")],
+    "score": [(_is_finite, "score is no finite number; give the confidence as a number")],
+}
 
 
 def server_file_name(algorithm: str) -> str:
@@ -50,16 +68,16 @@ def server_file_name(algorithm: str) -> str:
     return f"person_keypoints_test-dev2017_{algorithm}_results.zip"
 
 
-def write_server_file(path: Path | str, predictions: Iterable[dict[str, Any]], most: int = SCORED_PER_IMAGE) -> int:
+def write_server_file(path: Path | str, predictions: Iterable[dict[str, Any]]) -> int:
     """Write predictions as COCO's evaluation server takes them: one JSON, named as the zip file around it.
+
+    Of each image the :data:`SCORED_PER_IMAGE` people of the highest scores are kept, the earlier one where scores are
+    equal: pycocotools' own choice, so that they give the same metrics as any larger number.
 
     Args:
         path: ``…/person_keypoints_test-dev2017_<algorithm>_results.zip``; it is replaced when all is written.
-        predictions: COCO results, those of an image next to each other, read once and never all held; only
-            :data:`FIELDS` are written, as they are (:func:`yolopose.evaluation.predictions.as_coco_results` rounds
-            them).
-        most: people kept of each image, those of the highest scores, the earlier one where scores are equal. That is
-            pycocotools' own choice, so that 20 give the same metrics as any larger number.
+        predictions: COCO results, those of an image next to each other, read once and never all held; only the fields
+            of :data:`RULES` are written, as they are (:func:`yolopose.evaluation.predictions.as_coco_results` rounds).
 
     Returns:
         How many detections were written. The same predictions give the same bytes.
@@ -70,34 +88,31 @@ def write_server_file(path: Path | str, predictions: Iterable[dict[str, Any]], m
     """
     path = Path(path)
     entry = zipfile.ZipInfo(f"{path.stem}.json", date_time=(1980, 1, 1, 0, 0, 0))
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.external_attr = 0o644 << 16
-    entry.create_system = 3
+    entry.compress_type, entry.external_attr, entry.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
     written, size = 0, 1
     with replaced(path) as file, zipfile.ZipFile(file, "w") as archive, archive.open(entry, "w") as out:
         out.write(b"[")
-        for text in _entries(path, predictions, most):
+        for text in _entries(path, predictions):
             raw = (("," if written else "") + text).encode()
-            size += len(raw)
+            written, size = written + 1, size + len(raw)
             if size >= MAX_JSON_BYTES:
                 raise StudyError(f"{path}: its JSON would be longer than {MAX_JSON_BYTES >> 20} MiB; keep fewer "
                                  "detections (evaluate.max_detections)")
             out.write(raw)
-            written += 1
         out.write(b"]")
     return written
 
 
-def _entries(path: Path, predictions: Iterable[dict[str, Any]], most: int) -> Iterator[str]:
+def _entries(path: Path, predictions: Iterable[dict[str, Any]]) -> Iterator[str]:
     """The detections that are kept, each as JSON."""
     seen: set[int] = set()
     for image, group in groupby(predictions, key=lambda one: one["image_id"]):
         if image in seen:
             raise StudyError(f"{path}: the predictions of image {image} are not next to each other; sort them by image")
         seen.add(image)
-        for one in sorted(group, key=lambda one: -one["score"])[:most]:
+        for one in sorted(group, key=lambda one: -one["score"])[:SCORED_PER_IMAGE]:
             try:
-                yield json.dumps({key: one[key] for key in FIELDS}, separators=(",", ":"), allow_nan=False)
+                yield json.dumps({key: one[key] for key in RULES}, separators=(",", ":"), allow_nan=False)
             except ValueError as error:
                 raise StudyError(f"{path}: a prediction on image {image} is not a finite number; the weights are "
                                  "damaged or diverged: train again") from error
@@ -115,27 +130,15 @@ class Report:
     json_bytes: int = 0
     zip_bytes: int = 0
 
-    def counts(self) -> str:
-        """One line of counts."""
-        return (f"{self.detections:,} detections on {self.images:,} images, at most {self.most} on one; "
-                f"JSON {self.json_bytes / 2**20:.1f} MiB, zip {self.zip_bytes / 2**20:.1f} MiB")
 
-
-def check_server_file(path: Path | str, image_ids: Iterable[int] | None = None, kept: int = KEPT_PER_IMAGE) -> Report:
+def check_server_file(path: Path | str, image_ids: Iterable[int] | None = None) -> Report:
     """Check a file for COCO's evaluation server: name, zip, fields, numbers, image ids and sizes.
 
-    (pycocotools' ``loadRes`` asserts no more than a list and known image ids, and names no entry.)
+    pycocotools' ``loadRes`` asserts no more than a list and known image ids, and names no entry.
 
     Args:
-        path: the zip; nothing of it is unpacked to the disk.
+        path: the zip; nothing of it is unpacked to the disk. A StudyError where there is none.
         image_ids: those of test-dev2017; without them the ids themselves are not checked.
-        kept: detections that an image may have.
-
-    Returns:
-        Problems (none: the file is valid), notes and counts.
-
-    Raises:
-        StudyError: there is no such file.
     """
     path = Path(path)
     if not path.is_file():
@@ -152,67 +155,62 @@ def check_server_file(path: Path | str, image_ids: Iterable[int] | None = None, 
         report.notes.append(f"the zip has {report.zip_bytes / 2**20:.0f} MiB; COCO states no limit, but uploads of "
                             f"{LARGE_ZIP_BYTES >> 20} MiB and more are reported to fail at times; {BEST}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            entry = _only_entry(archive, path, report)
-            rows = json.loads(archive.read(entry).decode()) if entry else None
-        if type(rows) is list:
-            _check_rows(rows, report, known, kept)
-        elif entry:
-            report.problems.append("the JSON is no list; it must be one list of flat objects, as json.dump writes it")
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        report.problems.append(f"the zip is damaged ({error}); {AGAIN}")
-    except (ValueError, RecursionError) as error:
-        report.problems.append(f"the JSON cannot be read: {error}; it must be one list of flat objects, as json.dump "
-                               "writes it")
+        _check_rows(_read_rows(path, report), report, known)
+    except StudyError as error:
+        report.problems.append(str(error))
     return report
 
 
-def _only_entry(archive: zipfile.ZipFile, path: Path, report: Report) -> zipfile.ZipInfo | None:
-    """The one file that the zip may hold; ``None`` after a problem that leaves nothing to read."""
-    entries = archive.infolist()
-    if len(entries) != 1:
-        shown = ", ".join(repr(e.filename[:80]) for e in entries[:4]) or "nothing"
-        report.problems.append(f"the zip holds {len(entries)} entries ({shown}); it must hold {path.stem}.json alone: "
-                               "zip that file without its folder")
-        return None
-    (entry,) = entries
-    name = repr(entry.filename[:80])
-    if entry.filename != f"{path.stem}.json":  # a path or a way out of the folder, too
-        report.problems.append(f"the zip holds {name}; the file inside must be named {path.stem}.json, without a "
-                               "folder: zip it again")
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        report.problems.append(f"{name} is a link; zip the file itself")
-    elif entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        report.problems.append(f"{name} is encrypted or packed by another method than deflate; zip it plainly")
-    elif entry.file_size > MAX_JSON_BYTES:
-        report.problems.append(f"{name} has {entry.file_size / 2**20:,.0f} MiB unpacked, which is not read "
-                               f"(limit {MAX_JSON_BYTES >> 20} MiB); {BEST}")
-    else:
-        report.json_bytes = entry.file_size  # zipfile never hands out more than the size that the entry states
-        return entry
-    return None
+def _read_rows(path: Path, report: Report) -> list[Any]:
+    """The list in the one file that the zip may hold. Raises a StudyError for what leaves nothing to read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry, *others = archive.infolist() or [None]
+            if not entry or others:
+                shown = ", ".join(repr(name[:80]) for name in archive.namelist()[:4]) or "nothing"
+                raise StudyError(f"the zip holds {len(archive.namelist())} entries ({shown}); it must hold "
+                                 f"{path.stem}.json alone: zip that file without its folder")
+            name = repr(entry.filename[:80])
+            if entry.filename != f"{path.stem}.json":  # a path or a way out of the folder, too
+                report.problems.append(f"the zip holds {name}; the file inside must be named {path.stem}.json, without "
+                                       "a folder: zip it again")
+            if stat.S_ISLNK(entry.external_attr >> 16):
+                raise StudyError(f"{name} is a link; zip the file itself")
+            if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise StudyError(f"{name} is encrypted or packed by another method than deflate; zip it plainly")
+            if entry.file_size > MAX_JSON_BYTES:
+                raise StudyError(f"{name} has {entry.file_size / 2**20:,.0f} MiB unpacked, which is not read "
+                                 f"(limit {MAX_JSON_BYTES >> 20} MiB); {BEST}")
+            report.json_bytes = entry.file_size  # zipfile never hands out more than the size that the entry states
+            rows = json.loads(archive.read(entry).decode())
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        raise StudyError(f"the zip is damaged ({error}); copy it again, or delete metrics.json beside it and make "
+                         "evaluate") from error
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"the JSON cannot be read: {error}; {NO_LIST}") from error
+    if not isinstance(rows, list):
+        raise StudyError(f"the JSON is no list; {NO_LIST}")
+    return rows
 
 
-def _check_rows(rows: list[Any], report: Report, known: set[int] | None, kept: int) -> None:
+def _check_rows(rows: list[Any], report: Report, known: set[int] | None) -> None:
     """Check the detections: one line per kind of fault, with its first place and how many more there are."""
-    first: dict[str, str] = {}
-    faults, per_image = Counter[str](), Counter[int]()
+    places: dict[str, list[Any]] = {}  # by fault: its first place, and how often it is met
+    per_image = Counter(one["image_id"] for one in rows if isinstance(one, dict) and type(one.get("image_id")) is int)
     for n, one in enumerate(rows):
         for fault in _faults(one, known):
-            if fault in first or len(first) < MAX_KINDS:
-                first.setdefault(fault, f"entry {n:,}" + (f" (image {one['image_id']})" if fault == STRANGE else ""))
-                faults[fault] += 1
-        if isinstance(one, dict) and type(one.get("image_id")) is int:
-            per_image[one["image_id"]] += 1
-    report.problems += [f"{first[fault]}{f' and {n - 1:,} more' if n > 1 else ''}: {fault}"
-                        for fault, n in faults.items()]
+            if fault in places or len(places) < MAX_KINDS:
+                place = f"entry {n:,}" + (f" (image {one['image_id']})" if fault == STRANGE else "")
+                places.setdefault(fault, [place, 0])[1] += 1
+    report.problems += [f"{place}{f' and {n - 1:,} more' if n > 1 else ''}: {fault}"
+                        for fault, (place, n) in places.items()]
     report.detections, report.images = len(rows), len(per_image)
     report.most = max(per_image.values(), default=0)
     if not rows:
         report.problems.append("there is not one detection; check the weights and evaluate.confidence")
-    if crowded := sum(count > kept for count in per_image.values()):
-        report.problems.append(f"{crowded:,} images have more than {kept} detections, image "
-                               f"{max(per_image, key=per_image.__getitem__)} has {report.most}; keep the best {kept}")
+    if crowded := sum(count > KEPT_PER_IMAGE for count in per_image.values()):
+        report.problems.append(f"{crowded:,} images have more than {KEPT_PER_IMAGE} detections, image "
+                               f"{per_image.most_common(1)[0][0]} has {report.most}; keep the best {KEPT_PER_IMAGE}")
     elif report.most > SCORED_PER_IMAGE:
         report.notes.append(f"the server scores the best {SCORED_PER_IMAGE} detections of an image, the others are "
                             "only bytes")
@@ -231,42 +229,24 @@ def _faults(one: Any, known: set[int] | None) -> Iterator[str]:
     if not isinstance(one, dict):
         yield "is no object; every entry is {image_id, category_id, keypoints, score}"
         return
-    for name in FIELDS:
-        if name not in one:
-            yield f"has no {name}; add it"
-    for name in sorted(set(one) - set(FIELDS))[:4]:
+    for name in sorted(one.keys() - RULES)[:4]:
         why = " (with it the server takes the file for another task)" if name in ("bbox", "segmentation") else ""
         yield f"has the field {name[:40]!r}{why}; leave it out"
-    image, category = one.get("image_id", 0), one.get("category_id", PERSON)
-    if type(image) is not int or image < 0:
-        yield "image_id is no whole number from 0 on; give COCO's id of the image as an integer"
-    elif known is not None and "image_id" in one and image not in known:
-        yield STRANGE
-    if type(category) is not int or category != PERSON:
-        yield f"category_id is not {PERSON}, which is COCO's person; set it to {PERSON}"
-    if not _is_finite(one.get("score", 0)):
-        yield "score is no finite number; give the confidence as a number"
-    keypoints = one.get("keypoints", [0] * 3 * PAPER_KEYPOINTS)
-    if not (isinstance(keypoints, list) and len(keypoints) == 3 * PAPER_KEYPOINTS):
-        yield f"keypoints are not {3 * PAPER_KEYPOINTS} numbers; give x, y, v of {PAPER_KEYPOINTS} joints"
-    elif not all(map(_is_finite, keypoints)):
-        yield "keypoints hold something that is no finite number; leave such a detection out"
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether ``value`` is a number of JSON within a double's range; neither NaN nor infinity is."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    for name, rules in RULES.items():
+        if name not in one:
+            yield f"has no {name}; add it"
+        elif fault := next((words for holds, words in rules if not holds(one[name])), None):
+            yield fault
+        elif name == "image_id" and known is not None and one[name] not in known:
+            yield STRANGE
 
 
 def read_image_ids(path: Path | str) -> list[int]:
-    """Image ids of ``image_info_test-dev2017.json``.
-
-    Raises:
-        StudyError: the file is missing, no JSON, or has no images with ids.
-    """
-    value = read_json(path)
-    images = value.get("images") if isinstance(value, dict) else None
-    ids = [row.get("id") for row in images if isinstance(row, dict)] if isinstance(images, list) else []
+    """Image ids of ``image_info_test-dev2017.json``; a StudyError where it is another file."""
+    try:
+        ids = [row["id"] for row in read_json(path)["images"]]
+    except (TypeError, KeyError):
+        ids = []
     if not ids or any(type(one) is not int for one in ids):
         raise StudyError(f"{path}: has no `images` with integer ids; give COCO's image_info_test-dev2017.json")
     return ids
@@ -278,16 +258,16 @@ def main(arguments: list[str] | None = None) -> int:
                                      description="Check a file for COCO's keypoint evaluation server (test-dev2017).")
     parser.add_argument("file", type=Path, help=server_file_name("<algorithm>"))
     parser.add_argument("--images", type=Path, help="image_info_test-dev2017.json")
-    parser.add_argument("--kept", type=int, default=KEPT_PER_IMAGE, help="detections that an image may have")
     options = parser.parse_args(arguments)
     problems: list[str] = []
 
     def action() -> None:
-        report = check_server_file(options.file, read_image_ids(options.images) if options.images else None,
-                                   options.kept)
+        report = check_server_file(options.file, read_image_ids(options.images) if options.images else None)
         problems.extend(report.problems)
         lines = [f"problem: {line}" for line in problems] + [f"note: {line}" for line in report.notes]
-        print(*lines, f"{options.file}: {'invalid' if problems else 'valid'}: {report.counts()}", sep="\n")
+        print(*lines, f"{options.file}: {'invalid' if problems else 'valid'}: {report.detections:,} detections on "
+              f"{report.images:,} images, at most {report.most} on one; JSON {report.json_bytes / 2**20:.1f} MiB, zip "
+              f"{report.zip_bytes / 2**20:.1f} MiB", sep="\n")
 
     return exit_status(action, "server_file") or 2 * bool(problems)
 
