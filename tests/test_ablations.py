@@ -14,8 +14,16 @@ from tests.test_bootstrap import paired_bootstrap, scene
 from tests.test_scoring import SIGMA
 from yolopose.analysis import ablations
 from yolopose.analysis.ablations import finished_runs, pairs_of, write_ablations
-from yolopose.report.ablation_tables import build_ablation, write_ablation_tables
-from yolopose.report.ablations import BETTER, ONE_SEED, OPEN, WORSE, ablation_rows, joint_rates
+from yolopose.report.ablations import (
+    BETTER,
+    ONE_SEED,
+    OPEN,
+    WORSE,
+    ablation_rows,
+    build_ablations,
+    joint_rates,
+    write_ablation_tables,
+)
 from yolopose.report.figures.ablations import draw_differences, draw_heads, draw_losses
 from yolopose.report.figures.write import FIGURES, write_figures
 from yolopose.report.findings import heads_finding, holds_from, losses_by_budget, losses_finding
@@ -259,7 +267,7 @@ def test_rows_that_this_run_lacks_come_from_the_reference_and_say_so(tmp_path: P
 def test_no_ablations_no_tables(tmp_path: Path) -> None:
     own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
     assert write_ablation_tables(own, NOWHERE) == [] and write_figures(own, NOWHERE, ABLATIONS) == []
-    assert build_ablation("heads", load_results(own)) is None
+    assert build_ablations(load_results(own)) == []
 
 
 # --- sentences -------------------------------------------------------------------------------------------------------

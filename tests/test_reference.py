@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import fabricated
-from yolopose.report.ablation_tables import write_ablation_tables
+from yolopose.report.ablations import write_ablation_tables
 from yolopose.report.audit import write_audit
 from yolopose.report.claims import write_comparison
 from yolopose.report.tables import write_tables

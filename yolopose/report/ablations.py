@@ -1,16 +1,40 @@
-"""The rows of the ablations: each experiment beside its baseline, over seeds and over images."""
+"""The ablations: each experiment beside its baseline, over seeds and over images, from stored results alone.
+
+Their tables (``tables/ablation_*.csv`` and ``.md``), one a group, show what was measured over seeds, the difference to
+the group's baseline with its 95 % intervals over seeds and over resampled images, and the numbers that the paper or the
+official README print for the same comparison.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from yolopose.report.layout import rounded, signed
+from yolopose.report import layout
+from yolopose.report.compare import number
+from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, Cells, Table, rounded, signed
 from yolopose.report.measured import PairedInterval, ResultSet, paired_interval
 from yolopose.report.seeds import Measurement, difference
+from yolopose.report.tables import Sets, gmacs_cells, write_tables
 from yolopose.study.groups import GROUPS, METRICS, keypoint_rates, title_in
+from yolopose.study.paper import PAPER_DIR
+from yolopose.utils.files import read_csv
 
 BETTER, WORSE, OPEN, ONE_SEED = "better", "worse", "within noise", "one seed"
+KINDS = ("seeds", "images")  # over which an interval is
+JOINT_KEYS = {"error_mean": "error, % of √box area", "far_outside": "far outside, %"}
+# Group: where its experiments are printed, and the files of results/paper/ with those numbers.
+PRINTED = {
+    "losses": ("paper = Table 3.", ["table3"]), "resolution": ("paper = Table 4.", ["table4"]),
+    "activation": ("paper = Tables 3 and 5.", ["table3", "table5"]),
+    "depth": ("paper = the official README's ablation of the decoder; its rows differ in learning rate, too.",
+              ["decoder_depth"]),
+}
+METHOD_NOTE = (
+    "± = standard deviation over seeds. Δ = the row minus the experiment that it stands against, in points; over "
+    "seeds: paired by seed, Student's t; over images: paired bootstrap, 1,000 resamples, percentiles. The first is the "
+    "chance of training, the second that of the test images; AP is better or worse where both exclude 0.")
 
 
 @dataclass(frozen=True)
@@ -47,30 +71,30 @@ class Row:
         kind, _, name = metric.rpartition("_")
         return paired_interval(self.results, self.baseline, self.experiment, name, kind or "pose")
 
+    def intervals(self, metric: str) -> dict[str, tuple[float, float]]:
+        """The 95 % intervals of the difference in points over ``seeds`` and over ``images``, where they are known."""
+        (gap, half), images = self.over_seeds(metric) or (None, None), self.over_images(metric)
+        found = {} if half is None else {"seeds": (gap - half, gap + half)}
+        return found | ({"images": (images.low, images.high)} if images else {})
+
     def verdict(self, metric: str = "AP") -> str:
         """*better* or *worse* than the baseline where the intervals over seeds and over images both exclude 0; else
         *within noise*, and with one seed, whose spread nobody knows, *one seed*. Empty without a baseline."""
-        seeds, images = self.over_seeds(metric), self.over_images(metric)
-        if seeds is None:
+        if self.over_seeds(metric) is None:
             return ""
-        gap, half = seeds
-        if half is None:
+        intervals = self.intervals(metric)
+        if "seeds" not in intervals:
             return ONE_SEED
-        lows, highs = [gap - half], [gap + half]
-        if images is not None:
-            lows, highs = [*lows, images.low], [*highs, images.high]
+        lows, highs = zip(*intervals.values(), strict=True)
         return BETTER if min(lows) > 0 else WORSE if max(highs) < 0 else OPEN
 
     def change(self, metric: str) -> str:
         """The difference in words: ``−3.0 points (95 % −3.4 to −2.6 over seeds, … over images)``."""
         if (seeds := self.over_seeds(metric)) is None:
             return "an unknown number of points"
-        gap, half = seeds
-        images = self.over_images(metric)
-        intervals = [f"{signed(gap - half)} to {signed(gap + half)} over seeds"] if half is not None else []
-        intervals += [f"{images} over images".replace("-", "−")] if images else []
-        told = (["one seed"] if half is None else []) + (["95 % " + ", ".join(intervals)] if intervals else [])
-        return f"{signed(gap)} points ({'; '.join(told)})"
+        spans = ", ".join(f"{_span(ends)} over {kind}" for kind, ends in self.intervals(metric).items())
+        told = ["one seed" if seeds[1] is None else "", f"95 % {spans}" if spans else ""]
+        return f"{signed(seeds[0])} points ({'; '.join(filter(None, told))})"
 
     def record(self) -> dict[str, Any]:
         """The row as plain numbers: percent and points; ``None`` where there is none."""
@@ -79,19 +103,24 @@ class Row:
         if self.results is None:
             return found
         runs = self.results.runs[self.experiment]
-        found["seeds"] = " ".join(str(run.seed) for run in runs)
-        found["images_seen"] = max((run.record.get("train") or {}).get("images_seen") or 0 for run in runs)
+        found |= {"seeds": " ".join(str(run.seed) for run in runs), "images_seen": max(run.images_seen for run in runs)}
         for metric in METRICS:
-            value, images = self.measure(metric), self.over_images(metric)
-            gap, half = self.over_seeds(metric) or (None, None)
-            numbers = {"": value and value.mean, "_sd": value and value.deviation, "_difference": gap,
-                       "_seeds_low": None if half is None else gap - half,
-                       "_seeds_high": None if half is None else gap + half,
-                       "_images_low": images and images.low, "_images_high": images and images.high}
+            value, intervals = self.measure(metric), self.intervals(metric)
+            numbers = {"": value and value.mean, "_sd": value and value.deviation,
+                       "_difference": (self.over_seeds(metric) or [None])[0]}
+            for kind in KINDS:
+                numbers[f"_{kind}_low"], numbers[f"_{kind}_high"] = intervals.get(kind, (None, None))
             found |= {f"{metric}{end}": rounded(number) for end, number in numbers.items()}
-        found["verdict"] = self.verdict()
-        found["measured_from"] = "reference" if self.from_reference else "run"
-        return found
+        return found | {"verdict": self.verdict(), "measured_from": "reference" if self.from_reference else "run"}
+
+    def named(self) -> tuple[str, Cells]:
+        """What a table calls the row: its kind and its first cell."""
+        mark = REFERENCE_MARK if self.from_reference else ""
+        return "ours" if self.baseline is None else "study", {("", "Experiment"): self.title + mark}
+
+
+def _span(ends: tuple[float, float] | None) -> str:
+    return " to ".join(map(signed, ends or ()))
 
 
 def ablation_rows(group: str, results: ResultSet | None, reference: ResultSet | None = None) -> list[Row]:
@@ -102,16 +131,118 @@ def ablation_rows(group: str, results: ResultSet | None, reference: ResultSet | 
         results: this run's set of ablations (``ResultSet.ablations``).
         reference: the committed one, which supplies rows that this run did not make.
     """
-    rows = []
-    for experiment, baseline in GROUPS[group].rows.items():
-        for found in (results, reference):
-            if found is not None and experiment in found.runs:
-                rows.append(Row(group, experiment, baseline, found, found is reference))
-                break
-    return rows
+    rows: dict[str, Row] = {}
+    for source in filter(None, (results, reference)):
+        rows |= {experiment: Row(group, experiment, baseline, source, source is reference)
+                 for experiment, baseline in GROUPS[group].rows.items()
+                 if experiment in source.runs and experiment not in rows}
+    return [rows[experiment] for experiment in GROUPS[group].rows if experiment in rows]
 
 
 def joint_rates(results: ResultSet, experiment: str, key: str) -> dict[str, Measurement]:
     """:func:`yolopose.study.groups.keypoint_rates` of an experiment, over the seeds that have the file."""
     folders = {run.seed: run.folder for run in results.runs.get(experiment, [])}
     return {name: Measurement(by_seed) for name, by_seed in keypoint_rates(folders, key).items()}
+
+
+def build_ablations(results: ResultSet, reference: ResultSet | None = None) -> list[Table]:
+    """The tables of the groups in which an experiment was measured beside its baseline, and that of joints.
+
+    Args:
+        results: the main set, whose ``ablations`` are read.
+        reference: the committed main set; its ablations supply rows that this run did not make, marked "(ref)".
+    """
+    tables = []
+    for group in GROUPS:
+        made = ablation_rows(group, results.ablations, reference.ablations if reference else None)
+        tables.append(_group_table(group, made, (results, reference)))
+        tables.append(_joints_table(made) if group == "heads" else None)
+    return [table for table in tables if table]
+
+
+def _group_table(group: str, made: list[Row], sets: Sets) -> Table | None:
+    if not any(row.baseline for row in made):
+        return None
+    note, files = PRINTED.get(group, ("", []))
+    printed = {row["experiment"]: row for file in files for row in read_csv(PAPER_DIR / f"{file}.csv")
+               if row["experiment"] and row.get("bits", "32") == "32"}
+    known = {row.experiment: row for row in made}
+    rows = [_cells(known.get(experiment) or Row(group, experiment, baseline, None), printed.get(experiment, {}), sets)
+            for experiment, baseline in GROUPS[group].rows.items() if experiment in known or experiment in printed]
+    notes = [*_sources(made), METHOD_NOTE]
+    if any(row.verdict() == ONE_SEED for row in made):
+        notes.append("One seed shows no spread of trainings, and decides nothing.")
+    if group in ("heads", "initialisation"):
+        note = "From a person detector: the images that trained the detector come on top."
+    return Table.of(f"ablation_{group}", f"Ablation: {group}", f"{GROUPS[group].title}.", rows,
+                    [*notes, note] if note else notes)
+
+
+def _cells(row: Row, printed: dict[str, str], sets: Sets) -> layout.Row:
+    """What a row shows, and its numbers."""
+    (kind, cells), data, results = row.named(), row.record(), row.results
+    data |= {f"{metric}_printed": number(printed.get(metric)) for metric in ("AP", "AP50")}
+    if row.group == "depth":
+        cells |= gmacs_cells(sets, row.experiment, printed.get("gmacs", ""), data)
+    if row.group == "resolution":
+        cells |= {("here", "px"): "", ("here", "GMACs"): ""}
+        if results:
+            size, gmacs = results.runs[row.experiment][0].config.get("input_size"), results.own_gmacs(row.experiment)
+            data |= {"input_size_here": size, "gmacs_here": gmacs}
+            cells |= {("here", "px"): str(size or ""), ("here", "GMACs"): "" if gmacs is None else f"{gmacs:.3g}"}
+    metrics = [metric for metric in METRICS if GROUPS[row.group].boxes or not metric.startswith("box")]
+    for metric in metrics:
+        title = metric.replace("_", " ")
+        if not metric.startswith("box"):
+            cells[title, "paper"] = printed.get(metric) or DASH
+        cells[title, "here"] = str(row.measure(metric) or DASH) if results else NOT_RUN
+    cells["", "Seeds"] = str(len(results.runs[row.experiment])) if results else ""
+    cells["", "Against"] = title_in(row.group, row.baseline) if row.baseline else "baseline"
+    for metric in metrics:
+        if metric != "box_AP50":
+            title, intervals = f"Δ {metric.replace('_', ' ')}", row.intervals(metric)
+            cells[title, "difference"] = signed((row.over_seeds(metric) or [None])[0])
+            cells |= {(title, f"95 % over {kind}"): _span(intervals.get(kind)) for kind in KINDS}
+    cells["", "AP is"] = row.verdict()
+    return kind, cells, data
+
+
+def _sources(made: list[Row]) -> list[str]:
+    """What the sets were trained on that the rows come from."""
+    notes = []
+    for words in ("here = ", "(ref) = not in this run; from the committed reference: "):
+        rows = [row for row in made if row.from_reference == words.startswith("(ref)")]
+        if rows:
+            source = rows[0].results
+            seen = dict.fromkeys(filter(None, (source.images_seen(row.experiment) for row in rows)))
+            commits = f"; commit {source.commits()}" if rows[0].from_reference and source.commits() else ""
+            beside = "; not comparable with printed accuracies" if source.not_comparable("val") else ""
+            notes.append(f"{words}{source.scale()}, {'; '.join(seen)} each{commits}{beside}.")
+    return notes
+
+
+def _joints_table(heads: list[Row]) -> Table | None:
+    """Errors of left eye, left ear, their partners and the other joints with each head, and how often they lie far
+    outside the box; ``None`` where no run has them."""
+    rows = []
+    for row in heads:
+        kind, cells = row.named()
+        data = {key: row.record()[key] for key in ("experiment", "title", "seeds", "images_seen", "measured_from")}
+        for key, title in JOINT_KEYS.items():
+            for name, value in joint_rates(row.results, row.experiment, key).items():
+                cells[title, name] = str(value)
+                column = f"{name.replace(' ', '_')}_{key}"
+                data |= {column: rounded(value.mean), f"{column}_sd": rounded(value.deviation)}
+        rows.append((kind, cells, data))
+    if not any("left_eye_far_outside" in data for *_, data in rows):
+        return None
+    notes = ["Of labelled joints of people found with a score of at least 0.1 and a box IoU of at least 0.5.",
+             "far outside = the predicted joint is outside the person's true box by more than half of its longer side.",
+             "Left eye and left ear are the joints on which the released head's priors land.",
+             "± = standard deviation over seeds."]
+    return Table.of("ablation_joints", "Ablation: joints", "Errors of single joints with each head.", rows, notes)
+
+
+def write_ablation_tables(results_dir: Path | str, reference_dir: Path | None = None) -> list[Table]:
+    """Write ``tables/ablation_<group>.{csv,md}`` into a main results folder, as :func:`write_tables` does."""
+    return write_tables(results_dir, reference_dir, build_ablations, ("csv", "md"))

@@ -22,9 +22,10 @@ HOLDS, FAILS, UNCHECKED = "holds", "does not hold", "cannot be checked"
 TABLES = {1: "val2017", 2: "test-dev2017", 4: "val2017"}  # table: its split in baselines.csv
 NAMES = {"HRNet": "HRNet bottom-up", "PiPaf": "PifPaf"}  # the paper's name: that of baselines.csv
 ACCURACIES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APL": "apl"}  # printed column: that of baselines.csv
+MODEL = ("method", "backbone", "input_size")
 SINGLE_PASS, WITHIN = "single pass × factor", "single-scale row × 5.25"
-COLUMNS = ["table", "row", "method", "backbone", "input_size", "test", "check", "printed", "single_pass", "factor",
-           "expected", "residual", "residual_percent", "implied_factor", "verdict", "why", "params_difference",
+COLUMNS = ["table", "row", *MODEL, "test", "check", "printed", "single_pass", "factor", "expected",
+           "residual", "residual_percent", "implied_factor", "verdict", "why", "params_difference",
            "accuracy_differences", "source"]
 SHOWN = {"table": "Table", "row": "Row", "method": "Method", "backbone": "Backbone", "input_size": "Input",
          "test": "Test", "check": "Expected is", "printed": "Printed GMACs", "single_pass": "One pass (or row)",
@@ -44,24 +45,26 @@ def audit_rows(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     """
     baselines, audit = read_csv(paper_dir / "baselines.csv"), []
     for table in TABLES:
-        others = [row for row in printed_rows(table, paper_dir) if not row["experiment"]]
+        others = [{"backbone": "-"} | row for row in printed_rows(table, paper_dir) if not row["experiment"]]
         for printed in others:
             found = [_against_baseline(printed, _baseline(printed, baselines, paper_dir))]
-            if printed["test"] == "multi-scale":
-                found.append(_against_single_scale(printed, others))
-            audit += [dict.fromkeys(COLUMNS) | {
-                "table": table, "row": int(printed["row"]), "method": printed["method"],
-                "backbone": printed.get("backbone", "-"), "input_size": printed["input_size"],
-                "test": printed["test"], "printed": number(printed["gmacs"]), "why": ""} | row for row in found]
+            if printed["test"] == "multi-scale":  # against the single-scale row of the same model in the same table
+                same = [other for other in others if other["test"] != "multi-scale"
+                        and all(other[key] == printed[key] for key in MODEL)]
+                found.append({"check": WITHIN, "factor": MULTI_SCALE, "source": f"the paper's Table {table}"} | (
+                    _judged(number(same[0]["gmacs"]), MULTI_SCALE, printed["gmacs"]) if same else
+                    {"verdict": UNCHECKED, "why": "the table has no single-scale row of this model"}))
+            audit += [dict.fromkeys(COLUMNS) | {key: printed[key] for key in (*MODEL, "test")} | {
+                "table": table, "row": int(printed["row"]), "printed": number(printed["gmacs"]), "why": ""} | row
+                for row in found]
     return audit
 
 
 def _baseline(printed: dict[str, str], baselines: list[dict[str, str]], paper_dir: Path) -> dict[str, str] | None:
     """The published row of a printed one, or ``None``."""
-    wanted = {"method": NAMES.get(printed["method"], printed["method"]), "backbone": printed.get("backbone", "-"),
-              "input_size": printed["input_size"], "split": TABLES[int(printed["table"])]}
-    found = [row for row in baselines if all(row[key] == value for key, value in wanted.items())
-             and row["test"].startswith(printed["test"])]
+    wanted = {key: printed[key] for key in MODEL} | {"split": TABLES[int(printed["table"])]}
+    wanted["method"] = NAMES.get(printed["method"], printed["method"])
+    found = [row for row in baselines if wanted.items() <= row.items() and row["test"].startswith(printed["test"])]
     if len(found) > 1:
         raise StudyError(f"{paper_dir / 'baselines.csv'}: {len(found)} rows are {printed['test']} results of "
                          f"{', '.join(wanted.values())}; keep one")
@@ -78,7 +81,7 @@ def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) 
     row |= {"source": baseline["source"], "params_difference": _difference(printed["params_m"], baseline["params_m"]),
             "accuracy_differences": "; ".join(
                 f"{name} {printed[name]} against {baseline[theirs]}" for name, theirs in ACCURACIES.items()
-                if _difference(printed[name], baseline[theirs]) not in (None, 0.0)) or "none"}
+                if _difference(printed[name], baseline[theirs])) or "none"}
     single = number(baseline["gflops_single_pass"])
     if value is None or single is None:
         return row | {"verdict": UNCHECKED, "why": "neither the paper nor the published table has a complexity"}
@@ -90,16 +93,6 @@ def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) 
     elif "flip" not in baseline["test"]:
         row["why"] = "the published row does not say that it used a flip test; the factor rests on the paper's word"
     return row
-
-
-def _against_single_scale(printed: dict[str, str], others: list[dict[str, str]]) -> dict[str, Any]:
-    """Compare a multi-scale row with 5.25 times the single-scale row of the same model in the same table."""
-    row = {"check": WITHIN, "factor": MULTI_SCALE, "source": f"the paper's Table {printed['table']}"}
-    same = [other for other in others if other["test"] != "multi-scale"
-            and all(other[key] == printed[key] for key in ("method", "backbone", "input_size"))]
-    if same:
-        return row | _judged(number(same[0]["gmacs"]), MULTI_SCALE, printed["gmacs"])
-    return row | {"verdict": UNCHECKED, "why": "the table has no single-scale row of this model"}
 
 
 def _judged(single: float, factor: float, printed: str) -> dict[str, Any]:
@@ -119,19 +112,16 @@ def _difference(a: str, b: str) -> float | None:
 def _one_digit_slip(single: float, factor: float, printed: float) -> str | None:
     """The number that times ``factor`` gives ``printed`` exactly, if it differs from ``single`` in one digit alone."""
     other, text = f"{printed / factor:.1f}", f"{single:.1f}"
-    slips = sum(a != b for a, b in zip(other, text, strict=False))
-    exact = abs(float(other) * factor - printed) < 1e-9
-    return other if exact and len(other) == len(text) and slips == 1 else None
+    exact = len(other) == len(text) and abs(float(other) * factor - printed) < 1e-9
+    return other if exact and sum(a != b for a, b in zip(other, text, strict=True)) == 1 else None
 
 
 def counts(rows: list[dict[str, Any]]) -> str:
     """How many values hold, in one sentence."""
-    parts = []
-    for check in (SINGLE_PASS, WITHIN):
-        verdicts = [row["verdict"] for row in rows if row["check"] == check]
-        parts.append(f"{check}: " + ", ".join(f"{verdicts.count(v)} {v}" for v in (HOLDS, FAILS, UNCHECKED)
-                                              if v in verdicts))
-    return "; ".join(parts) + "."
+    found = {check: [row["verdict"] for row in rows if row["check"] == check] for check in (SINGLE_PASS, WITHIN)}
+    return "; ".join(f"{check}: " + ", ".join(f"{of_check.count(verdict)} {verdict}" for verdict in
+                                              (HOLDS, FAILS, UNCHECKED) if verdict in of_check)
+                     for check, of_check in found.items()) + "."
 
 
 def _cell(value: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas import DataFrame
 
-from yolopose.report.ablation_tables import build_ablations
+from yolopose.report.ablations import build_ablations
 from yolopose.report.claims import decide_claims
 from yolopose.report.compare import (
     NOT_COMPARABLE,
