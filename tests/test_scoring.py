@@ -14,6 +14,7 @@ import pytest
 
 from yolopose.data.coco import load_dataset
 from yolopose.data.schema import KeypointSchema
+from yolopose.evaluation.archive import FILES, SHOWN, load_predictions, matched, pack, unpack
 from yolopose.evaluation.scoring import (
     KEYPOINT_METRICS,
     ImageScorer,
@@ -23,6 +24,8 @@ from yolopose.evaluation.scoring import (
     score_stream,
     scored,
 )
+from yolopose.utils.errors import StudyError
+from yolopose.utils.files import write_json_gz
 
 FAKE100 = (0.3721605920962963, 0.6363211676183651, 0.34809411054389316, 0.38376909707884893, 0.3861842165646891,
            0.514388489208633, 0.7338129496402878, 0.5035971223021583, 0.5081081081081081, 0.5215384615384615)
@@ -218,8 +221,10 @@ def test_images_without_detections_and_detections_without_an_image() -> None:
                     ImageScorer("keypoints", annotations, [1, 2], SIGMA)))
 
 
-def test_memory_of_scoring_is_a_few_kib_an_image() -> None:
+def test_memory_of_scoring_is_a_few_kib_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 100 detections an image, which would take 200 KiB as objects with the 17 joints of COCO."""
+    monkeypatch.setattr("yolopose.evaluation.scoring.IMAGES_AT_A_TIME", 10)
+
     def peak(images: int) -> int:
         annotations = truth(*({"at": (100, 100, 2), "image": n} for n in range(1, images + 1)), images=images)
         rows = (found(100 + n, 100, 0.5, image) for image in range(1, images + 1) for n in range(100))
@@ -232,5 +237,78 @@ def test_memory_of_scoring_is_a_few_kib_an_image() -> None:
         tracemalloc.stop()
         return high
 
-    few, many = peak(100), peak(400)
-    assert (many - few) / 300 < 12_000, f"{(many - few) / 300:.0f} bytes an image"
+    peak(10)  # what is allocated once
+    few, many = peak(20), peak(60)
+    assert 500 < (many - few) / 40 < 12_000, f"{(many - few) / 40:.0f} bytes an image"
+
+
+# --- packed for the repository ---------------------------------------------------------------------------------------
+
+SIGMAS = np.array([0.03, 0.05, 0.08])
+
+
+def split_with_poses(images: int = 30) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Persons of three keypoints, some of them crowds; of each a detection near it or none, and wrong ones elsewhere,
+    half of them faint."""
+    rng = np.random.default_rng(0)
+    people, rows = [], []
+
+    def detection(image: int, box: np.ndarray, keypoints: np.ndarray, score: float) -> None:
+        pose = np.column_stack((keypoints, rng.random(3))).round(2).ravel().tolist()
+        rows.append({"image_id": image, "category_id": 1, "score": round(float(score), 5),
+                     "bbox": box.round(2).tolist(), "keypoints": pose})
+
+    for image in range(1, images + 1):
+        for n in range(int(rng.integers(0, 5))):
+            box = np.array([150.0 * n, 50, *rng.uniform(40, 130, 2)])
+            keypoints = box[:2] + box[2:] * np.array([[0.5, 0.1], [0.0, 0.9], [1.0, 1.0]])
+            people.append(truth({"at": (0, 0, 2), "image": image, "bbox": box.tolist(), "area": box[2] * box[3] * 0.6,
+                                 "iscrowd": int(rng.random() < 0.2)})["annotations"][0]
+                          | {"id": len(people) + 1, "num_keypoints": 3,
+                             "keypoints": np.column_stack((keypoints, [2, 2, 1])).ravel().tolist()})
+            if rng.random() < 0.8:
+                detection(image, box + rng.normal(0, 3, 4), keypoints + rng.normal(0, 4, (3, 2)), rng.random())
+        for _ in range(int(rng.integers(0, 12))):
+            box = np.array([*rng.uniform(0, 500, 2), *rng.uniform(40, 130, 2)])
+            detection(image, box, box[:2] + box[2:] * rng.uniform(-0.1, 1.1, (3, 2)), rng.random() ** 4)
+    return {**truth(images=images), "annotations": people}, rows
+
+
+def test_packed_predictions_score_the_same_and_keep_the_poses_that_matter(tmp_path: Path) -> None:
+    annotations, rows = split_with_poses()
+    ids, some = list(range(1, 31)), list(range(1, 21))
+    write_json_gz(tmp_path / FILES[0], rows)
+    pack(tmp_path / "packed" / FILES[1], rows, annotations, ids, some, SIGMAS)
+    packed = load_predictions(tmp_path / "packed")
+    assert load_predictions(tmp_path) == rows and packed == unpack(tmp_path / "packed" / FILES[1])
+    metrics = [score_stream(annotations, found, ids, some, SIGMAS) for found in (rows, packed)]
+    assert metrics[0] == metrics[1] and list(metrics[0]) == ["val", "val_all", "val_box"]
+    assert 0.1 < metrics[0]["val"]["AP"] < 0.9
+    right = matched(rows, annotations, ids, SIGMAS)
+    kept = {n for n, one in enumerate(rows) if n in right or one["score"] >= SHOWN}
+    assert [packed[n] for n in kept] == [rows[n] for n in kept]
+    assert any(rows[n]["score"] < SHOWN for n in right) and len(kept) < 0.8 * len(rows)
+    for whole, one in zip(rows, packed, strict=True):
+        assert {**one, "keypoints": whole["keypoints"]} == whole
+    left = [packed[n] for n in range(len(rows)) if n not in kept]
+    assert all(max(one["keypoints"][2::3]) == 0 for one in left)
+
+
+@pytest.mark.parametrize("faint", [True, False])
+def test_nothing_found_and_nothing_worth_a_pose_are_packed(faint: bool, tmp_path: Path) -> None:
+    annotations, rows = split_with_poses(3)
+    rows = [{**rows[0], "bbox": [900.0, 900.0, 50.0, 60.0], "keypoints": [900.0, 900.0, 0.5, 950.0, 960.0, 0.1] + [
+        950.0, 960.0, 0.2], "score": 0.01}] if faint else []
+    pack(tmp_path / FILES[1], rows, annotations, [1, 2, 3], [1, 2, 3], SIGMAS)
+    assert [len(one["keypoints"]) for one in load_predictions(tmp_path)] == [9] * faint
+
+
+def test_a_packed_file_that_would_not_score_the_same_is_refused(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    annotations, rows = split_with_poses()
+    monkeypatch.setattr("yolopose.evaluation.archive.matched", lambda *_: set())
+    with pytest.raises(ValueError, match=r"predictions\.npz: packed predictions score"):
+        pack(tmp_path / FILES[1], rows, annotations, range(1, 31), range(1, 31), SIGMAS)
+    assert not (tmp_path / FILES[1]).exists()
+    with pytest.raises(StudyError, match=r"predictions\.json\.gz: not found"):
+        load_predictions(tmp_path)

@@ -20,14 +20,21 @@ UNITS = {"score": 1e5, "bbox": 100, "keypoints": 100}  # steps of a unit, those 
 FILES = ("predictions.json.gz", "predictions.npz")
 
 
+def predictions_file(run_dir: Path) -> Path:
+    """Where a run's predictions lie: its own, or, in the committed reference, the packed ones; the former where neither
+    is."""
+    whole, packed = (run_dir / name for name in FILES)
+    return packed if packed.is_file() and not whole.is_file() else whole
+
+
 def load_predictions(run_dir: Path) -> list[dict[str, Any]]:
-    """COCO results of a run: its own, or, in the committed reference, the packed ones.
+    """COCO results of a run, packed or not.
 
     Raises:
-        StudyError: there is neither.
+        StudyError: there are none.
     """
-    whole, packed = (run_dir / name for name in FILES)
-    return unpack(packed) if packed.is_file() and not whole.is_file() else read_json(whole)
+    path = predictions_file(run_dir)
+    return unpack(path) if path.name == FILES[1] else read_json(path)
 
 
 def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[str, Any], image_ids: Sequence[int],
@@ -44,14 +51,14 @@ def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[st
     """
     whole = matched(predictions, annotations, image_ids, sigmas) | {
         n for n, one in enumerate(predictions) if one["score"] >= SHOWN}
-    numbers = {key: _steps(key, [one[key] for one in predictions]) for key in ("score", "bbox")}
+    score, bbox = (_steps(key, [one[key] for one in predictions]) for key in ("score", "bbox"))
     kept = np.asarray(sorted(whole), np.int64)
+    poses = _steps("keypoints", [predictions[n]["keypoints"] for n in kept]).reshape(-1, 3 * len(sigmas))
     with replaced(path) as file:
         np.savez_compressed(
             file, image_id=np.asarray([one["image_id"] for one in predictions]), kept=kept,
             category_id=np.asarray([one["category_id"] for one in predictions], np.uint8),
-            keypoints=_planes(_steps("keypoints", [predictions[n]["keypoints"] for n in kept])),
-            score=_planes(numbers["score"]), bbox=_planes(numbers["bbox"]))
+            keypoints=_planes(poses), score=_planes(score), bbox=_planes(bbox))
     scores = [score_stream(annotations, found, list(image_ids), list(with_keypoints), sigmas)
               for found in (predictions, unpack(path))]
     if scores[0] != scores[1]:
@@ -63,27 +70,25 @@ def unpack(path: Path) -> list[dict[str, Any]]:
     """COCO results of a packed file; a detection without its pose has two opposite corners of its box for keypoints,
     with confidence 0."""
     with np.load(path) as stored:
-        score, bbox = (_numbers(key, stored[key]) for key in ("score", "bbox"))
-        keypoints = dict(zip(stored["kept"].tolist(), _numbers("keypoints", stored["keypoints"]).tolist(), strict=True))
-        length = stored["keypoints"].shape[-1] // 3
-        return [{"image_id": image, "category_id": category, "score": score[n], "bbox": box,
-                 "keypoints": keypoints.get(n) or _corners(box, length)}
-                for n, (image, category, box) in enumerate(zip(
-                    stored["image_id"].tolist(), stored["category_id"].tolist(), bbox.tolist(), strict=True))]
+        score, bbox, poses = (_numbers(key, stored[key]).tolist() for key in UNITS)
+        whole, length = dict(zip(stored["kept"].tolist(), poses, strict=True)), stored["keypoints"].shape[1] // 3
+        rows = zip(stored["image_id"].tolist(), stored["category_id"].tolist(), score, bbox, strict=True)
+        return [{"image_id": image, "category_id": category, "score": value, "bbox": box,
+                 "keypoints": whole.get(n) or _corners(box, length)}
+                for n, (image, category, value, box) in enumerate(rows)]
 
 
 def matched(predictions: Sequence[dict[str, Any]], annotations: dict[str, Any], image_ids: Sequence[int],
             sigmas: np.ndarray) -> set[int]:
     """Places of the detections whose pose matters: those that match a person at some threshold, or whose own area
     falls among other persons (all, medium, large) than the area of their box."""
-    evaluation, _ = run_cocoeval("keypoints", annotations, list(predictions), image_ids, sigmas)
+    evaluation = run_cocoeval("keypoints", annotations, list(predictions), image_ids, sigmas)
     found = {int(number) - 1 for image in evaluation.evalImgs if image
              for number, right in zip(image["dtIds"], np.any(image["dtMatches"] != 0, 0), strict=True) if right}
     limits = evaluation.params.areaRng[1][0], evaluation.params.areaRng[2][0]
-    for n, one in enumerate(predictions):
-        x, y = one["keypoints"][0::3], one["keypoints"][1::3]
-        extent, box = (max(x) - min(x)) * (max(y) - min(y)), one["bbox"][2] * one["bbox"][3]
-        if any((extent <= limit) != (box <= limit) for limit in limits):
+    for n, one in enumerate(evaluation.cocoDt.dataset["annotations"]):
+        width, height = predictions[n]["bbox"][2:]
+        if any((one["area"] <= limit) != (width * height <= limit) for limit in limits):
             found.add(n)
     return found
 
