@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.file_server import serving
-from tests.official_files import ANCHORS_PX, random_state, small_shapes, write_checkpoint
+from tests.official_files import ANCHORS_PX, random_state, small_shapes, write_checkpoint, write_container
 from yolopose.data.prepare import prepare_data
 from yolopose.evaluation.evaluate import evaluate_study, predict_split
 from yolopose.models.checkpoints import load_weights
@@ -25,6 +25,7 @@ from yolopose.training.launch import train_study
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_csv, read_json, write_csv, write_json
 
+NOWHERE = "http://127.0.0.1:9/"  # where nothing listens
 NAMES = ("s6_960", "s6_960_retrained", "s6_640_ti_lite")
 
 
@@ -124,19 +125,18 @@ def test_files_are_fetched_imported_and_never_asked_for_again(server, official, 
 
 def test_without_a_network_what_is_there_works_and_the_rest_says_how(server, tmp_path, capsys):
     get_checkpoints(chosen(["s6_960"]), tmp_path, server.address + "/")
-    nowhere = "http://127.0.0.1:9/"
-    assert get_checkpoints(chosen(["s6_960"]), tmp_path, nowhere)[0]["state"] == "imported"
-    assert catalogue.main(["s6_960", "s6_640_ti_lite", "--cache", str(tmp_path), "--base", nowhere]) == 2
+    assert get_checkpoints(chosen(["s6_960"]), tmp_path, NOWHERE)[0]["state"] == "imported"
+    assert catalogue.main(["s6_960", "s6_640_ti_lite", "--cache", str(tmp_path), "--base", NOWHERE]) == 2
     message = capsys.readouterr().err
     assert "cannot be reached" in message and str(tmp_path / "s6_640_ti_lite" / "last.pt") in message
-    assert f"{nowhere}yolov5s6_640_ti_lite_54p9_82p2/weights/last.pt" in message
+    assert f"{NOWHERE}yolov5s6_640_ti_lite_54p9_82p2/weights/last.pt" in message
 
 
 def test_a_file_put_by_hand_is_imported_without_a_network(official, tmp_path):
     row = load_released()["s6_960"]
     row.source(tmp_path).parent.mkdir()
     row.source(tmp_path).write_bytes(official["s6_960"])
-    assert get_checkpoints([row], tmp_path, "http://127.0.0.1:9/")[0]["state"] == "imported"
+    assert get_checkpoints([row], tmp_path, NOWHERE)[0]["state"] == "imported"
     assert read_json(tmp_path / "checksums.json")["s6_960"]["bytes"] == len(official["s6_960"])
 
 
@@ -176,28 +176,18 @@ def test_changed_weights_and_a_newer_importer_are_noticed(server, tmp_path, monk
     get_checkpoints([row], tmp_path, base)
     monkeypatch.setattr(catalogue, "IMPORTER", 2)
     assert not catalogue.is_imported(row, tmp_path)
-    get_checkpoints([row], tmp_path, "http://127.0.0.1:9/")  # anew from the file, not from the network
+    get_checkpoints([row], tmp_path, NOWHERE)  # anew from the file, not from the network
     assert catalogue.is_imported(row, tmp_path) and len(asked(server)) == 1
 
 
 def test_a_hostile_file_is_refused_loudly(server, tmp_path):
     row = load_released()["s6_960"]
     effect = tmp_path / "ran"
-    torch.save({"model": _Hostile(effect)}, tmp_path / "hostile.pt")
-    server.files["/" + row.url("")] = (tmp_path / "hostile.pt").read_bytes()
+    hostile = write_container(tmp_path / "hostile.pt", f"cos\nsystem\n(S'touch {effect}'\ntR.".encode())
+    server.files["/" + row.url("")] = hostile.read_bytes()
     with pytest.raises(StudyError, match="asks for .*system"):
         get_checkpoints(chosen(["s6_960", "s6_640_ti_lite"]), tmp_path, server.address + "/")
     assert not effect.exists()
-
-
-class _Hostile:
-    def __init__(self, effect: Path):
-        self.effect = effect
-
-    def __reduce__(self) -> tuple:
-        import os
-
-        return os.system, (f"touch {self.effect}",)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -262,14 +252,14 @@ def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys
 
 
 def test_offline_a_study_makes_do_with_what_is_there_but_not_with_nothing(official, dataset, tmp_path, monkeypatch):
-    study, nowhere = study_of(tmp_path / "results", monkeypatch), "http://127.0.0.1:9/"
+    study = study_of(tmp_path / "results", monkeypatch)
     with pytest.raises(StudyError, match=r"none of the checkpoints of s6, m6 .* no network; fetch http"):
-        runs.import_runs(study, dataset, tmp_path, base=nowhere)
+        runs.import_runs(study, dataset, tmp_path, base=NOWHERE)
     assert not (study.results_dir / "not_reached.json").exists()
     place = load_released()["s6_960"].source(tmp_path)
     place.parent.mkdir()
     place.write_bytes(official["s6_960"])
-    runs.import_runs(study, dataset, tmp_path, base=nowhere)
+    runs.import_runs(study, dataset, tmp_path, base=NOWHERE)
     assert (study.run_dir("s6", 0) / "weights.pt").is_file()
     assert "m6_960/best.pt" in read_json(study.results_dir / "not_reached.json")["m6"]
 

@@ -67,9 +67,12 @@ def test_every_form_of_an_answer(tmp_path: Path, content: Any) -> None:
     assert found == SCORES and list(found) == list(METRICS)
 
 
-def test_five_that_the_table_needs_are_enough(tmp_path: Path) -> None:
+def test_five_that_the_table_needs_are_enough_and_other_lines_are_passed_over(tmp_path: Path) -> None:
     five = {k: SCORES[k] for k in ("AP", "AP50", "AP75", "APL", "AR")}
     assert read_answer(answer(tmp_path, five)) == five
+    lines = "".join(f'"{k}": {v},\n' for k, v in five.items())
+    log = "{\nAP done\nAR: high\nAP_small: -1\nAverage of all = 3\n" + lines + "\n" * 40_000 + "AP" + " " * 2000 + "x\n"
+    assert read_answer(answer(tmp_path, log)) == five
 
 
 @pytest.mark.parametrize(("content", "wanted"), [

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -89,33 +90,28 @@ def write_server_file(path: Path | str, predictions: Iterable[dict[str, Any]]) -
     path = Path(path)
     entry = zipfile.ZipInfo(f"{path.stem}.json", date_time=(1980, 1, 1, 0, 0, 0))
     entry.compress_type, entry.external_attr, entry.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
-    written, size = 0, 1
+    written, size, seen = 0, 1, set()
     with replaced(path) as file, zipfile.ZipFile(file, "w") as archive, archive.open(entry, "w") as out:
         out.write(b"[")
-        for text in _entries(path, predictions):
-            raw = (("," if written else "") + text).encode()
-            written, size = written + 1, size + len(raw)
-            if size >= MAX_JSON_BYTES:
-                raise StudyError(f"{path}: its JSON would be longer than {MAX_JSON_BYTES >> 20} MiB; keep fewer "
-                                 "detections (evaluate.max_detections)")
-            out.write(raw)
+        for image, group in groupby(predictions, key=itemgetter("image_id")):
+            if image in seen:
+                raise StudyError(f"{path}: the predictions of image {image} are not next to each other; sort them by "
+                                 "image")
+            seen.add(image)
+            for one in sorted(group, key=lambda one: -one["score"])[:SCORED_PER_IMAGE]:
+                try:
+                    text = json.dumps({key: one[key] for key in RULES}, separators=(",", ":"), allow_nan=False)
+                except ValueError as error:
+                    raise StudyError(f"{path}: a prediction on image {image} is not a finite number; the weights are "
+                                     "damaged or diverged: train again") from error
+                raw = (("," if written else "") + text).encode()
+                written, size = written + 1, size + len(raw)
+                if size >= MAX_JSON_BYTES:
+                    raise StudyError(f"{path}: its JSON would be longer than {MAX_JSON_BYTES >> 20} MiB; keep fewer "
+                                     "detections (evaluate.max_detections)")
+                out.write(raw)
         out.write(b"]")
     return written
-
-
-def _entries(path: Path, predictions: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The detections that are kept, each as JSON."""
-    seen: set[int] = set()
-    for image, group in groupby(predictions, key=lambda one: one["image_id"]):
-        if image in seen:
-            raise StudyError(f"{path}: the predictions of image {image} are not next to each other; sort them by image")
-        seen.add(image)
-        for one in sorted(group, key=lambda one: -one["score"])[:SCORED_PER_IMAGE]:
-            try:
-                yield json.dumps({key: one[key] for key in RULES}, separators=(",", ":"), allow_nan=False)
-            except ValueError as error:
-                raise StudyError(f"{path}: a prediction on image {image} is not a finite number; the weights are "
-                                 "damaged or diverged: train again") from error
 
 
 @dataclass
