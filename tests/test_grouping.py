@@ -117,7 +117,7 @@ def predictions(truth: dict[str, Any]) -> list[dict[str, Any]]:
 def test_a_perfect_model_takes_no_joint_and_a_wrong_one_does():
     truth = annotations((0, 0), (15, 0))
     found = predictions(truth)
-    report = grouping_report(truth, match_people(truth, found, 4, [1]), LIMBS, SCHEMA)
+    report = grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
     for part in ("truth_grouped", "truth_lost", "predicted_grouped", "ours_nearer", "ours_taken", "ours_mixed",
                  "grouped_taken"):
         assert (report[part]["joints"], report[part]["wrong"]) == (8, 0), part
@@ -125,7 +125,7 @@ def test_a_perfect_model_takes_no_joint_and_a_wrong_one_does():
     assert [row["joints"] for row in report["ours_taken"]["by_overlap"]] == [0, 0, 8, 0]  # IoU 1/7
 
     found[0]["keypoints"][9:11] = [15, 40]  # the first person's last joint at the second one's
-    report = grouping_report(truth, match_people(truth, found, 4, [1]), LIMBS, SCHEMA)
+    report = grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
     assert report["ours_taken"]["wrong"] == report["ours_nearer"]["wrong"] == 1
     assert report["ours_taken"]["rate"] == 1 / 8 and report["ours_mixed"]["wrong"] == 1
 
@@ -134,7 +134,7 @@ def test_a_pose_that_is_wholly_anothers_is_taken_but_not_mixed():
     truth = annotations((0, 0), (15, 0))
     found = predictions(truth)[:1]
     found[0]["keypoints"] = predictions(truth)[1]["keypoints"]  # the first person's box, the second one's pose
-    report = grouping_report(truth, match_people(truth, found, 4, [1]), LIMBS, SCHEMA)
+    report = grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
     assert (report["ours_taken"]["wrong"], report["ours_mixed"]["wrong"]) == (4, 0)
 
 
@@ -142,13 +142,13 @@ def test_nearer_is_not_yet_taken():
     truth = annotations((0, 0), (15, 0))
     found = predictions(truth)
     found[0]["keypoints"][9:11] = [9, 46]  # 10.8 px from its own joint and 8.5 from the other's: found at neither
-    report = grouping_report(truth, match_people(truth, found, 4, [1]), LIMBS, SCHEMA)
+    report = grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
     assert (report["ours_nearer"]["wrong"], report["ours_taken"]["wrong"]) == (1, 0)
 
 
 def test_images_with_one_person_have_nothing_to_mistake():
     truth = annotations((0, 0))
-    report = grouping_report(truth, match_people(truth, predictions(truth), 4, [1]), LIMBS, SCHEMA)
+    report = grouping_report(truth, match_people(truth, predictions(truth), SCHEMA, [1]), LIMBS)
     assert report["ours_taken"] == report["truth_grouped"]
     assert (report["ours_taken"]["joints"], report["ours_taken"]["rate"]) == (0, None)
     assert report["grouped_minus_mixed"]["difference"] is None

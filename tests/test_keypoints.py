@@ -60,15 +60,14 @@ def test_similarities_agree_with_pycocotools():
     evaluation.params.kpt_oks_sigmas = SCHEMA.sigmas
     evaluation._prepare()
     expected = evaluation.computeOks(1, 1)[0, 0]
-    m = match_people(annotations, [prediction], 3, [1])
-    similarity = keypoint_similarity(m.distances**2, m.areas, SCHEMA.sigmas)
-    assert similarity[m.shown].mean() == pytest.approx(expected)
+    m = match_people(annotations, [prediction], SCHEMA, [1])
+    assert m.oks[m.shown].mean() == pytest.approx(expected)
     one = keypoint_similarity(np.array([[400.0]]), np.array([10_000.0]), np.array([0.1]))
     assert one[0, 0] == pytest.approx(np.exp(-0.5))
 
 
 def test_the_higher_score_takes_the_person_first_and_each_person_once():
-    m = match_people(truth({}), [predicted([(1, 1)] * 3, 0.3), predicted(score=0.8)], 3, [1])
+    m = match_people(truth({}), [predicted([(1, 1)] * 3, 0.3), predicted(score=0.8)], SCHEMA, [1])
     assert m.scores.tolist() == [0.8] and m.annotation_ids.tolist() == [1]
     assert m.people == 1 and m.labelled.tolist() == [1, 1, 1]
 
@@ -76,15 +75,15 @@ def test_the_higher_score_takes_the_person_first_and_each_person_once():
 def test_an_unlabelled_person_keeps_its_prediction_and_a_crowd_takes_none():
     annotations = truth({"bbox": [60, 0, 100, 100]}, {"joints": [[0, 0, 0]] * 3}, {"iscrowd": 1})
     near_both = predicted(bbox=(10, 0, 100, 100))  # IoU 0.82 with the unlabelled person, 0.33 with the labelled one
-    m = match_people(annotations, [near_both], 3, [1])
+    m = match_people(annotations, [near_both], SCHEMA, [1])
     assert len(m.scores) == 0 and m.people == 1
-    assert len(match_people(annotations, [predicted(score=0.05, bbox=(60, 0, 100, 100))], 3, [1]).scores) == 0
-    assert len(match_people(annotations, [predicted(bbox=(60, 0, 100, 100))], 3, [2]).scores) == 0  # other images
+    assert len(match_people(annotations, [predicted(score=0.05, bbox=(60, 0, 100, 100))], SCHEMA, [1]).scores) == 0
+    assert len(match_people(annotations, [predicted(bbox=(60, 0, 100, 100))], SCHEMA, [2]).scores) == 0  # other images
 
 
 def test_a_prediction_of_other_joints_is_refused():
     with pytest.raises(StudyError, match="image_id 1: an entry lacks .* make evaluate"):
-        match_people(truth({}), [predicted(JOINTS[:2])], 3, [1])
+        match_people(truth({}), [predicted(JOINTS[:2])], SCHEMA, [1])
 
 
 def test_perfect_predictions_have_no_error():

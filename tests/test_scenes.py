@@ -15,6 +15,7 @@ from tests.coco_folder import make_folder
 from yolopose.analysis import scenes
 from yolopose.analysis.architecture import describe, write_architecture
 from yolopose.analysis.complexity import complexity_rows
+from yolopose.analysis.grouping import labelled_people
 from yolopose.analysis.matching import match_people
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.report.figures.architecture import block_name, draw_architecture, layout
@@ -55,18 +56,18 @@ def test_the_most_overlapping_people_make_the_most_crowded_image(monkeypatch):
     rows = image(1, 0, 50, 99) + image(2, 0, 5) + image(3, 0, 5, 50) + image(4, 0, 5, 50) + image(5, 0)
     monkeypatch.setattr(scenes, "COUNT", 9)
     rows += [{"image_id": 5, "bbox": [0, 0, 10, 10], "keypoints": [0, 0, 0]}]  # nobody's joints: no crowd
-    assert scenes.crowded_images({"annotations": rows}) == [3, 4, 2, 1, 5]
+    assert scenes.crowded_images(labelled_people({"annotations": rows})) == [3, 4, 2, 1, 5]
 
 
 def test_an_image_counts_where_truth_and_prediction_lie_outside(dataset: CocoDataset):
-    sigmas = dataset.schema.sigmas
+    schema = dataset.schema
     ids = dataset.val.image_ids()
-    whole = match_people(dataset.val.annotations, perfect(dataset), 3, ids)
-    assert scenes.outside_images(whole, sigmas) == []
-    cut = match_people(dataset.val.annotations, perfect(dataset, 0.6), 3, ids)  # a joint at y 90 is below the box
-    assert scenes.outside_images(cut, sigmas) == [1, 2, 4]
+    whole = match_people(dataset.val.annotations, perfect(dataset), schema, ids)
+    assert scenes.outside_images(whole) == []
+    cut = match_people(dataset.val.annotations, perfect(dataset, 0.6), schema, ids)  # a joint at y 90 is below the box
+    assert scenes.outside_images(cut) == [1, 2, 4]
     weak = [p | {"score": 0.2} for p in perfect(dataset, 0.6)]
-    assert scenes.outside_images(match_people(dataset.val.annotations, weak, 3, ids), sigmas) == []
+    assert scenes.outside_images(match_people(dataset.val.annotations, weak, schema, ids)) == []
 
 
 def test_a_stored_picture_is_small_and_a_small_one_untouched():

@@ -26,21 +26,11 @@ VERSION = 1  # of the file's layout
 BACKBONE, UP = range(12), range(12, 24)
 
 
-def conv_macs(conv: nn.Conv2d, output: Tensor) -> int:
-    """Multiply-accumulates of one convolution: one for each weight of a filter and each element of the output."""
-    height, width = conv.kernel_size
-    return output.numel() * (conv.in_channels // conv.groups) * height * width
-
-
 def trace_modules(model: YOLOPose, input_size: int) -> tuple[dict[str, int], dict[str, list[int]]]:
-    """MACs of every convolution and output shape of every module that gives one map, by the module's name.
+    """MACs of every convolution (one for each weight of a filter and each element of the output), and the shape
+    (C, H, W) of every module that gives one map, by the module's name.
 
-    Args:
-        model: in eval mode; it is left on the meta device, without weights.
-        input_size: side of the square image in px, a multiple of 64.
-
-    Returns:
-        MACs by convolution, and (C, H, W) by module.
+    The model is in eval mode, and is left on the meta device, without weights.
     """
     macs: dict[str, int] = {}
     shapes: dict[str, list[int]] = {}
@@ -49,28 +39,18 @@ def trace_modules(model: YOLOPose, input_size: int) -> tuple[dict[str, int], dic
         if isinstance(output, Tensor):
             shapes[name] = list(output.shape[1:])
             if isinstance(module, nn.Conv2d):
-                macs[name] = macs.get(name, 0) + conv_macs(module, output)
+                macs[name] = macs.get(name, 0) + output.numel() * module.weight[0].numel()
 
-    hooks = [m.register_forward_hook(lambda m, _, out, name=name: record(name, m, out))
-             for name, m in model.named_modules()]
-    try:
-        with torch.no_grad():
-            model.to("meta")(torch.zeros(1, 3, input_size, input_size, device="meta"))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda m, _, out, name=name: record(name, m, out))
+    with torch.no_grad():
+        model.to("meta")(torch.zeros(1, 3, input_size, input_size, device="meta"))
     return macs, shapes
 
 
 def describe(variant_name: str = "yolov5s6_pose", input_size: int = 960, num_keypoints: int = 17,
              width_factor: float = 1.0) -> dict[str, Any]:
-    """The network as numbers.
-
-    Args:
-        variant_name: a row of ``study/variants.yaml``.
-        input_size: px, a multiple of 64.
-        num_keypoints: K; a person detector has none.
-        width_factor: multiplies all widths.
+    """The network of a row of ``study/variants.yaml`` as numbers; ``input_size`` in px is a multiple of 64.
 
     Returns:
         ``variant``, ``input_size``, ``num_keypoints``, ``width_factor``, ``convention``; ``gmacs`` and ``params_m`` of
@@ -107,36 +87,28 @@ def describe(variant_name: str = "yolov5s6_pose", input_size: int = 960, num_key
                        "part": "backbone" if number in BACKBONE else "up" if number in UP else "down",
                        "stride": input_size // shapes[name][1], "shape": shapes[name], **own, **cost(name + ".")})
     head = f"model.{len(LAYERS)}"
-    with_keypoints = model.detect.num_keypoints > 0
+    branches = {"box": "m"} | ({"keypoints": "m_kpt"} if model.detect.num_keypoints else {})
     heads = []
     for scale, (stride, number) in enumerate(zip(STRIDES, HEAD_INPUTS, strict=True)):
-        branches: dict[str, Any] = {}
-        for name, branch in (("box", "m"), ("keypoints", "m_kpt"))[:1 + with_keypoints]:
+        row: dict[str, Any] = {"level": f"P{int(math.log2(stride))}", "stride": stride, "input": number,
+                               "box": None, "keypoints": None}
+        for name, branch in branches.items():
             under = f"{head}.{branch}.{scale}"
-            branches[name] = {"shape": shapes[under], **cost(under),
-                              "convolutions": sum(c.startswith(under) for c in macs)}
-        branches.setdefault("keypoints", None)
-        heads.append({"level": f"P{int(math.log2(stride))}", "stride": stride, "input": number, **branches})
-    parts = {part: _sum([row for row in layers if row["part"] == part]) for part in ("backbone", "up", "down")}
-    parts |= {name: _sum([row[name] for row in heads if row[name]]) for name in ("box", "keypoints")}
+            row[name] = {"shape": shapes[under], **cost(under), "convolutions": sum(c.startswith(under) for c in macs)}
+        heads.append(row)
+    rows = {part: [row for row in layers if row["part"] == part] for part in ("backbone", "up", "down")}
+    rows |= {name: [row[name] for row in heads if row[name]] for name in ("box", "keypoints")}
+    parts = {part: {key: sum(row[key] for row in own) for key in ("gmacs", "params_m")} for part, own in rows.items()}
     return {"variant": variant_name, "input_size": input_size, "num_keypoints": model.detect.num_keypoints,
             "width_factor": width_factor, "convention": CONVENTION, "gmacs": sum(macs.values()) / 1e9,
             "params_m": count_parameters(model) / 1e6, "layers": layers, "heads": heads, "parts": parts}
 
 
-def _sum(rows: list[dict[str, Any]]) -> dict[str, float]:
-    return {key: sum(row[key] for row in rows) for key in ("gmacs", "params_m")}
-
-
 def write_architecture(results_dir: Path | str, variant: str = "yolov5s6_pose",
                        input_size: int = 960) -> list[dict[str, Any]]:
-    """Write ``architecture.json`` of a results folder (see :func:`describe`), the input of Figure 2.
-
-    A file of the same variant and size is kept.
-
-    Returns:
-        One row for each part: name, GMACs, their share in percent, millions of parameters.
-    """
+    """Write ``architecture.json`` of a results folder (see :func:`describe`), the input of Figure 2, and return a row
+    for each part: name, GMACs, their share in percent, millions of parameters. A file of the same variant and size is
+    kept."""
     path = Path(results_dir) / "architecture.json"
     row = load_variants().get(variant)
     key = config_hash([VERSION, row.__dict__ if row else variant, input_size])

@@ -8,7 +8,6 @@ finding boxes alone.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +24,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def baseline_predictions(split: CocoSplit, pose: np.ndarray) -> list[dict[str, Any]]:
-    """COCO results that put ``pose`` into the true box of every labelled person, with score 1.
-
-    Args:
-        split: whose boxes.
-        pose: (K, 2) offsets from the box centre over the box size, as of :func:`~yolopose.training.recipe.mean_pose`.
-    """
+    """COCO results that put ``pose`` (K, 2), of :func:`~yolopose.training.recipe.mean_pose`, into the true box of every
+    labelled person, with score 1."""
     results = []
     for i in range(len(split)):
         for x0, y0, x1, y1 in split.boxes_xyxy(i).astype(np.float64):
@@ -77,36 +72,18 @@ def dataset_statistics(annotation_json: dict[str, Any]) -> dict[str, Any]:
     image_id = np.array([a["image_id"] for a in persons])
     sides = np.array([size[i] for i in image_id], float)
     flags = np.array([a["keypoints"][2::3] for a in persons])
-    result["persons_per_image"] = _distribution(np.unique(image_id, return_counts=True)[1])
-    result["sqrt_area"] = _distribution(np.sqrt(area) / sides.max(1))
-    result["keypoints_per_person"] = _distribution((flags > 0).sum(1))
-    result["box_aspect"] = _distribution(boxes[:, 2] / np.maximum(boxes[:, 3], 1e-9))
-    result["mask_to_box"] = _distribution(area / np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9))
-    result["visibility"] = _shares(flags)
-    result["visibility_by_joint"] = {name: _shares(flags[:, j]) for j, name in enumerate(names)}
     highest = np.concatenate([overlaps(xyxy(boxes[image_id == i])) for i in np.unique(image_id)])
-    result["overlap"] = {f"iou_{t}": round(float((highest >= t).mean()), 4) for t in (0.1, 0.3, 0.5)}
-    far = boxes[:, :2] + boxes[:, 2:]
-    result["box_cut"] = round(float(((boxes[:, :2] <= 1).any(1) | (far >= sides - 1).any(1)).mean()), 4)
-    return result
-
-
-def statistics_table(columns: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows for a table of several data sets side by side: ``{"statistic": ..., <name>: value, ...}``."""
-    paths = [("images",), ("persons",)]
-    paths += [(key, part) for key in ("persons_per_image", "sqrt_area", "keypoints_per_person", "box_aspect",
-                                      "mask_to_box") for part in ("mean", "q05", "q50", "q95")]
-    paths += [("visibility", f"v{v}") for v in (0, 1, 2)]
-    paths += [("overlap", f"iou_{t}") for t in (0.1, 0.3, 0.5)] + [("box_cut",)]
-    rows = []
-    for path in paths:
-        row: dict[str, Any] = {"statistic": " ".join(path).replace("visibility", "joints")}
-        for name, value in columns.items():
-            for key in path[:-1]:
-                value = value.get(key, {})
-            row[name] = value.get(path[-1])
-        rows.append(row)
-    return rows
+    cut = (boxes[:, :2] <= 1).any(1) | (boxes[:, :2] + boxes[:, 2:] >= sides - 1).any(1)
+    return result | {
+        "persons_per_image": _distribution(np.unique(image_id, return_counts=True)[1]),
+        "sqrt_area": _distribution(np.sqrt(area) / sides.max(1)),
+        "keypoints_per_person": _distribution((flags > 0).sum(1)),
+        "box_aspect": _distribution(boxes[:, 2] / np.maximum(boxes[:, 3], 1e-9)),
+        "mask_to_box": _distribution(area / np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9)),
+        "visibility": _shares(flags),
+        "visibility_by_joint": {name: _shares(flags[:, j]) for j, name in enumerate(names)},
+        "overlap": {f"iou_{t}": round(float((highest >= t).mean()), 4) for t in (0.1, 0.3, 0.5)},
+        "box_cut": round(float(cut.mean()), 4)}
 
 
 def _distribution(values: np.ndarray) -> dict[str, float]:
@@ -121,17 +98,11 @@ def _shares(flags: np.ndarray) -> dict[str, float]:
 
 def write_data_report(study: Study, dataset: CocoDataset) -> dict[str, Any]:
     """Write ``data.json`` of the study and return it: fingerprint, counts, statistics beside COCO's, the baseline."""
-    report: dict[str, Any] = {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "is_coco2017": dataset.is_coco2017,
-        "keypoints": dataset.schema.as_dict(),
-        "train": dataset.train.counts,
-        "val": dataset.val.counts,
-        "test_dev": dataset.test_dev.counts if dataset.test_dev else None,
-        "statistics": dataset_statistics(dataset.val.annotations),
-        "coco_statistics": read_json(COCO_STATISTICS) if COCO_STATISTICS.exists() else None,
-        "baseline": mean_pose_baseline(dataset),
-    }
-    write_json(Path(study.results_dir) / "data.json", report)
+    report = {"name": dataset.name, "fingerprint": dataset.fingerprint, "is_coco2017": dataset.is_coco2017,
+              "keypoints": dataset.schema.as_dict(), "train": dataset.train.counts, "val": dataset.val.counts,
+              "test_dev": dataset.test_dev.counts if dataset.test_dev else None,
+              "statistics": dataset_statistics(dataset.val.annotations),
+              "coco_statistics": read_json(COCO_STATISTICS) if COCO_STATISTICS.exists() else None,
+              "baseline": mean_pose_baseline(dataset)}
+    write_json(study.results_dir / "data.json", report)
     return report

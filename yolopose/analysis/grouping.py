@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from yolopose.analysis.keypoints import FOUND
 from yolopose.analysis.matching import MatchedPeople, overlaps, xyxy
-from yolopose.data.schema import KeypointSchema
 from yolopose.evaluation.bootstrap import rate_difference, rate_interval
 from yolopose.models.losses import keypoint_similarity
 from yolopose.utils.errors import StudyError
@@ -35,6 +34,9 @@ KEPT = 0.5  # confidence from which a predicted keypoint is kept (§3.3)
 PEOPLE_BINS = ((2, 2), (3, 3), (4, 4), (5, None))  # labelled people in the image
 OVERLAP_BINS = ((0.0, 0.0), (0.0, 0.1), (0.1, 0.3), (0.3, 1.0))  # largest box IoU with another person; (low, high]
 PARTS = ("truth_grouped", "truth_lost", "predicted_grouped", "ours_nearer", "ours_taken", "ours_mixed", "grouped_taken")
+DIFFERENCES = {"grouped_minus_mixed": ("ours_mixed", "grouped_taken"),
+               "grouped_minus_taken": ("ours_taken", "grouped_taken"),
+               "truth_minus_mixed": ("ours_mixed", "truth_grouped")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +80,8 @@ def fit_limbs(persons: NDArray[np.floating], skeleton: Iterable[tuple[int, int]]
 
 
 def group_keypoints(points: NDArray[np.floating], kinds: NDArray[np.integer], limbs: Limbs) -> NDArray[np.int64]:
-    """Put keypoints without identity together into people, by distances alone (see the module's text).
-
-    Args:
-        points: (n, 2) px of one image.
-        kinds: (n,) index of each one in the schema.
-        limbs: of :func:`fit_limbs`.
-
-    Returns:
-        (n,) number of the group of each point, from 0 on in order of the groups' first points.
+    """Put (n, 2) ``points`` in px of one image, whose keypoints are ``kinds`` (n,), together into people by distances
+    alone (see the module's text): (n,) the number of each one's group, from 0 on in order of the groups' first points.
     """
     points = np.asarray(points, np.float64)
     first, second, cost = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
@@ -121,11 +116,8 @@ def group_keypoints(points: NDArray[np.floating], kinds: NDArray[np.integer], li
 def assign_groups(groups: NDArray[np.integer], owners: NDArray[np.integer]) -> NDArray[np.int64]:
     """(n,) the person that each keypoint is given to by grouping, -1 where its group is nobody's.
 
-    Groups and people are paired one to one, in order of the number of keypoints that they share.
-
-    Args:
-        groups: (n,) of :func:`group_keypoints`.
-        owners: (n,) the person that each keypoint really belongs to, from 0 on.
+    ``groups`` (n,) and people, of whom each keypoint really belongs to one, ``owners`` (n,), are paired one to one, in
+    order of the number of keypoints that they share.
     """
     if not len(groups):
         return np.empty(0, np.int64)
@@ -139,12 +131,16 @@ def assign_groups(groups: NDArray[np.integer], owners: NDArray[np.integer]) -> N
     return person_of[groups]
 
 
-def _of_each_person(image_id: int, overlap: NDArray[np.float64], owners: NDArray[np.integer],
-                    wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(m, 5) image, people in it, ``overlap``, keypoints and wrong ones of each of its people who has a keypoint."""
-    count = len(overlap)
-    trials, errors = np.bincount(owners, minlength=count), np.bincount(owners, wrong, minlength=count)
-    return np.stack([np.full(count, image_id), np.full(count, count), overlap, trials, errors], 1)[trials > 0]
+def regroup(keypoints: NDArray[np.float64], persons: NDArray[np.integer], limbs: Limbs) -> tuple[NDArray, ...]:
+    """Strip the labelled or confident ones of (m, K, 3) keypoints of ``persons`` (m,) of their identity and group them.
+
+    Returns:
+        Place (n, 2), kind, owner, group, and the person that it is given to, each (n,).
+    """
+    rows, kinds = np.nonzero(keypoints[..., 2] >= KEPT)
+    points, owners = keypoints[rows, kinds, :2], persons[rows]
+    groups = group_keypoints(points, kinds, limbs)
+    return points, kinds, owners, groups, assign_groups(groups, owners)
 
 
 def _rates(table: NDArray[np.float64]) -> dict[str, Any]:
@@ -186,15 +182,13 @@ def nearer_to_another(points: NDArray[np.float64], truth: NDArray[np.float64],
     return other < own, other
 
 
-def grouping_report(annotations: dict[str, Any], matches: MatchedPeople, limbs: Limbs,
-                    schema: KeypointSchema) -> dict[str, Any]:
+def grouping_report(annotations: dict[str, Any], matches: MatchedPeople, limbs: Limbs) -> dict[str, Any]:
     """How often keypoints end at another person, in images with at least two labelled people.
 
     Args:
         annotations: COCO ground truth of the images that ``matches`` may come from.
         matches: people that the model found.
         limbs: what the decoder knows.
-        schema: keypoints and sigmas.
 
     Returns:
         Parts with ``joints``, ``wrong``, ``rate`` (a fraction), ``rate_95`` (bootstrap over images), and the same in
@@ -213,61 +207,62 @@ def grouping_report(annotations: dict[str, Any], matches: MatchedPeople, limbs: 
           both, and so tests the paper's sentence as it is meant, of keypoints mixed up within one pose;
         * ``grouped_taken``: the criterion of ``ours_taken`` after grouping, for the person that it is given to.
 
-        Also ``grouped_minus_mixed``, ``grouped_minus_taken`` (``grouped_taken`` minus the one or the other of ours) and
-        ``truth_minus_mixed`` (``truth_grouped`` minus ``ours_mixed``), each with ``difference`` and ``difference_95``;
+        Also :data:`DIFFERENCES` (the second part minus the first), each with ``difference`` and ``difference_95``;
         ``limbs``, their number; and ``slack``.
     """
-    sigmas = np.asarray(schema.sigmas, np.float64)
     tables: dict[str, list[NDArray[np.float64]]] = {name: [np.empty((0, 5))] for name in PARTS}
     for image_id, people in labelled_people(annotations).items():
         if len(people) < 2:
             continue
-        truth = np.asarray([a["keypoints"] for a in people], np.float64).reshape(len(people), -1, 3)
-        boxes, areas = xyxy([a["bbox"] for a in people]), np.asarray([a["area"] for a in people], np.float64)
-        overlap = overlaps(boxes)
-
-        def add(name: str, owners: NDArray, wrong: NDArray, i: int = image_id, o: NDArray = overlap) -> None:
-            tables[name].append(_of_each_person(i, o, owners, wrong))
-
-        owners, kinds = np.nonzero(truth[..., 2] > 0)
-        given = assign_groups(group_keypoints(truth[owners, kinds, :2], kinds, limbs), owners)
-        add("truth_grouped", owners, (given != owners) & (given >= 0))
-        add("truth_lost", owners, given < 0)
-
-        rows = np.flatnonzero(matches.image_ids == image_id)
-        if not len(rows):
-            continue
-        places = {a["id"]: place for place, a in enumerate(people)}
-        persons = np.asarray([places[i] for i in matches.annotation_ids[rows].tolist()], np.int64)
-        predicted = matches.pred_keypoints[rows]
-        row, kinds = np.nonzero(predicted[..., 2] >= KEPT)
-        owners, points = persons[row], predicted[row, kinds, :2]
-        given = assign_groups(group_keypoints(points, kinds, limbs), owners)
-        add("predicted_grouped", owners, (given != owners) & (given >= 0))
-
-        nearer, other = nearer_to_another(predicted[..., :2], truth, persons)
-        r, k = np.nonzero(np.isfinite(other))
-        add("ours_nearer", persons[r], nearer[r, k])
-        add("ours_taken", persons[r], _taken(predicted[r, k, :2], k, persons[r], truth, areas, sigmas))
-        poses = best_pose(predicted[..., :2], truth, areas, sigmas)
-        r, k = np.nonzero(np.isfinite(nearer_to_another(predicted[..., :2], truth, poses)[1]))
-        add("ours_mixed", poses[r], _taken(predicted[r, k, :2], k, poses[r], truth, areas, sigmas))
-        placed = given >= 0
-        points, kinds, given = points[placed], kinds[placed], given[placed]
-        shows = truth[..., 2] > 0
-        comparable = shows[given, kinds] & (shows.sum(0)[kinds] > 1)
-        points, kinds, given = points[comparable], kinds[comparable], given[comparable]
-        add("grouped_taken", given, _taken(points, kinds, given, truth, areas, sigmas))
+        overlap = overlaps(xyxy([a["bbox"] for a in people]))
+        for name, (owners, wrong) in _judged(people, matches, np.flatnonzero(matches.image_ids == image_id),
+                                             limbs).items():
+            trials = np.bincount(owners, minlength=len(people))
+            errors = np.bincount(owners, wrong, minlength=len(people))
+            about = np.broadcast_to([image_id, len(people)], (len(people), 2))
+            tables[name].append(np.column_stack([about, overlap, trials, errors])[trials > 0])
     found = {name: np.concatenate(parts) for name, parts in tables.items()}
-
-    def difference(a: str, b: str) -> dict[str, Any]:
-        return rate_difference(*(found[name][:, [0, 4, 3]] for name in (a, b)))
-
     return {"limbs": len(limbs.pairs), "slack": limbs.slack,
             **{name: _rates_in_company(table) for name, table in found.items()},
-            "grouped_minus_mixed": difference("ours_mixed", "grouped_taken"),
-            "grouped_minus_taken": difference("ours_taken", "grouped_taken"),
-            "truth_minus_mixed": difference("ours_mixed", "truth_grouped")}
+            **{name: rate_difference(found[a][:, [0, 4, 3]], found[b][:, [0, 4, 3]])
+               for name, (a, b) in DIFFERENCES.items()}}
+
+
+def _judged(people: list[dict[str, Any]], matches: MatchedPeople, rows: NDArray[np.integer],
+            limbs: Limbs) -> dict[str, tuple[NDArray[np.integer], NDArray[np.bool_]]]:
+    """By part the person of each keypoint of one image and whether it is wrong; ``rows`` of ``matches`` are its own."""
+    truth = true_keypoints(people)
+    *_, owners, _, given = regroup(truth, np.arange(len(people)), limbs)
+    judged = {"truth_grouped": (owners, (given != owners) & (given >= 0)), "truth_lost": (owners, given < 0)}
+    if not len(rows):
+        return judged
+    areas, shows = np.asarray([a["area"] for a in people], np.float64), truth[..., 2] > 0
+    places = {a["id"]: place for place, a in enumerate(people)}
+    persons = np.asarray([places[i] for i in matches.annotation_ids[rows].tolist()], np.int64)
+    predicted = matches.pred_keypoints[rows]
+    points, kinds, owners, _, given = regroup(predicted, persons, limbs)
+    judged["predicted_grouped"] = owners, (given != owners) & (given >= 0)
+
+    def taken(points: NDArray, kinds: NDArray, persons: NDArray) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
+        """A keypoint is wrong that is found at another person's same one and not at that of the person who has it."""
+        gap = np.linalg.norm(points[:, None] - truth[:, kinds, :2].transpose(1, 0, 2), axis=2)  # (n, P)
+        oks = keypoint_similarity(gap.T**2, areas, matches.sigmas[kinds]).T
+        oks[~shows[:, kinds].T] = 0
+        rows = np.arange(len(points))
+        own = oks[rows, persons] >= FOUND
+        oks[rows, persons] = 0
+        return persons, (oks.max(1, initial=0) >= FOUND) & ~own
+
+    for name, whose in (("ours_taken", persons),
+                        ("ours_mixed", best_pose(predicted[..., :2], truth, areas, matches.sigmas))):
+        nearer, other = nearer_to_another(predicted[..., :2], truth, whose)
+        r, k = np.nonzero(np.isfinite(other))
+        judged[name] = taken(predicted[r, k, :2], k, whose[r])
+        if whose is persons:
+            judged["ours_nearer"] = persons[r], nearer[r, k]
+    comparable = (given >= 0) & shows[given, kinds] & (shows.sum(0)[kinds] > 1)
+    judged["grouped_taken"] = taken(points[comparable], kinds[comparable], given[comparable])
+    return judged
 
 
 def best_pose(points: NDArray[np.float64], truth: NDArray[np.float64], areas: NDArray[np.float64],
@@ -288,13 +283,6 @@ def labelled_people(annotations: dict[str, Any]) -> dict[int, list[dict[str, Any
     return dict(sorted(found.items()))
 
 
-def _taken(points: NDArray, kinds: NDArray, persons: NDArray, truth: NDArray, areas: NDArray,
-           sigmas: NDArray) -> NDArray[np.bool_]:
-    """(n,) whether a keypoint is found at another person's same one and not at that of the person who has it."""
-    gap = np.linalg.norm(points[:, None] - truth[:, kinds, :2].transpose(1, 0, 2), axis=2)  # (n, P)
-    oks = keypoint_similarity(gap.T**2, areas, sigmas[kinds]).T
-    oks[truth[:, kinds, 2].T <= 0] = 0
-    rows = np.arange(len(points))
-    own = oks[rows, persons] >= FOUND
-    oks[rows, persons] = 0
-    return (oks.max(1, initial=0) >= FOUND) & ~own
+def true_keypoints(people: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """(P, K, 3) of annotations."""
+    return np.asarray([a["keypoints"] for a in people], np.float64).reshape(len(people), -1, 3)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from yolopose.analysis.matching import MIN_IOU, MIN_SCORE, MatchedPeople, match_people, outside_distance
 from yolopose.data.coco import CocoDataset
 from yolopose.data.schema import KeypointSchema
+from yolopose.evaluation.archive import load_predictions, predictions_file
 from yolopose.evaluation.bootstrap import rate_interval
-from yolopose.models.losses import keypoint_similarity
 from yolopose.study.config import Study
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import file_sha256, memo, read_json
+from yolopose.utils.files import file_sha256, memo
 
 FOUND = 0.5  # OKS from which a keypoint counts as found
 FAR = 0.5  # "far outside": farther from the true box than this share of its longer side
@@ -34,13 +34,13 @@ def _share(hits: NDArray[Any], of: NDArray[np.bool_]) -> float | None:
     return float(hits[of].mean()) if of.any() else None
 
 
-def _errors(m: MatchedPeople, oks: NDArray[np.float64], columns: slice, labelled: int) -> dict[str, Any]:
+def _errors(m: MatchedPeople, columns: slice) -> dict[str, Any]:
     """One keypoint's numbers, or those of all keypoints pooled."""
-    shown, distance = m.shown[:, columns], m.distances[:, columns]
+    shown, distance, oks = m.shown[:, columns], m.distances[:, columns], m.oks[:, columns]
+    labelled = int(m.labelled[columns].sum())
     size = m.boxes_xyxy[:, 2:] - m.boxes_xyxy[:, :2]
     longer = size.max(1)[:, None]
     error = distance / np.sqrt(size.prod(1))[:, None]
-    oks = oks[:, columns]
     far = outside_distance(m.pred_keypoints[:, columns, :2], m.boxes_xyxy) > FAR * longer
     confident = m.pred_keypoints[:, columns, 2] >= CONFIDENT
     return {"visible": int(shown.sum()), "error_mean": _share(error, shown),
@@ -49,8 +49,8 @@ def _errors(m: MatchedPeople, oks: NDArray[np.float64], columns: slice, labelled
             "far_outside": _share(far, shown),
             "far_outside_95": rate_interval(m.image_ids, (far & shown).sum(1), shown.sum(1)),
             "confident": int(confident.sum()), "far_outside_confident": _share(far, confident),
-            "labelled": int(labelled), "found_of_labelled": float(((oks >= FOUND) & shown).sum() / labelled)
-            if labelled else None}
+            "labelled": labelled,
+            "found_of_labelled": float(((oks >= FOUND) & shown).sum() / labelled) if labelled else None}
 
 
 def _counts(m: MatchedPeople, chosen: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, Any]:
@@ -59,25 +59,20 @@ def _counts(m: MatchedPeople, chosen: NDArray[np.bool_], found: NDArray[np.bool_
             "found_rate_95": rate_interval(m.image_ids, hits, chosen.sum(1))}
 
 
-def box_counts(m: MatchedPeople, sigmas: NDArray[np.float64]) -> dict[str, Any]:
-    """Figure 3's numbers: labelled true keypoints inside and outside the *predicted* box, and how many are found.
+def box_counts(m: MatchedPeople) -> dict[str, Any]:
+    """Figure 3's numbers, the ``box`` part of :func:`keypoint_report`: labelled true keypoints inside and outside the
+    *predicted* box, and how many are found.
 
     A method that looks for keypoints within the box alone is imitated by moving the predicted ones to the nearest point
     of the predicted box ("confined").
-
-    Returns:
-        The ``box`` part of :func:`keypoint_report`.
     """
-    def found_with(distances: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return keypoint_similarity(distances**2, m.areas, sigmas) >= FOUND
-
     boxes, true, predicted = m.pred_boxes_xyxy, m.keypoints[..., :2], m.pred_keypoints[..., :2]
-    beyond = outside_distance(true, boxes)
-    outside, found = m.shown & (beyond > 0), found_with(m.distances)
-    confined = found_with(np.linalg.norm(np.clip(predicted, boxes[:, None, :2], boxes[:, None, 2:]) - true, axis=2))
+    outside, found = m.shown & (m.beyond > 0), m.oks >= FOUND
+    moved = np.clip(predicted, boxes[:, None, :2], boxes[:, None, 2:])
+    confined = m.similarity(np.linalg.norm(moved - true, axis=2)) >= FOUND
     # The nearest point of the box is the best that any confined method could give.
-    unreachable = outside & ~found_with(beyond)
-    share = beyond / (boxes[:, 2:] - boxes[:, :2]).max(1).clip(1e-9)[:, None]
+    unreachable = outside & ~(m.similarity(m.beyond) >= FOUND)
+    share = m.beyond / (boxes[:, 2:] - boxes[:, :2]).max(1).clip(1e-9)[:, None]
     bins = [(low, high, outside & (share > low) & (share <= (high or np.inf))) for low, high in DISTANCE_BINS]
     gain = (outside & found).sum(1) - (outside & confined).sum(1)
     return {"inside": _counts(m, m.shown & ~outside, found), "outside": _counts(m, outside, found),
@@ -95,13 +90,8 @@ def keypoint_report(annotations: dict[str, Any], predictions: Iterable[dict[str,
 
     *Visible* below is COCO's v > 0: labelled, hidden ones included, as in OKS. Rates are fractions; ``None`` where
     nothing counts. Intervals are 95 %, by bootstrap over images; at a rate of 0 or 1 they have no width. Stored
-    predictions are clipped to the image, which makes ``far_outside`` a lower bound.
-
-    Args:
-        annotations: COCO ground truth.
-        predictions: COCO results, as in ``predictions.json.gz``.
-        schema: keypoints and sigmas.
-        image_ids: images that count, usually those with keypoints.
+    predictions are clipped to the image, which makes ``far_outside`` a lower bound. ``image_ids`` are the images that
+    count, usually those with keypoints.
 
     Returns:
         * ``settings``: thresholds; ``people``: labelled people; ``matched``: those with a prediction of box IoU ≥ 0.5;
@@ -120,37 +110,33 @@ def keypoint_report(annotations: dict[str, Any], predictions: Iterable[dict[str,
           found whose prediction lies outside too); ``by_distance``, bins of the distance outside as a share of the
           predicted box's longer side (``from``, ``to`` or null, counts as above).
     """
-    matches = match_people(annotations, predictions, len(schema), image_ids)
-    sigmas = np.asarray(schema.sigmas, np.float64)
-    oks = keypoint_similarity(matches.distances**2, matches.areas, sigmas)
+    matches = match_people(annotations, predictions, schema, image_ids)
     count = len(matches.scores)
     return {"settings": {"version": VERSION, "min_score": MIN_SCORE, "min_iou": MIN_IOU, "found": FOUND, "far": FAR,
                          "pck": PCK, "confident": CONFIDENT},
             "people": matches.people, "matched": count,
             "matched_rate": count / matches.people if matches.people else None,
-            "all": _errors(matches, oks, slice(None), int(matches.labelled.sum())),
-            "joints": {name: _errors(matches, oks, slice(k, k + 1), int(matches.labelled[k]))
-                       for k, name in enumerate(schema.names)},
-            "box": box_counts(matches, sigmas)}
+            "all": _errors(matches, slice(None)),
+            "joints": {name: _errors(matches, slice(k, k + 1)) for k, name in enumerate(schema.names)},
+            "box": box_counts(matches)}
 
 
 def write_keypoints(run_dir: Path, annotations: dict[str, Any], schema: KeypointSchema,
                     image_ids: Iterable[int]) -> dict[str, Any]:
-    """Write ``joints.json`` of one evaluated run: :func:`keypoint_report` and the hash of its predictions.
-
-    A report of the same predictions and definitions is read, not made again.
+    """Write ``joints.json`` of one evaluated run: :func:`keypoint_report` and the hash of its predictions. A report of
+    the same predictions and definitions is read, not made again.
 
     Raises:
         StudyError: the run has no ``predictions.json.gz``, or it holds no poses.
     """
-    source = run_dir / "predictions.json.gz"
+    source = predictions_file(run_dir)
     if not source.is_file():
         raise StudyError(f"{source}: not found; make evaluate writes it")
     sha256 = file_sha256(source)
 
     def make() -> dict[str, Any]:
         try:
-            report = keypoint_report(annotations, read_json(source), schema, image_ids)
+            report = keypoint_report(annotations, load_predictions(run_dir), schema, image_ids)
         except StudyError as error:
             raise StudyError(f"{source}: {error}") from error
         return report | {"predictions_sha256": sha256}

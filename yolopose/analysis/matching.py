@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yolopose.data.schema import KeypointSchema
+from yolopose.models.losses import keypoint_similarity
 from yolopose.utils.errors import StudyError
 
 MIN_SCORE = 0.1  # smallest score of a person that counts as predicted
@@ -29,6 +32,7 @@ class MatchedPeople:
         pred_boxes_xyxy, pred_keypoints, scores: the prediction, (M, 4), (M, K, 3) x, y, confidence, and (M,).
         people: labelled people there were, matched or not.
         labelled: (K,) labelled keypoints of all these people.
+        sigmas: (K,) of the schema.
     """
 
     image_ids: NDArray[np.int64]
@@ -41,16 +45,31 @@ class MatchedPeople:
     scores: NDArray[np.float64]
     people: int
     labelled: NDArray[np.int64]
+    sigmas: NDArray[np.float64]
 
     @property
     def shown(self) -> NDArray[np.bool_]:
         """(M, K): keypoints with a label, visible or hidden (v > 0), the ones that OKS counts."""
         return self.keypoints[:, :, 2] > 0
 
-    @property
+    @cached_property
     def distances(self) -> NDArray[np.float64]:
         """(M, K) px from predicted to true keypoint; meaningful where :attr:`shown`."""
         return np.linalg.norm(self.pred_keypoints[..., :2] - self.keypoints[..., :2], axis=2)
+
+    @cached_property
+    def oks(self) -> NDArray[np.float64]:
+        """(M, K) each keypoint's term of OKS (paper eq. 4)."""
+        return self.similarity(self.distances)
+
+    @cached_property
+    def beyond(self) -> NDArray[np.float64]:
+        """(M, K) px by which the true keypoint lies outside the predicted box."""
+        return outside_distance(self.keypoints[..., :2], self.pred_boxes_xyxy)
+
+    def similarity(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(M, K) terms of OKS of keypoints that lie (M, K) px off."""
+        return keypoint_similarity(distances**2, self.areas, self.sigmas)
 
 
 def xyxy(boxes_xywh: Any) -> NDArray[np.float64]:
@@ -80,7 +99,7 @@ def outside_distance(points: NDArray[np.float64], boxes_xyxy: NDArray[np.float64
     return np.linalg.norm(np.maximum(np.maximum(low - points, points - high), 0), axis=2)
 
 
-def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], num_keypoints: int,
+def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], schema: KeypointSchema,
                  image_ids: Iterable[int]) -> MatchedPeople:
     """Match predictions to people: in order of falling score, each takes the free person with the largest box IoU.
 
@@ -90,29 +109,31 @@ def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, An
     Args:
         annotations: COCO ground truth.
         predictions: COCO results with ``bbox`` (x, y, w, h).
-        num_keypoints: K.
+        schema: keypoints and sigmas.
         image_ids: images that count.
 
     Raises:
         StudyError: a prediction has not 3K keypoint numbers or no box.
     """
-    wanted = set(image_ids)
+    wanted, count = set(image_ids), len(schema)
     truth: dict[int, list[dict]] = defaultdict(list)
     found: dict[int, list[dict]] = defaultdict(list)
-    labelled, people = np.zeros(num_keypoints, np.int64), 0
     for a in annotations["annotations"]:
         if a["image_id"] in wanted and not a.get("iscrowd", 0):
             truth[a["image_id"]].append(a)
-            flags = np.asarray(a["keypoints"][2::3]) > 0
-            labelled += flags
-            people += bool(flags.any())
     for p in predictions:
         if p["image_id"] in wanted and p["score"] >= MIN_SCORE:
-            if len(p.get("keypoints", ())) != 3 * num_keypoints or len(p.get("bbox", ())) != 4:
+            if len(p.get("keypoints", ())) != 3 * count or len(p.get("bbox", ())) != 4:
                 raise StudyError(f"predictions: image_id {p['image_id']}: an entry lacks a bbox of 4 numbers or "
-                                 f"{num_keypoints} keypoints of 3; make evaluate writes them anew")
+                                 f"{count} keypoints of 3; make evaluate writes them anew")
             found[p["image_id"]].append(p)
-    pairs: list[tuple[dict, dict]] = []
+
+    def keypoints(entries: list[dict]) -> NDArray[np.float64]:
+        return np.asarray([e["keypoints"] for e in entries], np.float64).reshape(-1, count, 3)
+
+    labels = keypoints([a for people in truth.values() for a in people])[..., 2] > 0
+    true: list[dict] = []
+    predicted: list[dict] = []
     for image_id in sorted(truth):
         candidates = sorted(found[image_id], key=lambda p: -p["score"])
         iou = box_iou(xyxy([p["bbox"] for p in candidates]), xyxy([a["bbox"] for a in truth[image_id]]))
@@ -120,15 +141,11 @@ def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, An
             best = int(row.argmax())
             if row[best] >= MIN_IOU:
                 iou[:, best] = -1  # taken
-                pairs.append((truth[image_id][best], prediction))
-    pairs = [pair for pair in pairs if any(v > 0 for v in pair[0]["keypoints"][2::3])]
-
-    def keypoints(entries: list[dict]) -> NDArray[np.float64]:
-        return np.asarray([e["keypoints"] for e in entries], np.float64).reshape(-1, num_keypoints, 3)
-
-    true, predicted = [a for a, _ in pairs], [p for _, p in pairs]
+                if any(v > 0 for v in truth[image_id][best]["keypoints"][2::3]):
+                    true.append(truth[image_id][best])
+                    predicted.append(prediction)
     ids = np.asarray([(a["image_id"], a["id"]) for a in true], np.int64).reshape(-1, 2)
     return MatchedPeople(ids[:, 0], ids[:, 1], xyxy([a["bbox"] for a in true]), keypoints(true),
                          np.asarray([a["area"] for a in true], np.float64), xyxy([p["bbox"] for p in predicted]),
-                         keypoints(predicted), np.asarray([p["score"] for p in predicted], np.float64), people,
-                         labelled)
+                         keypoints(predicted), np.asarray([p["score"] for p in predicted], np.float64),
+                         int(labels.any(1).sum()), labels.sum(0), np.asarray(schema.sigmas, np.float64))

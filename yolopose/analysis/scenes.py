@@ -13,22 +13,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolopose.analysis.grouping import (
-    KEPT,
-    Limbs,
-    assign_groups,
-    fit_limbs,
-    group_keypoints,
-    grouping_report,
-    labelled_people,
-)
+from yolopose.analysis.grouping import KEPT, Limbs, fit_limbs, grouping_report, labelled_people, regroup, true_keypoints
 from yolopose.analysis.keypoints import FOUND, box_counts
 from yolopose.analysis.matching import MatchedPeople, box_iou, match_people, outside_distance, xyxy
 from yolopose.data.coco import CocoDataset, CocoSplit
-from yolopose.models.losses import keypoint_similarity
+from yolopose.evaluation.archive import load_predictions, predictions_file
 from yolopose.study.config import Study
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import atomic_write, config_hash, file_sha256, memo, read_json
+from yolopose.utils.files import atomic_write, config_hash, file_sha256, memo
 from yolopose.utils.locks import results_in_use
 
 VERSION = 1  # of this file's definitions; scenes of another version are chosen again
@@ -44,41 +36,32 @@ OUTSIDE_RULE = (f"validation images with the most joints that are found (OKS ter
                 "by the share of the box by which the true joints lie outside, then by the smallest image id")
 
 
-def crowded_images(annotations: dict[str, Any]) -> list[int]:
-    """Ids of the most crowded images by :data:`CROWD_RULE`; those with one labelled person only if there are no
-    others."""
+def crowded_images(people: dict[int, list[dict[str, Any]]]) -> list[int]:
+    """Ids of the most crowded images by :data:`CROWD_RULE`, of labelled people by image; those with one person only if
+    there are no others."""
     def rank(image_id: int) -> tuple[int, int, int]:
         boxes = xyxy([a["bbox"] for a in people[image_id]])
         pairs = int((np.triu(box_iou(boxes, boxes), 1) > TOUCHING).sum())
         return -pairs, -len(boxes), image_id
 
-    people = labelled_people(annotations)
     return sorted(people, key=rank)[:COUNT]
 
 
-def outside_images(matches: MatchedPeople, sigmas: np.ndarray) -> list[int]:
+def outside_images(matches: MatchedPeople) -> list[int]:
     """Ids of images with keypoints found outside the predicted box, by :data:`OUTSIDE_RULE`; there may be none."""
-    beyond = outside_distance(matches.keypoints[..., :2], matches.pred_boxes_xyxy)
-    found = keypoint_similarity(matches.distances**2, matches.areas, sigmas) >= FOUND
     predicted = outside_distance(matches.pred_keypoints[..., :2], matches.pred_boxes_xyxy) > 0
-    hits = matches.shown & (beyond > 0) & predicted & found & (matches.scores >= SHOWN)[:, None]
+    hits = matches.shown & (matches.beyond > 0) & predicted & (matches.oks >= FOUND)
+    hits &= (matches.scores >= SHOWN)[:, None]
     longer = (matches.pred_boxes_xyxy[:, 2:] - matches.pred_boxes_xyxy[:, :2]).max(1, initial=1e-9)
-    share = np.where(hits, beyond / longer[:, None], 0).sum(1)
-    totals: dict[int, tuple[int, float]] = {}
-    for image_id, n, s in zip(matches.image_ids.tolist(), hits.sum(1).tolist(), share.tolist(), strict=True):
-        before = totals.get(image_id, (0, 0.0))
-        totals[image_id] = (before[0] + n, before[1] + s)
-    ranked = sorted((i for i, (n, _) in totals.items() if n), key=lambda i: (-totals[i][0], -totals[i][1], i))
-    return ranked[:COUNT]
+    share = np.where(hits, matches.beyond / longer[:, None], 0).sum(1)
+    images, place = np.unique(matches.image_ids, return_inverse=True)
+    number, shares = (np.bincount(place, values, len(images)) for values in (hits.sum(1), share))
+    return [int(images[i]) for i in np.lexsort((images, -shares, -number)) if number[i]][:COUNT]
 
 
 def crowd_scene(people: list[dict[str, Any]], predictions: list[dict[str, Any]], limbs: Limbs | None) -> dict[str, Any]:
-    """One picture of Figure 1: the model's people, and the true keypoints put together by distances alone.
-
-    Args:
-        people: labelled people of the image.
-        predictions: the model's people that are shown.
-        limbs: what the grouping knows; ``None`` leaves it out.
+    """One picture of Figure 1: the model's people, and the true keypoints of ``people`` put together by distances alone
+    (where ``limbs`` are known).
 
     Returns:
         ``people`` (their number), ``ours`` (score, bbox, keypoints), ``grouped`` (x, y, keypoint, group, owner, the
@@ -87,34 +70,27 @@ def crowd_scene(people: list[dict[str, Any]], predictions: list[dict[str, Any]],
     scene: dict[str, Any] = {"people": len(people), "ours": predictions}
     if limbs is None:
         return scene
-    truth = np.asarray([a["keypoints"] for a in people], np.float64).reshape(len(people), -1, 3)
-    owners, kinds = np.nonzero(truth[..., 2] > 0)
-    points = truth[owners, kinds, :2]
-    groups = group_keypoints(points, kinds, limbs)
-    given = assign_groups(groups, owners)
+    points, kinds, owners, groups, given = regroup(true_keypoints(people), np.arange(len(people)), limbs)
     columns = zip(points.tolist(), kinds.tolist(), groups.tolist(), owners.tolist(), given.tolist(), strict=True)
     return scene | {"grouped": [[*point, *rest] for point, *rest in columns], "joints": len(points),
                     "swapped": int(((given != owners) & (given >= 0)).sum()), "lost": int((given < 0).sum())}
 
 
-def outside_scene(matches: MatchedPeople, image_id: int, sigmas: np.ndarray) -> dict[str, Any]:
+def outside_scene(matches: MatchedPeople, image_id: int) -> dict[str, Any]:
     """One picture of Figure 3: matched people with score, bbox, keypoints, and those outside the predicted box.
 
     Returns:
         ``ours`` and ``outside``: (person, keypoint, true x, true y, predicted x, predicted y, OKS) of every labelled
         keypoint whose true place lies outside the predicted box of its person.
     """
-    rows = np.flatnonzero((matches.image_ids == image_id) & (matches.scores >= SHOWN))
-    oks = keypoint_similarity(matches.distances**2, matches.areas, sigmas)
-    beyond = outside_distance(matches.keypoints[..., :2], matches.pred_boxes_xyxy)
     ours, outside = [], []
-    for n, row in enumerate(rows):
+    for n, row in enumerate(np.flatnonzero((matches.image_ids == image_id) & (matches.scores >= SHOWN))):
         x1, y1, x2, y2 = matches.pred_boxes_xyxy[row].tolist()
         ours.append({"score": float(matches.scores[row]), "bbox": [x1, y1, x2 - x1, y2 - y1],
                      "keypoints": matches.pred_keypoints[row].ravel().tolist()})
-        for k in np.flatnonzero(matches.shown[row] & (beyond[row] > 0)).tolist():
+        for k in np.flatnonzero(matches.shown[row] & (matches.beyond[row] > 0)).tolist():
             outside.append([n, k, *matches.keypoints[row, k, :2].tolist(), *matches.pred_keypoints[row, k, :2].tolist(),
-                            round(float(oks[row, k]), 4)])
+                            round(float(matches.oks[row, k]), 4)])
     return {"ours": ours, "outside": outside}
 
 
@@ -140,17 +116,10 @@ def choose_run(study: Study) -> tuple[str, int, Path]:
     names = [e for e in PREFERRED if e in study.experiments] + [r.experiment.name for r in runs]
     for name in dict.fromkeys(names):
         folder = study.run_dir(name, study.seeds[0])
-        if (folder / "metrics.json").is_file() and (folder / "predictions.json.gz").is_file():
+        if (folder / "metrics.json").is_file() and predictions_file(folder).is_file():
             return name, study.seeds[0], folder
     raise StudyError(f"{study.results_dir}: no run is evaluated, so there are no predictions for Figures 1 and 3; "
                      "make evaluate first")
-
-
-def _write_scene(folder: Path, name: str, split: CocoSplit, index: int, scene: dict[str, Any]) -> dict[str, Any]:
-    image = split.load_image(index)
-    atomic_write(folder / name, picture(image))
-    return {"image_id": split.image_id(index), "picture": f"scenes/{name}", "width": image.shape[1],
-            "height": image.shape[0], **scene}
 
 
 def make_scenes(split: CocoSplit, predictions: list[dict[str, Any]], train_persons: np.ndarray,
@@ -161,25 +130,30 @@ def make_scenes(split: CocoSplit, predictions: list[dict[str, Any]], train_perso
         ``crowd`` and ``outside``, each with ``rule`` and ``scenes``; ``grouping`` (``grouping.grouping_report``, or
         ``None`` and ``grouping_reason`` where the data set has no limbs); ``box`` (``keypoints.box_counts``).
     """
-    schema, places = split.schema, {split.image_id(i): i for i in range(len(split))}
-    sigmas = np.asarray(schema.sigmas, np.float64)
-    scored = split.image_ids(split.with_keypoints())
-    matches = match_people(split.annotations, predictions, len(schema), scored)
+    matches = match_people(split.annotations, predictions, split.schema, split.image_ids(split.with_keypoints()))
     found: dict[str, Any] = {"shown": SHOWN, "kept": KEPT}
     try:
-        limbs = fit_limbs(train_persons, schema.skeleton)
-        found["grouping"] = grouping_report(split.annotations, matches, limbs, schema)
+        limbs = fit_limbs(train_persons, split.schema.skeleton)
+        found["grouping"] = grouping_report(split.annotations, matches, limbs)
     except StudyError as error:
         limbs, found["grouping"], found["grouping_reason"] = None, None, str(error)
-    people, shown = labelled_people(split.annotations), {}
+    people, places = labelled_people(split.annotations), {image_id: i for i, image_id in enumerate(split.image_ids())}
+    shown: dict[int, list[dict[str, Any]]] = {}
     for p in predictions:
         if p["score"] >= SHOWN:
             shown.setdefault(p["image_id"], []).append({k: p[k] for k in ("score", "bbox", "keypoints")})
-    crowd = [_write_scene(folder, f"crowd{n}.png", split, places[i], crowd_scene(people[i], shown.get(i, []), limbs))
-             for n, i in enumerate(crowded_images(split.annotations), 1)]
-    outside = [_write_scene(folder, f"outside{n}.png", split, places[i], outside_scene(matches, i, sigmas))
-               for n, i in enumerate(outside_images(matches, sigmas), 1)]
-    return found | {"box": box_counts(matches, sigmas), "crowd": {"rule": CROWD_RULE, "scenes": crowd},
+
+    def written(name: str, image_id: int, scene: dict[str, Any]) -> dict[str, Any]:
+        image = split.load_image(places[image_id])
+        atomic_write(folder / name, picture(image))
+        return {"image_id": image_id, "picture": f"scenes/{name}", "width": image.shape[1], "height": image.shape[0],
+                **scene}
+
+    crowd = [written(f"crowd{n}.png", i, crowd_scene(people[i], shown.get(i, []), limbs))
+             for n, i in enumerate(crowded_images(people), 1)]
+    outside = [written(f"outside{n}.png", i, outside_scene(matches, i))
+               for n, i in enumerate(outside_images(matches), 1)]
+    return found | {"box": box_counts(matches), "crowd": {"rule": CROWD_RULE, "scenes": crowd},
                     "outside": {"rule": OUTSIDE_RULE, "scenes": outside}}
 
 
@@ -193,13 +167,11 @@ def write_scenes(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
         StudyError: no run is evaluated, or its predictions are damaged.
     """
     experiment, seed, run_dir = choose_run(study)
-    source, target = run_dir / "predictions.json.gz", study.results_dir / "scenes.json"
-    key = config_hash([VERSION, file_sha256(source), dataset.fingerprint])
+    key = config_hash([VERSION, file_sha256(predictions_file(run_dir)), dataset.fingerprint])
 
     def make() -> dict[str, Any]:
-        with results_in_use(study.results_dir, "write_scenes"):
-            made = make_scenes(dataset.val, read_json(source), dataset.train.store.persons,
-                               study.results_dir / "scenes")
+        made = make_scenes(dataset.val, load_predictions(run_dir), dataset.train.store.persons,
+                           study.results_dir / "scenes")
         return {"version": VERSION, "experiment": experiment, "seed": seed, "dataset": dataset.name,
                 "schema": dataset.schema.as_dict(), **made}
 
@@ -207,7 +179,8 @@ def write_scenes(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
         scenes = (scene for part in ("crowd", "outside") for scene in stored[part]["scenes"])
         return all((study.results_dir / scene["picture"]).is_file() for scene in scenes)
 
-    return scene_rows(memo(target, {"key": key}, make, has_pictures))
+    lock = results_in_use(study.results_dir, "write_scenes")
+    return scene_rows(memo(study.results_dir / "scenes.json", {"key": key}, make, has_pictures, lock))
 
 
 GROUPING_WORDS = {
@@ -230,18 +203,11 @@ BOX_WORDS = {
 def scene_rows(scenes: dict[str, Any]) -> list[dict[str, Any]]:
     """The numbers behind Figures 1 and 3 as rows: figure, quantity, joints, rate and interval in percent."""
     rows = []
-    for figure, part, words, count in ((1, scenes["grouping"] or {}, GROUPING_WORDS, "wrong"),
-                                       (3, scenes["box"], BOX_WORDS, "found")):
-        rate = "rate" if figure == 1 else "found_rate"
-        for key, text in words.items():
-            value = part.get(key)
-            if value is None:
-                continue
-            low, high = value[f"{rate}_95"] or (None, None)
+    for figure, part, words, count, rate in ((1, scenes["grouping"] or {}, GROUPING_WORDS, "wrong", "rate"),
+                                             (3, scenes["box"], BOX_WORDS, "found", "found_rate")):
+        for value, text in ((part[key], text) for key, text in words.items() if key in part):
+            percent = [None if v is None else round(100 * v, 2)
+                       for v in (value[rate], *(value[f"{rate}_95"] or (None, None)))]
             rows.append({"figure": figure, "quantity": text, "joints": value["joints"], "of them": value[count],
-                         "rate (%)": _percent(value[rate]), "from": _percent(low), "to": _percent(high)})
+                         **dict(zip(("rate (%)", "from", "to"), percent, strict=True))})
     return rows
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 2)

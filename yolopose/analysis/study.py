@@ -80,15 +80,15 @@ def score_sizes(study: Study, dataset: CocoDataset, experiment: str = "s6") -> l
                 "evaluate": asdict(run.evaluate)}
 
     def make() -> dict[str, Any]:
-        with results_in_use(study.results_dir, "score_sizes"):
-            device = select_device(study.device)
-            model = load_weights(run_dir / "weights.pt")[0].fuse().to(device, memory_format=torch.channels_last)
-            split, rows = dataset.val.subset(shown), []
-            for paper_px, px in sorted(study.profile.sizes.items()):
-                found = predict_split(model, split, px, run.evaluate, device, 0, f"{experiment} at {px} px")
-                scores = score_keypoints(split.annotations, found, split.image_ids(), dataset.schema.sigmas)
-                rows.append({"paper_px": paper_px, "px": px, "trained_here": px == run.input_size,
-                             "AP": scores["AP"], "AP50": scores["AP50"]})
+        device = select_device(study.device)
+        model = load_weights(run_dir / "weights.pt")[0].fuse().to(device, memory_format=torch.channels_last)
+        split, rows = dataset.val.subset(shown), []
+        for paper_px, px in sorted(study.profile.sizes.items()):
+            found = predict_split(model, split, px, run.evaluate, device, 0, f"{experiment} at {px} px")
+            scores = score_keypoints(split.annotations, found, split.image_ids(), dataset.schema.sigmas)
+            rows.append({"paper_px": paper_px, "px": px, "trained_here": px == run.input_size,
+                         "AP": scores["AP"], "AP50": scores["AP50"]})
         return {"rows": rows, **provenance()}
 
-    return memo(run_dir / FILE, {"settings": settings}, make)["rows"]
+    return memo(run_dir / FILE, {"settings": settings}, make,
+                lock=results_in_use(study.results_dir, "score_sizes"))["rows"]
