@@ -31,6 +31,14 @@ def draw(width: int, height: int, people: list[dict[str, Any]]) -> np.ndarray:
     return image
 
 
+def decode_targets(targets: np.ndarray, image_index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (n, 4) xyxy and keypoints (n, K, 3) of one image of a batch: the inverse of ``encode_targets``."""
+    rows = np.asarray(targets)[np.asarray(targets)[:, 0] == image_index]
+    half = rows[:, 4:6] / 2
+    boxes = np.concatenate([rows[:, 2:4] - half, rows[:, 2:4] + half], 1)
+    return boxes, rows[:, 6:].reshape(len(rows), (rows.shape[1] - 6) // 3, 3)
+
+
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.coco_folder import COLOURS, make_folder
+from tests.coco_folder import COLOURS, decode_targets
 from yolopose.data.augment import (
+    Sample,
     Tile,
     augment,
-    decode_targets,
     encode_targets,
     epoch_order,
     flip_labels,
@@ -25,7 +25,7 @@ from yolopose.data.augment import (
     plan_single,
     sample_generator,
 )
-from yolopose.data.coco import CocoDataset, load_dataset
+from yolopose.data.coco import CocoDataset
 from yolopose.data.letterbox import PAD_VALUE, Letterbox, letterbox
 from yolopose.study.config import AugmentConfig
 
@@ -33,9 +33,9 @@ PLAIN = AugmentConfig(mosaic=0.0, scale=0.0, translate=0.0, flip=0.0, hsv=(0.0, 
 side = st.integers(1, 3000)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
-    return load_dataset(make_folder(tmp_path_factory.mktemp("augment") / "tiny", images=9))
+def sampled(data: CocoDataset, config: AugmentConfig = PLAIN, size: int = 160, index: int = 0,
+            key: tuple[int, ...] = (0, 0, 0)) -> Sample:
+    return augment(data.train.store, index, size, config, data.schema.flip_indices, sample_generator(*key))
 
 
 def test_letterbox_equals_the_reference(shared: Path) -> None:
@@ -81,21 +81,21 @@ def test_letterbox_shrinks_by_area() -> None:
     assert np.abs(image.astype(int) - 127).max() <= 1
 
 
-def test_plain_sample_is_the_letterboxed_image(data: CocoDataset) -> None:
+def test_plain_sample_is_the_letterboxed_image(tiny_data: CocoDataset) -> None:
     """Without zoom and shift a 160 × 120 image in 160 px is moved by 20 px and is otherwise untouched."""
-    sample = augment(data.train, 0, 160, PLAIN, data.schema.flip_indices, sample_generator(0, 0, 0))
-    np.testing.assert_array_equal(sample.image[20:140], data.train.load_image(0))
+    sample = sampled(tiny_data)
+    np.testing.assert_array_equal(sample.image[20:140], tiny_data.train.load_image(0))
     assert (sample.image[:20] == PAD_VALUE).all() and (sample.image[140:] == PAD_VALUE).all()
-    np.testing.assert_allclose(sample.boxes_xyxy, data.train.boxes_xyxy(0) + np.float32([0, 20, 0, 20]))
-    np.testing.assert_allclose(sample.keypoints[0, :, :2], data.train.keypoints(0)[0, :, :2] + [0, 20])
+    np.testing.assert_allclose(sample.boxes_xyxy, tiny_data.train.boxes_xyxy(0) + np.float32([0, 20, 0, 20]))
+    np.testing.assert_allclose(sample.keypoints[0, :, :2], tiny_data.train.keypoints(0)[0, :, :2] + [0, 20])
 
 
-def test_enlarging_agrees_with_the_letterbox(data: CocoDataset) -> None:
+def test_enlarging_agrees_with_the_letterbox(tiny_data: CocoDataset) -> None:
     """Both treat pixels as areas, so that no half pixel comes between training and testing."""
-    sample = augment(data.train, 0, 320, PLAIN, data.schema.flip_indices, sample_generator(0, 0, 0))
-    image, box = letterbox(data.train.load_image(0), 320)
+    sample = sampled(tiny_data, size=320)
+    image, box = letterbox(tiny_data.train.load_image(0), 320)
     assert np.abs(sample.image.astype(int) - image).max() <= 8  # cv2.warpAffine interpolates in steps of 1/32 px
-    np.testing.assert_allclose(sample.keypoints[0, :, :2], box.apply(data.train.keypoints(0)[0, :, :2]), rtol=1e-6)
+    np.testing.assert_allclose(sample.keypoints[0, :, :2], box.apply(tiny_data.train.keypoints(0)[0, :, :2]), rtol=1e-6)
 
 
 def test_mosaic_tiles_by_hand() -> None:
@@ -142,13 +142,12 @@ def test_labels_out_of_view_by_hand() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 1.0]), st.sampled_from([64, 160, 200]))
-def test_joints_follow_the_pixels(data: CocoDataset, seed: int, mosaic: float, size: int) -> None:
+def test_joints_follow_the_pixels(tiny_data: CocoDataset, seed: int, mosaic: float, size: int) -> None:
     """Under every present joint lies its own colour (left and right swapped by a flip), well inside its square."""
     config = AugmentConfig(mosaic=mosaic, hsv=(0.0, 0.0, 0.0))
-    sample = augment(data.train, seed % len(data.train), size, config, data.schema.flip_indices,
-                     sample_generator(seed, 0, 0))
+    sample = sampled(tiny_data, config, size, seed % len(tiny_data.train), (seed, 0, 0))
     assert sample.image.shape == (size, size, 3) and sample.image.dtype == np.uint8
-    colours = np.array(COLOURS)[data.schema.flip_indices if sample.flipped else slice(None)]
+    colours = np.array(COLOURS)[tiny_data.schema.flip_indices if sample.flipped else slice(None)]
     smallest = min(tile.scale for tile in sample.tiles)
     for box, joints in zip(sample.boxes_xyxy, sample.keypoints, strict=True):
         assert (box >= 0).all() and (box <= size).all() and (box[2:] - box[:2] > 2).all()
@@ -160,16 +159,15 @@ def test_joints_follow_the_pixels(data: CocoDataset, seed: int, mosaic: float, s
                 assert np.abs(sample.image[row, column].astype(int) - colour).max() < 100
 
 
-def test_absent_joints_stay_absent(data: CocoDataset) -> None:
+def test_absent_joints_stay_absent(tiny_data: CocoDataset) -> None:
     for position in range(50):
-        sample = augment(data.train, 0, 96, AugmentConfig(), data.schema.flip_indices, sample_generator(1, 2, position))
-        absent = sample.keypoints[:, :, 2] == 0
-        assert not sample.keypoints[absent].any()
+        keypoints = sampled(tiny_data, AugmentConfig(), 96, key=(1, 2, position)).keypoints
+        assert not keypoints[keypoints[:, :, 2] == 0].any()
 
 
-def test_a_sample_is_a_function_of_seed_epoch_and_position(data: CocoDataset) -> None:
+def test_a_sample_is_a_function_of_seed_epoch_and_position(tiny_data: CocoDataset) -> None:
     def make(*key: int) -> np.ndarray:
-        return augment(data.train, 1, 96, AugmentConfig(), data.schema.flip_indices, sample_generator(*key)).image
+        return sampled(tiny_data, AugmentConfig(), 96, 1, key).image
 
     np.testing.assert_array_equal(make(0, 1, 2), make(0, 1, 2))
     assert all((make(0, 1, 2) != make(*other)).any() for other in ((1, 1, 2), (0, 2, 2), (0, 1, 3)))
@@ -235,7 +233,7 @@ def test_colour_by_hand() -> None:
     assert jitter_colour(red.copy(), np.array([1, 1, 2])).tolist() == [[[255, 0, 0]]]  # saturates
 
 
-def test_no_colour_change_when_switched_off(data: CocoDataset) -> None:
-    sample = augment(data.train, 0, 160, replace(PLAIN, flip=1.0), data.schema.flip_indices, sample_generator(0, 0, 0))
+def test_no_colour_change_when_switched_off(tiny_data: CocoDataset) -> None:
+    sample = sampled(tiny_data, replace(PLAIN, flip=1.0))
     assert sample.flipped
-    np.testing.assert_array_equal(sample.image[20:140, ::-1], data.train.load_image(0))
+    np.testing.assert_array_equal(sample.image[20:140, ::-1], tiny_data.train.load_image(0))

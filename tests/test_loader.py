@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import yolopose.data.loader as loaders
-from tests.coco_folder import make_folder
-from yolopose.data.augment import decode_targets, epoch_order
+from tests.coco_folder import decode_targets, make_folder
+from yolopose.data.augment import epoch_order
 from yolopose.data.coco import CocoDataset, SampleStore, load_dataset
 from yolopose.data.letterbox import letterbox
 from yolopose.data.loader import EvalLoader, TrainLoader

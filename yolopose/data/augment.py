@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from yolopose.data.coco import CocoSplit, SampleStore
+from yolopose.data.coco import SampleStore
 from yolopose.data.letterbox import PAD_VALUE
 from yolopose.study.config import AugmentConfig
 
@@ -26,15 +26,12 @@ MAX_ASPECT = 20.0
 
 @dataclass(frozen=True)
 class Tile:
-    """Image ``index`` in the output: a point p of the image lies at ``scale * p + offset``.
-
-    Only what falls into ``window`` (x0, y0, x1, y1) is seen: the rest leaves the mosaic tile, the canvas or the output.
-    """
+    """Image ``index`` in the output: a point p of the image lies at ``scale * p + offset``, if in ``window``."""
 
     index: int
     scale: float
     offset: tuple[float, float]
-    window: tuple[float, float, float, float]
+    window: tuple[float, float, float, float]  # x0, y0, x1, y1: what of it is in its mosaic tile, canvas and output
 
     @property
     def reduce(self) -> int:
@@ -54,8 +51,7 @@ def plan_mosaic(indices: np.ndarray, image_sizes: np.ndarray, size: int, centre:
     """Four images meeting at ``centre`` of a canvas of 2 ``size`` px, zoomed about the canvas centre (reference §5).
 
     Args:
-        indices: (4,) images for the top left, top right, bottom left and bottom right tile.
-        image_sizes: (4, 2) width and height in px.
+        indices: (4,) for the top left, top right, bottom left and bottom right tile; ``image_sizes`` (4, 2) in px.
         size: side of the output in px; every image is scaled to this long side.
         centre: (2,) meeting point on the canvas in px, U(size / 2, 3 size / 2) in the recipe.
         zoom: scale of the canvas in the output.
@@ -66,26 +62,24 @@ def plan_mosaic(indices: np.ndarray, image_sizes: np.ndarray, size: int, centre:
         gain = size / image_size.max()
         before = np.array([position % 2 == 0, position // 2 == 0])  # per axis: the tile ends at the centre
         corner = centre - np.where(before, image_size * gain, 0)
-        tiles.append(_tile(int(index), image_size, gain, corner, 2 * size, size, zoom, shift))
+        tiles.append(_tile(index, image_size, gain, corner, 2 * size, size, zoom, shift))
     return tiles
 
 
-def _tile(index: int, image_size: np.ndarray, gain: float, corner: np.ndarray, canvas: int, size: int,
-          zoom: float, shift: np.ndarray) -> Tile:
+def _tile(index: int, image_size: np.ndarray, gain: float, corner: np.ndarray, canvas: int, size: int, zoom: float,
+          shift: np.ndarray) -> Tile:
     """Compose image → canvas (``gain``, ``corner``) with canvas → output (``zoom`` about the centre, ``shift``)."""
     low = np.maximum(corner, 0)
     high = np.minimum(corner + image_size * gain, canvas)
     low, high = (np.clip(zoom * (p - canvas / 2) + shift, 0, size) for p in (low, high))
     offset = zoom * (corner - canvas / 2) + shift
-    return Tile(int(index), float(zoom * gain), (float(offset[0]), float(offset[1])),
-                (float(low[0]), float(low[1]), float(high[0]), float(high[1])))
+    return Tile(int(index), float(zoom * gain), tuple(offset.tolist()), (*low.tolist(), *high.tolist()))
 
 
 def render(tiles: list[Tile], store: SampleStore, size: int) -> np.ndarray:
     """Decode and warp the tiles into one (size, size, 3) uint8 RGB image; uncovered pixels are grey.
 
-    A tile that is shrunk to half or less is decoded at a reduced size, which is faster and avoids aliasing. One out of
-    view is not decoded at all.
+    A tile that is shrunk to half or less is decoded at a reduced size, which is faster and avoids aliasing.
     """
     image = np.full((size, size, 3), PAD_VALUE, np.uint8)
     for tile in tiles:
@@ -106,17 +100,11 @@ def render(tiles: list[Tile], store: SampleStore, size: int) -> np.ndarray:
 def place_labels(tile: Tile, boxes: np.ndarray, keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Carry one image's labels into the output.
 
-    Boxes are clipped to the tile's window and dropped where 2 px or less remain of a side, 10 % or less of the area, or
-    a sliver of aspect 20. Joints outside the window become absent (v = 0 and x = y = 0); a person all of whose joints
-    are gone stays as a box. The official code clips joints to the canvas instead, which leaves false ones
-    (reference §5).
-
-    Args:
-        boxes: (n, 4) float32 px of the image.
-        keypoints: (n, K, 3) float32, x and y in px of the image.
-
-    Returns:
-        The kept (m, 4) and (m, K, 3) float32 in px of the output, and which were kept, (n,) bool.
+    Boxes (n, 4) and keypoints (n, K, 3), float32 in px of the image, become (m, 4) and (m, K, 3) in px of the output;
+    the third result, (n,) bool, says which were kept. Boxes are clipped to the tile's window and dropped where 2 px or
+    less remain of a side, 10 % or less of the area, or a sliver of aspect 20. Joints outside the window become absent
+    (v = 0 and x = y = 0); a person all of whose joints are gone stays as a box. The official code clips joints to the
+    canvas instead, which leaves false ones (reference §5).
     """
     x0, y0, x1, y1 = tile.window
     placed = boxes * np.float32(tile.scale) + np.float32(tile.offset * 2)
@@ -136,23 +124,14 @@ def place_labels(tile: Tile, boxes: np.ndarray, keypoints: np.ndarray) -> tuple[
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One augmented image with its labels, in px of the network input.
+    """One augmented image with its labels, in px of the network input."""
 
-    Attributes:
-        image: (S, S, 3) uint8 RGB.
-        boxes_xyxy: (n, 4) float32.
-        keypoints: (n, K, 3) float32 x, y, v; x = y = 0 where v = 0.
-        tiles: where its images came from, before the flip.
-        flipped: whether the sample was mirrored.
-        area_shares: (n,) float32, each person's segment area as a share of the box's, before any clipping.
-    """
-
-    image: np.ndarray
-    boxes_xyxy: np.ndarray
-    keypoints: np.ndarray
-    tiles: list[Tile]
+    image: np.ndarray  # (S, S, 3) uint8 RGB
+    boxes_xyxy: np.ndarray  # (n, 4) float32
+    keypoints: np.ndarray  # (n, K, 3) float32 x, y, v; x = y = 0 where v = 0
+    tiles: list[Tile]  # where its images came from, before the flip
     flipped: bool
-    area_shares: np.ndarray
+    area_shares: np.ndarray  # (n,) float32, each person's segment area as a share of the box's, before any clipping
 
 
 def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generator:
@@ -165,21 +144,19 @@ def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(length)
 
 
-def augment(split: CocoSplit | SampleStore, index: int, size: int, config: AugmentConfig, flip_indices: np.ndarray,
+def augment(store: SampleStore, index: int, size: int, config: AugmentConfig, flip_indices: np.ndarray,
             rng: np.random.Generator) -> Sample:
     """Make the training sample whose main image is ``index``.
 
     Args:
-        split: where images and labels come from; a mosaic's other three images are drawn from it uniformly.
+        store: where images and labels come from; a mosaic's other three images are drawn from it uniformly.
         size: side S of the network input in px.
-        config: probabilities and ranges.
         flip_indices: (K,) joint permutation of a flip, ``KeypointSchema.flip_indices``.
         rng: advanced by a number of draws that depends only on whether there is a mosaic.
 
     Raises:
         StudyError: an image cannot be read.
     """
-    store = split.store if isinstance(split, CocoSplit) else split
     mosaic = rng.random() < config.mosaic
     zoom = rng.uniform(1 - config.scale, 1 + config.scale)
     shift = rng.uniform(0.5 - config.translate, 0.5 + config.translate, 2) * size
@@ -204,10 +181,7 @@ def augment(split: CocoSplit | SampleStore, index: int, size: int, config: Augme
 
 
 def jitter_colour(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """Multiply hue (modulo 180), saturation and value of an (H, W, 3) uint8 RGB image by ``gains`` (3,), by table.
-
-    The image is changed in place and returned.
-    """
+    """Multiply hue (modulo 180), saturation and value of an (H, W, 3) uint8 RGB image by ``gains`` (3,), in place."""
     levels = np.arange(256, dtype=np.float64)[:, None] * gains
     levels[:, 0] %= 180
     table = np.clip(levels, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
@@ -226,26 +200,12 @@ def flip_labels(boxes: np.ndarray, keypoints: np.ndarray, width: float,
 
 def encode_targets(boxes: np.ndarray, keypoints: np.ndarray, image_index: int,
                    area_shares: np.ndarray | None = None) -> np.ndarray:
-    """Target rows of one image of a batch.
-
-    Returns:
-        (n, 6 + 3K) float32: image index, class 0, cx, cy, w, h, then K × (x, y, v), all in px of the network input;
-        with ``area_shares`` these follow as one more column.
+    """Target rows of one image of a batch, (n, 6 + 3K) float32: image index, class 0, cx, cy, w, h, then K × (x, y, v),
+    all in px of the network input; with ``area_shares`` these follow as one more column.
     """
-    joints_end = 6 + 3 * keypoints.shape[1]
-    rows = np.zeros((len(boxes), joints_end + (area_shares is not None)), np.float32)
+    rows = np.zeros((len(boxes), 6), np.float32)
     rows[:, 0] = image_index
     rows[:, 2:4] = (boxes[:, :2] + boxes[:, 2:]) / 2
     rows[:, 4:6] = boxes[:, 2:] - boxes[:, :2]
-    rows[:, 6:joints_end] = keypoints.reshape(len(boxes), 3 * keypoints.shape[1])
-    if area_shares is not None:
-        rows[:, joints_end] = area_shares
-    return rows
-
-
-def decode_targets(targets: np.ndarray, image_index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (n, 4) xyxy and keypoints (n, K, 3) of one image of a batch: the inverse of ``encode_targets``."""
-    rows = np.asarray(targets)[np.asarray(targets)[:, 0] == image_index]
-    half = rows[:, 4:6] / 2
-    boxes = np.concatenate([rows[:, 2:4] - half, rows[:, 2:4] + half], 1)
-    return boxes, rows[:, 6:].reshape(len(rows), (rows.shape[1] - 6) // 3, 3)
+    more = [] if area_shares is None else [area_shares[:, None]]
+    return np.concatenate([rows, keypoints.reshape(len(boxes), 3 * keypoints.shape[1]), *more], 1, dtype=np.float32)

@@ -14,36 +14,24 @@ PAD_VALUE = 114  # grey of the border, as in the official code
 class Letterbox:
     """Where an image of ``width`` × ``height`` px lies in a square of ``size`` px.
 
-    Attributes:
-        gain: resize factor asked for, ``size / max(width, height)``.
-        pad_w, pad_h: half of the slack in px, unrounded, as the reference states them.
-        new_width, new_height: the resized image in px.
-
     ``apply`` and ``invert`` use what was really done to the pixels: whole-pixel sizes and offsets, which differ from
     ``gain`` and ``pad`` by less than one pixel. They are exact inverses of each other.
     """
 
-    gain: float
-    pad_w: float
+    gain: float  # resize factor asked for, size / max(width, height)
+    pad_w: float  # half of the slack in px, unrounded, as the reference states it
     pad_h: float
     width: int
     height: int
-    new_width: int
+    new_width: int  # the resized image in px
     new_height: int
     size: int
 
     @classmethod
     def fit(cls, width: int, height: int, size: int, truncate: bool = True, scale_up: bool = True) -> Letterbox:
-        """Geometry for an image of ``width`` × ``height`` px.
-
-        Args:
-            truncate: the resized side is truncated (the reference's loader for evaluation) or rounded (its detection
-                script).
-            scale_up: enlarge images smaller than ``size``.
-        """
-        gain = size / max(width, height)
-        if not scale_up:
-            gain = min(gain, 1.0)
+        """Geometry for an image: the resized side is truncated (the reference's loader for evaluation) or rounded (its
+        detection script); without ``scale_up`` no image is enlarged."""
+        gain = min(size / max(width, height), np.inf if scale_up else 1.0)
         to_int = int if truncate else round
         new_width, new_height = max(to_int(width * gain), 1), max(to_int(height * gain), 1)
         return cls(gain, (size - new_width) / 2, (size - new_height) / 2, width, height, new_width, new_height, size)
@@ -55,7 +43,6 @@ class Letterbox:
 
     @property
     def top(self) -> int:
-        """Whole pixels of border above the image."""
         return round(self.pad_h - 0.1)
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,13 +16,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from yolopose.data.augment import Sample, augment, encode_targets, epoch_order, sample_generator
 from yolopose.data.coco import CocoSplit, SampleStore
 from yolopose.data.letterbox import Letterbox, letterbox
 from yolopose.data.schema import KeypointSchema
 from yolopose.study.config import RunConfig
+from yolopose.utils.cli import say
 from yolopose.utils.distributed import SINGLE, World
 from yolopose.utils.errors import DamagedImage, StudyError
 
@@ -33,12 +33,8 @@ WORKER_DIED = ("a data worker process died (killed, out of memory, or /dev/shm i
                "train.workers to 0 in the profile, then repeat the command, which goes on where it stopped")
 
 
-class WorkerDied(StudyError):
-    """A data worker ended without a word."""
-
-
-class _Batches(Dataset):
-    """Items are whole batches; an error travels as a value, to be raised unchanged in the main process."""
+class _Batches:
+    """What the workers share: item ``key`` is a whole batch; an error travels as a value, to be raised unchanged."""
 
     def __getitem__(self, key: Any) -> Any:
         try:
@@ -46,30 +42,15 @@ class _Batches(Dataset):
         except StudyError as error:
             return error
 
-    def make(self, key: Any) -> Any:
-        raise NotImplementedError
-
 
 class TrainBatches(_Batches):
-    """Batch ``(epoch, number)`` of a training run; picklable, and without Python objects per image.
+    """Batch ``(epoch, number)`` of a run: of a batch that is shared by the processes of ``world``, this one's part."""
 
-    Args:
-        store: images and labels.
-        size, batch_size, config, seed: as in the run's configuration.
-        flip_indices: (K,) joint permutation of a flip.
-        world: the processes that share each batch; this one makes its part.
-    """
-
-    def __init__(self, store: SampleStore, run: RunConfig, flip_indices: np.ndarray, world: World = SINGLE):
-        self.store = store
-        self.size = run.input_size
+    def __init__(self, store: SampleStore, run: RunConfig, flip_indices: np.ndarray, world: World):
+        self.store, self.run, self.flip_indices = store, run, flip_indices
         self.epoch_images = min(run.train.epoch_images or len(store), len(store))
         self.batch_size = min(run.train.batch_size, self.epoch_images)
         self.share = world.share(self.batch_size)
-        self.config = run.augment
-        self.seed = run.seed
-        self.flip_indices = flip_indices
-        self.with_area = run.experiment.loss == "oks_segment"
         self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -78,31 +59,32 @@ class TrainBatches(_Batches):
     def order(self, epoch: int) -> np.ndarray:
         """The permutation of ``epoch``, kept until another epoch is asked for."""
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, epoch_order(self.seed, epoch, len(self.store)))
+            self._order = (epoch, epoch_order(self.run.seed, epoch, len(self.store)))
         return self._order[1]
 
     def make(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, dict[str, str]]:
         """Images, targets, and the damaged files that were met, with what is wrong with them."""
         epoch, number = key
-        images = torch.empty((len(self.share), 3, self.size, self.size), dtype=torch.uint8)
+        images = _empty(len(self.share), self.run.input_size)
         rows, damaged = [], {}
         for slot, place in enumerate(self.share):
             sample = self._sample(epoch, number * self.batch_size + place, damaged)
             to_planes(sample.image, images[slot])
             rows.append(encode_targets(sample.boxes_xyxy, sample.keypoints, slot,
-                                       sample.area_shares if self.with_area else None))
+                                       sample.area_shares if self.run.experiment.loss == "oks_segment" else None))
         return images, torch.from_numpy(np.concatenate(rows)), damaged
 
     def _sample(self, epoch: int, position: int, damaged: dict[str, str]) -> Sample:
         """The sample at ``position``; where it needs a damaged image, one of the images that follow in the order."""
-        order, generator = self.order(epoch), sample_generator(self.seed, epoch, position)
+        run, order = self.run, self.order(epoch)
+        generator = sample_generator(run.seed, epoch, position)
         for attempt in range(1, SUBSTITUTES + 1):
             index = int(order[(position + attempt - 1) % len(order)])
             try:
-                return augment(self.store, index, self.size, self.config, self.flip_indices, generator)
+                return augment(self.store, index, run.input_size, run.augment, self.flip_indices, generator)
             except DamagedImage as error:
                 damaged[error.path] = str(error)
-                generator = np.random.default_rng((self.seed, epoch, position, attempt))
+                generator = np.random.default_rng((run.seed, epoch, position, attempt))
         raise StudyError("\n".join([f"{SUBSTITUTES} times in a row a damaged image:", *list(damaged.values())[:10]]))
 
     def files(self, epoch: int, number: int) -> list[str]:
@@ -120,9 +102,8 @@ class EvalBatches(_Batches):
         return -(-len(self.store) // self.batch_size)
 
     def make(self, key: int) -> tuple[torch.Tensor, list[tuple[int, Letterbox]]]:
-        indices = range(key * self.batch_size, min((key + 1) * self.batch_size, len(self.store)))
-        images = torch.empty((len(indices), 3, self.size, self.size), dtype=torch.uint8)
-        boxes = []
+        indices = range(len(self.store))[key * self.batch_size:(key + 1) * self.batch_size]
+        images, boxes = _empty(len(indices), self.size), []
         for slot, index in enumerate(indices):
             image, box = letterbox(self.store.load_image(index), self.size)
             to_planes(image, images[slot])
@@ -130,23 +111,13 @@ class EvalBatches(_Batches):
         return images, boxes
 
 
+def _empty(count: int, size: int) -> torch.Tensor:
+    return torch.empty((count, 3, size, size), dtype=torch.uint8)
+
+
 def to_planes(image: np.ndarray, out: torch.Tensor) -> None:
     """Write an (S, S, 3) uint8 image into ``out`` (3, S, S), channel first."""
-    planes = out.numpy()
-    cv2.split(image, [planes[0], planes[1], planes[2]])
-
-
-class _Keys(Sampler):
-    """The keys of the batches still to be made; the training loop sets them before it iterates."""
-
-    def __init__(self) -> None:
-        self.keys: list[Any] = []
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
+    cv2.split(image, list(out.numpy()))
 
 
 class _Loader:
@@ -154,24 +125,56 @@ class _Loader:
 
     def __init__(self, data: _Batches, workers: int):
         self.data, self.workers, self.restarts = data, workers, 0
-        self._loader, self._keys = _data_loader(data, workers)
+        self._start()
+
+    def _start(self) -> None:
+        options = {}
+        if self.workers:
+            cv2.setNumThreads(1)  # for good: a forked child inherits OpenCV's locks but not its threads
+            options = {"persistent_workers": True, "prefetch_factor": 3, "worker_init_fn": _start_worker}
+        self._keys: list[Any] = []  # of the batches still to be made
+        self._loader = DataLoader(self.data, batch_size=None, sampler=self._keys, num_workers=self.workers,
+                                  collate_fn=_as_is, pin_memory=torch.cuda.is_available(), **options)
 
     def _stream(self, keys: Sequence[Any]) -> Iterator[Any]:
         made = 0
         while made < len(keys):
-            self._keys.keys = list(keys[made:])
+            self._keys[:] = keys[made:]
             try:
-                for item in _checked(self._loader):
+                for item in _undisturbed(self._loader):
+                    if isinstance(item, StudyError):
+                        raise item
                     made += 1
                     yield item
-                return
-            except WorkerDied:
+            except (EOFError, ConnectionError, FileNotFoundError, RuntimeError) as error:  # also while handing one over
+                if isinstance(error, RuntimeError) and not any(
+                        words in str(error) for words in ("DataLoader worker (pid", "shared memory")):
+                    raise
                 self.restarts += 1
                 if self.restarts > WORKER_RESTARTS:
-                    raise
-                print(f"a data worker died; the workers are started again ({self.restarts} of {WORKER_RESTARTS} times)",
-                      file=sys.stderr, flush=True)
-                self._loader, self._keys = _data_loader(self.data, self.workers)
+                    raise StudyError(WORKER_DIED) from error
+                say(f"a data worker died; the workers are started again ({self.restarts} of {WORKER_RESTARTS} times)")
+                self._start()
+
+
+def _undisturbed(loader: DataLoader) -> Iterator[Any]:
+    """The loader's items. torch lets a worker's death interrupt whatever the main process is doing; without its handler
+    the death is noticed when the next batch is asked for."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    items = iter(loader)
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) != handler:
+        signal.signal(signal.SIGCHLD, handler)
+    return items
+
+
+def _start_worker(_: int) -> None:
+    """Ctrl-C is the main process's to handle; inherited objects are never collected."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
 
 
 class TrainLoader(_Loader):
@@ -189,10 +192,8 @@ class TrainLoader(_Loader):
     are more than ``train.damaged_share`` of the set (one is always allowed).
     """
 
-    def __init__(self, split: CocoSplit, run: RunConfig, schema: KeypointSchema, workers: int | None = None,
-                 world: World = SINGLE):
-        super().__init__(TrainBatches(split.store, run, schema.flip_indices, world),
-                         run.train.workers if workers is None else workers)
+    def __init__(self, split: CocoSplit, run: RunConfig, schema: KeypointSchema, workers: int, world: World = SINGLE):
+        super().__init__(TrainBatches(split.store, run, schema.flip_indices, world), workers)
         self.damaged: dict[str, str] = {}
         self.damaged_limit = max(1, int(run.train.damaged_share * len(split)))
 
@@ -222,15 +223,14 @@ class TrainLoader(_Loader):
         for path, problem in damaged.items():
             if path not in self.damaged:
                 self.damaged[path] = problem
-                print(f"left out: {problem}", file=sys.stderr, flush=True)
+                say(f"left out: {problem}")
         if len(self.damaged) > self.damaged_limit:
             raise StudyError(f"{len(self.damaged)} of {len(self.data.store)} training images cannot be used, more than "
                              f"train.damaged_share of the profile allows ({self.damaged_limit}):\n"
                              + "\n".join(list(self.damaged.values())[:10]))
 
     def close(self) -> None:
-        """End the worker processes."""
-        self._loader = None
+        self._loader = None  # which ends the worker processes
 
 
 class EvalLoader(_Loader):
@@ -251,44 +251,3 @@ class EvalLoader(_Loader):
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, list[tuple[int, Letterbox]]]]:
         yield from self._stream(self.numbers)
-
-
-def _data_loader(data: _Batches, workers: int) -> tuple[DataLoader, _Keys]:
-    keys = _Keys()
-    if workers:
-        cv2.setNumThreads(1)  # for good: a forked child inherits OpenCV's locks but not its threads
-    options = {"persistent_workers": True, "prefetch_factor": 3, "worker_init_fn": _start_worker} if workers else {}
-    loader = DataLoader(data, batch_size=None, sampler=keys, num_workers=workers, collate_fn=_as_is,
-                        pin_memory=torch.cuda.is_available(), **options)
-    return loader, keys
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def _start_worker(_: int) -> None:
-    """Ctrl-C is the main process's to handle; inherited objects are never collected."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()
-
-
-def _checked(loader: DataLoader) -> Iterator[Any]:
-    """The loader's items; a dead worker is raised as ``WorkerDied``, errors that came as values as themselves."""
-    # torch lets a worker's death interrupt whatever the main process is doing. Without its handler the death is noticed
-    # here, when the next batch is asked for.
-    handler = signal.getsignal(signal.SIGCHLD)
-    try:
-        iterator = iter(loader)
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) != handler:
-            signal.signal(signal.SIGCHLD, handler)
-        while (item := next(iterator, None)) is not None:
-            if isinstance(item, StudyError):
-                raise item
-            yield item
-    except (EOFError, ConnectionError, FileNotFoundError) as error:  # it died while handing over a batch
-        raise WorkerDied(WORKER_DIED) from error
-    except RuntimeError as error:
-        if "DataLoader worker (pid" in str(error) or "shared memory" in str(error):
-            raise WorkerDied(WORKER_DIED) from error
-        raise

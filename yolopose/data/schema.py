@@ -7,7 +7,6 @@ unchanged.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,24 @@ KEYPOINT_FACTS = Path(__file__).resolve().parents[1] / "study" / "keypoints.yaml
 
 @dataclass(frozen=True, eq=False)
 class KeypointSchema:
-    """The K keypoints of a data set.
+    """The K keypoints of a data set."""
 
-    Attributes:
-        names: K names in the order of the annotations.
-        sigmas: (K,) float64 standard deviations of OKS, as a share of the square root of the person's area.
-        flip_indices: (K,) int64; joint ``k`` of a mirrored person is joint ``flip_indices[k]`` of the original.
-        skeleton: limbs as pairs of 0-based joint indices, for drawing alone.
-        category_id: id of the person category in the annotation file, which predictions must carry.
-    """
-
-    names: tuple[str, ...]
-    sigmas: np.ndarray
-    flip_indices: np.ndarray
-    skeleton: tuple[tuple[int, int], ...]
-    category_id: int = 1
+    names: tuple[str, ...]  # in the order of the annotations
+    sigmas: np.ndarray  # (K,) float64 standard deviations of OKS, as a share of the square root of the person's area
+    flip_indices: np.ndarray  # (K,) int64: joint k of a mirrored person is joint flip_indices[k] of the original
+    skeleton: tuple[tuple[int, int], ...]  # limbs as pairs of 0-based joint indices, for drawing alone
+    category_id: int = 1  # of the person category in the annotation file, which predictions must carry
 
     def __len__(self) -> int:
         return len(self.names)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types, for checkpoints and reports; ``from_dict`` is the inverse."""
-        return {"names": list(self.names), "sigmas": [float(s) for s in self.sigmas],
-                "flip_indices": [int(i) for i in self.flip_indices], "skeleton": [list(limb) for limb in self.skeleton],
-                "category_id": self.category_id}
+        return {"names": list(self.names), "sigmas": self.sigmas.tolist(), "flip_indices": self.flip_indices.tolist(),
+                "skeleton": [list(limb) for limb in self.skeleton], "category_id": self.category_id}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> KeypointSchema:
-        """Rebuild a schema from ``as_dict``."""
         return cls(tuple(value["names"]), np.asarray(value["sigmas"], np.float64),
                    np.asarray(value["flip_indices"], np.int64), tuple((i, j) for i, j in value["skeleton"]),
                    int(value["category_id"]))
@@ -83,19 +72,10 @@ class KeypointSchema:
 
 def flip_indices(names: list[str] | tuple[str, ...]) -> np.ndarray:
     """Partner of every joint under a horizontal flip, (K,) int64: ``left_x`` and ``right_x`` change places."""
-    index = {name: k for k, name in enumerate(names)}
-    swap = {"left_": "right_", "right_": "left_"}
-    partners = []
-    for k, name in enumerate(names):
-        side = next((s for s in swap if name.startswith(s)), None)
-        partners.append(k if side is None else index.get(swap[side] + name[len(side):], k))
-    return np.asarray(partners, np.int64)
-
-
-@lru_cache
-def _known_sigmas() -> dict[str, dict[str, float]]:
-    facts = yaml.safe_load(KEYPOINT_FACTS.read_text())
-    return {name: {k: float(s) for k, s in row["sigmas"].items()} for name, row in facts.items()}
+    swap = {"left": "right", "right": "left"}
+    partners = [f"{swap[side]}_{rest}" if side in swap else None
+                for side, _, rest in (name.partition("_") for name in names)]
+    return np.asarray([names.index(other) if other in names else k for k, other in enumerate(partners)], np.int64)
 
 
 def _sigmas(names: list[str], category: dict[str, Any], where: str) -> np.ndarray:
@@ -108,10 +88,10 @@ def _sigmas(names: list[str], category: dict[str, Any], where: str) -> np.ndarra
         if not (np.isfinite(sigmas).all() and (sigmas > 0).all()):
             raise StudyError(f"{where}.sigmas: every sigma must be a positive number")
         return sigmas
-    known = _known_sigmas()
-    for table in known.values():
+    known = [row["sigmas"] for row in yaml.safe_load(KEYPOINT_FACTS.read_text()).values()]
+    for table in known:
         if all(name in table for name in names):
             return np.asarray([table[name] for name in names], np.float64)
-    missing = [n for n in names if not any(n in table for table in known.values())] or names
+    missing = [n for n in names if not any(n in table for table in known)] or names
     raise StudyError(f"{where}.keypoints: no OKS sigma is known for {', '.join(missing)}; add a list `sigmas` to the "
                      f"category, or a set that covers all names to {KEYPOINT_FACTS}")
