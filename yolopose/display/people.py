@@ -119,8 +119,8 @@ def augmentations(dataset: CocoDataset, run: RunConfig, count: int = 12, columns
                         f"mosaic with probability {run.augment.mosaic:g}, scale 1 ± {run.augment.scale:g}, "
                         f"translation ± {run.augment.translate:g}, flip {run.augment.flip:g}, colour. {LEGEND}")
     for position, axis in enumerate(axes):
-        sample = augment(dataset.train, int(order[position]), run.input_size, run.augment, dataset.schema.flip_indices,
-                         sample_generator(run.seed, epoch, position))
+        sample = augment(dataset.train.store, int(order[position]), run.input_size, run.augment,
+                         dataset.schema.flip_indices, sample_generator(run.seed, epoch, position))
         draw_people(axis, sample.image, sample.boxes_xyxy, sample.keypoints, dataset.schema)
     return figure
 
