@@ -40,6 +40,21 @@ def test_executed_notebook_has_the_same_bytes_each_time_and_no_machine_in_it(tmp
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["n.ipynb"]
 
 
+def test_a_picture_of_the_results_is_stored_once_and_linked(tmp_path):
+    from PIL import Image
+
+    for name in ("results/figures/a.png", "other.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "red" if name == "other.png" else "blue").save(tmp_path / name)
+    show = "from IPython.display import Image, display\n" + "".join(
+        f"display(Image(filename={str(tmp_path / name)!r}))\n" for name in ("results/figures/a.png", "other.png"))
+    target = tmp_path / "results" / "notebooks" / "n.ipynb"
+    execute.execute(notebook(tmp_path, "n", "N = 1", show), target, {}, tmp_path / "results")
+    linked, whole = (o["data"] for c in json.loads(target.read_text())["cells"] for o in c["outputs"])
+    assert "".join(linked["text/markdown"]) == "![a](../figures/a.png)" and "image/png" not in linked
+    assert "image/png" in whole
+
+
 def test_a_users_mistake_in_a_notebook_is_its_message_alone(tmp_path):
     book = notebook(tmp_path, "n", "N = 1",
                     "from yolopose.utils.errors import StudyError\nraise StudyError('a.json: lacks b')")

@@ -8,7 +8,9 @@ standard output, tables and pictures stay in the executed notebook.
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -25,7 +27,7 @@ from typing import Any
 from yolopose.study.config import nearest
 from yolopose.study.paper import REPO
 from yolopose.utils.errors import NotebookFailure, Stopped, StudyError
-from yolopose.utils.files import atomic_write, explain_os_error, read_json
+from yolopose.utils.files import atomic_write, explain_os_error, file_sha256, read_json
 from yolopose.utils.locks import RESULTS_VARIABLE
 from yolopose.utils.text import ANSI
 
@@ -193,7 +195,9 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
             papermill.execute_notebook(
                 str(notebook), str(partial), parameters, kernel_name="python3", cwd=str(REPO), progress_bar=False,
                 stdout_file=console, stderr_file=console, shutdown_kernel="immediate", autosave_cell_every=0)
-        atomic_write(target, _normalised(nbformat.read(partial, as_version=4), notebook))
+        figures = results_dir.glob("figures/*.png")
+        pictures = {file_sha256(path): os.path.relpath(path, target.parent) for path in figures}
+        atomic_write(target, _normalised(nbformat.read(partial, as_version=4), notebook, pictures))
         failed.unlink(missing_ok=True)
     except PapermillExecutionError as error:
         if error.ename == "Terminated":  # by a signal, after a checkpoint
@@ -218,8 +222,12 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
         partial.unlink(missing_ok=True)
 
 
-def _normalised(document: Any, source: Path) -> str:
-    """The executed notebook as text, without what differs from run to run: times, versions, random ids, paths."""
+def _normalised(document: Any, source: Path, pictures: dict[str, str]) -> str:
+    """The executed notebook as text, without what differs from run to run: times, versions, random ids, paths.
+
+    A picture is stored once: an output that is one of the results folder's ``pictures`` (SHA-256: where it lies, seen
+    from the notebook) becomes a link.
+    """
     import nbformat
 
     original = nbformat.read(source, as_version=4)
@@ -231,6 +239,10 @@ def _normalised(document: Any, source: Path) -> str:
             cell["id"] = "injected-parameters"
         if cell.cell_type == "code":
             cell.outputs = _clean_outputs(cell.outputs)
+            for output in cell.outputs:
+                png = output.get("data", {}).get("image/png", "")
+                if place := pictures.get(hashlib.sha256(base64.b64decode(png)).hexdigest()):
+                    output.data = {"text/markdown": f"![{Path(place).stem}]({place})", "text/plain": place}
     return _without_machine_paths(nbformat.writes(document)) + "\n"
 
 
