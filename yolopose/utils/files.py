@@ -104,7 +104,8 @@ def read_json(path: Path | str) -> Any:
 
 
 def memo(path: Path | str, key: Mapping[str, Any], make: Callable[[], dict[str, Any]],
-         holds: Callable[[dict[str, Any]], bool] = lambda stored: True) -> dict[str, Any]:
+         holds: Callable[[dict[str, Any]], bool] = lambda stored: True,
+         lock: contextlib.AbstractContextManager[Any] | None = None) -> dict[str, Any]:
     """The JSON object at ``path`` if it was made from the same ``key``, else a new one, written there.
 
     Args:
@@ -112,6 +113,7 @@ def memo(path: Path | str, key: Mapping[str, Any], make: Callable[[], dict[str, 
         key: entries of the object that tell what it was made from, for example ``{"key": config_hash(…)}``.
         make: the object without the entries of ``key``, which come first in the file.
         holds: whether an object of the same key may be kept, for example because files that it names still exist.
+        lock: held while a new one is made and written.
     """
     path = Path(path)
     try:
@@ -120,8 +122,9 @@ def memo(path: Path | str, key: Mapping[str, Any], make: Callable[[], dict[str, 
         stored = None
     if isinstance(stored, dict) and all(stored.get(name) == value for name, value in key.items()) and holds(stored):
         return stored
-    value = {**key, **make()}
-    (write_json_gz if path.suffix == ".gz" else write_json)(path, value)
+    with lock or contextlib.nullcontext():
+        value = {**key, **make()}
+        (write_json_gz if path.suffix == ".gz" else write_json)(path, value)
     return value
 
 
