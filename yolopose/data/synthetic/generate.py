@@ -22,6 +22,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from yolopose.data.synthetic.compose import DIFFICULTIES, compose
 from yolopose.study.config import GENERATOR_VERSION
@@ -128,8 +129,6 @@ def _chunk_file(partial: Path, split: str, start: int) -> Path:
 
 
 def _draw_chunks(partial: Path, spec: SyntheticSpec, workers: int, progress: bool) -> None:
-    from tqdm import tqdm
-
     tasks = [(partial, spec, split, start) for split in SPLITS for start in range(0, getattr(spec, split), CHUNK)
              if not _chunk_file(partial, split, start).exists()]
     total = sum(getattr(spec, split) for split in SPLITS)

@@ -101,7 +101,11 @@ def draw_person(person: Person, light: Light, image: np.ndarray, owner: np.ndarr
     target[...] = cv2.add(cv2.multiply(target, cv2.merge([255 - alpha] * 3), scale=1 / 255), layer[..., :3])
     solid = alpha >= 128
     owner[top:bottom, left:right][solid] = number
-    shown = _in_front(inner.project(points), points[:, 2] - margin, depth) & (facing > GRAZING)
+    # A keypoint shows where the farthest of 3 x 3 pixels of its own body is no nearer than its margin allows.
+    surface = np.where(np.isfinite(depth), depth, -np.inf)  # where nothing was drawn, nothing shows
+    surface = cv2.dilate(np.pad(surface, 2, constant_values=-np.inf), np.ones((3, 3), np.uint8))
+    x, y = np.clip(np.rint(inner.project(points)).astype(int) + 2, 0, np.array(surface.shape[::-1]) - 1).T
+    shown = (surface[y, x] >= points[:, 2] - margin) & (facing > GRAZING)
     return Drawn(places, shown, facing, int(solid.sum()))
 
 
@@ -111,12 +115,3 @@ def _window(patches: list[Patch], camera: Camera, height: int, width: int) -> tu
     x0, y0 = (int(v) for v in np.maximum(np.floor(flat.min(0)) - 2, -2))
     x1, y1 = (int(v) for v in np.minimum(np.ceil(flat.max(0)) + 3, [width + 2, height + 2]))
     return x0, y0, x0 + -(-(x1 - x0) // 4) * 4, y0 + -(-(y1 - y0) // 4) * 4
-
-
-def _in_front(places: np.ndarray, limit: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """True where the body's surface at a keypoint is no nearer than ``limit`` (the farthest of 3 x 3 pixels)."""
-    surface = np.where(np.isfinite(depth), depth, -np.inf)  # where nothing was drawn, nothing shows
-    around = cv2.dilate(np.pad(surface, 2, constant_values=-np.inf), np.ones((3, 3), np.uint8))
-    x, y = np.rint(places).astype(int).T + 2
-    height, width = around.shape
-    return around[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] >= limit
