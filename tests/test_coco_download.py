@@ -51,7 +51,7 @@ def small(tmp_path_factory) -> tuple[Path, dict[str, bytes], tuple[Archive, ...]
             for member in members:
                 opened.write(member, member.relative_to(root).as_posix())
         served[f"/{archive.path}"] = data = path.read_bytes()
-        files = tuple((name, (root / name).stat().st_size if size else None) for name, size in archive.files)
+        files = {name: size and (root / name).stat().st_size for name, size in archive.files.items()}
         described.append(replace(archive, size=len(data), sha256=hashlib.sha256(data).hexdigest(), files=files,
                                  unpacked=sum(-(-m.stat().st_size // 4096) * 4096 for m in members)))
     return root, served, tuple(described)
