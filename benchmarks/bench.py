@@ -38,22 +38,18 @@ def measure(subject: str) -> list[dict[str, Any]]:
 
 
 def run_bench(out: Path, names: tuple[str, ...] = tuple(SUBJECTS)) -> Path:
-    """Measure the named subjects, one process after the other, and write the table; where they are not the usual ones,
-    into a file with their names.
-
-    Returns:
-        The file written.
+    """Measure the named subjects, one process after the other, and write the table, into a file with their names where
+    they are not the usual ones; returns its path.
 
     Raises:
         StudyError: a subject failed; its own message is shown.
     """
     about = provenance()
-    machine = about["hardware"]
-    accelerator = f", {machine['accelerator']}" if machine["accelerator"] else ""
-    rows = [{"subject": "machine", "case": f"{machine['cpu']}{accelerator}", "value": machine["cores"], "unit": "cores",
-             "runs": 1, "goal": "", "met": "",
+    machine, git = about["hardware"], about["git"]
+    rows = [{"subject": "machine", "case": ", ".join(filter(None, (machine["cpu"], machine["accelerator"]))),
+             "value": machine["cores"], "unit": "cores", "runs": 1, "goal": "", "met": "",
              "note": f"{machine['memory_gib']} GiB, torch {about['packages'].get('torch')}, "
-                     f"commit {about['git']['commit']}{' and changes' if about['git']['dirty'] else ''}"}]
+                     f"commit {git['commit']}{' and changes' if git['dirty'] else ''}"}]
     for subject in names:
         print(f"bench: {subject} …", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "benchmarks.bench", "--subject", subject]

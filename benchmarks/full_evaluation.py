@@ -26,41 +26,29 @@ from yolopose.training.trainer import Trainer
 from yolopose.utils.device import select_device
 from yolopose.utils.files import read_json
 
-IMAGES, INPUT_SIZE = 5000, 960
-TRAINED_IMAGES, TRAINED_SIZE = 1536, 320
 
-
-def run_config(trained_images: int = TRAINED_IMAGES, trained_size: int = TRAINED_SIZE) -> RunConfig:
+def run_config(trained_images: int, trained_size: int, width_factor: float) -> RunConfig:
     """The short training: s6 of the profile ``gpu``, one epoch."""
-    run = load_study("gpu").run("s6", 0)
+    run, batch = load_study("gpu").run("s6", 0), min(32, trained_images)
     train = replace(run.train, epochs=1, warmup_epochs=0, warmup_iterations=10, epoch_images=trained_images,
-                    batch_size=min(32, trained_images), nominal_batch=min(32, trained_images), validate_images=0,
-                    workers=1)
-    return replace(run, input_size=trained_size, train=train)
+                    batch_size=batch, nominal_batch=batch, validate_images=0, workers=1)
+    return replace(run, input_size=trained_size, train=train, width_factor=width_factor)
 
 
-def prepare(folder: Path, images: int, trained_images: int, trained_size: int) -> None:
-    """Draw the data set and train the weights that are evaluated, into ``data`` and ``run`` of a folder."""
-    generate(folder / "data", SyntheticSpec("coco", 640, trained_images, images, 0))
-    Trainer(run_config(trained_images, trained_size), load_dataset(folder / "data"), folder / "run",
-            select_device()).fit()
-
-
-def full_evaluation_rows(images: int = IMAGES, input_size: int = INPUT_SIZE, trained_images: int = TRAINED_IMAGES,
-                         trained_size: int = TRAINED_SIZE) -> list[dict[str, Any]]:
+def full_evaluation_rows(images: int = 5000, input_size: int = 960, trained_images: int = 1536, trained_size: int = 320,
+                         width_factor: float = 1.0) -> list[dict[str, Any]]:
     """The evaluation's time, its pace, and the size of what it writes."""
     with tempfile.TemporaryDirectory(prefix="yolopose-bench-") as name:
-        folder = Path(name)
-        subprocess.run([sys.executable, "-m", __name__, name, *map(str, (images, trained_images, trained_size))],
-                       check=True)
-        run = replace(run_config(trained_images, trained_size), input_size=input_size,
-                      evaluate=EvaluateConfig(test_dev=False))
+        folder, about = Path(name), (trained_images, trained_size, width_factor)
+        subprocess.run([sys.executable, "-m", __name__, name, *map(str, (images, *about))], check=True)
+        run = replace(run_config(*about), input_size=input_size, evaluate=EvaluateConfig(test_dev=False))
         started = time.perf_counter()
         evaluate_run(run, load_dataset(folder / "data"), folder / "run", select_device())
         taken = time.perf_counter() - started
-        with gzip.open(folder / "run" / "predictions.json.gz", "rb") as file:
+        path = folder / "run" / "predictions.json.gz"
+        with gzip.open(path, "rb") as file:
             found = sum(part.count(b'"score"') for part in file)
-        size = (folder / "run" / "predictions.json.gz").stat().st_size
+        size = path.stat().st_size
         precision = read_json(folder / "run" / "run.json")["evaluate"]["precision"]
     case = f"s6, {input_size} px, {images} images"
     note = f"{precision}, batch {run.evaluate.batch_size}; {found / images:.0f} detections an image; scoring included"
@@ -69,5 +57,12 @@ def full_evaluation_rows(images: int = IMAGES, input_size: int = INPUT_SIZE, tra
             row("full_evaluation", "predictions.json.gz", [size / 2**20], "MiB")]
 
 
+def prepare(folder: Path, images: int, trained_images: int, trained_size: int, width_factor: float) -> None:
+    """Draw the data set and train the weights that are evaluated, into ``data`` and ``run`` of a folder."""
+    generate(folder / "data", SyntheticSpec("coco", 640, trained_images, images, 0))
+    Trainer(run_config(trained_images, trained_size, width_factor), load_dataset(folder / "data"), folder / "run",
+            select_device()).fit()
+
+
 if __name__ == "__main__":
-    prepare(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    prepare(Path(sys.argv[1]), *map(int, sys.argv[2:5]), float(sys.argv[5]))

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import operator
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
+from yolopose.analysis import timing
+
 REPO = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
 
 
-def seconds_of(work: Callable[[], Any], runs: int, warmup: int = 1) -> list[float]:
+def seconds_of(work: Callable[[], Any], runs: int, warmup: int = 1, device: torch.device = CPU) -> list[float]:
     """Seconds of each of ``runs`` calls, after ``warmup`` calls that do not count."""
-    for _ in range(warmup):
-        work()
-    taken = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return taken
+    return [timing.seconds_of(work, device)[0] for _ in range(warmup + runs)][warmup:]
 
 
 def row(subject: str, case: str, values: list[float], unit: str, note: str = "", goal: str = "") -> dict[str, Any]:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ from yolopose.training.trainer import Trainer
 from yolopose.utils.device import select_device
 
 RECONSTRUCTED = Path("oracles/coco-val2017-reconstructed/person_keypoints_val2017_reconstructed.json")
+STARTS = {"python -c 'import yolopose'": [sys.executable, "-c", "import yolopose"],
+          "import yolopose.training.runs": [sys.executable, "-c", "import yolopose.training.runs"]}
 CANDIDATES = 1000  # cells above the score threshold in one image: more than trained models leave in a crowded picture
 
 
@@ -50,20 +53,17 @@ def drawing_rows() -> list[dict[str, Any]]:
     """Making the synthetic set ``near`` at 320 px with two processes, their start and the annotations included."""
     images, seeds = 600, iter(range(4))
     with tempfile.TemporaryDirectory(prefix="yolopose-bench-") as folder:
-        def draw() -> None:
-            seed = next(seeds)
-            generate(Path(folder) / str(seed), SyntheticSpec("near", 320, images - 16, 8, 8, seed), workers=2,
-                     progress=False)
-
-        taken = seconds_of(draw, 3, warmup=0)
+        taken = seconds_of(lambda: generate(
+            Path(folder) / str(seed := next(seeds)), SyntheticSpec("near", 320, images - 16, 8, 8, seed), workers=2,
+            progress=False), 3, warmup=0)
     return [rates("drawing", "near, 320 px", images, taken, "two worker processes", ">= 100")]
 
 
 def loader_rows() -> list[dict[str, Any]]:
     """The training loader in one process, whole and step by step, at the sizes of ``mini`` and of the paper."""
     rows = []
-    sets = (("near", 144, 128, ((128, 0.0), (128, 1.0))), ("coco", 640, 32, ((640, 1.0),)))
-    for difficulty, image_size, images, cases in sets:
+    for difficulty, image_size, images, cases in (("near", 144, 128, ((128, 0.0), (128, 1.0))),
+                                                  ("coco", 640, 32, ((640, 1.0),))):
         with bench_data(difficulty, image_size, images) as data:
             for size, mosaic in cases:
                 rows += _loader_case(data, size, replace(AugmentConfig(), mosaic=mosaic), images)
@@ -98,11 +98,9 @@ def _loader_case(data: CocoDataset, size: int, config: AugmentConfig, images: in
     }
     case = f"{size} px, {'mosaic' if config.mosaic else 'one image'}"
     count = len(loader) * loader.data.batch_size
-    rows = [rates("loader", f"{case}: whole", count, seconds_of(lambda: list(loader.batches(0)), 5), "one process")]
-    for name, step in steps.items():
-        taken = seconds_of(lambda f=step: [f(s) for s in samples], 5)
-        rows.append(rates("loader", f"{case}: {name}", len(samples), taken))
-    return rows
+    whole = rates("loader", f"{case}: whole", count, seconds_of(lambda: list(loader.batches(0)), 5), "one process")
+    return [whole, *(rates("loader", f"{case}: {name}", len(samples), seconds_of(
+        lambda f=step: [f(s) for s in samples], 5)) for name, step in steps.items())]
 
 
 def training_rows() -> list[dict[str, Any]]:
@@ -151,39 +149,25 @@ def _training_case(run: RunConfig, data: CocoDataset, folder: Path, device: Any,
 def inference_rows() -> list[dict[str, Any]]:
     """s6 at 640 px, one image at a time, eager and fused; decoding and NMS, and their share of the forward pass."""
     device = select_device()
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     model = build_model(load_variants()["yolov5s6_pose"], 17, seed=0).eval()
     model = model.to(device, memory_format=torch.channels_last)
     images = torch.rand(1, 3, 640, 640, generator=torch.Generator().manual_seed(0)).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
-    rows = []
     with torch.inference_mode():
-        def forward() -> list[torch.Tensor]:
-            raw = model(images)
-            wait()
-            return raw
-
-        rows.append(rates("inference", "s6, 640 px, eager", 1, seconds_of(forward, 9, warmup=2), "float32, batch 1"))
+        eager = seconds_of(lambda: model(images), 9, 2, device)
         model.fuse()
-        fused = seconds_of(forward, 9, warmup=2)
-        rows.append(rates("inference", "s6, 640 px, fused", 1, fused, "float32, batch 1"))
-        raw, head = forward(), model.detect
-
-        def post() -> list:
-            found = non_maximum_suppression(decode(raw, head))
-            wait()
-            return found
-
+        fused, raw = seconds_of(lambda: model(images), 9, 2, device), model(images)
+        rows = [rates("inference", f"s6, 640 px, {case}", 1, taken, "float32, batch 1")
+                for case, taken in (("eager", eager), ("fused", fused))]
         cells = sum(r[..., 4].numel() for r in raw)
         for kept in (CANDIDATES, cells):
             keep_candidates(raw, kept)
-            taken = seconds_of(post, 9, warmup=2)
+            taken = seconds_of(lambda: non_maximum_suppression(decode(raw, model.detect)), 9, 2, device)
             case = f"decoding and NMS, 640 px, {kept} candidates"
-            rows.append(row("inference", case, [1000 * s for s in taken], "ms"))
-            share = 100 * sorted(taken)[len(taken) // 2] / sorted(fused)[len(fused) // 2]
-            worst = kept == cells
-            rows.append(row("inference", f"{case}: share of the fused forward pass", [share], "%",
-                            "every cell a candidate: the worst case" if worst else "", "" if worst else "< 10"))
+            note, goal = ("every cell a candidate: the worst case", "") if kept == cells else ("", "< 10")
+            rows += [row("inference", case, [1000 * s for s in taken], "ms"),
+                     row("inference", f"{case}: share of the fused forward pass", [100 * median(taken) / median(fused)],
+                         "%", note, goal)]
     return rows
 
 
@@ -200,9 +184,9 @@ def coco_evaluation_rows() -> list[dict[str, Any]]:
     return [row("coco_evaluation", f"{len(ids)} images, {len(predictions)} detections", taken, "s", goal="< 30")]
 
 
-def jittered(annotations: dict[str, Any], each: int, seed: int = 0) -> list[dict[str, Any]]:
+def jittered(annotations: dict[str, Any], each: int) -> list[dict[str, Any]]:
     """``each`` detections for every image with labelled persons: their joints, displaced more and more."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     people: dict[int, list[dict[str, Any]]] = {}
     for one in annotations["annotations"]:
         if one["num_keypoints"] and not one["iscrowd"]:
@@ -222,10 +206,6 @@ def jittered(annotations: dict[str, Any], each: int, seed: int = 0) -> list[dict
 
 def startup_rows() -> list[dict[str, Any]]:
     """Seconds from the shell to an answer."""
-    commands = {"python -c 'import yolopose'": [sys.executable, "-c", "import yolopose"],
-                "import yolopose.training.runs": [sys.executable, "-c", "import yolopose.training.runs"]}
-    if shutil.which("make"):
-        commands["make status"] = ["make", "status"]
-    return [row("startup", case, seconds_of(
-        lambda c=command: subprocess.run(c, cwd=REPO, check=True, capture_output=True), 5), "s")
-        for case, command in commands.items()]
+    make = {"make status": ["make", "status"]} if shutil.which("make") else {}
+    return [row("startup", case, seconds_of(partial(subprocess.run, command, cwd=REPO, check=True, capture_output=True),
+                                            5), "s") for case, command in (STARTS | make).items()]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,24 +66,46 @@ def test_goals_are_printed_at_the_end(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [r["met"] for r in csv.DictReader(path.open())] == ["", "yes", "no", ""]
 
 
-def test_table_of_one_subject(tmp_path: Path) -> None:
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands of the bench are called here, not in a process that would load torch first."""
+    real = subprocess.run
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess:
+        if "benchmarks.bench" not in command:
+            return real(command, **options)
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", command[2:])
+        try:
+            status = bench.main()
+        except SystemExit as error:
+            status = error.code
+        return subprocess.CompletedProcess(command, status, *capsys.readouterr())
+
+    monkeypatch.setattr(bench.subprocess, "run", run)
+
+
+def test_table_of_one_subject(tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = "python -c 'import yolopose'"
+    monkeypatch.setattr(subjects, "STARTS", {case: subjects.STARTS[case]})  # the one without torch
+    monkeypatch.setattr(subjects.shutil, "which", lambda _: None)
     path = bench.run_bench(tmp_path, ("startup",))
     assert path.parent == tmp_path and path.stem.endswith("-startup")
     rows = list(csv.DictReader(path.open()))
     assert list(rows[0]) == bench.COLUMNS and rows[0]["subject"] == "machine"
-    started = next(r for r in rows if r["case"] == "python -c 'import yolopose'")
+    started = next(r for r in rows if r["case"] == case)
     assert started["unit"] == "s" and 0 < float(started["value"]) < 60 and started["runs"] == "5"
 
 
 def test_the_full_evaluation_at_a_small_size() -> None:
     """Every step of it: drawing and training in another process, evaluation of each image once."""
-    duration, pace, size = full_evaluation.full_evaluation_rows(6, 128, trained_images=8, trained_size=64)
+    duration, pace, size = full_evaluation.full_evaluation_rows(6, 128, 8, 64, width_factor=0.125)
     assert duration["case"] == pace["case"] == "s6, 128 px, 6 images" and "float32, batch 32" in duration["note"]
     assert pace["value"] == pytest.approx(6 / (60 * duration["value"]), rel=1e-2) and size["value"] > 0
     assert "full_evaluation" not in bench.SUBJECTS  # takes too long to be measured unasked
 
 
-def test_a_failing_subject_is_named(tmp_path: Path) -> None:
+def test_a_failing_subject_is_named(tmp_path: Path, in_process: None) -> None:
     with pytest.raises(StudyError, match="bench nonsense failed"):
         bench.run_bench(tmp_path, ("nonsense",))
     assert not list(tmp_path.iterdir())

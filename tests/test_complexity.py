@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,13 +10,14 @@ import torch
 from torch import nn
 
 from tests.conftest import REPO
+from yolopose.analysis import complexity
 from yolopose.analysis.complexity import complexity_rows, count_gmacs, count_macs, write_complexity
 from yolopose.models.yolov5 import build_model
 from yolopose.report.compare import decoder_depth_rows, resolution_rows
 from yolopose.study.config import load_experiments, load_study, load_variants
 from yolopose.study.paper import CONVENTIONS, DECODER_LADDER
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_csv
+from yolopose.utils.files import read_csv, write_json
 
 CONV_ONLY_640 = {"yolov5s6_pose": 10.09, "yolov5m6_pose": 29.39, "yolov5l6_pose": 64.58}  # reference §1.9
 
@@ -94,7 +96,8 @@ def test_no_single_convention_gives_all_of_table4_but_all_stay_close(at_384):
 
 @pytest.mark.parametrize("variant", ["yolov5s6_pose", "yolov5s6_pose_faithful", "yolov5s6_person"])
 def test_scaled_counts_equal_those_at_the_size_itself(variant):
-    model = build_model(load_variants()[variant], 17, 0.25, seed=0).eval()
+    """Of one block a stage: proportionality is a property of the layers, not of their number."""
+    model = build_model(replace(load_variants()[variant], depth=0.1, decoder_depth=1), 17, 0.25, seed=0).eval()
     scaled_up = count_gmacs(model, [192, 320])
     for size in (192, 320):
         assert scaled_up[size] == {c: macs / 1e9 for c, macs in count_macs(model, size).items()}
@@ -177,76 +180,54 @@ def test_decoder_depth_csv_says_what_the_readme_rows_say():
             assert variant.decoder_depth == int(row["depth"]) and variant.name == DECODER_LADDER[int(row["depth"]) - 1]
 
 
-def stand_in(calls: list, stop_after: int | None = None):
-    """A counter that takes no time and notes (variant, sizes, keypoints, width factor)."""
-    import yolopose.analysis.complexity as module
-
+@pytest.fixture
+def counter(monkeypatch):
+    """A counter that takes no time, notes variant, sizes, keypoints, width factor, and is killed at ``stop_after``."""
     def rows(variant, sizes, num_keypoints, factor):
-        if len(calls) == stop_after:
+        if len(about.calls) == about.stop_after:
             raise KeyboardInterrupt
-        calls.append((variant.name, tuple(sizes), num_keypoints, factor))
-        return [dict(zip(module.COLUMNS, (variant.name, factor, size, 1, 1, 1, c,
-                                          module.complexity_key(variant, size, num_keypoints, factor)), strict=True))
-                for size in sizes for c in CONVENTIONS]
+        about.calls.append((variant.name, tuple(sizes), num_keypoints, factor))
+        return [dict(zip(complexity.COLUMNS, (variant.name, factor, size, 1, 1, 1, c, complexity.complexity_key(
+            variant, size, num_keypoints, factor)), strict=True)) for size in sizes for c in CONVENTIONS]
 
-    return rows
+    about = SimpleNamespace(calls=[], stop_after=None)
+    monkeypatch.setattr(complexity, "complexity_rows", rows)
+    return about
 
 
-def test_file_holds_every_paper_size_and_keeps_what_is_counted(tmp_path, monkeypatch):
-    calls: list = []
-    monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(calls))
-    study = load_study("smoke", results=tmp_path)
+def test_the_file_holds_every_paper_size_and_only_what_is_missing_is_counted(tmp_path, counter):
+    study, path = load_study("smoke", results=tmp_path), tmp_path / "complexity.csv"
     write_complexity(study)
-    first = (tmp_path / "complexity.csv").read_bytes()
-    rows = read_csv(tmp_path / "complexity.csv")
+    whole, rows = path.read_bytes(), read_csv(path)
     at_true_width = {v: {int(r["input_size"]) for r in rows if r["variant"] == v and float(r["width_factor"]) == 1}
                      for v in load_variants()}
     assert all(at_true_width[variant] == set(TABLE4) for variant in TABLE1)
     assert all(at_true_width[variant] == {960} for variant in DECODER_LADDER[:-1])
-    assert ("yolov5s6_person", (128,), 17, 0.25) in calls
+    assert ("yolov5s6_person", (128,), 17, 0.25) in counter.calls
     assert len({r["key"] for r in rows}) * len(CONVENTIONS) == len(rows)
-    done = len(calls)
+    counter.calls.clear()
     write_complexity(study)
-    assert len(calls) == done
-    assert (tmp_path / "complexity.csv").read_bytes() == first
-
-
-def test_only_what_is_missing_is_counted_and_stale_rows_go(tmp_path, monkeypatch):
-    calls: list = []
-    monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(calls))
-    study = load_study("smoke", results=tmp_path)
-    write_complexity(study)
-    path = tmp_path / "complexity.csv"
-    whole = path.read_text()
-    rows = read_csv(path)
+    assert counter.calls == [] and path.read_bytes() == whole
     gone = next(r["key"] for r in rows if r["variant"] == "yolov5m6_pose" and r["input_size"] == "512")
-    path.write_text(whole.replace(gone, "0" * 16))
-    calls.clear()
+    path.write_bytes(whole.replace(gone.encode(), b"0" * 16))  # a stale row
     write_complexity(study)
-    assert calls == [("yolov5m6_pose", (512,), 17, 1.0)]
-    assert path.read_text() == whole
+    assert counter.calls == [("yolov5m6_pose", (512,), 17, 1.0)] and path.read_bytes() == whole
 
 
-def test_a_kill_loses_one_model_and_k_comes_from_the_data_set(tmp_path, monkeypatch):
-    from yolopose.utils.files import write_json
-
-    calls: list = []
-    monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(calls, stop_after=2))
+def test_a_kill_loses_one_model_and_k_comes_from_the_data_set(tmp_path, counter):
     write_json(tmp_path / "data.json", {"keypoints": {"names": ["a", "b", "c"]}})
-    study = load_study("smoke", results=tmp_path)
+    study, counter.stop_after = load_study("smoke", results=tmp_path), 2
     with pytest.raises(KeyboardInterrupt):
         write_complexity(study)
     assert len(read_csv(tmp_path / "complexity.csv")) == 2 * len(TABLE4) * len(CONVENTIONS)
-    again: list = []
-    monkeypatch.setattr("yolopose.analysis.complexity.complexity_rows", stand_in(again))
+    done = {name for name, *_ in counter.calls}
+    counter.calls, counter.stop_after = [], None
     write_complexity(study)
-    assert not {name for name, *_ in again[:1]} & {name for name, *_ in calls}
-    assert {(k, factor) for *_, k, factor in again} == {(17, 1.0), (3, 0.25)}
+    assert not {name for name, *_ in counter.calls[:1]} & done
+    assert {(k, factor) for *_, k, factor in counter.calls} == {(17, 1.0), (3, 0.25)}
 
 
 def test_key_follows_the_variant():
-    from yolopose.analysis.complexity import complexity_key
-
     variant = load_variants()["yolov5s6_pose"]
-    other = SimpleNamespace(**{**variant.__dict__, "width": 0.75})
-    assert complexity_key(variant, 960, 17, 1.0) != complexity_key(other, 960, 17, 1.0)
+    assert complexity.complexity_key(variant, 960, 17, 1.0) != complexity.complexity_key(
+        replace(variant, width=0.75), 960, 17, 1.0)

@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from yolopose.data.coco import CocoDataset
+from yolopose.evaluation.archive import load_predictions, predictions_file
 from yolopose.evaluation.bootstrap import Resampled, difference_interval, draw_images, rank_detections, resample
 from yolopose.study.config import Study
 from yolopose.study.groups import GROUPS, SIDES, keypoint_rates
@@ -68,16 +69,12 @@ def write_ablations(study: Study, dataset: CocoDataset) -> None:
     pairs: dict[str, dict[str, Any]] = {}
     wanted = []
     for a, b, kinds in pairs_of(runs):
-        seeds = [seed for seed in runs[a] if seed in runs[b]]
-        if not seeds:
-            continue
-        inputs = {name: [hashes[name, seed] for seed in seeds] for name in (a, b)}
-        stored = known.get(a, {}).get(b, {})
-        pairs.setdefault(a, {})[b] = {"seeds": seeds, "inputs": inputs}
-        if stored.get("inputs") == inputs and set(kinds) <= set(stored):
-            pairs[a][b] = stored
-        else:
-            wanted.append((a, b, seeds, kinds))
+        if seeds := [seed for seed in runs[a] if seed in runs[b]]:
+            inputs = {name: [hashes[name, seed] for seed in seeds] for name in (a, b)}
+            stored = known.get(a, {}).get(b, {})
+            done = stored.get("inputs") == inputs and set(kinds) <= set(stored)
+            pairs.setdefault(a, {})[b] = stored if done else {"seeds": seeds, "inputs": inputs}
+            wanted += [] if done else [(a, b, seeds, kinds)]
     _bootstrap_pairs(runs, dataset, wanted, pairs)
     value = about | {"pairs": pairs, "far_outside": _far_outside(runs)}
     if value != old:
@@ -96,7 +93,7 @@ def _predictions_hash(folder: Path, dataset: CocoDataset) -> str:
     if made_on != dataset.fingerprint:
         raise StudyError(f"{folder / 'run.json'}: data_fingerprint {made_on} is not the data set's "
                          f"({dataset.fingerprint}); delete {folder} and train again")
-    path = folder / "predictions.json.gz"
+    path = predictions_file(folder)
     if not path.is_file():
         raise StudyError(f"{path}: not found; delete {folder / 'metrics.json'} and evaluate again")
     return file_sha256(path)[:16]
@@ -115,11 +112,11 @@ def _bootstrap_pairs(runs: Mapping[str, Mapping[int, Path]], dataset: CocoDatase
                            for name in (a, b) for seed in seeds for kind in kinds)
     resampled: dict[tuple[str, int, str], Resampled] = {}
     for name, seed, kind in tqdm(needed, "paired bootstrap", unit="run", leave=False):
-        predictions = read_json(runs[name][seed] / "predictions.json.gz")
+        predictions = load_predictions(runs[name][seed])
         detections = rank_detections(val.annotations, predictions, ids[kind],
                                      dataset.schema.sigmas if kind == "pose" else None)
         resampled[name, seed, kind] = resample(detections, draws[kind])
     for a, b, seeds, kinds in wanted:
         for kind in kinds:
-            pairs[a][b][kind] = difference_interval([resampled[a, seed, kind] for seed in seeds],
-                                                    [resampled[b, seed, kind] for seed in seeds])
+            pairs[a][b][kind] = difference_interval(*([resampled[name, seed, kind] for seed in seeds]
+                                                      for name in (a, b)))

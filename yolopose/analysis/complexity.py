@@ -38,14 +38,9 @@ UNIT = 64  # px: the largest stride, of which every input size is a multiple
 COLUMNS = ["variant", "width_factor", "input_size", "params_m", "params_unfused_m", "gmacs", "convention", "key"]
 
 
-def count_macs(model: nn.Module, input_size: int, fused_model: nn.Module | None = None) -> dict[str, int]:
-    """Multiply-accumulates of one square image of ``input_size`` px in every convention, counted at that size.
-
-    Args:
-        model: unfused, in eval mode.
-        input_size: px, a multiple of 64.
-        fused_model: its fused copy, made here if not given.
-    """
+def count_macs(model: nn.Module, input_size: int) -> dict[str, int]:
+    """Multiply-accumulates of one square image of ``input_size`` px, a multiple of 64, in every convention, counted at
+    that size; the model is unfused, in eval mode."""
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import conv_flop_jit, get_shape
 
@@ -55,35 +50,30 @@ def count_macs(model: nn.Module, input_size: int, fused_model: nn.Module | None 
             counter["bias"] = math.prod(get_shape(outputs[0]))
         return counter
 
-    image = torch.zeros(1, 3, input_size, input_size)
+    def analysis(model: nn.Module) -> FlopCountAnalysis:
+        image = torch.zeros(1, 3, input_size, input_size)
+        return FlopCountAnalysis(model, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's remarks about python values in shapes
-        fused = FlopCountAnalysis(fused_model or copy.deepcopy(model).fuse(), image)
-        fused.set_op_handle("aten::_convolution", biased_conv)
-        fused = fused.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        by_operator = fused.by_operator()
-        unfused = FlopCountAnalysis(model, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        total = unfused.total()
-    return {"conv": round(by_operator["conv"]), "fused_bias": round(sum(by_operator.values())),
-            "fvcore_unfused": round(total)}
+        fused = analysis(copy.deepcopy(model).fuse()).set_op_handle("aten::_convolution", biased_conv).by_operator()
+        return {"conv": round(fused["conv"]), "fused_bias": round(sum(fused.values())),
+                "fvcore_unfused": round(analysis(model).total())}
 
 
-def count_gmacs(model: nn.Module, sizes: Sequence[int], fused_model: nn.Module | None = None
-                ) -> dict[int, dict[str, float]]:
+def count_gmacs(model: nn.Module, sizes: Sequence[int]) -> dict[int, dict[str, float]]:
     """GMACs of one square image of each size in every convention: size -> convention -> GMACs, exact.
 
     Args:
         model: unfused, in eval mode, whose maps are all proportional to the input.
         sizes: px, multiples of 64.
-        fused_model: its fused copy, made here if not given.
 
     Raises:
         ValueError: a size is no multiple of 64, or the counts at 64 and 128 px show that the model's are not
             proportional to the area.
     """
-    fused_model = fused_model or copy.deepcopy(model).fuse()
-    unit, twice = count_macs(model, UNIT, fused_model), count_macs(model, 2 * UNIT, fused_model)
+    unit, twice = count_macs(model, UNIT), count_macs(model, 2 * UNIT)
     if any(twice[c] != 4 * unit[c] for c in CONVENTIONS):
         raise ValueError(f"counts are not proportional to the input's area: {unit} at {UNIT} px, {twice} at twice that")
     if uneven := [size for size in sizes if size % UNIT]:
@@ -95,13 +85,13 @@ def complexity_rows(variant: Variant, sizes: Sequence[int], num_keypoints: int, 
                     ) -> list[dict[str, Any]]:
     """Rows of ``complexity.csv`` for one variant: each size in each convention, with parameters in millions."""
     model = build_model(variant, num_keypoints, width_factor, seed=0).eval()
-    fused = copy.deepcopy(model).fuse()
-    parameters = {"params_m": round(count_parameters(fused) / 1e6, 6),
-                  "params_unfused_m": round(count_parameters(model) / 1e6, 6)}
+    gmacs, unfused = count_gmacs(model, sizes), count_parameters(model)
+    parameters = {"params_m": round(count_parameters(model.fuse()) / 1e6, 6),
+                  "params_unfused_m": round(unfused / 1e6, 6)}
     return [{"variant": variant.name, "width_factor": width_factor, "input_size": size, **parameters,
-             "gmacs": round(gmacs, 6), "convention": convention,
+             "gmacs": round(value, 6), "convention": convention,
              "key": complexity_key(variant, size, num_keypoints, width_factor)}
-            for size, counted in count_gmacs(model, sizes, fused).items() for convention, gmacs in counted.items()]
+            for size, counted in gmacs.items() for convention, value in counted.items()]
 
 
 def complexity_key(variant: Variant, size: int, num_keypoints: int, width_factor: float) -> str:

@@ -35,13 +35,12 @@ def keypoint_gradient(distance_px: Tensor, sigma: float, curve: str, number_form
                       ) -> tuple[Tensor, Tensor]:
     """Gradient of one keypoint's loss that reaches the head's output, by autograd through the training's own function.
 
-    As in training the head's outputs may be of a smaller number format while the loss is computed in float32.
-
     Args:
         distance_px: (m,) float32, m a power of two; how far the predicted keypoint lies off along x.
         sigma: COCO's standard deviation of the keypoint.
         curve: a name of :data:`CURVES`.
-        number_format: of the head's outputs; ``torch.float16`` gets the scaler's factor.
+        number_format: of the head's outputs, while the loss is computed in float32 as in training; ``torch.float16``
+            gets the scaler's factor.
 
     Returns:
         (m,) the distances in px that the number format can hold, and (m,) float64 the gradient per px.
@@ -90,12 +89,8 @@ def zero_from(distance: Tensor, gradient: Tensor) -> float | None:
 
 
 def landmarks(distance: Tensor, gradient: Tensor) -> dict[str, float | None]:
-    """Where a gradient is largest, and where beyond that it has fallen to :data:`FAINT` of it.
-
-    Args:
-        distance: (m,) increasing, px.
-        gradient: (m,) per px, not negative.
-    """
+    """Where a ``gradient`` (m,) per px is largest over increasing ``distance`` (m,) px, and where beyond that it has
+    fallen to :data:`FAINT` of it."""
     size = gradient.abs()
     peak = int(size.argmax())
     faint = (size[peak:] <= FAINT * size[peak]).nonzero()[:, 0]
@@ -112,7 +107,6 @@ def loss_shape() -> dict[str, Any]:
         the same of IoU and CIoU; ``curves``: gradients per px at ``distance_px``; ``person_px``, ``stride_px``, and
         ``widest``, by what the annealed loss starts to multiply the sigmas.
     """
-    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     drawn = torch.arange(256, dtype=torch.float32)  # a power of two; the first DRAWN_PX are kept
     keypoints: dict[str, Any] = {}
     curves: dict[str, Any] = {}
@@ -121,38 +115,31 @@ def loss_shape() -> dict[str, Any]:
         distance = torch.arange(1, POINTS + 1, dtype=torch.float32) * (REACH_SK * unit / POINTS)
         keypoints[name], curves[name] = {"sigma": sigma, "sk_px": unit}, {}
         for curve in CURVES:
-            zero = {kind: zero_from(*keypoint_gradient(distance, sigma, curve, dtype))
-                    for kind, dtype in formats.items()}
-            keypoints[name][curve] = _in_both_units(landmarks(*keypoint_gradient(distance, sigma, curve)), zero, unit)
-            curves[name][curve] = _plain(keypoint_gradient(drawn, sigma, curve)[1][:DRAWN_PX])
+            zero = {kind: zero_from(*keypoint_gradient(distance, sigma, curve, getattr(torch, kind)))
+                    for kind in ("float32", "bfloat16", "float16")}
+            places = landmarks(*keypoint_gradient(distance, sigma, curve))
+            keypoints[name][curve] = _rounded(places) | {
+                f"{key}_sk": _rounded(places[f"{key}_px"], unit) for key in ("largest_at", "one_percent_at")} | {
+                "zero_at_px": _rounded(zero), "zero_at_sk": _rounded(zero, unit)}
+            curves[name][curve] = _rounded(keypoint_gradient(drawn, sigma, curve)[1][:DRAWN_PX].tolist())
     distance = torch.arange(1, POINTS + 1, dtype=torch.float32) * (10 * PERSON_PX / POINTS)
-    boxes: dict[str, Any] = {}
+    boxes, curves["boxes"] = {}, {}
     for name, complete in (("iou", False), ("ciou", True)):
         gradient = box_gradient(distance, complete)
-        boxes[name] = _rounded(landmarks(distance, gradient)) | {"zero_at_px": _round(zero_from(distance, gradient))}
-        curves.setdefault("boxes", {})[name] = _plain(box_gradient(drawn, complete)[:DRAWN_PX])
+        boxes[name] = _rounded(landmarks(distance, gradient) | {"zero_at_px": zero_from(distance, gradient)})
+        curves["boxes"][name] = _rounded(box_gradient(drawn, complete)[:DRAWN_PX].tolist())
     return {"person_px": PERSON_PX, "stride_px": STRIDE, "reach_sk": REACH_SK, "float16_loss_scale": LOSS_SCALE,
             "widest": WIDEST, "joints": keypoints, "boxes": boxes, "distance_px": list(range(DRAWN_PX)),
             "curves": curves}
 
 
-def _in_both_units(places: dict[str, float | None], zero: dict[str, float | None], unit: float) -> dict[str, Any]:
-    return _rounded(places) | {
-        "largest_at_sk": _round(places["largest_at_px"], unit),
-        "one_percent_at_sk": _round(places["one_percent_at_px"], unit),
-        "zero_at_px": _rounded(zero), "zero_at_sk": {name: _round(value, unit) for name, value in zero.items()}}
-
-
-def _round(value: float | None, unit: float = 1.0) -> float | None:
+def _rounded(value: Any, unit: float = 1.0) -> Any:
+    """A number, or all of a list or dictionary, in ``unit``, with four digits; ``None`` stays."""
+    if isinstance(value, dict):
+        return {name: _rounded(one, unit) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one, unit) for one in value]
     return None if value is None else float(f"{value / unit:.4g}")
-
-
-def _rounded(values: dict[str, float | None]) -> dict[str, float | None]:
-    return {name: _round(value) for name, value in values.items()}
-
-
-def _plain(values: Tensor) -> list[float]:
-    return [float(f"{v:.4g}") for v in values.tolist()]
 
 
 def write_loss_shape(results_dir: Path | str) -> dict[str, Any]:
