@@ -39,15 +39,12 @@ METHOD_NOTE = (
 
 @dataclass(frozen=True)
 class Row:
-    """One experiment of a group in the set that has it: this run's ablations or the committed reference's.
-
-    ``results`` is ``None`` where neither has it.
-    """
+    """One experiment of a group and the set that has it: this run's ablations or the committed reference's."""
 
     group: str
     experiment: str
     baseline: str | None
-    results: ResultSet | None
+    results: ResultSet
     from_reference: bool = False
 
     @property
@@ -56,17 +53,16 @@ class Row:
 
     def measure(self, metric: str) -> Measurement | None:
         """A key of :data:`METRICS` in percent over seeds."""
-        return self.results.measure(self.experiment, *METRICS[metric]) if self.results else None
+        return self.results.measure(self.experiment, *METRICS[metric])
 
     def over_seeds(self, metric: str) -> tuple[float, float | None] | None:
         """Difference to the baseline in points and half of its 95 % interval over seeds (``None``: one seed)."""
-        base = self.results.measure(self.baseline, *METRICS[metric]) if self.results and self.baseline else None
-        own = self.measure(metric)
-        return difference(base, own) if base and own else None
+        base = self.results.measure(self.baseline or "", *METRICS[metric])
+        return difference(base, own) if base and (own := self.measure(metric)) else None
 
     def over_images(self, metric: str) -> PairedInterval | None:
         """The difference with its paired bootstrap interval over images."""
-        if not self.results or not self.baseline:
+        if not self.baseline or self.experiment not in self.results.runs:
             return None
         kind, _, name = metric.rpartition("_")
         return paired_interval(self.results, self.baseline, self.experiment, name, kind or "pose")
@@ -100,9 +96,8 @@ class Row:
         """The row as plain numbers: percent and points; ``None`` where there is none."""
         found: dict[str, Any] = {"group": self.group, "experiment": self.experiment, "title": self.title,
                                  "baseline": self.baseline}
-        if self.results is None:
+        if not (runs := self.results.runs.get(self.experiment)):
             return found
-        runs = self.results.runs[self.experiment]
         found |= {"seeds": " ".join(str(run.seed) for run in runs), "images_seen": max(run.images_seen for run in runs)}
         for metric in METRICS:
             value, intervals = self.measure(metric), self.intervals(metric)
@@ -166,28 +161,29 @@ def _group_table(group: str, made: list[Row], sets: Sets) -> Table | None:
     note, files = PRINTED.get(group, ("", []))
     printed = {row["experiment"]: row for file in files for row in read_csv(PAPER_DIR / f"{file}.csv")
                if row["experiment"] and row.get("bits", "32") == "32"}
-    known = {row.experiment: row for row in made}
-    rows = [_cells(known.get(experiment) or Row(group, experiment, baseline, None), printed.get(experiment, {}), sets)
-            for experiment, baseline in GROUPS[group].rows.items() if experiment in known or experiment in printed]
+    rows = {experiment: Row(group, experiment, baseline, made[0].results)
+            for experiment, baseline in GROUPS[group].rows.items()} | {row.experiment: row for row in made}
+    shown = [_cells(row, printed.get(experiment, {}), sets) for experiment, row in rows.items()
+             if row in made or experiment in printed]
     notes = [*_sources(made), METHOD_NOTE]
     if any(row.verdict() == ONE_SEED for row in made):
         notes.append("One seed shows no spread of trainings, and decides nothing.")
     if group in ("heads", "initialisation"):
         note = "From a person detector: the images that trained the detector come on top."
-    return Table.of(f"ablation_{group}", f"Ablation: {group}", f"{GROUPS[group].title}.", rows,
+    return Table.of(f"ablation_{group}", f"Ablation: {group}", f"{GROUPS[group].title}.", shown,
                     [*notes, note] if note else notes)
 
 
 def _cells(row: Row, printed: dict[str, str], sets: Sets) -> layout.Row:
     """What a row shows, and its numbers."""
-    (kind, cells), data, results = row.named(), row.record(), row.results
+    (kind, cells), data, runs = row.named(), row.record(), row.results.runs.get(row.experiment, [])
     data |= {f"{metric}_printed": number(printed.get(metric)) for metric in ("AP", "AP50")}
     if row.group == "depth":
         cells |= gmacs_cells(sets, row.experiment, printed.get("gmacs", ""), data)
     if row.group == "resolution":
         cells |= {("here", "px"): "", ("here", "GMACs"): ""}
-        if results:
-            size, gmacs = results.runs[row.experiment][0].config.get("input_size"), results.own_gmacs(row.experiment)
+        if runs:
+            size, gmacs = runs[0].config.get("input_size"), row.results.own_gmacs(row.experiment)
             data |= {"input_size_here": size, "gmacs_here": gmacs}
             cells |= {("here", "px"): str(size or ""), ("here", "GMACs"): "" if gmacs is None else f"{gmacs:.3g}"}
     metrics = [metric for metric in METRICS if GROUPS[row.group].boxes or not metric.startswith("box")]
@@ -195,8 +191,8 @@ def _cells(row: Row, printed: dict[str, str], sets: Sets) -> layout.Row:
         title = metric.replace("_", " ")
         if not metric.startswith("box"):
             cells[title, "paper"] = printed.get(metric) or DASH
-        cells[title, "here"] = str(row.measure(metric) or DASH) if results else NOT_RUN
-    cells["", "Seeds"] = str(len(results.runs[row.experiment])) if results else ""
+        cells[title, "here"] = str(row.measure(metric) or (DASH if runs else NOT_RUN))
+    cells["", "Seeds"] = str(len(runs) or "")
     cells["", "Against"] = title_in(row.group, row.baseline) if row.baseline else "baseline"
     for metric in metrics:
         if metric != "box_AP50":

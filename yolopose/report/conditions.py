@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -14,12 +15,24 @@ NOT_RECIPE = re.compile(r"data\.(train|val|test_dev|seed|name)|"
                         r"train\.(workers|validate_.*|batch_size|nominal_batch|amp)|evaluate\.batch_size")
 
 
-def recipe(settings: dict[str, Any]) -> dict[str, str]:
-    """The settings that make a training what it is, by key of ``profiles.yaml``, as text.
+def profile_differences(settings: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Where a profile or a run departs from the paper's recipe: (key, the profile ``paper``, here).
 
     Args:
         settings: a profile, or the configuration that a ``run.json`` records, as nested mappings.
     """
+    here, profile = _recipe(settings), asdict(load_profiles()["paper"])
+    profile["sizes"] = {k: v for k, v in profile["sizes"].items() if k in _sizes(settings)}
+    paper = dict.fromkeys(here, DASH) | _recipe(profile)
+    return [(key, paper[key], value) for key, value in here.items() if paper[key] != value]
+
+
+def _sizes(settings: dict[str, Any]) -> dict[int, int]:
+    return settings.get("sizes") or {settings["experiment"]["input_size"]: settings["input_size"]}
+
+
+def _recipe(settings: dict[str, Any]) -> dict[str, str]:
+    """The settings that make a training what it is, by key of ``profiles.yaml``, as text."""
     leaves = {"sizes": ", ".join(f"{k}: {v}" for k, v in _sizes(settings).items()),
               "width_factor": str(settings["width_factor"])}
     for part in ("data", "augment", "train", "evaluate"):
@@ -27,52 +40,37 @@ def recipe(settings: dict[str, Any]) -> dict[str, str]:
             if key == "gains":
                 leaves |= {f"train.gains.{loss}": ", ".join(f"{k} {v}" for k, v in given.items())
                            if isinstance(given, dict) else str(given) for loss, given in value.items()}
-            elif not NOT_RECIPE.fullmatch(f"{part}.{key}") and not (key == "image_size" and not value):
+            elif not NOT_RECIPE.fullmatch(f"{part}.{key}") and (value or key != "image_size"):
                 value = tuple(value) if isinstance(value, list) else value
                 leaves[f"{part}.{key}"] = DASH if value is None else str(value)
     return leaves
 
 
-def _sizes(settings: dict[str, Any]) -> dict[int, int]:
-    return settings.get("sizes") or {settings["experiment"]["input_size"]: settings["input_size"]}
-
-
-def profile_differences(settings: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Where a profile or a run departs from the paper's recipe: (key, the profile ``paper``, here)."""
-    profile = asdict(load_profiles()["paper"])
-    profile["sizes"] = {k: v for k, v in profile["sizes"].items() if k in _sizes(settings)}
-    paper = recipe(profile)
-    return [(key, paper.get(key, DASH), value) for key, value in recipe(settings).items()
-            if paper.get(key, DASH) != value]
-
-
 def statistics_rows(data: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     """Statistics of the data set beside COCO's, from ``data.json``: (name, here, COCO val2017)."""
-    here, coco = (_lines((data or {}).get(key) or {}) for key in ("statistics", "coco_statistics"))
+    here, coco = (dict(_lines((data or {}).get(key) or {})) for key in ("statistics", "coco_statistics"))
     return [(key.replace("_", " "), text, coco.get(key, DASH)) for key, text in here.items()]
 
 
-def _lines(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def _lines(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested statistics, one line each: quantiles as ``mean (5 % · median · 95 %)``, other flat groups as ``a / b``."""
-    lines: dict[str, str] = {}
     for name, part in value.items():
-        key = f"{prefix}: {name}" if prefix else str(name)
+        key = f"{prefix}{name}"
         if not isinstance(part, dict):
-            lines[key] = number_text(part)
+            yield key, number_text(part)
         elif {"mean", "q05", "q50", "q95"} <= set(part):
-            quantiles = " · ".join(number_text(part[q]) for q in ("q05", "q50", "q95"))
-            lines[f"{key}, mean (5 % · median · 95 %)"] = f"{number_text(part['mean'])} ({quantiles})"
+            mean, *quantiles = (number_text(part[q]) for q in ("mean", "q05", "q50", "q95"))
+            yield f"{key}, mean (5 % · median · 95 %)", f"{mean} ({' · '.join(quantiles)})"
         elif part and not any(isinstance(v, dict) for v in part.values()):
-            lines[f"{key} ({' / '.join(map(str, part))})"] = " / ".join(number_text(v) for v in part.values())
+            yield f"{key} ({' / '.join(map(str, part))})", " / ".join(map(number_text, part.values()))
         else:
-            lines |= _lines(part, key)
-    return lines
+            yield from _lines(part, f"{key}: ")
 
 
 def number_text(value: Any) -> str:
     """A number with three significant digits, a list of them, or the text of anything else; a dash for ``None``."""
     if value is None or isinstance(value, bool):
         return {None: DASH, True: "yes", False: "no"}[value]
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return ", ".join(number_text(v) for v in value) if isinstance(value, (list, tuple)) else str(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(number_text, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,13 +10,14 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pandas import DataFrame, MultiIndex
 from pandas.io.formats.style import Styler
 
-from yolopose.utils.files import atomic_write, write_csv
+from yolopose.utils.files import atomic_write
 
 DASH, NOT_RUN, UNDEFINED = "–", "not run", "undefined"
 # Stands behind a value that comes from the committed reference instead of the run.
@@ -64,9 +65,9 @@ class Table:
         shown = self.shown.set_axis([" ".join(filter(None, column)) for column in self.shown], axis=1)
         ours = shown.index == "ours"
         shown.iloc[ours, 0] = "**" + shown.iloc[ours, 0] + "**"
-        words = [title for title, column in zip(shown, self.shown, strict=True) if column[-1] in WORDS]
-        return "\n".join([f"**{self.heading}.** {self.caption}", "", markdown(shown, words), "",
-                          *(f"- {note}" for note in self.notes)]) + "\n"
+        words = shown.columns[self.shown.columns.get_level_values(-1).isin(WORDS)]
+        notes = "".join(f"- {note}\n" for note in self.notes)
+        return f"**{self.heading}.** {self.caption}\n\n{markdown(shown, words)}\n\n{notes}"
 
     def to_latex(self) -> str:
         """A ``table*`` environment; the document needs ``booktabs`` and ``graphicx``."""
@@ -77,11 +78,10 @@ class Table:
         tabular = Styler(shown.reset_index(drop=True)).hide(axis="index").to_latex(
             column_format="".join("l" if title in WORDS else "r" for _, title in shown), hrules=True,
             multicol_align="c")
-        rules, at = "", 1
-        for group, columns in itertools.groupby(self.shown.columns.get_level_values(0)):
-            last = at + len(list(columns)) - 1
-            rules += rf"\cmidrule(lr){{{at}-{last}}}" if group else ""
-            at = last + 1
+        rules = ""
+        for group, columns in itertools.groupby(enumerate(shown, 1), key=lambda column: column[1][0]):
+            at = [number for number, _ in columns]
+            rules += rf"\cmidrule(lr){{{at[0]}-{at[-1]}}}" if group else ""
         tabular = tabular.rstrip().replace("\\\\\n", f"\\\\\n{rules}\n", 1)
         caption, label = latex(" ".join([self.caption, *self.notes])), self.name.removeprefix("table")
         return "\n".join([r"\begin{table*}[t]", r"\centering", r"\resizebox{\textwidth}{!}{%", tabular + "}",
@@ -111,12 +111,10 @@ class Table:
 
     def write(self, folder: Path, *forms: str) -> None:
         """Write ``<name>.<form>`` for each of ``csv``, ``md`` and ``tex`` that is asked for."""
+        texts = {"csv": partial(self.data.to_csv, index=False, lineterminator="\n"), "md": self.to_markdown,
+                 "tex": self.to_latex}
         for form in forms:
-            path = folder / f"{self.name}.{form}"
-            if form == "csv":
-                write_csv(path, self.data)
-            else:
-                atomic_write(path, {"md": self.to_markdown, "tex": self.to_latex}[form]())
+            atomic_write(folder / f"{self.name}.{form}", texts[form]())
 
 
 def markdown(frame: DataFrame, words: Iterable[str]) -> str:

@@ -16,21 +16,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas import DataFrame
 
+from yolopose.report import compare
 from yolopose.report.ablations import build_ablations
 from yolopose.report.claims import decide_claims
-from yolopose.report.compare import (
-    NOT_COMPARABLE,
-    NOT_REPRODUCED,
-    NOT_RUN,
-    RELEASED_TOLERANCE,
-    REPRODUCED,
-    VERDICTS,
-    WITHIN_NOISE,
-    compare_with_paper,
-    released_rows,
-)
 from yolopose.report.conditions import profile_differences, statistics_rows
-from yolopose.report.findings import FIGURES, GROUPS, HEADLINE, findings
+from yolopose.report.findings import HEADLINE, findings
 from yolopose.report.layout import markdown
 from yolopose.report.measured import ResultSet, fingerprint_note, load_reference, load_results
 from yolopose.report.sets import compare_sets, describe_difference
@@ -41,8 +31,7 @@ from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import atomic_write
 
-TEMPLATE = "report.html.j2"
-BADGES = {REPRODUCED: "good", NOT_REPRODUCED: "bad", WITHIN_NOISE: "noise", NOT_COMPARABLE: "scale", NOT_RUN: "none"}
+BADGES = dict(zip(compare.VERDICTS, ("good", "bad", "noise", "scale", "none"), strict=True))
 SCORES = {"AP": ("val", "AP"), "AP50": ("val", "AP50"), "test_AP50": ("test_dev", "AP50"),
           "box_AP50": ("val_box", "AP50")}
 
@@ -50,46 +39,43 @@ SCORES = {"AP": ("val", "AP"), "AP50": ("val", "AP50"), "test_AP50": ("test_dev"
 def headline(results: ResultSet, claims: list[dict[str, Any]]) -> list[str]:
     """The answer in a few sentences, made from the verdicts."""
     verdicts = {claim["id"]: claim["verdict"] for claim in claims}
-    sentences = []
-    for start, wanted in (("Reproduced here", [REPRODUCED]), ("Not reproduced here", [NOT_REPRODUCED]),
-                          ("Run, but not decided", [WITHIN_NOISE, NOT_COMPARABLE])):
-        if said := [words for verdict in wanted for name, words in HEADLINE if verdicts.get(name) == verdict]:
-            sentences.append(f"{start}: {'; '.join(said)}.")
+    answers = {"Reproduced here": [compare.REPRODUCED], "Not reproduced here": [compare.NOT_REPRODUCED],
+               "Run, but not decided": [compare.WITHIN_NOISE, compare.NOT_COMPARABLE]}
+    said = {answer: "; ".join(words for verdict in wanted for name, words in HEADLINE if verdicts.get(name) == verdict)
+            for answer, wanted in answers.items()}
+    sentences = [f"{answer}: {words}." for answer, words in said.items() if words]
     if not results.full_scale and results.runs:
         what = "on other data than COCO 2017" if results.other_data else "at a reduced scale"
         sentences.append(f"These runs are {what} ({results.scale()}): orderings can be judged, the paper's absolute "
                          "accuracies cannot, and no accuracy below stands beside a printed one as its equal.")
     paper = [claim for claim in claims if claim["decided_by"] == "paper"]
-    bad = [claim["id"] for claim in paper if claim["verdict"] == NOT_REPRODUCED]
+    bad = [claim["id"] for claim in paper if claim["verdict"] == compare.NOT_REPRODUCED]
     tail = f" and {len(bad)} do not ({', '.join(bad)})." if bad else "."
-    sentences.append(f"Of {len(paper)} claims that the paper's own tables and equations decide, "
-                     f"{len(paper) - len(bad)} hold{tail}")
-    return sentences
+    return [*sentences, f"Of {len(paper)} claims that the paper's own tables and equations decide, "
+                        f"{len(paper) - len(bad)} hold{tail}"]
 
 
 def run_rows(results: ResultSet) -> list[dict[str, Any]]:
     """One row per finished run: what it was, what it cost, what it scored (percent)."""
     known, rows = load_experiments(), []
-    for name, runs in results.runs.items():
+    for run in results.every_run:
+        name, (train, evaluate) = run.experiment, (run.record.get(part) or {} for part in ("train", "evaluate"))
         scores = {column: results.measure(name, *where) for column, where in SCORES.items()}
-        for run in runs:
-            train, evaluate = run.record.get("train") or {}, run.record.get("evaluate") or {}
-            seconds = train.get("seconds")
-            rows.append({
-                "experiment": name, "title": known[name].title if name in known else name, "seed": run.seed,
-                "images": train.get("images_seen"), "minutes": None if seconds is None else float(seconds) / 60,
-                "evaluate": evaluate.get("seconds"), "memory": train.get("peak_memory_gib"),
-                **{column: found and found.by_seed.get(run.seed) for column, found in scores.items()}})
+        seconds = train.get("seconds")
+        rows.append({
+            "experiment": name, "title": known[name].title if name in known else name, "seed": run.seed,
+            "images": train.get("images_seen"), "minutes": None if seconds is None else float(seconds) / 60,
+            "evaluate": evaluate.get("seconds"), "memory": train.get("peak_memory_gib"),
+            **{column: found and found.by_seed.get(run.seed) for column, found in scores.items()}})
     return rows
 
 
 def provenance_rows(results: ResultSet) -> list[tuple[str, str]]:
     """Commit, hardware, packages and fingerprints of the runs; values that differ between runs are all listed."""
-    runs = [run for runs in results.runs.values() for run in runs]
-
     def values(items: Iterable[Any]) -> str:
         return "; ".join(dict.fromkeys(str(i) for i in items if i not in (None, ""))) or "not recorded"
 
+    runs = results.every_run
     hardware, packages, commits = ([found for run in runs if (found := run.record.get(key))]
                                    for key in ("hardware", "packages", "git"))
     machines = [(h.get("accelerator"), h.get("cpu"), f"{h.get('cores')} cores", f"{h.get('memory_gib')} GiB",
@@ -107,49 +93,39 @@ def provenance_rows(results: ResultSet) -> list[tuple[str, str]]:
 
 def limits(results: ResultSet, reference: ResultSet | None, released: list[dict[str, Any]]) -> list[str]:
     """What the reader must bear in mind about these results."""
-    found = list(results.mixed)
-    if results.unfinished:
-        found.append(f"Unfinished runs are left out: {'; '.join(results.unfinished)}.")
-    if not results.runs:
-        found.append("Nothing has been trained in this folder; only complexity and the printed numbers speak.")
-    elif results.other_data:
-        found.append(f"Other data than COCO 2017 ({', '.join(sorted(results.datasets))}): the accuracies are not the "
-                     "paper's, and an order that holds here may turn round there.")
-    elif not results.full_scale:
-        found.append("Reduced scale: smaller models, images and budgets than the paper's, and other data. An order "
-                     "that holds here may turn round at full scale, and the other way round.")
-    if any(len(runs) == 1 for runs in results.runs.values()):
-        found.append("Experiments with one seed have no spread: only differences beyond a rule's margin decide, and "
-                     "nothing is called within noise.")
-    if results.runs and not any(results.measure(e, "test_dev", "AP") for e in results.runs):
-        poses = [e for e in results.runs if results.measure(e, "val", "AP")]
-        reasons = dict.fromkeys(results.why_missing(e, "test_dev") for e in poses)
-        found.append(f"test-dev was not scored: {'; '.join(reasons) or 'no run has keypoints'}.")
-    found += ["The paper reports one run per row and no spread; a printed difference of a few tenths decides little.",
-              "16-bit quantization is a simulation of its accuracy: the runtime has no 16-bit convolution on a CPU.",
-              "Figure 1's bottom-up decoder groups joints by limb lengths alone; no trained one was at hand."]
-    if not released:
-        found.append("The official checkpoints are not among these runs; PROFILE=checkpoints scores them.")
-    elif missing := [row["name"] for row in released if not row["AP"]]:
-        found.append(f"Released checkpoints that were not scored: {', '.join(missing)}.")
-    if reference is not None:
-        found.append(f"Cells marked (ref) come from the committed reference ({reference.scale()}), not from this run.")
-        if note := fingerprint_note(results, reference):
-            found.append(note)
-    return found
-
-
-def reference_rows(results: ResultSet, reference: ResultSet) -> list[dict[str, Any]]:
-    """AP and AP50 of this run beside the committed reference's."""
-    rows = compare_sets(results.root, reference.root)
-    return [row for row in rows if row["metric"] in ("AP", "AP50") and row["split"] in ("val", "test_dev", "val_box")]
+    runs, scored = results.runs, [name for name in results.runs if results.measure(name, "val", "AP")]
+    reasons = dict.fromkeys(results.why_missing(name, "test_dev") for name in scored)
+    unscored = [row["name"] for row in released if not row["AP"]]
+    found = [
+        *results.mixed,
+        results.unfinished and f"Unfinished runs are left out: {'; '.join(results.unfinished)}.",
+        not runs and "Nothing has been trained in this folder; only complexity and the printed numbers speak.",
+        results.other_data and f"Other data than COCO 2017 ({', '.join(sorted(results.datasets))}): the accuracies are "
+                               "not the paper's, and an order that holds here may turn round there.",
+        runs and not results.other_data and not results.full_scale and
+        "Reduced scale: smaller models, images and budgets than the paper's, and other data. An order that holds here "
+        "may turn round at full scale, and the other way round.",
+        any(len(seeds) == 1 for seeds in runs.values()) and
+        "Experiments with one seed have no spread: only differences beyond a rule's margin decide, and nothing is "
+        "called within noise.",
+        runs and not any(results.measure(name, "test_dev", "AP") for name in runs) and
+        f"test-dev was not scored: {'; '.join(reasons) or 'no run has keypoints'}.",
+        "The paper reports one run per row and no spread; a printed difference of a few tenths decides little.",
+        "16-bit quantization is a simulation of its accuracy: the runtime has no 16-bit convolution on a CPU.",
+        "Figure 1's bottom-up decoder groups joints by limb lengths alone; no trained one was at hand.",
+        not released and "The official checkpoints are not among these runs; PROFILE=checkpoints scores them.",
+        unscored and f"Released checkpoints that were not scored: {', '.join(unscored)}.",
+        reference and f"Cells marked (ref) come from the committed reference ({reference.scale()}), not from this run.",
+        reference and fingerprint_note(results, reference),
+    ]
+    return [line for line in found if line]
 
 
 def recipe_differences(results: ResultSet) -> list[tuple[str, str, str]]:
     """Where the headline run departs from the paper's recipe, by its own recorded configuration."""
-    run = next((r for name in ("s6", *results.runs) for r in results.runs.get(name, [])), None)
+    config = next((run.config for run in results.runs.get("s6") or results.every_run), {})
     needed = {"experiment", "input_size", "width_factor", "data", "augment", "train"}
-    return profile_differences(run.config) if run is not None and needed <= set(run.config) else []
+    return profile_differences(config) if needed <= set(config) else []
 
 
 def markdown_to_html(text: str) -> str:
@@ -162,29 +138,25 @@ def markdown_to_html(text: str) -> str:
 
 def build_context(results: ResultSet, reference: ResultSet | None) -> dict[str, Any]:
     """Everything that the template shows, as plain values; only ``deviations`` and what tables render are HTML."""
-    claims = decide_claims(results)
-    comparison = [row for row in compare_with_paper(results) if row["experiment"]]
-    drawn = [stem for stem, _ in FIGURES if (results.root / "figures" / f"{stem}.svg").is_file()]
+    claims, released = decide_claims(results), compare.released_rows(results.root)
     deviations = (PAPER_DIR / "deviations.md").read_text(encoding="utf-8")
-    released, both = released_rows(results.root), reference and results.runs
+    both = (results.root, reference.root) if reference and results.runs else None
     return {
         "results": results, "scale": results.scale(), "profile": load_profiles().get(results.profile),
-        "badges": BADGES, "verdicts": VERDICTS, "quantities": {"params_m": "parameters, M", "gmacs": "GMACs"},
+        "badges": BADGES, "verdicts": compare.VERDICTS, "quantities": {"params_m": "parameters, M", "gmacs": "GMACs"},
         "own_claims": [c["id"] for c in claims if c["where"].startswith("this study")],
-        "counts": {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS},
-        "headline": headline(results, claims), "failed": [c for c in claims if c["verdict"] == NOT_REPRODUCED],
+        "claims": claims, "headline": headline(results, claims),
         "runs": run_rows(results), "provenance": provenance_rows(results) if results.runs else [],
-        "groups": [(title, text, [c for c in claims if c["decided_by"] == decider]) for decider, title, text in GROUPS],
         "tables": build_tables(results, reference),
-        "released": released, "released_tolerance": RELEASED_TOLERANCE,
+        "released": released, "released_tolerance": compare.RELEASED_TOLERANCE,
         "findings": findings(results, reference), "ablations": build_ablations(results, reference),
-        "figures": [figure for figure in FIGURES if figure[0] in drawn],
-        "missing_figures": [caption for stem, caption in FIGURES if stem not in drawn],
-        "statistics": statistics_rows(results.data), "data": results.data, "comparison": comparison,
-        "comparison_counts": {v: sum(row["verdict"] == v for row in comparison) for v in VERDICTS},
+        "drawn": [path.stem for path in (results.root / "figures").glob("*.svg")],
+        "statistics": statistics_rows(results.data), "data": results.data,
+        "comparison": [row for row in compare.compare_with_paper(results) if row["experiment"]],
         "reference": reference, "fingerprint_note": fingerprint_note(results, reference) if reference else None,
-        "reference_rows": reference_rows(results, reference) if both else [],
-        "reference_changes": describe_difference(results.root, reference.root) if both else [],
+        "reference_rows": [row for row in compare_sets(*both) if row["metric"] in ("AP", "AP50")
+                           and row["split"] in ("val", "test_dev", "val_box")] if both else [],
+        "reference_changes": describe_difference(*both) if both else [],
         "differences": recipe_differences(results), "deviations": markdown_to_html(deviations.partition("\n")[2]),
         "limits": limits(results, reference, released),
     }
@@ -203,7 +175,7 @@ def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> 
                               lstrip_blocks=True, undefined=StrictUndefined)
     context = build_context(results, load_reference(results, reference_dir))
     path = results.root / "report.html"
-    atomic_write(path, environment.get_template(TEMPLATE).render(context))
+    atomic_write(path, environment.get_template("report.html.j2").render(context))
     return path
 
 
@@ -212,14 +184,15 @@ def readme_claims_table(results_dir: Path | str) -> str:
     claims = decide_claims(results_dir)
     table = DataFrame([{"": claim["id"], "Claim": claim["claim"], "Where": claim["where"],
                         "Verdict": f"**{claim['verdict']}**", "Decided on": claim["scale"]}
-                       for claim in claims if claim["verdict"] != NOT_RUN])
-    waiting = [claim["id"] for claim in claims if claim["verdict"] == NOT_RUN]
+                       for claim in claims if claim["verdict"] != compare.NOT_RUN])
+    waiting = [claim["id"] for claim in claims if claim["verdict"] == compare.NOT_RUN]
     tail = f"\nNot run ({len(waiting)}; the reasons are in `claims.csv`): {', '.join(waiting)}.\n" if waiting else ""
     return f"{markdown(table, words=table)}\n{tail}"
 
 
-def refresh_readme(readme: Path, results_dir: Path | str) -> None:
-    """Put the claims table between the marks ``<!-- claims: begin -->`` and ``<!-- claims: end -->`` of a file.
+def refresh_readme(readme: Path, results_dir: Path | str) -> Path:
+    """Put the claims table between the marks ``<!-- claims: begin -->`` and ``<!-- claims: end -->`` of a file, which
+    is returned.
 
     Raises:
         StudyError: the file or one of its marks is missing.
@@ -234,6 +207,7 @@ def refresh_readme(readme: Path, results_dir: Path | str) -> None:
     if not found:
         raise StudyError(f"{readme}: lacks the lines {begin} and {end}, between which the table belongs")
     atomic_write(readme, text)
+    return readme
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -241,14 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="yolopose.report.page", description="Write report.html of a results folder.")
     parser.add_argument("results", type=Path, help="a results folder")
     parser.add_argument("--readme", type=Path, help="refresh this file's table of claims instead")
-    arguments = parser.parse_args(argv)
-
-    def action() -> None:
-        if arguments.readme:
-            refresh_readme(arguments.readme, arguments.results)
-        print(f"refreshed: {arguments.readme}" if arguments.readme else f"written: {write_report(arguments.results)}")
-
-    return exit_status(action)
+    given = parser.parse_args(argv)
+    return exit_status(lambda: print(f"refreshed: {refresh_readme(given.readme, given.results)}" if given.readme
+                                     else f"written: {write_report(given.results)}"))
 
 
 if __name__ == "__main__":
