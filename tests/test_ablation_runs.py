@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.coco_folder import make_folder
 from tests.test_run import executed  # noqa: F401  (a fixture)
-from tests.tiny import tiny_run
-from yolopose.data.coco import load_dataset
+from tests.tiny import CPU, tiny_run
 from yolopose.data.loader import TrainLoader
 from yolopose.models.losses import LOSSES, compute_loss, effective_gains, keypoint_terms, sigma_widening
 from yolopose.models.yolov5 import build_model
@@ -24,14 +22,6 @@ from yolopose.training.trainer import Trainer
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json
 from yolopose.workflow import run
-
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return load_dataset(make_folder(tmp_path_factory.mktemp("data") / "tiny", images=12))
-
 
 # --- losses ----------------------------------------------------------------------------------------------------------
 
@@ -49,15 +39,11 @@ def two_persons() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return pred, target, torch.tensor([[3.0, 4.0], [6.0, 8.0]])
 
 
-def test_l1_and_its_normalisation_by_hand():
-    sigmas = torch.full((2,), 0.05)
-    assert kpt("l1", *two_persons(), sigmas) == pytest.approx([(4 + 0 + 2) / 3])
-    assert kpt("l1_scaled", *two_persons(), sigmas) == pytest.approx([(4 / 5 + 0 + 2 / 10) / 3])  # diagonals 5 and 10
-
-
-def test_single_changes_of_the_official_loss_by_hand():
+def test_each_loss_by_hand():
     sigmas = torch.tensor([0.5, 0.5])
     pred, target, size = two_persons()
+    assert kpt("l1", pred, target, size, sigmas) == pytest.approx([(4 + 0 + 2) / 3])
+    assert kpt("l1_scaled", pred, target, size, sigmas) == pytest.approx([(4 / 5 + 0 + 2 / 10) / 3])  # by diagonals
     official = [1 - math.exp(-10 / (4 * 0.25 * 12)), 0.0, 1 - math.exp(-4 / (4 * 0.25 * 48))]
     assert kpt("official", pred, target, size, sigmas) == pytest.approx([sum(official) / 3])
     halved = [1 - math.exp(-10 / (8 * 0.25 * 12)), 0.0, 1 - math.exp(-4 / (8 * 0.25 * 48))]
@@ -76,14 +62,11 @@ def one_person(loss: str, share: float | None, progress: float = 1.0) -> float:
                         progress=progress).items["kpt"].item()
 
 
-def test_segment_area_replaces_the_boxs():
+def test_segment_area_replaces_the_boxs_and_annealed_sigmas_end_as_official():
     assert one_person("oks_segment", 1.0) == pytest.approx(one_person("official", None))
     # half the area in the official exponent is what factor 2 would be; twice the area is factor 8 with the box's
     assert one_person("oks_segment", 2.0) == pytest.approx(one_person("oks_factor8", None))
     assert one_person("oks_segment", 0.5) > one_person("official", None)
-
-
-def test_annealed_sigmas_end_as_the_official_loss():
     assert [sigma_widening(p) for p in (0.0, 0.25, 0.5, 0.9)] == pytest.approx([4.0, 2.0, 1.0, 1.0])
     assert one_person("oks_annealed", None, progress=0.5) == pytest.approx(one_person("official", None))
     assert one_person("oks_annealed", None, progress=0.0) < one_person("official", None)
@@ -100,21 +83,21 @@ def test_a_far_joint_has_a_gradient_with_l1_and_none_with_oks():
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
-def test_every_loss_has_gains_and_takes_a_step(loss, dataset, tmp_path):
+def test_every_loss_has_gains_and_takes_a_step(loss, tiny_data, tmp_path):
     tiny = tiny_run(epochs=1, gains={"official": "derived"}, validate_images=0)
     tiny = replace(tiny, experiment=replace(tiny.experiment, loss=loss))
-    record = Trainer(tiny, dataset, tmp_path, CPU).fit()
+    record = Trainer(tiny, tiny_data, tmp_path, CPU).fit()
     assert record["train"]["gains"]["kpt"] == effective_gains(loss, 64)["kpt"] == 0.1
     with pytest.raises(ValueError, match="is not one of official"):
         effective_gains("oks", 64)
 
 
-def test_areas_reach_the_loss_that_needs_them_and_no_other(dataset):
+def test_areas_reach_the_loss_that_needs_them_and_no_other(tiny_data):
     plain = tiny_run()
     wanted = replace(plain, experiment=replace(plain.experiment, loss="oks_segment"))
-    rows = [next(TrainLoader(dataset.train, r, dataset.schema, workers=0).batches(0))[1] for r in (plain, wanted)]
+    rows = [next(TrainLoader(tiny_data.train, r, tiny_data.schema, workers=0).batches(0))[1] for r in (plain, wanted)]
     assert rows[1].shape[1] == rows[0].shape[1] + 1 and torch.equal(rows[0], rows[1][:, :-1])
-    store = dataset.train.store
+    store = tiny_data.train.store
     assert np.isin(rows[1][:, -1].numpy(), store.shares).all() and (store.shares > 0).all()
 
 
@@ -186,10 +169,10 @@ def test_ablations_have_their_own_schedule_seeds_and_folder(tmp_path):
         assert all(r.input_size % 64 == 0 for r in runs) and len({r.hash for r in runs}) == len(runs)
 
 
-def test_an_epoch_can_end_early(dataset):
-    assert len(dataset.train) == 8
-    assert len(TrainLoader(dataset.train, tiny_run(), dataset.schema, workers=0)) == 4
-    loader = TrainLoader(dataset.train, tiny_run(epoch_images=5), dataset.schema, workers=0)
+def test_an_epoch_can_end_early(tiny_data):
+    assert len(tiny_data.train) == 8
+    assert len(TrainLoader(tiny_data.train, tiny_run(), tiny_data.schema, workers=0)) == 4
+    loader = TrainLoader(tiny_data.train, tiny_run(epoch_images=5), tiny_data.schema, workers=0)
     assert len(loader) == 2 and sum(len(images) for images, _ in loader.batches(0)) == 4
 
 
@@ -217,15 +200,15 @@ def test_a_profile_without_ablations_says_so(monkeypatch):
 
 # --- tuning ----------------------------------------------------------------------------------------------------------
 
-def test_tuning_holds_training_images_out(dataset):
-    parts = tune.hold_out(dataset, train_images=5, held_out=2)
+def test_tuning_holds_training_images_out(tiny_data):
+    parts = tune.hold_out(tiny_data, train_images=5, held_out=2)
     train, val = ({image["id"] for image in split.images} for split in (parts.train, parts.val))
     assert len(train) == 5 and len(val) == 2 and not train & val
-    assert val <= {image["id"] for image in dataset.train.images}
+    assert val <= {image["id"] for image in tiny_data.train.images}
     truth = parts.val.annotations["annotations"]
     assert len(truth) == len(parts.val.store.boxes) and all(row["area"] > 0 for row in truth)
     with pytest.raises(StudyError, match="too few to hold some out"):
-        tune.hold_out(replace(dataset, train=dataset.train.subset([0, 1])))
+        tune.hold_out(replace(tiny_data, train=tiny_data.train.subset([0, 1])))
 
 
 def test_candidates_of_all_losses_have_one_budget_and_differ_in_one_gain():

@@ -3,58 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.coco_folder import make_folder
 from yolopose.analysis import study as analyses
-from yolopose.data.coco import load_dataset
 from yolopose.models.checkpoints import save_weights
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import load_study
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_json, write_json
+from yolopose.utils.locks import holder
 
 
 @pytest.fixture
-def trained(tmp_path):
+def trained(tmp_path, tiny_data):
     """A study whose ``s6`` has (untrained) weights, and its data."""
-    dataset = load_dataset(make_folder(tmp_path / "data", images=12))
-    study = load_study("smoke", data=tmp_path / "data", results=tmp_path / "results")
+    study = load_study("smoke", data=Path(tiny_data.train.image_dir).parent, results=tmp_path / "results")
     run = study.run("s6", 0)
-    model = build_model(run.variant, len(dataset.schema), 0.125, seed=0)
+    model = build_model(run.variant, len(tiny_data.schema), 0.125, seed=0)
     weights = study.run_dir("s6", 0) / "weights.pt"
-    save_weights(weights, model, 0.125, run.input_size, dataset.schema.as_dict(), {})
+    save_weights(weights, model, 0.125, run.input_size, tiny_data.schema.as_dict(), {})
     write_json(weights.with_name("run.json"), {"weights_sha256": file_sha256(weights)})
-    return study, dataset
+    return study, tiny_data
 
 
-def test_one_model_is_scored_at_every_size_once(trained, monkeypatch):
+def test_one_model_is_scored_at_every_size_once_and_other_weights_again(trained, monkeypatch):
     study, dataset = trained
     rows = analyses.score_sizes(study, dataset)
     assert [(row["paper_px"], row["px"], row["trained_here"]) for row in rows] == [
         (640, 64, False), (960, 128, True), (1280, 192, False)]
     assert all(-1 <= row["AP"] <= 1 for row in rows)
-    record = read_json(study.run_dir("s6", 0) / analyses.FILE)
+    path = study.run_dir("s6", 0) / analyses.FILE
+    record = read_json(path)
     assert record["settings"]["images"] == len(dataset.val.with_keypoints()) and record["rows"] == rows
-    monkeypatch.setattr(analyses, "predict_split", lambda *a, **k: pytest.fail("scored again"))
+    write_json(path, record | {"rows": []})
+    with monkeypatch.context() as patch:
+        patch.setattr(analyses, "predict_split", lambda *a, **k: pytest.fail("scored again"))
+        assert analyses.score_sizes(study, dataset) == []  # what is stored counts while the weights are the same
+    write_json(path.with_name("run.json"), {"weights_sha256": "other"})
     assert analyses.score_sizes(study, dataset) == rows
 
 
-def test_other_weights_are_scored_again(trained):
-    study, dataset = trained
-    before = analyses.score_sizes(study, dataset)
-    path = study.run_dir("s6", 0) / analyses.FILE
-    write_json(path, read_json(path) | {"rows": []})
-    assert analyses.score_sizes(study, dataset) == []  # what is stored counts while the weights are the same
-    write_json(path.with_name("run.json"), {"weights_sha256": "other"})
-    assert analyses.score_sizes(study, dataset) == before
-
-
 def test_without_a_trained_model_the_remedy_is_named(trained):
-    study, dataset = trained
     with pytest.raises(StudyError, match="make train"):
-        analyses.score_sizes(study, dataset, "m6")
+        analyses.score_sizes(*trained, "m6")
+
+
+def test_results_are_written_while_the_folder_is_held(trained, monkeypatch):
+    study, dataset = trained
+    seen = []
+    monkeypatch.setattr("yolopose.utils.files.write_json", lambda path, value: seen.append(holder(study.results_dir)))
+    analyses.score_sizes(study, dataset)
+    assert [one["command"] for one in seen] == ["score_sizes"] and holder(study.results_dir) is None
 
 
 def test_a_set_of_ablations_gets_its_own_analyses(trained, monkeypatch):

@@ -10,17 +10,20 @@ import pytest
 
 from tests.coco_folder import make_folder
 from yolopose.analysis.dataset import baseline_predictions, mean_pose_baseline, write_data_report
-from yolopose.data.coco import load_dataset
-from yolopose.data.prepare import prepare_data
+from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.study.config import load_study
 from yolopose.training.recipe import mean_pose
 from yolopose.utils.files import read_json
 
 
-def test_mean_pose_by_hand(tmp_path: Path) -> None:
+@pytest.fixture
+def data(tmp_path: Path) -> CocoDataset:
+    return load_dataset(make_folder(tmp_path / "tiny"))
+
+
+def test_mean_pose_by_hand(data: CocoDataset) -> None:
     """Persons 1: joints (40, 30), (50, 28), (30, 28) in the box (10, 20, 60, 80); persons 2: (70, 60), absent, (65, 90)
     in (50.5, 50.25, 40, 60)."""
-    data = load_dataset(make_folder(tmp_path / "tiny"))
     expected = [[(30 / 60 + 19.5 / 40) / 2, (10 / 80 + 9.75 / 60) / 2],
                 [40 / 60, 8 / 80],
                 [(20 / 60 + 14.5 / 40) / 2, (8 / 80 + 39.75 / 60) / 2]]
@@ -33,29 +36,24 @@ def test_mean_pose_by_hand(tmp_path: Path) -> None:
     assert second["bbox"] == [50.5, 50.25, 40, 60]
 
 
-def test_a_joint_that_is_never_labelled_goes_into_the_middle(tmp_path: Path) -> None:
-    train = load_dataset(make_folder(tmp_path / "tiny")).train
-    train.store.persons[:, 1] = 0
-    assert mean_pose(train)[1].tolist() == [0, 0]
+def test_a_joint_that_is_never_labelled_goes_into_the_middle(data: CocoDataset) -> None:
+    data.train.store.persons[:, 1] = 0
+    assert mean_pose(data.train)[1].tolist() == [0, 0]
 
 
-def test_identical_people_are_solved_by_their_mean(tmp_path: Path) -> None:
+def test_identical_people_are_solved_by_their_mean(data: CocoDataset) -> None:
     """Where every person has the same pose the baseline is perfect; that it is not elsewhere is what it is for."""
-    data = load_dataset(make_folder(tmp_path / "tiny"))
     keep = [0, 2, 4, 6]  # the first person of each training image
     store = data.train.store
     alike = replace(data.train, store=replace(store, boxes=store.boxes[keep], persons=store.persons[keep]))
-    pose = mean_pose(alike)
-    results = baseline_predictions(data.val, pose)[::2]
-    joints = np.reshape(results[0]["keypoints"], (3, 3))[:, :2]
+    first = baseline_predictions(data.val, mean_pose(alike))[0]
+    joints = np.reshape(first["keypoints"], (3, 3))[:, :2]
     np.testing.assert_allclose(joints, [[40, 30], [50, 28], [30, 28]], atol=1e-3)
     assert mean_pose_baseline(data)["AP"] < 0.9
 
 
-def test_data_report(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "tiny")
-    study = load_study("smoke", data=folder, results=tmp_path / "results")
-    data = prepare_data(study)
+def test_data_report(data: CocoDataset, tmp_path: Path) -> None:
+    study = load_study("smoke", data=tmp_path / "tiny", results=tmp_path / "results")
     report = write_data_report(study, data)
     assert read_json(tmp_path / "results" / "data.json") == report
     assert report["name"] == "tiny" and report["fingerprint"] == data.fingerprint and report["test_dev"] is None

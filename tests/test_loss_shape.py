@@ -9,19 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolopose.analysis.loss_shape import (
-    CURVES,
-    PERSON_PX,
-    SIGMAS,
-    STRIDE,
-    box_gradient,
-    keypoint_gradient,
-    landmarks,
-    loss_shape,
-    loss_shape_rows,
-    write_loss_shape,
-    zero_from,
-)
+from yolopose.analysis import loss_shape as module
+from yolopose.analysis.loss_shape import CURVES, PERSON_PX, SIGMAS, STRIDE, box_gradient, keypoint_gradient, zero_from
 from yolopose.models.losses import WIDEST
 from yolopose.utils.files import read_json
 
@@ -30,7 +19,7 @@ UNDERFLOW = math.log(2.0**149)  # exp(−x) is zero in float32 from about here o
 
 @pytest.fixture(scope="module")
 def shape() -> dict:
-    return loss_shape()
+    return module.loss_shape()
 
 
 @pytest.mark.parametrize("sigma", SIGMAS.values())
@@ -60,18 +49,13 @@ def test_the_number_of_joints_at_once_changes_nothing() -> None:
         assert together[[0, 20, 100]].tolist() == pytest.approx(alone, rel=1e-5)
 
 
-def test_zero_from_is_the_end_and_not_a_gap() -> None:
+def test_places_of_a_gradient_by_hand() -> None:
     d = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert zero_from(d, torch.tensor([1.0, 0.0, 1e-40, 0.0]).double()) == 4
-    assert zero_from(d, torch.tensor([1.0, 1.0, 1.0, 1.0])) is None
-    assert zero_from(d, torch.zeros(4)) == 1
-
-
-def test_landmarks_by_hand() -> None:
-    d = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert landmarks(d, torch.tensor([0.001, 1.0, 0.02, 0.01])) == {
+    assert zero_from(d, torch.tensor([1.0, 0.0, 1e-40, 0.0]).double()) == 4  # the end, not a gap
+    assert zero_from(d, torch.ones(4)) is None and zero_from(d, torch.zeros(4)) == 1
+    assert module.landmarks(d, torch.tensor([0.001, 1.0, 0.02, 0.01])) == {
         "largest_at_px": 2.0, "largest_per_px": 1.0, "one_percent_at_px": 4.0}
-    assert landmarks(d, torch.ones(4))["one_percent_at_px"] is None
+    assert module.landmarks(d, torch.ones(4))["one_percent_at_px"] is None
 
 
 @pytest.mark.parametrize("joint", SIGMAS)
@@ -107,19 +91,13 @@ def test_box_gradients_by_hand() -> None:
     assert box_gradient(d, complete=True).tolist() == pytest.approx([200 / 150**2 + centre(50), centre(150)], rel=1e-4)
 
 
-def test_curves_are_drawn_from_the_same_gradients(shape: dict) -> None:
+def test_curves_file_and_rows_are_of_the_same_gradients(shape: dict, tmp_path) -> None:
     assert shape["distance_px"][:3] == [0, 1, 2]
     assert shape["curves"]["left_hip"]["official"][7] == pytest.approx(
         keypoint_gradient(torch.tensor([7.0]), 0.107, "official")[1].item(), rel=1e-3)
     assert {len(c) for part in shape["curves"].values() for c in part.values()} == {len(shape["distance_px"])}
-
-
-def test_the_file_holds_what_is_returned_and_says_the_same_again(shape: dict, tmp_path) -> None:
-    assert write_loss_shape(tmp_path) == shape == read_json(tmp_path / "loss_shape.json")
-
-
-def test_rows_for_the_notebook(shape: dict) -> None:
-    rows = loss_shape_rows(shape)
+    assert module.write_loss_shape(tmp_path) == shape == read_json(tmp_path / "loss_shape.json")
+    rows = module.loss_shape_rows(shape)
     assert len(rows) == len(SIGMAS) * len(CURVES) + 2
     assert rows[2]["joint"] == "eye" and rows[2]["zero at px, float32"] == (
         shape["joints"]["left_eye"]["official"]["zero_at_px"]["float32"])
