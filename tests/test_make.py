@@ -132,12 +132,12 @@ def test_clean_deletes_results_and_leaves_other_files(tmp_path, monkeypatch, cap
     monkeypatch.setattr(clean, "caches", list)
     folder = tmp_path / "mine"
     put(folder, "s6/seed0/run.json", "m6/seed0/checkpoint.pt", "tables/table1.csv", "notebooks/01_data.ipynb",
-        "report.html", "photos/me.jpg", "plants/seed1/sunflower.jpg")
+        "report.html", ".lock-shared-1", "photos/me.jpg", "plants/seed1/sunflower.jpg")
     (folder / "s6/seed0/run.json").write_text('{"experiment": "s6", "config_hash": "aa"}')
     clean.clean("smoke", "", str(folder))
     assert files(folder) == ["photos/me.jpg", "plants/seed1/sunflower.jpg"]
     said = capsys.readouterr().out
-    assert all(word in said for word in ("s6", "m6", "tables", "report.html", "stays", "photos"))
+    assert all(word in said for word in ("s6", "m6", "tables", "report.html", ".lock-shared-1", "stays", "photos"))
     clean.clean("smoke", "", str(folder))
     assert "holds no results" in capsys.readouterr().out
 

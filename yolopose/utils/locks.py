@@ -7,14 +7,19 @@ next one. A notebook that a person opened has no ``run.py`` above it: what write
 
 Single runs that are trained beside each other (:mod:`yolopose.training.launch`) hold a file each,
 ``<results>/.lock-shared-*``, in place of ``.lock``, and each its run's ``<results>/<experiment>/seed<k>/.lock``.
+
+Where a file system has no locks, a file is held as long as the process lives whose number filelock writes into it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,26 +37,53 @@ KERNEL_NAME = ".lock-kernel"
 SHARED_NAME = ".lock-shared-"
 RESULTS_VARIABLE = "YOLOPOSE_KERNEL_RESULTS"  # in a kernel of run.py: the folder whose locks are held for it
 LOOK_S = 1.0  # holder() takes the lock for an instant to see whether it is free: longer than that is somebody at work
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of some network file systems
 UNKNOWN = {"pid": "unknown", "host": "an unknown host", "command": "another command", "started": "an unknown time"}
 
 
-def _acquire(path: Path, wait_s: float) -> BaseFileLock | None:
-    """The lock on ``path``, or ``None`` when another process kept it for ``wait_s``."""
-    from filelock import FileLock, Timeout  # not at the top: make clean works before anything is installed
+def _acquire(path: Path, wait_s: float, command: str = "") -> BaseFileLock | None:
+    """The lock on ``path``, with a note in it of the ``command`` that holds it, or ``None`` when another process kept
+    it for ``wait_s``."""
+    from filelock import FileLock, SoftFileLock, Timeout  # here: make clean works before anything is installed
 
-    lock = FileLock(path, mode=0o644, thread_local=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        kind = FileLock if _has_locks(path.parent) else SoftFileLock
+        lock = kind(path, mode=0o644, thread_local=False)
         lock.acquire(timeout=wait_s)
     except Timeout:
         return None
     except OSError as error:
         raise explain_os_error(error, path.parent) from error
+    if command and kind is FileLock:  # the other kind needs what filelock wrote there
+        note = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": time.strftime("%H:%M:%S")}
+        try:
+            path.write_text(json.dumps(note))
+        except OSError as error:
+            end_claim(lock)
+            raise explain_os_error(error, path) from error
     return lock
 
 
-def _give_back(lock: BaseFileLock) -> None:
-    """Delete the lock's file, then let go; who opened the deleted file meanwhile makes a new one (filelock looks)."""
+def _has_locks(folder: Path) -> bool:
+    """Tried on a file of its own: a lock that fails leaves its file behind, and that would count as held."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return False
+    return True
+
+
+def try_claim(run_dir: Path, command: str) -> BaseFileLock | None:
+    """Claim one run for this process: a lock for :func:`end_claim`, ``None`` where another process has it."""
+    return _acquire(Path(run_dir) / NAME, 0.0, command)
+
+
+def end_claim(lock: BaseFileLock) -> None:
+    """Delete a lock's file, then let go; who opened the deleted file meanwhile makes a new one (filelock looks)."""
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
 
@@ -62,31 +94,19 @@ def _look(path: Path, wait_s: float = 0.0) -> dict[str, Any] | None:
         return None
     try:
         if (lock := _acquire(path, wait_s)) is not None:
-            return _give_back(lock)
-        return json.loads(path.read_text())
+            return end_claim(lock)
+        note = path.read_text()
+        return json.loads(note)
     except (StudyError, FileNotFoundError, ImportError):  # not ours to lock; gone by now; nothing is installed to run
         return None
-    except ValueError:
-        return UNKNOWN
+    except ValueError:  # lines by filelock; of another machine's process nobody here can say that it has ended
+        return UNKNOWN | {"started": f"an unknown time; if it has ended, delete {path}"} | dict(
+            zip(("pid", "host"), note.splitlines(), strict=False))
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
     """Who works on a results folder, or a run's, now: ``{"pid", "host", "command", "started"}``; ``None``: nobody."""
-    paths = [Path(folder) / NAME, *Path(folder).glob(f"{SHARED_NAME}*")]
-    return next((note for path in paths if (note := _look(path))), None)
-
-
-def _take(path: Path, wait_s: float, command: str) -> BaseFileLock | None:
-    """As :func:`_acquire`, with a note in the file of who holds it."""
-    if (lock := _acquire(path, wait_s)) is None:
-        return None
-    note = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": time.strftime("%H:%M:%S")}
-    try:
-        path.write_text(json.dumps(note))
-    except OSError as error:
-        _give_back(lock)
-        raise explain_os_error(error, path) from error
-    return lock
+    return next(filter(None, map(_look, [Path(folder) / NAME, *Path(folder).glob(f"{SHARED_NAME}*")])), None)
 
 
 @contextlib.contextmanager
@@ -97,32 +117,20 @@ def results_lock(results_dir: Path, command: str, shared: bool = False) -> Itera
         StudyError: another process holds it, the folder is not writable, or the disk is full.
     """
     folder = Path(results_dir)
-    lock = _take(folder / (f"{SHARED_NAME}{uuid4().hex}" if shared else NAME), LOOK_S, command)
-    if lock is None:
-        other = _look(folder / NAME) or UNKNOWN
-    else:  # each takes its own lock before it looks for others: two that come at once may both be refused, never let in
-        rivals = [folder / NAME] if shared else folder.glob(f"{SHARED_NAME}*")
-        other = next((note for path in rivals if (note := _look(path, LOOK_S))), None)
-    if other:
+    lock = _acquire(folder / (f"{SHARED_NAME}{uuid4().hex}" if shared else NAME), LOOK_S, command)
+    # Each takes its own lock before it looks for others: two that come at once may both be refused, never let in.
+    rivals = folder.glob(f"{SHARED_NAME}*") if lock and not shared else [folder / NAME]
+    notes = (_look(path, LOOK_S if lock else 0.0) for path in rivals)
+    if other := next(filter(None, notes), None if lock else UNKNOWN):
         if lock is not None:
-            _give_back(lock)
+            end_claim(lock)
         raise StudyError(f"{results_dir}: `{other['command']}` is at work there (process {other['pid']} on "
                          f"{other['host']}, since {other['started']}); wait for it, stop it, or give another RESULTS=")
     try:
         yield
     finally:
         _look(folder / KERNEL_NAME, LOOK_S)  # a kernel that was killed leaves its file
-        _give_back(lock)
-
-
-def try_claim(run_dir: Path, command: str) -> BaseFileLock | None:
-    """Claim one run for this process: a lock for :func:`end_claim`, ``None`` where another process has it."""
-    return _take(Path(run_dir) / NAME, 0.0, command)
-
-
-def end_claim(claim: BaseFileLock) -> None:
-    """Give a claimed run back."""
-    _give_back(claim)
+        end_claim(lock)
 
 
 def kernel_lock(results_dir: Path) -> contextlib.AbstractContextManager[None]:
@@ -132,15 +140,8 @@ def kernel_lock(results_dir: Path) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def results_in_use(results_dir: Path | str, what: str) -> Iterator[None]:
-    """Hold ``results_dir`` while results are written, unless ``run.py`` holds it for this kernel already.
-
-    Args:
-        results_dir: the folder that is written to.
-        what: what works there, for the message that others get, for example ``"train_study"``.
-
-    Raises:
-        StudyError: another process holds it, the folder is not writable, or the disk is full.
-    """
+    """Hold ``results_dir`` while ``what`` (such as ``train_study``) writes results, unless ``run.py`` holds it for this
+    kernel already; raises as :func:`results_lock`."""
     results_dir = Path(results_dir)
     if os.environ.get(RESULTS_VARIABLE) == str(results_dir.resolve()):
         yield
@@ -165,4 +166,4 @@ def one_at_a_time(path: Path, what: str, wait_s: float = 3600.0) -> Iterator[Non
     try:
         yield
     finally:
-        _give_back(lock)
+        end_claim(lock)

@@ -21,7 +21,7 @@ from yolopose.utils.locks import holder
 COMMITTED = ("paper", "reference", "bench")
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache")
 STUDY_FILES = ("stages.json", "study.json", "data.json", "complexity.csv", "comparison.csv", "claims.csv",
-               "report.html", ".lock", ".lock-kernel")
+               "report.html", ".lock*")
 STUDY_FOLDERS = ("notebooks", "tables", "figures")
 RUN_FILES = ("run.json", "checkpoint.pt", "curve.csv")
 RECORDS = {"study.json": {"profile", "experiments", "seeds"}, "stages.json": set(),
@@ -35,16 +35,12 @@ def results_folder(profile: str, data: str, results: str) -> Path:
         StudyError: it holds committed results, or is no folder of results at all.
     """
     profile = profile or "mini"
-    if results:
-        folder = Path(results)
-    else:
-        if not profile.isidentifier():
-            raise StudyError(f"PROFILE={profile!r}: is no name of a profile")
-        folder = REPO / "results" / (f"{profile}-{Path(data).resolve().name}" if data else profile)
+    if not results and not profile.isidentifier():
+        raise StudyError(f"PROFILE={profile!r}: is no name of a profile")
+    folder = Path(results or REPO / "results" / (f"{profile}-{Path(data).resolve().name}" if data else profile))
     resolved = folder.resolve()
     for name in COMMITTED:
-        kept = REPO / "results" / name
-        if resolved == kept or resolved.is_relative_to(kept):
+        if resolved.is_relative_to(REPO / "results" / name):
             raise StudyError(f"RESULTS={folder}: results/{name} is committed and never deleted by make clean")
     if REPO.is_relative_to(resolved) or resolved == REPO / "results":
         raise StudyError(f"RESULTS={folder}: is no results folder; give one such as results/mini")
@@ -55,16 +51,15 @@ def results_inside(folder: Path) -> list[Path]:
     """What this project wrote in ``folder``: known files and folders, and experiments (folders with runs in them)."""
     if not folder.is_dir():
         return []
-    known = [folder / name for name in (*STUDY_FILES, *STUDY_FOLDERS) if (folder / name).exists()]
+    known = [path for name in (*STUDY_FILES, *STUDY_FOLDERS) for path in sorted(folder.glob(name))]
     return known + sorted(path for path in folder.iterdir() if path.is_dir()
                           and any(any(path.glob(f"seed[0-9]*/{name}")) for name in RUN_FILES))
 
 
 def is_studys(folder: Path) -> bool:
     """Whether ``folder`` is a study's: it lies in this repository's ``results/``, or holds a study's records."""
-    if folder.resolve().is_relative_to(REPO / "results"):
-        return True
-    return any(_has_keys(path, keys) for pattern, keys in RECORDS.items() for path in folder.glob(pattern))
+    return folder.resolve().is_relative_to(REPO / "results") or any(
+        _has_keys(path, keys) for pattern, keys in RECORDS.items() for path in folder.glob(pattern))
 
 
 def _has_keys(path: Path, keys: set[str]) -> bool:
@@ -76,7 +71,6 @@ def _has_keys(path: Path, keys: set[str]) -> bool:
 
 
 def caches() -> list[Path]:
-    """The caches of Python and of the tools in the repository."""
     found = [REPO / name for name in CACHES if (REPO / name).exists()]
     return found + [path for top in ("yolopose", "tests") for path in sorted((REPO / top).rglob("__pycache__"))]
 
@@ -85,11 +79,11 @@ def clean(profile: str, data: str, results: str) -> None:
     """Name and delete the selected results and the caches.
 
     Raises:
-        StudyError: the folder holds committed results, is no study's, or somebody works on it; or a file cannot be
-            deleted.
+        StudyError: the folder holds committed results, is no study's, or is worked on; or a file cannot be deleted.
     """
     folder = results_folder(profile, data, results)
-    found, shown = results_inside(folder), _shown(folder)
+    found = results_inside(folder)
+    shown = str(folder.relative_to(REPO)) if folder.is_absolute() and folder.is_relative_to(REPO) else str(folder)
     if found and not is_studys(folder):
         raise StudyError(f"RESULTS={folder}: is no folder of this study: it has no study.json, stages.json or "
                          "<experiment>/seed<k>/run.json that a study wrote; nothing was deleted")
@@ -110,10 +104,6 @@ def clean(profile: str, data: str, results: str) -> None:
         _delete(old)
 
 
-def _shown(path: Path) -> str:
-    return str(path.relative_to(REPO)) if path.is_absolute() and path.is_relative_to(REPO) else str(path)
-
-
 def _delete(paths: list[Path]) -> None:
     for path in paths:
         try:
@@ -126,7 +116,6 @@ def _delete(paths: list[Path]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.workflow.clean", description=__doc__.split("\n")[0])
     for name in ("profile", "data", "results"):
         parser.add_argument(f"--{name}", default="")
