@@ -17,8 +17,8 @@ from yolopose.report.claims import (
     CLAIM_COLUMNS,
     ORDERING_FLOOR,
     UNDECIDED,
-    Judge,
     Outcome,
+    decide,
     decide_claims,
     describe,
     measured_verdict,
@@ -239,7 +239,7 @@ def test_full_scale_claims_are_decided(tmp_path: Path) -> None:
 
 
 def outcome(results: Path | ResultSet, rule: str) -> Outcome:
-    return Judge(load_results(results)).decide(yaml.safe_load(rule))
+    return decide(load_results(results), yaml.safe_load(rule))
 
 
 @pytest.mark.parametrize(("rule", "expected"), [

@@ -10,7 +10,7 @@ import pytest
 
 from tests import fabricated
 from yolopose.report.compare import NOT_COMPARABLE
-from yolopose.report.sets import as_text, compare_sets, describe_difference, main
+from yolopose.report.sets import compare_sets, describe_difference, main
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
 
@@ -67,8 +67,3 @@ def test_sets_without_a_common_quantity(tmp_path: Path) -> None:
         fabricated.run(tmp_path / name, experiment, 0, 50.0)
     with pytest.raises(StudyError, match="share no quantity"):
         compare_sets(tmp_path / "a", tmp_path / "b")
-
-
-def test_text_columns_align() -> None:
-    text = as_text([{"a": "x", "b": 1.5, "c": None}, {"a": "long", "b": 22, "c": ""}], ["a", "b", "c"])
-    assert text.splitlines() == ["   a    b", "   x  1.5", "long   22"]

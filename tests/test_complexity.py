@@ -13,7 +13,7 @@ from tests.conftest import REPO
 from yolopose.analysis import complexity
 from yolopose.analysis.complexity import complexity_rows, count_gmacs, count_macs, write_complexity
 from yolopose.models.yolov5 import build_model
-from yolopose.report.compare import decoder_depth_rows, resolution_rows
+from yolopose.report.compare import decoder_depth_rows
 from yolopose.study.config import load_experiments, load_study, load_variants
 from yolopose.study.paper import CONVENTIONS, DECODER_LADDER
 from yolopose.utils.errors import StudyError
@@ -69,12 +69,6 @@ def scaled(rows: dict, convention: str, size: int) -> float:
     return rows[convention]["gmacs"] * (size / 384) ** 2
 
 
-def test_the_printed_tables_are_read():
-    assert list(TABLE1) == ["yolov5s6_pose", "yolov5m6_pose", "yolov5l6_pose"]
-    assert TABLE1["yolov5l6_pose"] == (87.0, 145.6)
-    assert list(TABLE4) == [1280, 960, 640, 576, 512, 448, 384]
-
-
 @pytest.mark.parametrize("variant", TABLE1)
 def test_table1_digits(at_384, variant):
     parameters, gmacs = TABLE1[variant]
@@ -84,14 +78,16 @@ def test_table1_digits(at_384, variant):
 
 
 def test_no_single_convention_gives_all_of_table4_but_all_stay_close(at_384):
+    assert list(TABLE1) == ["yolov5s6_pose", "yolov5m6_pose", "yolov5l6_pose"]
+    assert TABLE1["yolov5l6_pose"] == (87.0, 145.6) and list(TABLE4) == [1280, 960, 640, 576, 512, 448, 384]
     rows = at_384["yolov5s6_pose"]
     for convention in CONVENTIONS:
         residuals = [abs(scaled(rows, convention, size) - printed) for size, printed in TABLE4.items()]
         assert max(residuals) > 0.005, f"{convention} gives every printed digit"
     for size, printed in TABLE4.items():
-        best = min(abs(scaled(rows, c, size) / printed - 1) for c in CONVENTIONS)
-        assert best < 0.005
         assert abs(scaled(rows, "fused_bias", size) / printed - 1) < 0.005
+    assert {c: sum(f"{scaled(rows, c, size):.2f}" == f"{printed:.2f}" for size, printed in TABLE4.items())
+            for c in CONVENTIONS} == {"conv": 0, "fused_bias": 1, "fvcore_unfused": 0}
 
 
 @pytest.mark.parametrize("variant", ["yolov5s6_pose", "yolov5s6_pose_faithful", "yolov5s6_person"])
@@ -140,16 +136,6 @@ def test_one_more_stage_of_the_decoder_by_hand(ladder):
     macs = sum((960 // stride) ** 2 * c * (9 + c) for stride, c in ((8, 128), (16, 256), (32, 384), (64, 512)))
     for a, b in zip(ladder, ladder[1:], strict=False):
         assert (b["conv"] - a["conv"]) * 1e9 == pytest.approx(macs, abs=2e3)  # the rows have six decimals
-
-
-def test_table4_within_half_a_percent_and_which_digits(at_384):
-    rows = [{**row, "input_size": size, "gmacs": row["gmacs"] * (size / 384) ** 2}
-            for size in TABLE4 for row in at_384["yolov5s6_pose"].values()]
-    found = resolution_rows(rows)
-    assert [row["input_size"] for row in found] == list(TABLE4)
-    assert all(abs(row["fused_bias_residual"]) < 0.5 for row in found)
-    assert {c: sum(row[f"{c}_digits"] for row in found) for c in CONVENTIONS} == {
-        "conv": 0, "fused_bias": 1, "fvcore_unfused": 0}
 
 
 @pytest.mark.parametrize("below", [0.005, 0.0], ids=["rounded", "cut off"])

@@ -13,7 +13,7 @@ from typing import Any
 
 from yolopose.report.measured import ResultSet, load_results
 from yolopose.report.seeds import Measurement
-from yolopose.study.paper import BASE_SIZE, CONVENTIONS, DECODER_LADDER, MAIN_CONVENTION, PAPER_DIR, PAPER_VARIANTS
+from yolopose.study.paper import BASE_SIZE, CONVENTIONS, DECODER_LADDER, MAIN_CONVENTION, PAPER_DIR
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv
 
@@ -43,24 +43,13 @@ def printed_rows(table: int, paper_dir: Path = PAPER_DIR) -> list[dict[str, str]
 
 
 def paper_numbers() -> list[dict[str, Any]]:
-    """Every number that the paper's tables print.
-
-    Returns:
-        Records ``{id, table, row, method, experiment, split, metric, printed, text, unit}``; ``experiment``
-        is empty for other methods; ``printed`` is in percent, millions or GMACs, ``text`` its digits as printed; ``id``
-        is ``table1.row10.AP``.
-    """
-    records = []
-    for table in TABLES:
-        for row in printed_rows(table):
-            for metric in METRICS:
-                if (value := number(row.get(metric))) is not None:
-                    records.append({
-                        "id": f"table{table}.row{row['row']}.{metric}", "table": table, "row": int(row["row"]),
-                        "method": row["method"], "experiment": row["experiment"], "split": row["split"],
-                        "metric": metric, "printed": value, "text": row[metric],
-                        "unit": UNITS.get(metric, "%")})
-    return records
+    """Every number that the paper's tables print; ``id`` is ``table1.row10.AP``, ``experiment`` is empty for other
+    methods, ``printed`` is in percent, millions or GMACs and ``text`` its digits as printed."""
+    return [{"id": f"table{table}.row{row['row']}.{metric}", "table": table, "row": int(row["row"]),
+             "method": row["method"], "experiment": row["experiment"], "split": row["split"], "metric": metric,
+             "printed": number(row[metric]), "text": row[metric], "unit": UNITS.get(metric, "%")}
+            for table in TABLES for row in printed_rows(table) for metric in METRICS
+            if number(row.get(metric)) is not None]
 
 
 def same_digits(value: float, text: str) -> bool:
@@ -78,21 +67,15 @@ def compare_with_paper(results: ResultSet | Path | str) -> list[dict[str, Any]]:
 
     Parameters and GMACs are counted at the paper's true width and size and can always be compared: to the printed
     digits in Tables 1 and 2, within 0.5 % in Table 4. Accuracies can be compared at full scale only, within 0.5 points.
-
-    Returns:
-        Rows with the columns of ``COMPARISON_COLUMNS``; ``spread`` is the standard deviation over ``seeds`` seeds.
+    Rows have ``COMPARISON_COLUMNS``; ``spread`` is the standard deviation over ``seeds`` seeds.
     """
     results, rows = load_results(results), []
     for record in paper_numbers():
-        row = {key: record.get(key) for key in COMPARISON_COLUMNS}
-        row["printed"] = record["text"]
         if not record["experiment"]:
-            row |= {"verdict": NOT_RUN, "note": "another method's number, quoted by the paper"}
-        elif record["metric"] in UNITS:
-            row |= _compare_count(results, record)
+            found = {"verdict": NOT_RUN, "note": "another method's number, quoted by the paper"}
         else:
-            row |= _compare_accuracy(results, record)
-        rows.append(row)
+            found = (_compare_count if record["metric"] in UNITS else _compare_accuracy)(results, record)
+        rows.append({key: record.get(key) for key in COMPARISON_COLUMNS} | {"printed": record["text"]} | found)
     return rows
 
 
@@ -100,12 +83,10 @@ def _compare_count(results: ResultSet, record: dict[str, Any]) -> dict[str, Any]
     value = results.experiment_count(record["experiment"], record["metric"])
     if value is None:
         return {"verdict": NOT_RUN, "note": "complexity.csv has no such row; make complexity writes it"}
-    gap = value - record["printed"]
+    gap, good, tolerance = value - record["printed"], same_digits(value, record["text"]), "equal printed digits"
     if record["table"] == 4:
         good = abs(gap) <= GMAC_TOLERANCE_PERCENT / 100 * record["printed"]
         tolerance = f"{GMAC_TOLERANCE_PERCENT:g} %"
-    else:
-        good, tolerance = same_digits(value, record["text"]), "equal printed digits"
     return {"measured": round(value, 3), "difference": round(gap, 3), "tolerance": tolerance,
             "verdict": REPRODUCED if good else NOT_REPRODUCED, "note": f"convention {MAIN_CONVENTION}, fused model"}
 
@@ -125,14 +106,15 @@ def _compare_accuracy(results: ResultSet, record: dict[str, Any]) -> dict[str, A
     if reason := source.not_comparable(record["split"]):
         return row | {"verdict": NOT_COMPARABLE, "note": f"{note}: {reason}" if note else reason}
     gap = measured.mean - record["printed"]
-    tolerance = RELEASED_TOLERANCE if source.released(record["experiment"]) else AP_TOLERANCE
+    released = any(run.record.get("released") for run in source.runs[record["experiment"]])
+    tolerance = RELEASED_TOLERANCE if released else AP_TOLERANCE
     return row | {"difference": round(gap, 2), "tolerance": f"{tolerance:g} points",
                   "verdict": accuracy_verdict(gap, measured, tolerance), "note": note}
 
 
 def accuracy_verdict(gap: float, measured: Measurement, tolerance: float = AP_TOLERANCE) -> str:
-    """Verdict on ``gap`` = measured − printed, in points: within the tolerance it is *reproduced*; beyond it, but with
-    the printed value inside the 95 % interval over at least three seeds, *within noise*; otherwise *not reproduced*."""
+    """Verdict on ``gap`` = measured − printed, in points: within the tolerance *reproduced*; beyond it, but with the
+    printed value inside the 95 % interval over at least three seeds, *within noise*; otherwise *not reproduced*."""
     if abs(gap) <= tolerance + 1e-9:
         return REPRODUCED
     if len(measured.by_seed) >= 3 and abs(gap) <= measured.half_width:
@@ -141,16 +123,12 @@ def accuracy_verdict(gap: float, measured: Measurement, tolerance: float = AP_TO
 
 
 def released_rows(results_dir: Path | str) -> list[dict[str, Any]]:
-    """The released checkpoints beside the AP that their path prints; empty where none were scored.
-
-    Returns:
-        The rows of ``released.csv`` with ``difference`` and ``tolerance`` in points (empty where nothing is compared)
-        and ``verdict``. One says that it is not comparable by its column ``comparable``, or by its note in older files.
-    """
+    """The released checkpoints beside the AP that their path prints: the rows of ``released.csv`` with ``difference``
+    and ``tolerance`` in points (empty where nothing is compared) and ``verdict``; none where none were scored."""
     path = Path(results_dir) / "released.csv"
     rows: list[dict[str, Any]] = read_csv(path) if path.is_file() else []
     for row in rows:
-        other_images = row.get("comparable") == "False" or row["note"].startswith("not COCO")
+        other_images = row.get("comparable") == "False" or row["note"].startswith("not COCO")  # told so by older files
         row |= {"difference": "", "tolerance": "", "verdict": NOT_COMPARABLE if row["AP"] else NOT_RUN}
         if row["AP"] and not other_images:
             gap = round(float(row["AP"]) - float(row["AP_path"]), 2)
@@ -167,53 +145,28 @@ def decoder_depth_rows(rows: Sequence[dict[str, Any]], paper_dir: Path = PAPER_D
         paper_dir: folder of ``decoder_depth.csv``.
 
     Returns:
-        One row a depth: ``depth`` and what :func:`residuals` gives.
+        One row a depth: ``depth``, ``printed``, and for each convention its GMACs at 960 px and true width, the
+        residual against the printed number in percent (``<convention>_residual``) and whether it gives the printed
+        digits (``<convention>_digits``); ``None`` where ``rows`` has no count.
 
     Raises:
         StudyError: ``decoder_depth.csv`` is missing or prints two numbers for one depth.
     """
     printed: dict[int, str] = {}
-    for row in read_csv(Path(paper_dir) / "decoder_depth.csv"):
+    for row in read_csv(paper_dir / "decoder_depth.csv"):
         depth = int(row["depth"])
         if printed.setdefault(depth, row["gmacs"]) != row["gmacs"]:
-            raise StudyError(f"{Path(paper_dir) / 'decoder_depth.csv'}: gmacs of depth {depth} are both "
-                             f"{printed[depth]} and {row['gmacs']}; restore the file")
-    return [{"depth": depth, **residuals(text, rows, DECODER_LADDER[depth - 1], BASE_SIZE)}
-            for depth, text in sorted(printed.items())]
-
-
-def resolution_rows(rows: Sequence[dict[str, Any]], paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """Table 4's GMACs of the small model by input size, and ours: ``input_size`` and what :func:`residuals` gives.
-
-    No count that is proportional to the area gives all its digits, rounded or cut off: 40.62 at 1280 px is at least
-    0.10153 GMACs for each 64 × 64 px, and 3.65 at 384 px less than 0.10153 (cut off: 40.62 is less than 0.10158, and
-    4.98 at 448 px at least 0.10163).
-
-    Args:
-        rows: of ``complexity.csv``.
-        paper_dir: folder of ``table4.csv``.
-    """
-    printed = [row for row in read_csv(Path(paper_dir) / "table4.csv") if row["experiment"]]
-    return [{"input_size": int(row["input_size"]),
-             **residuals(row["gmacs"], rows, PAPER_VARIANTS[0], int(row["input_size"]))} for row in printed]
-
-
-def residuals(printed: str, rows: Sequence[dict[str, Any]], variant: str, input_size: int) -> dict[str, Any]:
-    """A printed number of GMACs beside all counts of a model at true width.
-
-    Returns:
-        ``printed``, and for each convention its GMACs, the residual against the printed number in percent
-        (``<convention>_residual``) and whether it gives the printed digits (``<convention>_digits``); ``None`` where
-        ``rows`` has no count.
-    """
-    counts = {row["convention"]: float(row["gmacs"]) for row in rows
-              if row["variant"] == variant and int(float(row["input_size"])) == input_size
-              and float(row["width_factor"]) == 1}
-    decimals = len(printed.partition(".")[2])
-    line: dict[str, Any] = {"printed": float(printed)}
-    for convention in CONVENTIONS:
-        gmacs = counts.get(convention)
-        known = gmacs is not None
-        line |= {convention: gmacs, f"{convention}_residual": 100 * (gmacs / float(printed) - 1) if known else None,
-                 f"{convention}_digits": f"{gmacs:.{decimals}f}" == printed if known else None}
-    return line
+            raise StudyError(f"{paper_dir / 'decoder_depth.csv'}: gmacs of depth {depth} are both {printed[depth]} and "
+                             f"{row['gmacs']}; restore the file")
+    counts = {(row["variant"], row["convention"]): float(row["gmacs"]) for row in rows
+              if int(float(row["input_size"])) == BASE_SIZE and float(row["width_factor"]) == 1}
+    ladder = []
+    for depth, text in sorted(printed.items()):
+        line: dict[str, Any] = {"depth": depth, "printed": float(text)}
+        for convention in CONVENTIONS:
+            gmacs = counts.get((DECODER_LADDER[depth - 1], convention))
+            known, decimals = gmacs is not None, len(text.partition(".")[2])
+            line |= {convention: gmacs, f"{convention}_residual": 100 * (gmacs / float(text) - 1) if known else None,
+                     f"{convention}_digits": f"{gmacs:.{decimals}f}" == text if known else None}
+        ladder.append(line)
+    return ladder

@@ -36,8 +36,7 @@ class Run:
         return self.record.get("config") or {}
 
     @property
-    def images_seen(self) -> int:
-        """Training images; 0 where that is unknown."""
+    def images_seen(self) -> int:  # 0: unknown
         return int((self.record.get("train") or {}).get("images_seen") or 0)
 
 
@@ -71,17 +70,8 @@ class ResultSet:
         """Whether the runs have the paper's settings and lack only its data, as on a part of COCO."""
         return bool(self.runs) and not self.full_scale and all(run.config.get("comparable") for run in self.every_run)
 
-    @property
-    def datasets(self) -> set[str]:
-        """Names of the data sets of the runs; without a run, the name in ``data.json``."""
-        return self._about_data("dataset", "name")
-
-    @property
-    def fingerprints(self) -> set[str]:
-        """Fingerprints of the data of the runs; without a run, the one in ``data.json``."""
-        return self._about_data("data_fingerprint", "fingerprint")
-
-    def _about_data(self, of_run: str, of_report: str) -> set[str]:
+    def about_data(self, of_run: str = "dataset", of_report: str = "name") -> set[str]:
+        """What the runs say of their data, by default its name; without a run, what ``data.json`` says."""
         found = [run.record.get(of_run) for run in self.every_run] or [(self.data or {}).get(of_report)]
         return {str(value) for value in found if value is not None}
 
@@ -103,15 +93,12 @@ class ResultSet:
         if not self.runs:
             return self.root.name
         headline = next((self.runs[name][0] for name in ("s6", "m6", "l6") if name in self.runs), self.every_run[0])
-        parts = []
-        if (width := self.every_run[0].config.get("width_factor", 1.0)) != 1.0:
-            parts.append(f"width × {width:g}")
-        if size := headline.config.get("input_size"):
-            parts.append(f"{size} px")
+        width, size = self.every_run[0].config.get("width_factor", 1.0), headline.config.get("input_size")
         counts = [len(runs) for runs in self.runs.values()]
         fewest, most = min(counts), max(counts)
         seeds = f"{fewest} to {most} seeds" if most > fewest else f"{fewest} seed" + "s" * (fewest != 1)
-        return f"{self.profile}: " + ", ".join([*parts, seeds])
+        parts = (f"width × {width:g}" if width != 1.0 else "", f"{size} px" if size else "", seeds)
+        return f"{self.profile}: " + ", ".join(filter(None, parts))
 
     def images_seen(self, experiment: str | None = None) -> str:
         """Training images of the runs of one experiment, or of all, in words: ``15,680 images``; empty if unknown."""
@@ -119,12 +106,7 @@ class ResultSet:
         seen = sorted({run.images_seen for run in runs} - {0})
         return "" if not seen else " to ".join(f"{n:,}" for n in dict.fromkeys((seen[0], seen[-1]))) + " images"
 
-    def released(self, experiment: str) -> bool:
-        """Whether the runs of an experiment are released weights, which were imported and not trained."""
-        return any(run.record.get("released") for run in self.runs.get(experiment, []))
-
-    def commits(self) -> str:
-        """The commits that made the runs, seven digits each."""
+    def commits(self) -> str:  # seven digits each
         found = [str((run.record.get("git") or {}).get("commit") or "")[:7] for run in self.every_run]
         return ", ".join(dict.fromkeys(c for c in found if c))
 
@@ -139,7 +121,6 @@ class ResultSet:
         return bool(scores) and len(scores) == len(self.runs[experiment]) and max(scores.values()) < 0
 
     def _scores(self, experiment: str, split: str, metric: str) -> dict[int, float]:
-        """By seed, where there is a number: the fraction in ``metrics.json``."""
         found = {run.seed: (run.metrics.get(split) or {}).get(metric) for run in self.runs.get(experiment, [])}
         return {seed: float(value) for seed, value in found.items() if isinstance(value, (int, float))}
 
@@ -153,26 +134,26 @@ class ResultSet:
             return str(part["reason"])
         return f"{experiment} has no result on {split}"
 
-    def count(self, variant: str, input_size: int, convention: str = MAIN_CONVENTION,
-              width_factor: float = 1.0) -> dict[str, str] | None:
-        """The row of ``complexity.csv`` for a model, input size in px and counting convention, or ``None``."""
+    def count(self, key: str, variant: str, input_size: int, convention: str = MAIN_CONVENTION,
+              width_factor: float = 1.0) -> float | None:
+        """``gmacs`` or ``params_m`` of a model at an input size in px, from ``complexity.csv``."""
         for row in self.complexity:
-            if (row["variant"] == variant and int(float(row["input_size"])) == input_size
-                    and row["convention"] == convention and float(row.get("width_factor") or 1) == width_factor):
-                return row
+            size, width = int(float(row["input_size"])), float(row.get("width_factor") or 1)
+            if (row["variant"], size, row["convention"], width) == (variant, input_size, convention, width_factor):
+                return float(row[key])
         return None
 
     def experiment_count(self, experiment: str, key: str, convention: str = MAIN_CONVENTION) -> float | None:
         """``gmacs`` or ``params_m`` of an experiment at the paper's own size and full width."""
         known = load_experiments().get(experiment)
-        row = known and self.count(known.variant, known.input_size, convention)
-        return float(row[key]) if row else None
+        return known and self.count(key, known.variant, known.input_size, convention)
 
     def own_gmacs(self, experiment: str) -> float | None:
         """GMACs of the model that really ran (its own width and size), from ``complexity.csv``."""
-        rows = (self.count(str(run.record.get("variant")), int(run.config.get("input_size", 0)), MAIN_CONVENTION,
-                           float(run.config.get("width_factor", 1.0))) for run in self.runs.get(experiment, []))
-        return next((float(row["gmacs"]) for row in rows if row), None)
+        counts = (self.count("gmacs", str(run.record.get("variant")), int(run.config.get("input_size", 0)),
+                             width_factor=float(run.config.get("width_factor", 1.0)))
+                  for run in self.runs.get(experiment, []))
+        return next((count for count in counts if count is not None), None)
 
     def stored(self, file: str) -> Any:
         """A JSON file of the folder, or of an experiment's first seed (``s6/tta.json``); ``None`` where it is not."""
@@ -196,15 +177,12 @@ class ResultSet:
     def mixed(self) -> list[str]:
         """Experiments whose seeds were made by different configurations: their mean over seeds means nothing."""
         return [f"{name}: its seeds were made by different configurations; run it again"
-                for name, runs in self.runs.items() if any(
-                    run.config | {"seed": 0} != runs[0].config | {"seed": 0} for run in runs)]
+                for name, (first, *others) in self.runs.items()
+                if any(run.config | {"seed": 0} != first.config | {"seed": 0} for run in others)]
 
 
 def load_results(folder: Path | str | ResultSet) -> ResultSet:
-    """Read a results folder.
-
-    Args:
-        folder: ``results/<profile>`` or one with the same names inside; what is read already is returned as it is.
+    """Read a results folder; what is read already is returned as it is.
 
     Raises:
         StudyError: no such folder, it holds neither a run nor ``complexity.csv``, or one of its files is damaged.
@@ -215,26 +193,19 @@ def load_results(folder: Path | str | ResultSet) -> ResultSet:
     if not root.is_dir():
         raise StudyError(f"{root}: no such results folder; give one that make reproduce wrote, such as results/mini")
     found = ResultSet(root)
-    for path in sorted(root.glob("*/seed*"), key=lambda p: (p.parent.name, _seed(p))):
-        if not path.is_dir() or _seed(path) < 0:
+    for experiment, seed, path in _run_folders(root):
+        if missing := [name for name in ("run.json", "metrics.json") if not (path / name).is_file()]:
+            found.unfinished.append(f"{experiment}/{path.name}: no {' and no '.join(missing)}")
             continue
-        missing = [name for name in ("run.json", "metrics.json") if not (path / name).is_file()]
-        if missing:
-            found.unfinished.append(f"{path.parent.name}/{path.name}: no {' and no '.join(missing)}")
-            continue
-        record, metrics = read_json(path / "run.json"), read_json(path / "metrics.json")
-        quantized = read_json(path / "quantized.json") if (path / "quantized.json").is_file() else {}
-        for name, value in (("run.json", record), ("metrics.json", metrics), ("quantized.json", quantized)):
-            if not isinstance(value, dict):
-                raise StudyError(f"{path / name}: must be a JSON object; delete {path} and repeat the run")
-        found.runs.setdefault(path.parent.name, []).append(
-            Run(path.parent.name, _seed(path), path, record, metrics | quantized))
-    found.runs = in_order(found.runs)
-    table = root / "complexity.csv"
-    if table.is_file():
+        files = [path / name for name in ("run.json", "metrics.json", "quantized.json")]
+        record, metrics, quantized = values = [read_json(file) if file.is_file() else {} for file in files]
+        if wrong := [file for file, value in zip(files, values, strict=True) if not isinstance(value, dict)]:
+            raise StudyError(f"{wrong[0]}: must be a JSON object; delete {path} and repeat the run")
+        found.runs.setdefault(experiment, []).append(Run(experiment, seed, path, record, metrics | quantized))
+    if (table := root / "complexity.csv").is_file():
         found.complexity = read_csv(table)
-        needed = {"variant", "input_size", "params_m", "gmacs", "convention"}
-        if found.complexity and (lacking := needed - set(found.complexity[0])):
+        lacking = {"variant", "input_size", "params_m", "gmacs", "convention"}.difference(*found.complexity[:1])
+        if found.complexity and lacking:
             raise StudyError(f"{table}: lacks column {', '.join(sorted(lacking))}; make complexity writes it")
     found.data = found.stored("data.json")
     if not found.runs and not found.complexity and not found.unfinished and found.ablations is None:
@@ -243,31 +214,28 @@ def load_results(folder: Path | str | ResultSet) -> ResultSet:
     return found
 
 
-def _seed(path: Path) -> int:
-    digits = path.name.removeprefix("seed")
-    return int(digits) if digits.isdigit() else -1
+def _run_folders(root: Path) -> list[tuple[str, int, Path]]:
+    """Experiment, seed and folder of every run, in the order of ``experiments.yaml``, unknown experiments last."""
+    order = list(load_experiments())
+    found = [(path.parent.name, int(path.name[4:]), path) for path in root.glob("*/seed*")
+             if path.is_dir() and path.name[4:].isdigit()]
+    return sorted(found, key=lambda run: (order.index(run[0]) if run[0] in order else len(order), *run))
 
 
 def read_curves(results: ResultSet) -> dict[str, dict[int, list[dict[str, str]]]]:
     """``curve.csv`` of every run that has one: experiment -> seed -> rows. Unfinished runs count too."""
     curves: dict[str, dict[int, list[dict[str, str]]]] = {}
-    for path in sorted(results.root.glob("*/seed*/curve.csv")):
-        rows = read_csv(path)
-        if rows and "images" in rows[0] and _seed(path.parent) >= 0:
-            curves.setdefault(path.parent.parent.name, {})[_seed(path.parent)] = rows
-    return in_order(curves)
+    for experiment, seed, path in _run_folders(results.root):
+        rows = read_csv(path / "curve.csv") if (path / "curve.csv").is_file() else []
+        if rows and "images" in rows[0]:
+            curves.setdefault(experiment, {})[seed] = rows
+    return curves
 
 
 def curve_points(rows: list[dict[str, str]], key: str) -> list[tuple[float, float]]:
     """(images seen, value) of the rows of a curve that have a value; accuracies (``val_…``) in percent."""
     factor = 100 if key.startswith("val") else 1
     return [(float(row["images"]), factor * float(row[key])) for row in rows if row.get(key) not in (None, "")]
-
-
-def in_order(found: dict[str, Any]) -> dict[str, Any]:
-    """Experiments in the order of ``experiments.yaml``, unknown ones after them by name."""
-    order = list(load_experiments())
-    return dict(sorted(found.items(), key=lambda item: (order.index(item[0]) if item[0] in order else 999, item[0])))
 
 
 def load_reference(results: ResultSet, reference_dir: Path | None = None) -> ResultSet | None:
@@ -282,17 +250,17 @@ def load_reference(results: ResultSet, reference_dir: Path | None = None) -> Res
     if not reference.runs or reference.profile != results.profile:
         return None
     reference.is_reference = True
-    return reference if results.datasets in (set(), reference.datasets) else None
+    return reference if results.about_data() in (set(), reference.about_data()) else None
 
 
 def fingerprint_note(results: ResultSet, reference: ResultSet) -> str | None:
     """A sentence where the reference's data have another fingerprint; ``None`` where they do not."""
-    ours, theirs = results.fingerprints, reference.fingerprints
+    ours, theirs = (side.about_data("data_fingerprint", "fingerprint") for side in (results, reference))
     if not ours or ours == theirs:
         return None
-    return (f"The data of the committed reference have the same name and another "
-            f"fingerprint ({', '.join(sorted(theirs))}, not {', '.join(sorted(ours))}): another generator version "
-            "is another data set.")
+    return ("The data of the committed reference have the same name and another fingerprint "
+            f"({', '.join(sorted(theirs))}, not {', '.join(sorted(ours))}): another generator version is another data "
+            "set.")
 
 
 @dataclass(frozen=True)
@@ -311,11 +279,7 @@ class PairedInterval:
 def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str = "pose") -> PairedInterval | None:
     """``b − a`` in points with its bootstrap interval over images, as the evaluation stored it; ``None`` if it did not.
 
-    Args:
-        results: the set of both experiments.
-        a, b: experiments.
-        metric: ``AP`` or ``AP50``.
-        kind: ``pose`` or ``box``.
+    ``metric`` is ``AP`` or ``AP50``, ``kind`` is ``pose`` or ``box``.
     """
     pairs = (results.stored(PAIRS) or {}).get("pairs", {})
     for one, two, sign in ((a, b, 1), (b, a, -1)):

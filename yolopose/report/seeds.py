@@ -47,10 +47,8 @@ class Measurement:
 
 
 def difference(a: Measurement, b: Measurement) -> tuple[float, float | None]:
-    """Mean of ``b − a`` and half of its 95 % interval (paired by seed where both have the same seeds, else Welch's).
-
-    The half-width is ``None`` when either side has one seed.
-    """
+    """Mean of ``b − a`` and half of its 95 % interval: paired by seed where both have the same seeds, else Welch's;
+    ``None`` where either side has one seed."""
     mean = b.mean - a.mean
     if len(a.by_seed) < 2 or len(b.by_seed) < 2:
         return mean, None

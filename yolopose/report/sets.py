@@ -31,35 +31,29 @@ def _quantities(results: ResultSet | None) -> dict[tuple[str, str, str], Measure
     if results is None:  # of Table 1's and Table 4's 960 px row the longer print, which comes later, wins
         return {(record["experiment"], COUNTED if record["metric"] in UNITS else record["split"], record["metric"]):
                 Measurement({-1: record["printed"]}) for record in paper_numbers() if record["experiment"]}
-    found = {}
-    for experiment, runs in results.runs.items():
-        for split, metric in {(split, metric) for run in runs for split, values in run.metrics.items()
-                              if isinstance(values, dict) for metric in values if metric.startswith(("AP", "AR"))}:
-            found[experiment, split, metric] = results.measure(experiment, split, metric)
-    for experiment in load_experiments():
-        for metric in UNITS:
-            count = results.experiment_count(experiment, metric)
-            found[experiment, COUNTED, metric] = None if count is None else Measurement({-1: count})
+    found = {(run.experiment, split, metric): results.measure(run.experiment, split, metric)
+             for run in results.every_run for split, values in run.metrics.items() if isinstance(values, dict)
+             for metric in values if metric.startswith(("AP", "AR"))}
+    counts = {(experiment, COUNTED, metric): results.experiment_count(experiment, metric)
+              for experiment in load_experiments() for metric in UNITS}
+    found |= {key: Measurement({-1: count}) for key, count in counts.items() if count is not None}
     return {key: value for key, value in found.items() if value is not None}
 
 
 def compare_sets(a: str | Path, b: str | Path) -> list[dict[str, Any]]:
-    """Compare two result sets quantity by quantity; ``difference`` is ``b − a`` in the quantity's unit.
-
-    Args:
-        a, b: results folders, or the word ``paper``.
+    """Compare two result sets, which are folders or the word ``paper``, quantity by quantity.
 
     Returns:
-        Rows with the columns of ``SET_COLUMNS`` for every quantity that both have; a 95 % interval where both have
-        several seeds. Against the paper, accuracies of a reduced profile get no difference.
+        Rows with the columns of ``SET_COLUMNS`` for every quantity that both have: the difference is ``b − a`` in its
+        unit, with a 95 % interval where both have several seeds. Against the paper, accuracies of a reduced profile
+        get no difference.
 
     Raises:
         StudyError: a folder is missing or holds no results, or the sets share no quantity.
     """
     sets = {side: None if str(which) == PAPER else load_results(which) for side, which in (("a", a), ("b", b))}
-    measured = next((results for results in sets.values() if results is not None), None)
-    numbers = {side: _quantities(results) for side, results in sets.items()}
-    rows = []
+    one_is_paper, measured = None in sets.values(), sets["a"] or sets["b"]
+    numbers, rows = {side: _quantities(results) for side, results in sets.items()}, []
     for key in sorted(set(numbers["a"]) & set(numbers["b"]), key=lambda key: (key[2] in UNITS, key)):
         counted = key[2] in UNITS
         digits = 3 if counted else 2
@@ -70,8 +64,7 @@ def compare_sets(a: str | Path, b: str | Path) -> list[dict[str, Any]]:
             if not counted:
                 row[f"{side}_spread"] = None if value.deviation is None else round(value.deviation, 2)
                 row[f"{side}_seeds"] = None if results is None else len(value.by_seed)
-        reason = measured.not_comparable(key[1]) if measured and None in sets.values() and not counted else None
-        if reason:
+        if one_is_paper and measured and not counted and (reason := measured.not_comparable(key[1])):
             row["note"] = f"{NOT_COMPARABLE}: {reason}"
         else:
             gap, half = difference(numbers["a"][key], numbers["b"][key])
@@ -93,38 +86,30 @@ def describe_difference(a: str | Path, b: str | Path) -> list[str]:
     seen: dict[str, list[str]] = {}
     for name in sorted(set(one.runs) & set(two.runs)):
         x, y = one.runs[name][0], two.runs[name][0]
-        if x.record.get("config_hash") != y.record.get("config_hash"):
-            keys = [k for k in config_changes(x.config, y.config) if not k.startswith("seed")]
-            if keys:
-                seen.setdefault("configuration: " + "; ".join(keys), []).append(name)
+        keys = [k for k in config_changes(x.config, y.config) if not k.startswith("seed")]
+        if keys and x.record.get("config_hash") != y.record.get("config_hash"):
+            seen.setdefault("configuration: " + "; ".join(keys), []).append(name)
         for key in ("data_fingerprint", "hardware", "packages"):
-            p, q = x.record.get(key), y.record.get(key)
-            if p != q:
+            if (p := x.record.get(key)) != (q := y.record.get(key)):
                 text = "; ".join(config_changes(p or {}, q or {})) if isinstance(p, dict) else f"{p} → {q}"
                 seen.setdefault(f"{key.replace('_', ' ')}: {text}", []).append(name)
     return lines + [f"{', '.join(names)}: {text}" for text, names in seen.items()]
 
 
-def as_text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    """Rows as aligned text; columns that are empty throughout are left out."""
-    from pandas import DataFrame
-
-    frame = DataFrame(rows, columns=list(columns), dtype=object).replace("", None).dropna(axis=1, how="all")
-    return frame.fillna("").to_string(index=False)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: ``A B [--out file]``. Returns the exit status: 0, or 2 for what the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.report.sets", description="Compare two result sets.")
-    parser.add_argument("a", help="a results folder or the word paper")
-    parser.add_argument("b", help="a results folder or the word paper")
+    for side in "ab":
+        parser.add_argument(side, help="a results folder or the word paper")
     parser.add_argument("--out", type=Path, help="also write the comparison to this CSV file")
     arguments = parser.parse_args(argv)
 
     def action() -> None:
+        from pandas import DataFrame
+
         rows = compare_sets(arguments.a, arguments.b)
+        frame = DataFrame(rows, columns=SET_COLUMNS, dtype=object).replace("", None).dropna(axis=1, how="all")
         print(f"a = {arguments.a}\nb = {arguments.b}\n")
-        print(as_text(rows, SET_COLUMNS))
+        print(frame.fillna("").to_string(index=False))
         if changes := describe_difference(arguments.a, arguments.b):
             print("\nWhat differs between the runs:", *changes, sep="\n  ")
         if arguments.out:
