@@ -42,37 +42,30 @@ WORDS = {
 LATER = {"later": True}
 
 
-# --- settings ---------------------------------------------------------------------------------------------------------
-
 @dataclass(frozen=True)
 class Variant:
-    """A model: ``depth`` and ``width`` multiply nominal repeats and channels.
-
-    ``head`` is repaired, faithful, one of faithful's two defects alone (mixed_layout, misplaced_priors) or person;
-    ``stem`` is focus, or conv_focus as in the official ``ti_lite`` models.
-    """
+    """A model."""
 
     name: str
     family: str
-    depth: float
-    width: float
+    depth: float  # multiplies nominal repeats
+    width: float  # multiplies nominal channels
     activation: str
-    head: str
+    head: str  # mixed_layout and misplaced_priors have one of faithful's two defects each
     decoder_depth: int
-    stem: str = "focus"
+    stem: str = "focus"  # conv_focus in the official ti_lite models
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A variant trained and evaluated one way; ``input_size`` in px is the paper's, ``detector`` names the experiment
-    whose weights initialise this one where the profile, or ``initialisation`` in its place, asks for it."""
+    """A variant trained and evaluated one way."""
 
     name: str
     variant: str
-    input_size: int
+    input_size: int  # the paper's, in px
     loss: str
     title: str
-    detector: str | None = None
+    detector: str | None = None  # its weights initialise this one where initialisation, or the profile's, says so
     initialisation: str | None = field(default=None, metadata=LATER)
 
 
@@ -103,18 +96,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation. ``warmup_iterations`` and ``ema_tau`` count optimizer steps; ``epoch_images`` ends an epoch early.
-
-    ``gains`` per loss name are either the word ``derived`` (the loss's own rule) or effective gains by term;
-    ``keypoint_prior`` is ``none`` or ``mean_pose``; ``initialisation`` is ``scratch``, ``person_detector``, or
-    ``released``: the official weights of the experiment, not trained any further.
-    ``batch_size`` is that of all processes together. ``sync_batch_norm``: batch norm sees all of it (the official runs
-    were one process each, reference §5), not each process its share. ``damaged_share`` of the training images may be
-    unreadable and ``max_skipped_steps`` steps not finite before a run is stopped.
-    """
+    """Optimisation; ``gains`` of a loss are the word ``derived`` (its own rule) or effective gains by term."""
 
     epochs: int
-    batch_size: int
+    batch_size: int  # of all processes together
     nominal_batch: int = 64
     optimizer: str = "sgd"
     lr: float = 0.01
@@ -122,25 +107,26 @@ class TrainConfig:
     momentum: float = 0.937
     weight_decay: float = 5e-4
     warmup_epochs: float = 3.0
-    warmup_iterations: int = 1000
+    warmup_iterations: int = 1000  # optimizer steps at least
     warmup_bias_lr: float = 0.1
     ema_decay: float = 0.9999
-    ema_tau: float = 2000.0
+    ema_tau: float = 2000.0  # optimizer steps
     bn_momentum: float = 0.03
     amp: bool = True
     clip_norm: float = 0.0
     gains: dict[str, Any] = field(default_factory=lambda: {"official": "derived", "paper_eq": "derived"})
     anchors: str = "coco"
     anchor_threshold: float = 4.0
-    initialisation: str = "scratch"
+    initialisation: str = "scratch"  # released: the official weights of the experiment, not trained any further
     keypoint_prior: str = "none"
     validate_images: int = 500
     validate_every: int = 1
     workers: int = 1
-    epoch_images: int | None = field(default=None, metadata=LATER)
+    epoch_images: int | None = field(default=None, metadata=LATER)  # ends an epoch early
+    # Batch norm sees the batches of all processes (the official runs were one process each, reference §5).
     sync_batch_norm: bool = field(default=True, metadata=LATER)
-    damaged_share: float = field(default=0.001, metadata=LATER)
-    max_skipped_steps: int = field(default=10, metadata=LATER)
+    damaged_share: float = field(default=0.001, metadata=LATER)  # of the training images may be unreadable
+    max_skipped_steps: int = field(default=10, metadata=LATER)  # may be not finite before a run is stopped
 
 
 @dataclass(frozen=True)
@@ -156,8 +142,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Ablations:
-    """The set of ``make ablations``: its experiments, its seeds, and the keys of ``train`` and ``evaluate`` that it
-    changes."""
+    """The set of ``make ablations``, and the keys of ``train`` and ``evaluate`` that it changes."""
 
     experiments: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -167,17 +152,13 @@ class Ablations:
 
 @dataclass(frozen=True)
 class Profile:
-    """The scale at which the study runs; ``sizes`` maps the paper's input sizes to this profile's, in px.
-
-    ``download`` names the data set that ``make data`` fetches into a DATA folder that lacks it; ``variants`` gives
-    experiments another variant than their own, as the released weights need the head that they were trained with.
-    """
+    """The scale at which the study runs."""
 
     name: str
     title: str
     comparable: bool
     data: DataConfig
-    sizes: dict[int, int]
+    sizes: dict[int, int]  # from the paper's input sizes to this profile's, in px
     experiments: tuple[str, ...]
     train: TrainConfig
     width_factor: float = 1.0
@@ -185,8 +166,8 @@ class Profile:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     ablations: Ablations | None = None
-    download: str | None = None
-    variants: dict[str, str] = field(default_factory=dict)
+    download: str | None = None  # the data set that make data fetches into a DATA folder that lacks it
+    variants: dict[str, str] = field(default_factory=dict)  # in place of the experiments' own, by experiment
 
 
 PARTS = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig, "evaluate": EvaluateConfig,
@@ -240,24 +221,11 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-# --- the files of yolopose/study --------------------------------------------------------------------------------------
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """The part of an error message that lists the known names, the nearest one first where there is one."""
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(known)}"
-
-
-def _read(file: str) -> dict[str, Any]:
-    path = STUDY / file
-    try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(value, dict):
-        raise StudyError(f"{path}: must be a mapping of names to rows")
-    return value
 
 
 def _build(cls: type, values: Any, file: str, key: str, **given: Any) -> Any:
@@ -286,18 +254,28 @@ def _check_known(names: Iterable[str], known: Iterable[str], what: str, file: st
             raise StudyError(f"{STUDY / file}: {key}: unknown {what} {name!r}; {nearest(name, known)}")
 
 
+def _rows(cls: type, file: str) -> dict[str, Any]:
+    """The rows of one of the study's files, by name."""
+    path = STUDY / file
+    try:
+        rows = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(rows, dict):
+        raise StudyError(f"{path}: must be a mapping of names to rows")
+    return {name: _build(cls, row, file, name, name=name) for name, row in rows.items()}
+
+
 @lru_cache
 def load_variants() -> dict[str, Variant]:
     """All variants by name."""
-    file = "variants.yaml"
-    return {name: _build(Variant, row, file, name, name=name) for name, row in _read(file).items()}
+    return _rows(Variant, "variants.yaml")
 
 
 @lru_cache
 def load_experiments() -> dict[str, Experiment]:
     """All experiments by name; every variant and detector that they name exists."""
-    file = "experiments.yaml"
-    rows = {name: _build(Experiment, row, file, name, name=name) for name, row in _read(file).items()}
+    rows = _rows(Experiment, file := "experiments.yaml")
     for row in rows.values():
         _check_known([row.variant], load_variants(), "variant", file, f"{row.name}.variant")
         _check_known([row.detector] if row.detector else [], rows, "experiment", file, f"{row.name}.detector")
@@ -307,22 +285,19 @@ def load_experiments() -> dict[str, Experiment]:
 @lru_cache
 def load_profiles() -> dict[str, Profile]:
     """All profiles by name; every experiment and variant that they name exists."""
-    file = "profiles.yaml"
-    profiles = {name: _build(Profile, row, file, name, name=name) for name, row in _read(file).items()}
+    profiles, known = _rows(Profile, file := "profiles.yaml"), load_experiments()
     for name, profile in profiles.items():
-        _check_known(profile.experiments, load_experiments(), "experiment", file, f"{name}.experiments")
-        _check_known(profile.variants, load_experiments(), "experiment", file, f"{name}.variants")
+        _check_known(profile.experiments, known, "experiment", file, f"{name}.experiments")
+        _check_known(profile.variants, known, "experiment", file, f"{name}.variants")
         for experiment, variant in profile.variants.items():
             _check_known([variant], load_variants(), "variant", file, f"{name}.variants.{experiment}")
         if changed := profile.ablations:
             key = f"{name}.ablations"
-            _check_known(changed.experiments, load_experiments(), "experiment", file, f"{key}.experiments")
+            _check_known(changed.experiments, known, "experiment", file, f"{key}.experiments")
             _build(TrainConfig, asdict(profile.train) | changed.train, file, f"{key}.train")
             _build(EvaluateConfig, asdict(profile.evaluate) | changed.evaluate, file, f"{key}.evaluate")
     return profiles
 
-
-# --- a study ----------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Study:
@@ -337,13 +312,8 @@ class Study:
     ablations: bool = False
 
     def run(self, experiment: str, seed: int) -> RunConfig:
-        """Resolve one experiment at this profile's scale.
-
-        Raises:
-            StudyError: no such experiment, or the profile maps no size to its input size.
-        """
-        known = load_experiments()
-        if experiment not in known:
+        """One experiment at this profile's scale; StudyError where it, or its size in the profile, is unknown."""
+        if experiment not in (known := load_experiments()):
             raise StudyError(f"experiment {experiment!r} does not exist; {nearest(experiment, known)}")
         row, profile = known[experiment], self.profile
         if row.input_size not in profile.sizes:
@@ -351,22 +321,16 @@ class Study:
                              f"{row.input_size} px, which {experiment!r} needs; add one")
         # Gains of losses that came later would change the hash of runs that do not use them.
         gains = {k: v for k, v in profile.train.gains.items() if k in ("official", "paper_eq", row.loss)}
-        train = replace(profile.train, gains=gains,
-                        initialisation=row.initialisation or profile.train.initialisation)
+        train = replace(profile.train, gains=gains, initialisation=row.initialisation or profile.train.initialisation)
         variant = load_variants()[profile.variants.get(experiment, row.variant)]
-        return RunConfig(row, variant, profile.name, profile.comparable, seed,
-                         profile.sizes[row.input_size], profile.width_factor, profile.data, train,
-                         profile.augment, profile.evaluate)
+        return RunConfig(row, variant, profile.name, profile.comparable, seed, profile.sizes[row.input_size],
+                         profile.width_factor, profile.data, train, profile.augment, profile.evaluate)
 
     def run_dir(self, experiment: str, seed: int) -> Path:
-        """Folder of one run's results."""
         return self.results_dir / experiment / f"seed{seed}"
 
     def runs(self) -> list[RunConfig]:
-        """All runs of this study in the order in which they must be made (detectors before what they initialise).
-
-        Of released weights, without the experiments whose checkpoint could not be fetched.
-        """
+        """All runs, detectors before what they initialise; of released weights those whose checkpoint was fetched."""
         path = self.results_dir / NOT_REACHED
         absent = read_json(path) if self.released and path.is_file() else {}
         return [self.run(experiment, seed) for experiment in self.experiments if experiment not in absent
@@ -380,23 +344,20 @@ class Study:
 
 def load_study(profile: str = "mini", data: str | Path | None = None, results: str | Path | None = None,
                seeds: str | Iterable[int] | None = None, device: str = "auto", ablations: bool = False) -> Study:
-    """Bind a profile to data, results, seeds and device.
+    """Bind a profile of ``profiles.yaml`` to data, results, seeds and device.
 
     Args:
-        profile: a name of ``profiles.yaml``.
         data: folder in COCO layout that replaces the profile's data set; empty or ``None`` keeps it.
         results: where results go; default ``results/<profile>`` or ``results/<profile>-<folder name>``.
         seeds: ``"0 1 2"`` or integers; default the profile's.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
-        ablations: the profile's set of ablations in place of its main study; its results go into the folder
-            ``ablations`` of the main study's.
+        ablations: the profile's ablations in place of its main study, in the folder ``ablations`` of its results.
 
     Raises:
-        StudyError: an unknown profile, one without ablations where they are asked for, a ``data`` that is no folder
-            (unless the profile's data set can be fetched into a new one), or seeds that are no integers.
+        StudyError: an unknown profile, one without the ablations asked for, a ``data`` that is no folder (unless the
+            profile's data set can be fetched into a new one), or seeds that are no integers.
     """
-    profiles = load_profiles()
-    if profile not in profiles:
+    if profile not in (profiles := load_profiles()):
         raise StudyError(f"PROFILE={profile!r} does not exist; {nearest(profile, profiles)}")
     chosen, name = profiles[profile], profile
     if ablations:

@@ -38,11 +38,7 @@ def changes_since(record: dict[str, Any], run: RunConfig, data_fingerprint: str)
 
 
 def check_fresh(run: RunConfig, data_fingerprint: str, run_dir: Path) -> None:
-    """Refuse to mix results of different configurations or data.
-
-    Raises:
-        StudyError: ``run_dir`` holds a finished run that this configuration or data set would not have made.
-    """
+    """Raise a StudyError where ``run_dir`` holds a finished run that this configuration or data would not have made."""
     path = Path(run_dir) / "run.json"
     if path.exists() and (changes := changes_since(read_json(path), run, data_fingerprint)):
         raise StudyError(f"{path}: was made by another configuration ({'; '.join(changes[:5])}). Move {run_dir} away "

@@ -46,13 +46,7 @@ RESTARTS = 3  # times that the launcher replaces processes that died
 
 
 def number_of_processes(device: str, asked: int | None = None) -> int:
-    """One a visible GPU where ``device`` is ``auto`` or ``cuda``, else one.
-
-    ``asked``, or the environment variable ``YOLOPOSE_PROCESSES``, says another number.
-
-    Raises:
-        StudyError: the variable holds no positive number.
-    """
+    """One a visible GPU where ``device`` is auto or cuda, else one; or as ``asked`` or ``YOLOPOSE_PROCESSES`` say."""
     if asked is None and (word := os.environ.get(PROCESSES_VARIABLE, "")):
         if not word.isdecimal() or int(word) < 1:
             raise StudyError(f"{PROCESSES_VARIABLE}={word!r} (PROCESSES= of make): give a number from 1 on")
@@ -65,9 +59,7 @@ def number_of_processes(device: str, asked: int | None = None) -> int:
 def train_study(study: Study, dataset: CocoDataset, processes: int | None = None) -> list[dict[str, Any]]:
     """Train every run that is missing, detectors first, resuming what was begun; returns one row per run.
 
-    Args:
-        study, dataset: what, on what.
-        processes: that share each batch, started by torch's elastic launcher; default as :func:`number_of_processes`.
+    ``processes``, as :func:`number_of_processes` has them, share each batch under torch's elastic launcher.
     """
     device, processes, runs = select_device(study.device), number_of_processes(study.device, processes), study.runs()
     folders = [study.results_dir / run.name for run in runs]
@@ -84,12 +76,7 @@ def train_study(study: Study, dataset: CocoDataset, processes: int | None = None
 
 
 def do_runs(study: Study, names: Sequence[str], evaluate: bool = True) -> None:
-    """Train, and score, the named runs that are missing, in this process or as one of the launcher's.
-
-    Raises:
-        StudyError: what the user can mend.
-        Terminated: SIGTERM came; the run under way has its checkpoint.
-    """
+    """Train, and score, the named runs that are missing, in this process or as one of the launcher's."""
     runs = chosen_runs(study, names)
     device = own_device(select_device(study.device))
     dataset = prepare_data(study)
@@ -112,12 +99,7 @@ def elastic(study: Study, names: Sequence[str], processes: int, evaluate: bool =
     """Start torch's elastic launcher on this machine for the named runs and wait for it.
 
     A process that dies is replaced, and all go on from the last checkpoint, up to :data:`RESTARTS` times. SIGTERM is
-    passed on, and so is this process's death.
-
-    Raises:
-        StudyError: one of the processes met one; or ``study`` is not what its profile and options give.
-        RuntimeError: they failed otherwise; their output says how.
-        Terminated: SIGTERM came.
+    passed on, and so is this process's death. A StudyError of one of the processes is raised here.
     """
     options = study_options(study)
     with tempfile.TemporaryDirectory(prefix="yolopose-") as folder:
@@ -146,11 +128,7 @@ def elastic(study: Study, names: Sequence[str], processes: int, evaluate: bool =
 
 
 def study_options(study: Study) -> list[str]:
-    """The command-line options from which other processes load the same study.
-
-    Raises:
-        StudyError: none do: the study was changed after it was loaded.
-    """
+    """The command-line options from which other processes load the same study; StudyError where none do."""
     results = study.results_dir.parent if study.ablations else study.results_dir
     data = str(study.data_dir) if study.profile.data.source == "folder" else ""
     seeds = " ".join(map(str, study.seeds))
@@ -162,7 +140,6 @@ def study_options(study: Study) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.training.launch", description=__doc__.split("\n")[0])
     parser.add_argument("action", choices=["list", "run"])
     parser.add_argument("names", nargs="*", metavar="RUN", help="for example s6/seed0; all: every run of the study")

@@ -27,9 +27,8 @@ def build_optimizer(model: nn.Module, cfg: TrainConfig, accumulate: int) -> torc
                 norms.append(parameter)
             else:
                 weights.append(parameter)
-    decay = cfg.weight_decay
-    if cfg.optimizer == "sgd":
-        decay *= cfg.batch_size * accumulate / cfg.nominal_batch
+    images = cfg.batch_size * accumulate / cfg.nominal_batch if cfg.optimizer == "sgd" else 1
+    decay = cfg.weight_decay * images
     groups = [{"params": p, "weight_decay": d} for p, d in ((biases, 0.0), (norms, 0.0), (weights, decay))]
     if cfg.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=cfg.lr, betas=(cfg.momentum, 0.999))
@@ -41,10 +40,7 @@ class Schedule:
 
     During warm-up the biases' rate falls from ``warmup_bias_lr``, the others' rises from 0, momentum rises from 0.8 and
     accumulation from 1 batch to the nominal one. The paper's cosine moves once an epoch; this one every iteration.
-
-    Args:
-        cfg: learning rates and lengths.
-        batches: iterations of one epoch.
+    ``batches`` is the number of iterations of one epoch.
     """
 
     def __init__(self, cfg: TrainConfig, batches: int):

@@ -20,12 +20,11 @@ SCALES, PER_SCALE = 4, 3  # of the anchors
 
 def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype:
     """bfloat16 where the hardware computes it, else float32."""
-    if not amp:
-        return torch.float32
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
+        native = torch.cuda.is_bf16_supported()
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if amp and native else torch.float32
 
 
 def run_gains(run: RunConfig) -> dict[str, float]:
@@ -89,12 +88,9 @@ def choose_anchors(run: RunConfig, dataset: CocoDataset) -> tuple[np.ndarray, di
 
 
 def best_possible_recall(boxes_wh: NDArray, anchors_px: NDArray, threshold: float = 4.0) -> float:
-    """Share of boxes that at least one anchor matches, all sides within ``threshold`` of each other.
+    """Share of ``boxes_wh`` (n, 2) px that at least one of ``anchors_px`` (..., 2) matches.
 
-    Args:
-        boxes_wh: (n, 2) px at the network's input size.
-        anchors_px: (..., 2) px.
-        threshold: largest ratio of sides, as in :func:`yolopose.models.assign.match_anchors`.
+    ``threshold`` is the largest ratio of sides, as in :func:`yolopose.models.assign.match_anchors`.
     """
     if len(boxes_wh) == 0:
         return 1.0
@@ -104,16 +100,10 @@ def best_possible_recall(boxes_wh: NDArray, anchors_px: NDArray, threshold: floa
 
 
 def fit_anchors(boxes_wh: NDArray) -> NDArray:
-    """Anchors by k-means (k-means++ start, 50 steps) of log box sides, since the matching rule compares ratios.
+    """(4, 3, 2) anchors in px, float32, the smallest area first, by k-means (k-means++ start, 50 steps).
 
-    Args:
-        boxes_wh: (n, 2) px at the network's input size; boxes under 2 px are ignored.
-
-    Returns:
-        (4, 3, 2) px, float32, ordered by area, the smallest first.
-
-    Raises:
-        ValueError: fewer distinct boxes than anchors.
+    The sides ``boxes_wh`` (n, 2), of which those under 2 px are ignored, are taken as logarithms, since the matching
+    rule compares ratios. Raises ValueError where fewer boxes are distinct than anchors are wanted.
     """
     k = SCALES * PER_SCALE
     boxes_wh = np.asarray(boxes_wh, np.float64)

@@ -23,11 +23,7 @@ LOOK_AGAIN_S = 5.0
 
 
 def chosen_runs(study: Study, names: Sequence[str]) -> list[RunConfig]:
-    """The runs named (``all``: every one), each after the detector that initialises it.
-
-    Raises:
-        StudyError: a name that is none of the study's runs.
-    """
+    """The runs named (``all``: every one), each after the detector that initialises it; StudyError: none such."""
     runs = {run.name: run for run in study.runs()}
     for name in names:
         if name not in runs and name != "all":
@@ -39,13 +35,7 @@ def chosen_runs(study: Study, names: Sequence[str]) -> list[RunConfig]:
 
 @contextlib.contextmanager
 def claimed(run_dir: Path, command: str, world: World = SINGLE) -> Iterator[None]:
-    """Hold one run; wait, as long as it takes, for another process that holds it.
-
-    Args:
-        run_dir: the run's folder.
-        command: what claims it, for the message that others get.
-        world: the processes that work together, of which the first claims for all.
-    """
+    """Hold one run for ``command``, the first process for all; wait, as long as it takes, for others that hold it."""
     handle, said = None, False
     while True:
         if world.main:
@@ -61,17 +51,16 @@ def claimed(run_dir: Path, command: str, world: World = SINGLE) -> Iterator[None
         yield
     finally:
         if handle is not None:
-            end_claim(run_dir, handle)
+            end_claim(handle)
 
 
 def clear_outputs(run_dir: Path) -> None:
     """Remove what a new training must not inherit: scores of other weights, bad batches, torn temporary files."""
-    for pattern in ("metrics.json", "predictions.json.gz", "*_results.zip", ".*.pt.*", ".poses.*"):
-        for path in run_dir.glob(pattern):
-            path.unlink()
+    patterns = ["metrics.json", "predictions.json.gz", "*_results.zip", ".*.pt.*", ".poses.*"]
     if not (run_dir / "checkpoint.pt").exists():
-        for path in run_dir.glob("bad_step*.pt"):
-            path.unlink()
+        patterns.append("bad_step*.pt")
+    for path in [path for pattern in patterns for path in run_dir.glob(pattern)]:
+        path.unlink()
 
 
 def train_run(study: Study, run: RunConfig, dataset: CocoDataset, device: torch.device,

@@ -41,11 +41,9 @@ class Progress:
     hardware: list[str] = field(default_factory=list)  # what computed it, one after the other
 
     def batch_done(self, images: int) -> None:
-        """Count a batch of ``images``, whether it was used or skipped."""
         self.batch, self.iteration, self.images = self.batch + 1, self.iteration + 1, self.images + images
 
     def step_skipped(self) -> None:
-        """Count a step that was left out."""
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
         self.skipped_in_epoch += 1
 
@@ -56,7 +54,6 @@ class Progress:
         return {"epoch": self.epoch + 1, "images": self.images, **losses, "lr": round(lr, 8)}
 
     def epoch_done(self) -> None:
-        """Go to the beginning of the next epoch."""
         self.epoch, self.batch, self.skipped_in_epoch, self.sums = self.epoch + 1, 0, 0, [0.0] * (len(TERMS) + 1)
 
     def write_curve(self, path: Path) -> None:
@@ -79,13 +76,9 @@ class Terminated(SystemExit):
 
 
 class Termination:
-    """While it is entered, SIGTERM sets ``asked`` and does nothing else; on leaving, the old handler is back.
+    """While it is entered, SIGTERM only sets ``asked``; in a thread, where Python has no signals, nothing changes."""
 
-    In a thread, where Python has no signals, nothing changes.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
+    asked = False
 
     def __enter__(self) -> Termination:
         self._installed = threading.current_thread() is threading.main_thread()

@@ -41,10 +41,7 @@ class Trainer:
     """One run's state and loop.
 
     Args:
-        run: what to train.
-        dataset: on what.
         run_dir: where ``curve.csv``, ``checkpoint.pt``, ``weights.pt`` and ``run.json`` go.
-        device: where.
         detector: weights of a person detector to start from.
         checkpoint_seconds: how much work a kill may lose.
         world: the processes that train it together; the first one writes the files.
@@ -54,8 +51,7 @@ class Trainer:
                  detector: Path | None = None, checkpoint_seconds: float = CHECKPOINT_SECONDS, world: World = SINGLE):
         self.world, self.termination = world, Termination()
         self.run, self.dataset, self.run_dir, self.device = run, dataset, Path(run_dir), device
-        self.cfg, self.schema = run.train, dataset.schema
-        self.checkpoint_seconds = checkpoint_seconds
+        self.cfg, self.schema, self.checkpoint_seconds = run.train, dataset.schema, checkpoint_seconds
         self.gains = run_gains(run)
         self.anchors, self.anchor_record = choose_anchors(run, dataset)
         model = build_model(run.variant, len(self.schema), run.width_factor, torch.from_numpy(self.anchors),
@@ -85,8 +81,7 @@ class Trainer:
         """Train to the end and write the run's files; returns ``run.json``'s content (in the first process).
 
         Raises:
-            StudyError: too many steps are not finite, too many images damaged, or the disk is full. The last checkpoint
-                stays.
+            StudyError: too many steps are not finite, too many images damaged, or the disk is full.
             Terminated: SIGTERM came; the checkpoint is of the last step.
         """
         total = self.cfg.epochs * len(self.loader)
@@ -187,10 +182,9 @@ class Trainer:
         return both[:-1]
 
     def _skip(self, images: Tensor, targets: Tensor, terms: Tensor) -> Tensor:
-        """Leave a step out and say why; its gradient goes nowhere. Too many of them end the run; the checkpoint stays.
+        """Leave a step out and say why; too many of them end the run.
 
-        Of the first few each process writes its part of the batch to ``bad_step<iteration>[_<rank>].pt``, for a look
-        with :func:`yolopose.models.checkpoints.load_state`.
+        Of the first few each process writes its part of the batch to ``bad_step<iteration>[_<rank>].pt``.
         """
         p, where = self.progress, f"in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
         p.step_skipped()
@@ -217,12 +211,8 @@ class Trainer:
         return torch.zeros_like(terms)
 
     def validate(self) -> dict[str, Any]:
-        """Keypoint and box AP of the averaged weights on the first validation images: a curve to look at, nothing more.
-
-        No choice depends on it; tables use the last weights.
-        """
-        chosen = self.dataset.val.with_keypoints()[: self.cfg.validate_images]
-        subset = self.dataset.val.subset(chosen)
+        """AP of the averaged weights on the first validation images: to look at, no choice depends on it."""
+        subset = self.dataset.val.subset(self.dataset.val.with_keypoints()[: self.cfg.validate_images])
         self.world.same_state(self.average.model)
         model = copy.deepcopy(self.average.model).fuse()
         predictions = predict_split(model, subset, self.run.input_size, self.run.evaluate, self.device, 0,
@@ -236,10 +226,10 @@ class Trainer:
         return row
 
     def _save(self) -> None:
-        """Write the resumable state. Gradients of an unfinished accumulation are part of it."""
         if not self.world.main:  # in every process it is the same
             return
         self.progress.damaged = dict(self.loader.damaged)
+        # Those of an unfinished accumulation are part of the state.
         gradients = {n: q.grad for n, q in self.model.named_parameters() if q.grad is not None}
         save_state(self.run_dir / "checkpoint.pt", {
             **self.identity, "model": self.model.state_dict(), "average": self.average.model.state_dict(),
@@ -248,7 +238,6 @@ class Trainer:
         })
 
     def _resume(self) -> None:
-        """Go on from ``checkpoint.pt``, which all processes read."""
         path = self.run_dir / "checkpoint.pt"
         self.world.agree(path.exists(), f"{self.run_dir}: not every process sees the checkpoint there; let RESULTS= "
                                         "lie on a file system that all machines share")

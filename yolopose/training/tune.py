@@ -37,11 +37,7 @@ TRAIN_IMAGES = 8000
 
 
 def hold_out(dataset: CocoDataset, train_images: int = TRAIN_IMAGES, held_out: int = HELD_OUT) -> CocoDataset:
-    """The data set with ``val`` replaced by the last training images, and ``train`` by the first of the others.
-
-    Raises:
-        StudyError: too few training images for both.
-    """
+    """The data set with ``val`` replaced by the last training images, and ``train`` by the first of the others."""
     total = len(dataset.train)
     held_out = min(held_out, total // 4)
     if held_out < 1:
@@ -75,11 +71,7 @@ def candidate(study: Study, loss: str, multiple: float) -> RunConfig:
 
 
 def tune(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
-    """Train every candidate that is missing and write ``tuning.json`` into the results folder; returns its rows.
-
-    Raises:
-        StudyError: too few training images, or a training fails.
-    """
+    """Train every candidate that is missing and write ``tuning.json`` into the results folder; returns its rows."""
     parts, device, rows = hold_out(dataset), select_device(study.device), []
     for loss, multiples in MULTIPLES.items():
         for multiple in multiples:
@@ -97,14 +89,12 @@ def tune(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     write_json(study.results_dir / "tuning.json", {
         "train_images": len(parts.train), "held_out_images": len(parts.val), "epochs": 1,
         "data_fingerprint": parts.fingerprint, "candidates": rows,
-        "best": {loss: {"kpt_gain": row["kpt_gain"], "AP": row["AP"]} for loss, row in best.items()},
-        "official_gain": {loss: {"kpt_gain": row["kpt_gain"], "AP": row["AP"]} for loss, row in plain.items()},
-        **provenance()})
+        **{key: {loss: {"kpt_gain": row["kpt_gain"], "AP": row["AP"]} for loss, row in found.items()}
+           for key, found in (("best", best), ("official_gain", plain))}, **provenance()})
     return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.training.tune", description=__doc__.split("\n")[0])
     add_target_arguments(parser)
     o = parser.parse_args(arguments)
