@@ -42,49 +42,45 @@ def _trajectories(axes: Axes, results: ResultSet, experiments: Sequence[str], qu
         curves = read_curves(source) if source else {}
         for experiment in experiments:
             style = _style(experiments, experiment)
-            seeds = [curve_points(rows, key) for rows in curves.get(experiment, {}).values()]
+            seeds = [dict(curve_points(rows, key)) for rows in curves.get(experiment, {}).values()]
             seeds = [points for points in seeds if len(points) > 1]
             for points in seeds:
-                axes.plot(*zip(*points, strict=True), dash, color=style["color"], linewidth=0.7, alpha=0.5)
+                axes.plot(list(points), list(points.values()), dash, color=style["color"], linewidth=0.7, alpha=0.5)
             if seeds:
-                shared = sorted(set.intersection(*({x for x, _ in points} for points in seeds)))  # budgets of all seeds
-                values = [dict(points) for points in seeds]
-                axes.plot(shared, [sum(of_seed[x] for of_seed in values) / len(values) for x in shared], dash,
+                shared = sorted(set.intersection(*map(set, seeds)))  # budgets of all seeds
+                axes.plot(shared, [sum(points[x] for points in seeds) / len(seeds) for x in shared], dash,
                           color=style["color"], linewidth=1.7, marker=style["marker"] if source is results else None,
                           markersize=4, markerfacecolor="white")
     shown = [name for name in experiments if ablations and name in ablations.runs]
     for index, experiment in enumerate(shown):
-        value = ablations.measure(experiment, split, metric)
-        seen = [run.images_seen for run in ablations.runs[experiment]]
-        if value and seen[0]:
+        value, runs = ablations.measure(experiment, split, metric), ablations.runs[experiment]
+        if value and runs[0].images_seen:
             shift = 1 + 0.02 * (index - (len(shown) - 1) / 2)  # apart, as their budgets are the same
-            axes.errorbar(max(seen) * shift, value.mean, value.deviation, **_style(experiments, experiment),
-                          markersize=6.5, capsize=3, linewidth=1.2, zorder=4)
+            axes.errorbar(max(run.images_seen for run in runs) * shift, value.mean, value.deviation,
+                          **_style(experiments, experiment), markersize=6.5, capsize=3, linewidth=1.2, zorder=4)
     images_seen(axes)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
     axes.set_ylabel(f"{quantity} on val (%)")
 
 
 def _legend(figure: Figure, group: str, experiments: Sequence[str], results: ResultSet) -> None:
-    made = set(results.ablations.runs if results.ablations else ())
-    handles = [Line2D([], [], **_style(experiments, name), linewidth=1.7, label=title_in(group, name))
-               for name in experiments if name in made or name in results.runs]
-    if any(name in results.runs for name in experiments):
-        handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1.4, label="main runs, while training"))
+    main, made = set(results.runs), set(results.ablations.runs if results.ablations else ())
+    styles = [{**_style(experiments, name), "linewidth": 1.7, "label": title_in(group, name)}
+              for name in experiments if name in main | made]
+    if main & set(experiments):
+        styles.append({"color": GREY, "linestyle": "--", "linewidth": 1.4, "label": "main runs, while training"})
     if made & set(experiments):
-        handles.append(Line2D([], [], color=GREY, marker="o", linewidth=1.4,
-                              label="make ablations; mean ± sd at its end"))
-    figure.legend(handles=handles, loc="outside lower left", ncols=4, handlelength=2.6)
+        styles.append({"color": GREY, "marker": "o", "linewidth": 1.4, "label": "make ablations; mean ± sd at its end"})
+    figure.legend(handles=[Line2D([], [], **style) for style in styles], loc="outside lower left", ncols=4,
+                  handlelength=2.6)
 
 
 def _forest(axes: Axes, rows: Sequence[Row], title: str) -> bool:
-    """Differences in AP to the baseline, a line a row: thick over images, thin with caps over seeds; whether there are
-    any."""
+    """Differences in AP to the baseline, if any: thick lines over images, thin ones with caps over seeds."""
     rows = [row for row in rows if row.over_seeds("AP")]
     for at, row in enumerate(rows):
         gap, half = row.over_seeds("AP")
-        images = row.over_images("AP")
-        if images:
+        if images := row.over_images("AP"):
             axes.plot([images.low, images.high], [at, at], color=SKY, linewidth=7, solid_capstyle="butt", zorder=2)
         if half is not None:
             axes.errorbar(gap, at, xerr=half, color=INK, capsize=3.5, linewidth=1.2, zorder=3)
@@ -102,7 +98,6 @@ def _forest_legend(owner: Axes | Figure, **where: object) -> None:
 
 
 def _forest_beside(axes: Axes, rows: Sequence[Row], title: str) -> None:
-    """A panel of differences with its own legend below, or no panel."""
     if _forest(axes, rows, title):
         _forest_legend(axes, fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.16))
     else:
@@ -121,15 +116,8 @@ def _nothing(group: str, results: ResultSet, rows: Sequence[Row]) -> bool:
 
 @styled
 def draw_losses(results: ResultSet, reference: ResultSet | None = None) -> Figure | None:
-    """AP against images seen, one line a loss, and each loss's difference to the released OKS loss.
-
-    Args:
-        results: the main set with its ablations.
-        reference: the committed main set, which supplies differences that this run did not measure.
-
-    Returns:
-        ``None`` where no loss but s6's was trained.
-    """
+    """AP against images seen, one line a loss, and each loss's difference to the released OKS loss; ``None`` where no
+    loss but s6's was trained. ``reference`` supplies differences that this run did not measure."""
     rows = _rows("losses", results, reference)
     if _nothing("losses", results, rows):
         return None
@@ -145,11 +133,8 @@ def draw_losses(results: ResultSet, reference: ResultSet | None = None) -> Figur
 @styled
 def draw_heads(results: ResultSet, reference: ResultSet | None = None) -> Figure | None:
     """AP and box AP50 against images seen for the repaired head, each defect of the released one and both, from scratch
-    and from a detector; below, joints far outside the box and the differences with their intervals.
-
-    Returns:
-        ``None`` where no other head than s6's was trained.
-    """
+    and from a detector; below, joints far outside the box and the differences with their intervals. ``None`` where no
+    other head than s6's was trained."""
     rows = _rows("heads", results, reference)
     if _nothing("heads", results, rows):
         return None
@@ -166,10 +151,8 @@ def draw_heads(results: ResultSet, reference: ResultSet | None = None) -> Figure
 
 
 def _far_outside(axes: Axes, rows: Sequence[Row]) -> None:
-    """Bars of the rate of joints far outside the box: left eye, left ear, their partners, the others; a bar a head.
-    Without any rate the panel goes."""
-    found = [(row, joint_rates(row.results, row.experiment, "far_outside")) for row in rows]
-    found = [(row, rates) for row, rates in found if rates]
+    """Bars of the rate of joints far outside the box by group of joints, a bar a head."""
+    found = [(row, rates) for row in rows if (rates := joint_rates(row.results, row.experiment, "far_outside"))]
     if not found:
         axes.remove()
         return
@@ -203,8 +186,8 @@ def draw_differences(results: ResultSet, reference: ResultSet | None = None) -> 
 
 
 def _scales(results: ResultSet) -> str:
-    parts = [results.scale()] if results.runs else []
-    if ablations := results.ablations:
-        parts.append(f"ablations: {ablations.scale().partition(': ')[2]}, "
-                     f"{ablations.images_seen('s6') or ablations.images_seen()}")
+    parts, ablations = [results.scale()] if results.runs else [], results.ablations
+    if ablations:
+        seen = ablations.images_seen("s6") or ablations.images_seen()
+        parts.append(f"ablations: {ablations.scale().partition(': ')[2]}, {seen}")
     return "; ".join(parts) or "committed reference"

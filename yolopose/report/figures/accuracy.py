@@ -7,7 +7,8 @@ the GMACs of the models that really ran; only at full scale do they share the pa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,8 +26,7 @@ STYLES = {"YOLO-Pose": (RED, "o"), "HigherHRNet": (BLUE, "s"), "DEKR": (GREEN, "
 CONNECTED = ("YOLO-Pose", "EfficientHRNet")
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One model in a figure: GMACs, accuracy in percent, label; ``hollow`` marks multi-scale testing or measured."""
 
     method: str
@@ -37,9 +37,8 @@ class Point:
     error: float | None = None
 
 
-@dataclass(frozen=True)
-class Spec:
-    """What a figure shows: table, metric, split, its experiments and title."""
+class Spec(NamedTuple):
+    """What a figure shows."""
 
     number: int
     table: int
@@ -65,13 +64,12 @@ def paper_points(spec: Spec) -> tuple[list[Point], list[str]]:
             left_out.append(method)
             continue
         dagger = " †" if row["test"] == "multi-scale" else ""
-        if spec.table == 4:
-            label = f"{row['input_size']} px" if row["experiment"] else row["method"].removeprefix("EfficientHRNet-")
-        elif row["experiment"]:
-            label = row["experiment"]
+        if row["experiment"]:
+            label = f"{row['input_size']} px" if spec.table == 4 else row["experiment"]
+        elif spec.table != 4 and method in ("HigherHRNet", "DEKR", "HRNet"):
+            label = f"{row['backbone'].replace('HRNet-', '')}, {row['input_size']}{dagger}"
         else:
-            label = f"{row['backbone'].replace('HRNet-', '')}, {row['input_size']}{dagger}" if method in (
-                "HigherHRNet", "DEKR", "HRNet") else row["method"].removeprefix("EfficientHRNet-") + dagger
+            label = row["method"].removeprefix("EfficientHRNet-") + dagger
         points.append(Point(method, gmacs, accuracy, label.replace("H-", "H−"), hollow=bool(dagger)))
     return points, list(dict.fromkeys(left_out))
 
@@ -94,30 +92,27 @@ def measured_points(spec: Spec, results: ResultSet) -> list[Point]:
         if at_a_size if spec.number != 4 else sizes_only and experiment != "s6" and not at_a_size:
             continue
         value, gmacs = results.measure(experiment, spec.split, spec.metric), results.own_gmacs(experiment)
-        if value is not None and gmacs is not None:
+        if value and gmacs is not None:
             points.append(Point("YOLO-Pose", gmacs, value.mean, experiment, True, value.deviation))
     return sorted(points, key=lambda p: (p.gmacs, p.label))
 
 
 def _line(points: list[Point], method: str) -> list[tuple[float, float]]:
-    """The filled points of a method from left to right."""
     return sorted((p.gmacs, p.accuracy) for p in points if p.method == method and not p.hollow)
 
 
 def _scatter(axes: Axes, points: list[Point]) -> None:
     for method, (colour, marker) in STYLES.items():
         for hollow in (False, True):
-            group = [p for p in points if p.method == method and p.hollow == hollow]
-            if group:
+            if group := [p for p in points if p.method == method and p.hollow == hollow]:
                 axes.scatter([p.gmacs for p in group], [p.accuracy for p in group], s=46, marker=marker, zorder=3,
                              facecolor="white" if hollow else colour, edgecolor=colour, linewidth=1.4)
         line = _line(points, method)
         if len(line) > 1 and method in CONNECTED:
             axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.2, zorder=2)
-    for point in points:
-        if point.error:
-            colour = STYLES[point.method][0]
-            axes.errorbar(point.gmacs, point.accuracy, point.error, color=colour, capsize=3, linewidth=1, zorder=2)
+    for point in filter(attrgetter("error"), points):
+        axes.errorbar(point.gmacs, point.accuracy, point.error, color=STYLES[point.method][0], capsize=3, linewidth=1,
+                      zorder=2)
 
 
 def _log_x(axes: Axes, points: list[Point], of: str = "", note: str = "") -> None:
@@ -139,8 +134,7 @@ def _log_x(axes: Axes, points: list[Point], of: str = "", note: str = "") -> Non
 
 @styled
 def draw_accuracy(spec: Spec, results: ResultSet, reference: ResultSet | None = None) -> Figure:
-    """One of Figures 4 to 6: the paper's points and, where there are any, measured ones; without those of ``results``
-    the ``reference``'s, which the panel's title then says."""
+    """One of Figures 4 to 6: the paper's points and measured ones, without those of ``results`` the ``reference``'s."""
     printed, left_out = paper_points(spec)
     measured = measured_points(spec, results)
     if not measured and reference is not None:
@@ -150,7 +144,7 @@ def draw_accuracy(spec: Spec, results: ResultSet, reference: ResultSet | None = 
     figure = sheet(10.4 if own else 6.6, 4.5, f"Figure {spec.number}. {spec.title}")
     left, *right = figure.subplots(1, 2 if own else 1, squeeze=False, width_ratios=(3, 2) if own else None)[0]
     mark = "ref" if results.is_reference else "here"
-    everything = printed + [replace(p, label=f"{p.label} {mark}") for p in measured if shared]
+    everything = printed + [p._replace(label=f"{p.label} {mark}") for p in measured if shared]
     _scatter(left, everything)
     _log_x(left, everything, note=f"not drawn, a number is not printed: {', '.join(left_out)}" if left_out else "")
     left.set(ylabel=f"{spec.metric} (%)", title="As printed in the paper" + ", and measured (open circles)" * shared
@@ -168,7 +162,6 @@ def draw_accuracy(spec: Spec, results: ResultSet, reference: ResultSet | None = 
         whose = " (committed reference)\n" if results.is_reference else ": "
         axes.set(ylabel=f"{spec.metric} (%), not comparable with the left", title=f"Measured{whose}{results.scale()}")
     lines = [sample for method in CONNECTED for sample in line_samples(_line(everything, method))]
-    place_labels(left, [(p.gmacs, p.accuracy, p.label) for p in everything], lines)
-    for axes in right:
-        place_labels(axes, [(p.gmacs, p.accuracy, p.label) for p in measured])
+    for axes, points, obstacles in ((left, everything, lines), *((axes, measured, ()) for axes in right)):
+        place_labels(axes, [(p.gmacs, p.accuracy, p.label) for p in points], obstacles)
     return figure
