@@ -63,10 +63,6 @@ def test_hours_by_hand(counted: None, studies: dict[str, Any]) -> None:
     assert ablation.seeds == 3 and ablation.train_hours == pytest.approx(3 * s6.train_hours)
     assert rows[ABLATIONS, "s6_r640"].train_rate == pytest.approx(400 * 2.25)
     assert [r.experiment for r in rows.values() if r.part == "study"] == [*studies["study"].experiments]
-
-
-def test_memory_and_disk_by_hand(counted: None, studies: dict[str, Any]) -> None:
-    s6 = by_name(studies, COCO_COUNTS, {"s6": 400.0})["study", "s6"]
     assert s6.memory_gib == pytest.approx(0.25 + 64 * 0.5) and s6.precision == "half precision"
     assert s6.disk_gib == pytest.approx((60e6 + 130 * (5000 * 300 + 20288 * 20)) / 2**30)
     assert s6.checkpoint_gib == pytest.approx(240e6 / 2**30)
@@ -126,6 +122,7 @@ def test_text_and_markdown(counted: None, studies: dict[str, Any]) -> None:
     assert "  " not in marked and "----" not in marked  # not padded to the longest line
     assert any("s6_l1, s6_l1_scaled" in line and "(each)" in line for line in lines)
     assert "no GPU" not in marked and "- formula" in marked
+    assert [cost.duration(h) for h in (0.001, 0.5, 30, 480)] == ["1 min", "30 min", "30 h", "20 days"]
 
 
 def test_the_full_study_carries_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -139,10 +136,6 @@ def test_the_full_study_carries_the_estimate(tmp_path: Path, monkeypatch: pytest
     for words in (r"time: study (\d+ days), ablations (\d+)", r"; (\d+ GiB) in all"):
         for number in re.search(words, "\n".join(lines)).groups():
             assert number in readme
-
-
-def test_durations() -> None:
-    assert [cost.duration(h) for h in (0.001, 0.5, 30, 480)] == ["1 min", "30 min", "30 h", "20 days"]
 
 
 def test_counts_of_a_folder_are_those_of_its_loader(tmp_path: Path) -> None:
@@ -245,29 +238,27 @@ def test_what_does_not_fit_the_gpu_is_halved(monkeypatch: pytest.MonkeyPatch) ->
         measure(run, 146, "cuda", 17)
 
 
-def test_rates_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+def test_rates_are_measured_once_and_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                                  ) -> None:
+    calls, study = [], study_for_estimate("smoke", device="cpu")
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess:
         calls.append(command)
-        return subprocess.CompletedProcess(command, 0, stdout=json.dumps({"train": 5.0}), stderr="")
+        return subprocess.CompletedProcess(command, *answer)
 
     monkeypatch.setattr(cost.subprocess, "run", run)
-    study = study_for_estimate("smoke", device="cpu")
+    answer = 2, "", "estimate: no GPU"
+    with pytest.raises(StudyError, match=r"measuring s6 failed .give its rate by --rate s6=.*no GPU"):
+        cost.rates(study, {"s6": 1}, 17, tmp_path)
+    assert not list(tmp_path.iterdir())
+    calls.clear()
+    answer = 0, json.dumps({"train": 5.0}), ""
     for _ in range(2):
         assert cost.rates(study, {"s6": 1, "m6": 2}, 17, tmp_path) == {"s6": {"train": 5.0}, "m6": {"train": 5.0}}
     assert [c[3:] for c in calls] == [["--measure", "smoke", name, gmacs, "cpu", "17"]
                                       for name, gmacs in (("s6", "1"), ("m6", "2"))]
     (path,) = tmp_path.iterdir()
     assert all("torch" in key and "cpu" in key for key in read_json(path))
-
-
-def test_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(
-        c, 2, stdout="", stderr="estimate: no GPU"))
-    with pytest.raises(StudyError, match=r"measuring s6 failed .give its rate by --rate s6=.*no GPU"):
-        cost.rates(study_for_estimate("smoke", device="cpu"), {"s6": 1}, 17, tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_that_measures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolopose.analysis.grouping import (
+    PARTS,
     Limbs,
     assign_groups,
     fit_limbs,
@@ -42,12 +43,10 @@ def test_limb_lengths_are_shares_of_the_persons_mean_limb():
     assert limbs.slack == pytest.approx(1.0)  # every limb of a person implies the same scale
 
 
-def test_limbs_need_labels_and_a_skeleton():
-    hidden = np.zeros((3, 4, 3))
+@pytest.mark.parametrize(("label", "skeleton"), [(0, SKELETON), (1, ())])
+def test_limbs_need_labels_and_a_skeleton(label: int, skeleton: tuple):
     with pytest.raises(StudyError, match="no skeleton, or no training person .* add `skeleton`"):
-        fit_limbs(hidden, SKELETON)
-    with pytest.raises(StudyError, match="skeleton"):
-        fit_limbs(np.ones((3, 4, 3)), ())
+        fit_limbs(np.full((3, 4, 3), label), skeleton)
 
 
 def test_people_apart_are_put_together_right():
@@ -99,56 +98,47 @@ def test_nearer_to_another_person_by_hand():
     assert wrong.tolist() == [[False, False]] and other[0, 1] == np.inf  # its own person does not show it
 
 
-def annotations(*shifts: tuple[float, float]) -> dict[str, Any]:
-    rows = []
-    for n, (x, y) in enumerate(shifts, 1):
-        joints = np.concatenate([FIGURE + (x, y), np.full((4, 1), 2)], 1)
-        rows.append({"id": n, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 800.0,
-                     "bbox": [x - 10, y, 20, 40], "keypoints": joints.ravel().tolist()})
-    return {"annotations": rows}
+def two_people(*shifts: tuple[float, float]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Annotations of shifted figures in one image, and predictions that are exactly right."""
+    truth = [{"id": n, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 800.0, "bbox": [x - 10, y, 20, 40],
+              "keypoints": np.insert(FIGURE + (x, y), 2, 2, axis=1).ravel().tolist()}
+             for n, (x, y) in enumerate(shifts or ((0, 0), (15, 0)), 1)]
+    return {"annotations": truth}, [a | {"score": 0.9, "keypoints": [v if i % 3 < 2 else 0.9 for i, v in enumerate(
+        a["keypoints"])]} for a in truth]
 
 
-def predictions(truth: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"image_id": 1, "category_id": 1, "score": 0.9, "bbox": a["bbox"],
-             "keypoints": [v if i % 3 < 2 else 0.9 for i, v in enumerate(a["keypoints"])]}
-            for a in truth["annotations"]]
+def report(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
+    return grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
 
 
 def test_a_perfect_model_takes_no_joint_and_a_wrong_one_does():
-    truth = annotations((0, 0), (15, 0))
-    found = predictions(truth)
-    report = grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
-    for part in ("truth_grouped", "truth_lost", "predicted_grouped", "ours_nearer", "ours_taken", "ours_mixed",
-                 "grouped_taken"):
-        assert (report[part]["joints"], report[part]["wrong"]) == (8, 0), part
-    assert report["ours_taken"]["by_people"][0]["joints"] == 8
-    assert [row["joints"] for row in report["ours_taken"]["by_overlap"]] == [0, 0, 8, 0]  # IoU 1/7
-
+    truth, found = two_people()
+    perfect = report(truth, found)
+    assert {part: (perfect[part]["joints"], perfect[part]["wrong"]) for part in PARTS} == dict.fromkeys(PARTS, (8, 0))
+    assert perfect["ours_taken"]["by_people"][0]["joints"] == 8
+    assert [row["joints"] for row in perfect["ours_taken"]["by_overlap"]] == [0, 0, 8, 0]  # IoU 1/7
     found[0]["keypoints"][9:11] = [15, 40]  # the first person's last joint at the second one's
-    report = grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
-    assert report["ours_taken"]["wrong"] == report["ours_nearer"]["wrong"] == 1
-    assert report["ours_taken"]["rate"] == 1 / 8 and report["ours_mixed"]["wrong"] == 1
+    wrong = report(truth, found)
+    assert wrong["ours_taken"]["wrong"] == wrong["ours_nearer"]["wrong"] == wrong["ours_mixed"]["wrong"] == 1
+    assert wrong["ours_taken"]["rate"] == 1 / 8
 
 
 def test_a_pose_that_is_wholly_anothers_is_taken_but_not_mixed():
-    truth = annotations((0, 0), (15, 0))
-    found = predictions(truth)[:1]
-    found[0]["keypoints"] = predictions(truth)[1]["keypoints"]  # the first person's box, the second one's pose
-    report = grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
-    assert (report["ours_taken"]["wrong"], report["ours_mixed"]["wrong"]) == (4, 0)
+    truth, found = two_people()
+    found[0]["keypoints"] = found[1]["keypoints"]  # the first person's box, the second one's pose
+    wrong = report(truth, found[:1])
+    assert (wrong["ours_taken"]["wrong"], wrong["ours_mixed"]["wrong"]) == (4, 0)
 
 
 def test_nearer_is_not_yet_taken():
-    truth = annotations((0, 0), (15, 0))
-    found = predictions(truth)
+    truth, found = two_people()
     found[0]["keypoints"][9:11] = [9, 46]  # 10.8 px from its own joint and 8.5 from the other's: found at neither
-    report = grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
-    assert (report["ours_nearer"]["wrong"], report["ours_taken"]["wrong"]) == (1, 0)
+    wrong = report(truth, found)
+    assert (wrong["ours_nearer"]["wrong"], wrong["ours_taken"]["wrong"]) == (1, 0)
 
 
 def test_images_with_one_person_have_nothing_to_mistake():
-    truth = annotations((0, 0))
-    report = grouping_report(truth, match_people(truth, predictions(truth), SCHEMA, [1]), LIMBS)
-    assert report["ours_taken"] == report["truth_grouped"]
-    assert (report["ours_taken"]["joints"], report["ours_taken"]["rate"]) == (0, None)
-    assert report["grouped_minus_mixed"]["difference"] is None
+    alone = report(*two_people((0, 0)))
+    assert alone["ours_taken"] == alone["truth_grouped"]
+    assert (alone["ours_taken"]["joints"], alone["ours_taken"]["rate"]) == (0, None)
+    assert alone["grouped_minus_mixed"]["difference"] is None

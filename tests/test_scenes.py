@@ -23,8 +23,10 @@ from yolopose.report.figures.scenes import draw_crowd, draw_outside
 from yolopose.report.figures.style import save
 from yolopose.report.measured import ResultSet
 from yolopose.study.config import load_variants
+from yolopose.utils import files
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, write_json, write_json_gz
+from yolopose.utils.locks import holder
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +42,14 @@ def perfect(dataset: CocoDataset, cut: float = 1.0) -> list[dict[str, Any]]:
             for a in dataset.val.annotations["annotations"] if not a["iscrowd"] and a["num_keypoints"]]
 
 
-def study(root: Path, predictions: list[dict[str, Any]], experiment: str = "s6") -> Any:
-    run_dir = root / experiment / "seed0"
-    write_json_gz(run_dir / "predictions.json.gz", predictions)
-    write_json(run_dir / "metrics.json", {})
-    run = SimpleNamespace(experiment=SimpleNamespace(name=experiment), variant=SimpleNamespace(head="repaired"), seed=0)
-    return SimpleNamespace(results_dir=root, experiments=(experiment,), seeds=(0,), runs=lambda: [run],
+def study(root: Path, predictions: list[dict[str, Any]] | None) -> Any:
+    """A study of one run, evaluated where there are ``predictions``."""
+    run_dir = root / "s6" / "seed0"
+    if predictions is not None:
+        write_json_gz(run_dir / "predictions.json.gz", predictions)
+        write_json(run_dir / "metrics.json", {})
+    run = SimpleNamespace(experiment=SimpleNamespace(name="s6"), variant=SimpleNamespace(head="repaired"), seed=0)
+    return SimpleNamespace(results_dir=root, experiments=("s6",), seeds=(0,), runs=lambda: [run],
                            run_dir=lambda e, s: root / e / f"seed{s}")
 
 
@@ -83,8 +87,10 @@ def test_a_stored_picture_is_small_and_a_small_one_untouched():
 
 
 def test_scenes_are_written_once_and_drawn(tmp_path: Path, dataset: CocoDataset, monkeypatch):
-    one = study(tmp_path, perfect(dataset, 0.6))
+    one, held, really = study(tmp_path, perfect(dataset, 0.6)), [], files.write_json
+    monkeypatch.setattr(files, "write_json", lambda *a: held.append(holder(tmp_path)["command"]) or really(*a))
     rows = scenes.write_scenes(one, dataset)
+    assert held == ["write_scenes"]  # the folder, while the file is written
     stored = read_json(tmp_path / "scenes.json")
     assert stored["experiment"] == "s6"
     assert [s["image_id"] for s in stored["crowd"]["scenes"]] == [1, 2, 4]
@@ -120,10 +126,6 @@ def test_real_photographs(tmp_path: Path, shared: Path):
     assert len(pictures) == 6 and all(p.stat().st_size <= scenes.LARGEST_BYTES for p in pictures)
 
 
-def test_without_stored_input_there_is_no_figure(tmp_path: Path):
-    assert all(draw(ResultSet(tmp_path)) is None for draw in (draw_crowd, draw_outside, draw_architecture))
-
-
 def test_a_model_that_finds_nobody_still_gives_scenes(tmp_path: Path, dataset: CocoDataset):
     scenes.write_scenes(study(tmp_path, []), dataset)
     stored = read_json(tmp_path / "scenes.json")
@@ -143,45 +145,34 @@ def test_without_a_skeleton_nothing_is_grouped(tmp_path: Path, dataset: CocoData
     plt.close("all")
 
 
-def test_a_study_without_predictions_is_told_to_evaluate(tmp_path: Path):
-    run = SimpleNamespace(experiment=SimpleNamespace(name="s6"), variant=SimpleNamespace(head="repaired"), seed=0)
-    empty = SimpleNamespace(results_dir=tmp_path, experiments=("s6",), seeds=(0,), runs=lambda: [run],
-                            run_dir=lambda e, s: tmp_path / e / f"seed{s}")
+def test_without_stored_input_there_is_no_figure_and_without_predictions_a_remedy(tmp_path: Path):
+    assert all(draw(ResultSet(tmp_path)) is None for draw in (draw_crowd, draw_outside, draw_architecture))
     with pytest.raises(StudyError, match="no run is evaluated.* make evaluate first"):
-        scenes.write_scenes(empty, None)
+        scenes.write_scenes(study(tmp_path, None), None)
 
 
 def test_the_architecture_adds_up_to_the_counts_of_complexity():
     found = describe("yolov5s6_pose", 128, num_keypoints=5, width_factor=0.25)
     rows = complexity_rows(load_variants()["yolov5s6_pose"], [128], 5, 0.25)
     counted = next(row for row in rows if row["convention"] == "conv")
-    assert found["gmacs"] == pytest.approx(counted["gmacs"], abs=6e-7)  # rounded to six decimals there
-    assert found["params_m"] == pytest.approx(counted["params_m"], abs=6e-7)
     for key in ("gmacs", "params_m"):
+        assert found[key] == pytest.approx(counted[key], abs=6e-7)  # rounded to six decimals there
         assert sum(part[key] for part in found["parts"].values()) == pytest.approx(found[key])
-    assert [row["shape"][1:] for row in found["layers"] if row["number"] in (23, 26, 29, 32)] == [
+    layers, heads = found["layers"], found["heads"]
+    assert [row["shape"][1:] for row in layers if row["number"] in (23, 26, 29, 32)] == [
         [128 // s] * 2 for s in (8, 16, 32, 64)]
-    assert found["layers"][25]["inputs"] == [24, 20]  # where PANet's way down takes in its way up
-    heads = found["heads"]
+    assert layers[25]["inputs"] == [24, 20]  # where PANet's way down takes in its way up
     assert [h["level"] for h in heads] == ["P3", "P4", "P5", "P6"]
     assert heads[0]["box"]["shape"] == [18, 16, 16] and heads[0]["keypoints"]["shape"] == [45, 16, 16]
     assert heads[0]["keypoints"]["convolutions"] == 12
-
-
-def test_a_person_detector_has_no_keypoint_heads():
-    person, pose = (describe(name, 128, 5, 0.25) for name in ("yolov5s6_person", "yolov5s6_pose"))
+    one = layers[1]  # by hand: 3×3 from 8 to 16 channels on a 32 × 32 map
+    assert one["shape"] == [16, 32, 32] and one["stride"] == 4 and block_name(one) == "1  Conv 3×3 /2"
+    assert one["gmacs"] == pytest.approx(16 * 32 * 32 * 8 * 9 / 1e9)
+    assert one["params_m"] == pytest.approx((16 * 8 * 9 + 16) / 1e6)
+    person = describe("yolov5s6_person", 128, 5, 0.25)
     assert all(h["keypoints"] is None for h in person["heads"]) and person["parts"]["keypoints"]["gmacs"] == 0
-    assert person["layers"] == pose["layers"]  # the same network up to the heads
-    assert pose["gmacs"] - person["gmacs"] == pytest.approx(pose["parts"]["keypoints"]["gmacs"])
-
-
-def test_one_module_by_hand():
-    """Module 1: 3×3 from 8 to 16 channels on a 32 × 32 map, at width factor 0.25 and 128 px."""
-    row = describe("yolov5s6_pose", 128, 5, 0.25)["layers"][1]
-    assert row["shape"] == [16, 32, 32] and row["stride"] == 4
-    assert row["gmacs"] == pytest.approx(16 * 32 * 32 * 8 * 9 / 1e9)
-    assert row["params_m"] == pytest.approx((16 * 8 * 9 + 16) / 1e6)
-    assert block_name(row) == "1  Conv 3×3 /2"
+    assert person["layers"] == layers  # the same network up to the heads
+    assert found["gmacs"] - person["gmacs"] == pytest.approx(found["parts"]["keypoints"]["gmacs"])
 
 
 def test_bad_architecture_input_is_refused(tmp_path: Path):

@@ -30,7 +30,7 @@ from yolopose.analysis.timing import keep_candidates, seconds_of
 from yolopose.evaluation.evaluate import images_at_once
 from yolopose.models.decode import decode, non_maximum_suppression
 from yolopose.models.losses import compute_loss
-from yolopose.models.yolov5 import build_model, count_parameters
+from yolopose.models.yolov5 import YOLOPose, build_model, count_parameters
 from yolopose.study.config import ABLATIONS, RunConfig, Study, Variant, load_profiles, load_study
 from yolopose.study.paper import MAIN_CONVENTION, PAPER_KEYPOINTS
 from yolopose.training.optim import ExponentialMovingAverage, build_optimizer
@@ -182,20 +182,22 @@ def measure(run: RunConfig, gmacs: float, device_name: str, num_keypoints: int, 
     return out | _evaluate_rate(run, most, device, num_keypoints, seconds)
 
 
-def _random_images(batch: int, run: RunConfig, device: torch.device, rng: torch.Generator) -> torch.Tensor:
+def _model_and_images(run: RunConfig, batch: int, device: torch.device, num_keypoints: int, rng: torch.Generator
+                      ) -> tuple[YOLOPose, torch.Tensor]:
+    model = build_model(run.variant, num_keypoints, run.width_factor, seed=0)
     images = torch.rand(batch, 3, run.input_size, run.input_size, generator=rng).to(device)
-    return images.contiguous(memory_format=torch.channels_last)
+    return (model.to(device, memory_format=torch.channels_last),
+            images.contiguous(memory_format=torch.channels_last))
 
 
 def _train_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints: int, seconds: float) -> dict[str, Any]:
     """Forward, loss, backward, optimizer step and moving average, as in :class:`yolopose.training.trainer.Trainer`."""
-    model = build_model(run.variant, num_keypoints, run.width_factor, seed=0).train()
-    model = model.to(device, memory_format=torch.channels_last)
+    rng = torch.Generator().manual_seed(0)
+    model, images = _model_and_images(run, batch, device, num_keypoints, rng)
+    model.train()
     average = ExponentialMovingAverage(model, run.train.ema_decay, run.train.ema_tau)
     optimizer = build_optimizer(model, run.train, 1)
     dtype = autocast_dtype(device, run.train.amp)
-    rng = torch.Generator().manual_seed(0)
-    images = _random_images(batch, run, device, rng)
     targets = _people(batch, run.input_size, num_keypoints, rng).to(device)
     sigmas = torch.full((num_keypoints,), 0.07, device=device)
     gains = {"box": 0.05, "obj": 0.7, "kpt": 0.1, "kpt_conf": 0.1, "cls": 0.1}
@@ -226,10 +228,8 @@ def _train_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints:
 def _evaluate_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints: int, seconds: float
                    ) -> dict[str, Any]:
     """Fused float32 model, decoding and NMS with :data:`CANDIDATES` an image, as in evaluation."""
-    model = build_model(run.variant, num_keypoints, run.width_factor, seed=0).eval().fuse()
-    model = model.to(device, memory_format=torch.channels_last)
-    images = _random_images(batch, run, device, torch.Generator().manual_seed(0))
-    cfg = run.evaluate
+    model, images = _model_and_images(run, batch, device, num_keypoints, torch.Generator().manual_seed(0))
+    model, cfg = model.eval().fuse().to(memory_format=torch.channels_last), run.evaluate
     with torch.inference_mode():
         taken = timed(lambda: model(images), device, seconds)
         raw = model(images)
@@ -388,11 +388,11 @@ def duration(hours: float) -> str:
 
 def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float,
            device: str, machine: Mapping[str, Any], markdown: bool = False) -> str:
-    """The whole text: a table, and notes on what its totals come to and rest on.
+    """The whole text: a table of the ``rows`` of :func:`estimate`, and notes on what its totals come to and rest on.
 
     Args:
         study: the main study.
-        rows: of :func:`estimate`.
+        rows: of all its parts.
         images: numbers of images, and ``source`` says whose they are.
         data_gib: disk of the data set.
         device: what was measured, ``cpu`` or ``cuda``; ``given`` where rates were given instead.

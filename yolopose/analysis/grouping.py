@@ -45,11 +45,11 @@ class Limbs:
     ``slack``, the largest ratio of a limb's relative length to the mean of the shorter ones of its person."""
 
     pairs: tuple[tuple[int, int], ...]
-    lengths: NDArray[np.float64]
+    lengths: NDArray
     slack: float
 
 
-def fit_limbs(persons: NDArray[np.floating], skeleton: Iterable[tuple[int, int]]) -> Limbs:
+def fit_limbs(persons: NDArray, skeleton: Iterable[tuple[int, int]]) -> Limbs:
     """Mean relative limb lengths and the longest allowed limb, from labelled people.
 
     Args:
@@ -79,7 +79,7 @@ def fit_limbs(persons: NDArray[np.floating], skeleton: Iterable[tuple[int, int]]
                  float(np.nanquantile(ratio, LONGEST)) if np.isfinite(ratio).any() else np.inf)
 
 
-def group_keypoints(points: NDArray[np.floating], kinds: NDArray[np.integer], limbs: Limbs) -> NDArray[np.int64]:
+def group_keypoints(points: NDArray, kinds: NDArray, limbs: Limbs) -> NDArray:
     """Put (n, 2) ``points`` in px of one image, whose keypoints are ``kinds`` (n,), together into people by distances
     alone (see the module's text): (n,) the number of each one's group, from 0 on in order of the groups' first points.
     """
@@ -113,7 +113,7 @@ def group_keypoints(points: NDArray[np.floating], kinds: NDArray[np.integer], li
     return np.asarray([names.setdefault(g, len(names)) for g in group], np.int64)
 
 
-def assign_groups(groups: NDArray[np.integer], owners: NDArray[np.integer]) -> NDArray[np.int64]:
+def assign_groups(groups: NDArray, owners: NDArray) -> NDArray:
     """(n,) the person that each keypoint is given to by grouping, -1 where its group is nobody's.
 
     ``groups`` (n,) and people, of whom each keypoint really belongs to one, ``owners`` (n,), are paired one to one, in
@@ -131,7 +131,7 @@ def assign_groups(groups: NDArray[np.integer], owners: NDArray[np.integer]) -> N
     return person_of[groups]
 
 
-def regroup(keypoints: NDArray[np.float64], persons: NDArray[np.integer], limbs: Limbs) -> tuple[NDArray, ...]:
+def regroup(keypoints: NDArray, persons: NDArray, limbs: Limbs) -> tuple[NDArray, ...]:
     """Strip the labelled or confident ones of (m, K, 3) keypoints of ``persons`` (m,) of their identity and group them.
 
     Returns:
@@ -143,25 +143,23 @@ def regroup(keypoints: NDArray[np.float64], persons: NDArray[np.integer], limbs:
     return points, kinds, owners, groups, assign_groups(groups, owners)
 
 
-def _rates(table: NDArray[np.float64]) -> dict[str, Any]:
-    keypoints, wrong = int(table[:, 3].sum()), int(table[:, 4].sum())
-    return {"joints": keypoints, "wrong": wrong, "rate": wrong / keypoints if keypoints else None,
-            "rate_95": rate_interval(table[:, 0], table[:, 4], table[:, 3])}
-
-
-def _rates_in_company(table: NDArray[np.float64]) -> dict[str, Any]:
+def _rates(table: NDArray) -> dict[str, Any]:
     """Rates of all people of ``table`` (m, 5), and the same by people in the image and by overlap."""
+    def rates(chosen: NDArray | slice, **bounds: float | None) -> dict[str, Any]:
+        images, keypoints, wrong = table[chosen, 0], table[chosen, 3], table[chosen, 4]
+        count, errors = int(keypoints.sum()), int(wrong.sum())
+        return {**bounds, "joints": count, "wrong": errors, "rate": errors / count if count else None,
+                "rate_95": rate_interval(images, wrong, keypoints)}
+
     people, overlap = table[:, 1], table[:, 2]
-    by_people = [{"from": low, "to": high, **_rates(table[(people >= low) & (people <= (high or np.inf))])}
-                 for low, high in PEOPLE_BINS]
-    by_overlap = [{"from": low, "to": high,
-                   **_rates(table[(overlap > low) & (overlap <= high) if high else overlap == 0])}
-                  for low, high in OVERLAP_BINS]
-    return {**_rates(table), "by_people": by_people, "by_overlap": by_overlap}
+    return {**rates(slice(None)),
+            "by_people": [rates((people >= low) & (people <= (high or np.inf)), **{"from": low, "to": high})
+                          for low, high in PEOPLE_BINS],
+            "by_overlap": [rates((overlap > low) & (overlap <= high) if high else overlap == 0,
+                                 **{"from": low, "to": high}) for low, high in OVERLAP_BINS]}
 
 
-def nearer_to_another(points: NDArray[np.float64], truth: NDArray[np.float64],
-                      persons: NDArray[np.integer]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def nearer_to_another(points: NDArray, truth: NDArray, persons: NDArray) -> tuple[NDArray, NDArray]:
     """Whether predicted keypoints lie nearer to the same keypoint of another person than to their own person's.
 
     Args:
@@ -210,26 +208,26 @@ def grouping_report(annotations: dict[str, Any], matches: MatchedPeople, limbs: 
         Also :data:`DIFFERENCES` (the second part minus the first), each with ``difference`` and ``difference_95``;
         ``limbs``, their number; and ``slack``.
     """
-    tables: dict[str, list[NDArray[np.float64]]] = {name: [np.empty((0, 5))] for name in PARTS}
+    tables: dict[str, list[NDArray]] = {name: [np.empty((0, 5))] for name in PARTS}
     for image_id, people in labelled_people(annotations).items():
         if len(people) < 2:
             continue
         overlap = overlaps(xyxy([a["bbox"] for a in people]))
-        for name, (owners, wrong) in _judged(people, matches, np.flatnonzero(matches.image_ids == image_id),
-                                             limbs).items():
+        rows = np.flatnonzero(matches.image_ids == image_id)
+        for name, (owners, wrong) in _judged(people, matches, rows, limbs).items():
             trials = np.bincount(owners, minlength=len(people))
             errors = np.bincount(owners, wrong, minlength=len(people))
             about = np.broadcast_to([image_id, len(people)], (len(people), 2))
             tables[name].append(np.column_stack([about, overlap, trials, errors])[trials > 0])
     found = {name: np.concatenate(parts) for name, parts in tables.items()}
     return {"limbs": len(limbs.pairs), "slack": limbs.slack,
-            **{name: _rates_in_company(table) for name, table in found.items()},
+            **{name: _rates(table) for name, table in found.items()},
             **{name: rate_difference(found[a][:, [0, 4, 3]], found[b][:, [0, 4, 3]])
                for name, (a, b) in DIFFERENCES.items()}}
 
 
-def _judged(people: list[dict[str, Any]], matches: MatchedPeople, rows: NDArray[np.integer],
-            limbs: Limbs) -> dict[str, tuple[NDArray[np.integer], NDArray[np.bool_]]]:
+def _judged(people: list[dict[str, Any]], matches: MatchedPeople, rows: NDArray, limbs: Limbs
+            ) -> dict[str, tuple[NDArray, NDArray]]:
     """By part the person of each keypoint of one image and whether it is wrong; ``rows`` of ``matches`` are its own."""
     truth = true_keypoints(people)
     *_, owners, _, given = regroup(truth, np.arange(len(people)), limbs)
@@ -243,7 +241,7 @@ def _judged(people: list[dict[str, Any]], matches: MatchedPeople, rows: NDArray[
     points, kinds, owners, _, given = regroup(predicted, persons, limbs)
     judged["predicted_grouped"] = owners, (given != owners) & (given >= 0)
 
-    def taken(points: NDArray, kinds: NDArray, persons: NDArray) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
+    def taken(points: NDArray, kinds: NDArray, persons: NDArray) -> tuple[NDArray, NDArray]:
         """A keypoint is wrong that is found at another person's same one and not at that of the person who has it."""
         gap = np.linalg.norm(points[:, None] - truth[:, kinds, :2].transpose(1, 0, 2), axis=2)  # (n, P)
         oks = keypoint_similarity(gap.T**2, areas, matches.sigmas[kinds]).T
@@ -265,8 +263,7 @@ def _judged(people: list[dict[str, Any]], matches: MatchedPeople, rows: NDArray[
     return judged
 
 
-def best_pose(points: NDArray[np.float64], truth: NDArray[np.float64], areas: NDArray[np.float64],
-              sigmas: NDArray[np.float64]) -> NDArray[np.int64]:
+def best_pose(points: NDArray, truth: NDArray, areas: NDArray, sigmas: NDArray) -> NDArray:
     """(n,) the person of the image whose pose each of (n, K, 2) predictions fits best by OKS (paper eq. 4)."""
     shown = truth[..., 2] > 0
     gap = np.linalg.norm(points[:, None] - truth[None, :, :, :2], axis=3)  # (n, P, K)
@@ -283,6 +280,6 @@ def labelled_people(annotations: dict[str, Any]) -> dict[int, list[dict[str, Any
     return dict(sorted(found.items()))
 
 
-def true_keypoints(people: list[dict[str, Any]]) -> NDArray[np.float64]:
+def true_keypoints(people: list[dict[str, Any]]) -> NDArray:
     """(P, K, 3) of annotations."""
     return np.asarray([a["keypoints"] for a in people], np.float64).reshape(len(people), -1, 3)

@@ -30,7 +30,7 @@ DISTANCE_BINS = ((0.0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 0.2), (0.2, None)
 VERSION = 1  # of the definitions; stored reports of another version are made again
 
 
-def _share(hits: NDArray[Any], of: NDArray[np.bool_]) -> float | None:
+def _share(hits: NDArray, of: NDArray) -> float | None:
     return float(hits[of].mean()) if of.any() else None
 
 
@@ -53,7 +53,7 @@ def _errors(m: MatchedPeople, columns: slice) -> dict[str, Any]:
             "found_of_labelled": float(((oks >= FOUND) & shown).sum() / labelled) if labelled else None}
 
 
-def _counts(m: MatchedPeople, chosen: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, Any]:
+def _counts(m: MatchedPeople, chosen: NDArray, found: NDArray) -> dict[str, Any]:
     hits = (chosen & found).sum(1)
     return {"joints": int(chosen.sum()), "found": int(hits.sum()), "found_rate": _share(found, chosen),
             "found_rate_95": rate_interval(m.image_ids, hits, chosen.sum(1))}

@@ -35,50 +35,50 @@ class MatchedPeople:
         sigmas: (K,) of the schema.
     """
 
-    image_ids: NDArray[np.int64]
-    annotation_ids: NDArray[np.int64]
-    boxes_xyxy: NDArray[np.float64]
-    keypoints: NDArray[np.float64]
-    areas: NDArray[np.float64]
-    pred_boxes_xyxy: NDArray[np.float64]
-    pred_keypoints: NDArray[np.float64]
-    scores: NDArray[np.float64]
+    image_ids: NDArray
+    annotation_ids: NDArray
+    boxes_xyxy: NDArray
+    keypoints: NDArray
+    areas: NDArray
+    pred_boxes_xyxy: NDArray
+    pred_keypoints: NDArray
+    scores: NDArray
     people: int
-    labelled: NDArray[np.int64]
-    sigmas: NDArray[np.float64]
+    labelled: NDArray
+    sigmas: NDArray
 
     @property
-    def shown(self) -> NDArray[np.bool_]:
+    def shown(self) -> NDArray:
         """(M, K): keypoints with a label, visible or hidden (v > 0), the ones that OKS counts."""
         return self.keypoints[:, :, 2] > 0
 
     @cached_property
-    def distances(self) -> NDArray[np.float64]:
+    def distances(self) -> NDArray:
         """(M, K) px from predicted to true keypoint; meaningful where :attr:`shown`."""
         return np.linalg.norm(self.pred_keypoints[..., :2] - self.keypoints[..., :2], axis=2)
 
     @cached_property
-    def oks(self) -> NDArray[np.float64]:
+    def oks(self) -> NDArray:
         """(M, K) each keypoint's term of OKS (paper eq. 4)."""
         return self.similarity(self.distances)
 
     @cached_property
-    def beyond(self) -> NDArray[np.float64]:
+    def beyond(self) -> NDArray:
         """(M, K) px by which the true keypoint lies outside the predicted box."""
         return outside_distance(self.keypoints[..., :2], self.pred_boxes_xyxy)
 
-    def similarity(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    def similarity(self, distances: NDArray) -> NDArray:
         """(M, K) terms of OKS of keypoints that lie (M, K) px off."""
         return keypoint_similarity(distances**2, self.areas, self.sigmas)
 
 
-def xyxy(boxes_xywh: Any) -> NDArray[np.float64]:
+def xyxy(boxes_xywh: Any) -> NDArray:
     """COCO's (n, 4) boxes x, y, w, h as corners."""
     boxes = np.asarray(boxes_xywh, np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
 
 
-def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def box_iou(a: NDArray, b: NDArray) -> NDArray:
     """(n, m) intersection over union of (n, 4) and (m, 4) corner boxes; 0 where both are empty."""
     overlap = np.clip(np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]), 0, None)
     shared = overlap.prod(2)
@@ -86,14 +86,14 @@ def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def overlaps(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+def overlaps(boxes_xyxy: NDArray) -> NDArray:
     """(n,) largest IoU of each of (n, 4) boxes with another one; 0 for a single box."""
     iou = box_iou(boxes_xyxy, boxes_xyxy)
     np.fill_diagonal(iou, 0)
     return iou.max(1, initial=0)
 
 
-def outside_distance(points: NDArray[np.float64], boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+def outside_distance(points: NDArray, boxes_xyxy: NDArray) -> NDArray:
     """(M, K) px from (M, K, 2) points to the (M, 4) box of their row; 0 inside and on the edge."""
     low, high = boxes_xyxy[:, None, :2], boxes_xyxy[:, None, 2:]
     return np.linalg.norm(np.maximum(np.maximum(low - points, points - high), 0), axis=2)
@@ -128,7 +128,7 @@ def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, An
                                  f"{count} keypoints of 3; make evaluate writes them anew")
             found[p["image_id"]].append(p)
 
-    def keypoints(entries: list[dict]) -> NDArray[np.float64]:
+    def keypoints(entries: list[dict]) -> NDArray:
         return np.asarray([e["keypoints"] for e in entries], np.float64).reshape(-1, count, 3)
 
     labels = keypoints([a for people in truth.values() for a in people])[..., 2] > 0

@@ -48,14 +48,11 @@ MANY = 20  # persons by which the cost of crowds is stated
 
 
 def measure_runtime(study: Study, dataset: CocoDataset) -> dict[str, Any]:
-    """Write ``runtime.json`` and return it: ``almost_free`` and ``constant`` (their functions say what they hold).
+    """Write ``runtime.json`` and return it: ``almost_free`` and ``constant`` (their functions say what they hold), at
+    the size of the study's profile, the latter of its run of ``s6`` with the first seed on pictures of ``dataset``.
 
     A part that stands there for the same plan, weights, machine and torch is kept. ``share_at_20_true_width`` joins the
     two by arithmetic: 20 slopes after the network as a share of the time of an image at the paper's width.
-
-    Args:
-        study: whose profile says at which size, and whose run of ``s6`` with the first seed is timed.
-        dataset: for the pictures of crowds.
 
     Raises:
         StudyError: another command works on the results folder, or the device does not exist.
