@@ -114,4 +114,4 @@ def test_provenance_names_versions_and_works_without_git(tmp_path, monkeypatch):
     found = provenance()
     assert found["packages"]["torch"] and found["hardware"]["cores"] >= 1
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_state(tmp_path) == {"commit": None, "dirty": None}
+    assert git_state() == {"commit": None, "dirty": None}

@@ -27,11 +27,8 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def exit_status(action: Callable[[], object], prefix: str = "error") -> int:
-    """Call ``action`` and turn what it raises into one message on standard error.
-
-    Returns:
-        0; 2 for what the user can mend; 1 for a notebook that failed; 128 and its number for a signal.
-    """
+    """Call ``action`` and turn what it raises into one message on standard error, and into the status that is returned:
+    0; 2 for what the user can mend; 1 for a notebook that failed; 128 and its number for a signal."""
     try:
         action()
     except StudyError as error:

@@ -8,11 +8,7 @@ from yolopose.utils.errors import StudyError
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """``auto`` is the GPU where there is one.
-
-    Raises:
-        StudyError: a GPU is asked for and there is none.
-    """
+    """``auto`` is the GPU where there is one; a StudyError where one is asked for that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():

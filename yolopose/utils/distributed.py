@@ -43,34 +43,27 @@ class World:
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of every process's ``values``, a new tensor."""
-        if self.size == 1:
-            return values
-        values = values.clone()
-        dist.all_reduce(values)
-        return values
+        return values if self.size == 1 else _summed(values)
 
     def tell(self, value: Any) -> Any:
         """Process 0's ``value``, in every process; plain Python values."""
-        if self.size == 1:
-            return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's ``value`` by rank, in every process."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
         return values
 
     def collect(self, value: Any) -> list[Any] | None:
         """Every process's ``value`` by rank, in process 0 alone; ``None`` elsewhere."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] | None = [None] * self.size if self.main else None
-        dist.gather_object(value, values, dst=0)
+        values = [value] * self.size if self.main else None
+        if self.size > 1:
+            dist.gather_object(value, values, dst=0)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -78,11 +71,7 @@ class World:
         return any(self.gather(flag))
 
     def agree(self, value: Any, what: str) -> None:
-        """Make sure that all processes see the same.
-
-        Raises:
-            StudyError: they do not; ``what`` says what differs, and how to mend it.
-        """
+        """Make sure that all processes see the same; ``what`` says what differs otherwise, and how to mend it."""
         seen = self.gather(value)
         if any(other != seen[0] for other in seen):
             raise StudyError(f"{what} (process 0: {seen[0]}, process {self.rank}: {value})")
@@ -94,11 +83,7 @@ class World:
                 dist.broadcast(value, src=0)
 
     def share(self, count: int) -> range:
-        """This process's part of ``range(count)``: contiguous, and of equal length up to one.
-
-        Raises:
-            StudyError: there are more processes than things to share out.
-        """
+        """This process's part of ``range(count)``, the images of a batch: contiguous, and of equal length up to one."""
         if count < self.size:
             raise StudyError(f"train.batch_size: a batch of {count} images cannot be shared among {self.size} "
                              f"processes; start at most {count}, or raise it in yolopose/study/profiles.yaml")
@@ -114,11 +99,7 @@ def launched() -> bool:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The device of this process: on GPUs the one with its local number.
-
-    Raises:
-        StudyError: this machine has fewer GPUs than processes.
-    """
+    """The device of this process: on GPUs the one with its local number, of which this machine must have enough."""
     if device.type != "cuda" or not launched():
         return device
     local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -153,16 +134,15 @@ def _meeting_place(world: World) -> dist.Store:
     opens a new one and leaves its port there; where that is still the old one, nobody answers, and it is read again.
     """
     launchers, *_ = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-    host = os.environ["MASTER_ADDR"]
+    host, deadline = os.environ["MASTER_ADDR"], time.monotonic() + TIMEOUT.total_seconds()
     if world.main:
         store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
         launchers.set("yolopose/port", str(store.port))
         return store
-    deadline = time.monotonic() + TIMEOUT.total_seconds()
     while True:
         try:
-            store = dist.TCPStore(host, int(launchers.get("yolopose/port")), is_master=False, wait_for_workers=False,
-                                  timeout=ANSWER)
+            port = int(launchers.get("yolopose/port"))
+            store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=ANSWER)
         except RuntimeError:
             if time.monotonic() > deadline:
                 raise
@@ -171,20 +151,22 @@ def _meeting_place(world: World) -> dist.Store:
             return store
 
 
+def _summed(values: Tensor) -> Tensor:
+    values = values.contiguous().clone()
+    dist.all_reduce(values)
+    return values
+
+
 class _Sum(torch.autograd.Function):
     """Sum over the processes; so is its gradient, for every process's loss depends on the sum."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        values = values.clone()
-        dist.all_reduce(values)
-        return values
+        return _summed(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient
+        return _summed(gradient)
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):

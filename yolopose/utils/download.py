@@ -23,14 +23,13 @@ PAUSE_S = 1.0  # before the first retry; doubled for each further one
 TIMEOUT_S = 30.0  # without a byte, after which the connection counts as cut
 BLOCK = 1 << 16  # bytes written at a time
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers that may be other ones in a moment
+LONG = 1e9  # bytes whose checksum takes seconds
 
 
-def fetch(url: str, path: Path | str, sha256: str | None = None, size: int | None = None,
-          progress: bool = True) -> str:
+def fetch(url: str, path: Path | str, sha256: str | None = None, size: int | None = None, progress: bool = True) -> str:
     """Put the file behind ``url`` at ``path``, unless it is there, and check its length and checksum where known.
 
-    Returns:
-        The SHA-256 of the file, in hex, for a caller that knew none and wants to recognise the file later.
+    Returns the file's SHA-256, in hex, for a caller that knew none and wants to recognise the file later.
 
     Raises:
         StudyError: no connection, an answer such as 404, another length or checksum than expected, a full disk.
@@ -42,10 +41,15 @@ def fetch(url: str, path: Path | str, sha256: str | None = None, size: int | Non
         if found == part:
             path.parent.mkdir(parents=True, exist_ok=True)
             _download(url, path, part, sha256, size, progress)
-        digest, length = file_sha256(found), found.stat().st_size
-        if length != (size or length) or digest != (sha256 or digest):
-            problem = (f"has the SHA-256 {digest} instead of {sha256}" if length == (size or length) else
-                       f"has {length} bytes instead of {size}")
+        length = found.stat().st_size
+        if progress and length > LONG:
+            say(f"{path.name}: checking {gigabytes(length)}")
+        digest, problem = file_sha256(found), None
+        if size not in (None, length):
+            problem = f"has {length} bytes instead of {size}"
+        elif sha256 not in (None, digest):
+            problem = f"has the SHA-256 {digest} instead of {sha256}"
+        if problem:
             if found == path:
                 raise StudyError(f"{path}: {problem}; remove it and repeat the command, which then fetches {url}")
             part.unlink()
@@ -61,7 +65,6 @@ def fetch(url: str, path: Path | str, sha256: str | None = None, size: int | Non
 
 
 def part_of(path: Path) -> Path:
-    """Where the part of ``path`` lies that was fetched so far."""
     return path.with_name(f"{path.name}.part")
 
 
@@ -110,11 +113,7 @@ def _download(url: str, path: Path, part: Path, sha256: str | None, size: int | 
 
 
 def _before_body(response, file: BinaryIO, size: int | None, **_) -> None:
-    """Look at an answer before its body is appended to ``file``.
-
-    Raises:
-        StudyError: it does not say how long the file is, or another length than the published one.
-    """
+    """Look at an answer before its body is appended to ``file``: whether it has the length that was published."""
     if response.status_code not in (200, 206):
         return
     if response.status_code == 200 and _length(file):  # the whole file: the server cannot send parts

@@ -66,11 +66,7 @@ def explain_os_error(error: OSError, path: Path | str) -> StudyError:
 
 
 def require_space(folder: Path | str, needed: int, what: str) -> None:
-    """Check that ``needed`` bytes fit on the disk of ``folder``, which need not exist yet.
-
-    Raises:
-        StudyError: they do not; the message has both numbers.
-    """
+    """Check that ``needed`` bytes fit on the disk of ``folder``, which need not exist yet; else a StudyError."""
     folder = Path(folder).absolute()
     free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
     if needed > free:
@@ -84,11 +80,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read JSON (``.gz`` too).
-
-    Raises:
-        StudyError: the file is missing, unreadable or not JSON.
-    """
+    """Read JSON (``.gz`` too); a StudyError where the file is missing, unreadable or not JSON."""
     path = Path(path)
     try:
         raw = path.read_bytes()
@@ -134,28 +126,22 @@ def write_json_gz(path: Path | str, value: Any) -> None:
     atomic_write(path, gzip.compress(raw, compresslevel=9, mtime=0))
 
 
-def write_csv(path: Path | str, rows: DataFrame | list[dict[str, Any]], columns: list[str] | None = None) -> None:
-    """Write a table as CSV, atomically; ``None`` becomes an empty cell. Columns default to those of the first row.
+def write_csv(path: Path | str, rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
+    """Write a table as CSV, atomically; ``None`` becomes an empty cell.
 
     Raises:
         ValueError: a row has a column that is not among ``columns``.
     """
     from pandas import DataFrame
 
-    columns = columns or list(rows.columns if isinstance(rows, DataFrame) else rows[0] if len(rows) else [])
-    if not isinstance(rows, DataFrame):
-        if unknown := {name for row in rows for name in row}.difference(columns):
-            raise ValueError(f"{path}: columns {sorted(unknown)} are not among {columns}")
-        rows = DataFrame(rows, columns=columns, dtype=object)  # object: integers beside empty cells stay integers
-    atomic_write(path, rows.to_csv(index=False, columns=columns, lineterminator="\n"))
+    if columns and (unknown := {name for row in rows for name in row}.difference(columns)):
+        raise ValueError(f"{path}: columns {sorted(unknown)} are not among {columns}")
+    table = DataFrame(rows, columns=columns, dtype=object)  # object: integers beside empty cells stay integers
+    atomic_write(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def read_table(path: Path | str) -> DataFrame:
-    """A CSV as a table of text, as it is printed: a number keeps its digits, an empty cell is an empty string.
-
-    Raises:
-        StudyError: the file is missing.
-    """
+    """A CSV as a table of text, as it is printed: a number keeps its digits, an empty cell is an empty string."""
     import pandas
 
     try:
@@ -165,7 +151,7 @@ def read_table(path: Path | str) -> DataFrame:
 
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
-    """The rows of a CSV as dictionaries of text, without the weight of pandas; with the errors of ``read_table``."""
+    """The rows of a CSV as dictionaries of text, without the weight of pandas; a StudyError where there is none."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))

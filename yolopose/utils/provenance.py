@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,38 +42,32 @@ def mixed_hardware(run_dirs: Iterable[Path]) -> str | None:
 
     Accuracies of the two may be compared; times, memory and the last digits may not.
     """
-    kinds: dict[str, dict[str, list[str]]] = {"train": {}, "evaluate": {}}
-    for folder in run_dirs:
-        if not (folder / "run.json").is_file():
-            continue
-        record = read_json(folder / "run.json")
-        for stage, found in kinds.items():
-            if device := (record.get(stage) or {}).get("device"):
-                used = record[stage].get("hardware") or [device]
-                for kind in dict.fromkeys("a GPU" if "cuda" in word else "a CPU" for word in used):
+    parts, paths = [], [folder / "run.json" for folder in run_dirs]
+    records = {path.parent: read_json(path) for path in paths if path.is_file()}
+    for stage, verb in (("train", "trained"), ("evaluate", "scored")):
+        found: dict[str, list[str]] = {}
+        for folder, record in records.items():
+            about = record.get(stage) or {}
+            if device := about.get("device"):
+                for kind in dict.fromkeys("a GPU" if "cuda" in word else "a CPU"
+                                          for word in about.get("hardware") or [device]):
                     found.setdefault(kind, []).append(f"{folder.parent.name}/{folder.name}")
-    parts = []
-    for stage, found in kinds.items():
         if len(found) > 1:
-            rarer = min(found, key=lambda kind: len(found[kind]))
-            runs = found[rarer]
+            rarer, runs = min(found.items(), key=lambda item: len(item[1]))
             more = f" and {len(runs) - 4} more" if len(runs) > 4 else ""
-            verb = "trained" if stage == "train" else "scored"
             parts.append(f"{', '.join(runs[:4])}{more} {'was' if len(runs) == 1 else 'were'} {verb} on {rarer}, "
                          "others were not")
     return "mixed hardware: " + "; ".join(parts) if parts else None
 
 
-def git_state(root: Path | None = None) -> dict[str, Any]:
+def git_state() -> dict[str, Any]:
     """Commit of the source tree and whether it was dirty; ``None`` where there is no git."""
-    root = root or Path(__file__).resolve().parents[2]
-
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=True)
+            return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
+                                  timeout=20, check=True).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout.strip()
 
     status = git("status", "--porcelain")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
@@ -79,35 +75,26 @@ def git_state(root: Path | None = None) -> dict[str, Any]:
 
 def hardware() -> dict[str, Any]:
     """Processor, core count, memory in GiB and accelerator of this machine."""
-    model = platform.processor() or platform.machine()
-    try:
+    cpu = platform.processor() or platform.machine()
+    with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass
-    try:
-        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        memory = None
-    return {"cpu": model, "cores": available_cores(), "memory_gib": memory,
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return {"cpu": cpu, "cores": available_cores(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "system": platform.system()}
 
 
 def provenance() -> dict[str, Any]:
     """Commit, package versions, Python and hardware: what ``run.json`` records beside the configuration."""
-    versions: dict[str, str] = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {"git": git_state(), "packages": versions, "hardware": hardware()}
 
 
 def peak_memory_gib() -> float:
     """Peak resident memory of this process so far, in GiB."""
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**30 if platform.system() == "Darwin" else 2**20), 3)
