@@ -269,11 +269,7 @@ def counts(study: Study, num_keypoints: int, cache: Path) -> dict[str, dict[str,
 
 def rates(study: Study, gmacs: Mapping[str, float], num_keypoints: int, cache: Path) -> dict[str, dict[str, Any]]:
     """:func:`measure` of the experiments whose ``gmacs`` are given, each in a process of its own (``--measure`` of
-    :func:`main`), from the cache where they stand there.
-
-    Raises:
-        StudyError: a measurement failed; its own message is shown.
-    """
+    :func:`main`), from the cache where they stand there; a StudyError shows the message of one that failed."""
     def measure_apart(run: RunConfig) -> dict[str, Any]:
         name = run.experiment.name
         say(f"estimate: measuring {name}, {run.input_size} px …")
@@ -296,14 +292,10 @@ def rates(study: Study, gmacs: Mapping[str, float], num_keypoints: int, cache: P
 
 def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Mapping[str, float] | None = None,
              num_keypoints: int = PAPER_KEYPOINTS, cache: Path = CACHE) -> DataFrame:
-    """A row per experiment with all its seeds.
+    """A row per experiment with all its seeds, of ``study`` and, where the profile has one, ``ablations``.
 
-    Args:
-        studies: ``study`` and, where the profile has one, ``ablations``.
-        images: of :func:`image_counts`.
-        given: training images a second by experiment; if there are any, nothing is measured.
-        num_keypoints: K of the data set.
-        cache: folder of the measurements.
+    Training images a second may be ``given`` by experiment: then nothing is measured. ``num_keypoints`` is the data
+    set's, ``images`` are of :func:`image_counts`, ``cache`` is the folder of the measurements.
 
     Returns:
         ``part`` (a key of ``studies``) and ``experiment``; of one run ``train_images`` over all epochs and
@@ -388,16 +380,12 @@ def duration(hours: float) -> str:
 
 def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float,
            device: str, machine: Mapping[str, Any], markdown: bool = False) -> str:
-    """The whole text: a table of the ``rows`` of :func:`estimate`, and notes on what its totals come to and rest on.
+    """The whole text: a table, and notes on what its totals come to and rest on.
 
-    Args:
-        study: the main study.
-        rows: of all its parts.
-        images: numbers of images, and ``source`` says whose they are.
-        data_gib: disk of the data set.
-        device: what was measured, ``cpu`` or ``cuda``; ``given`` where rates were given instead.
-        machine: of :func:`yolopose.utils.provenance.hardware`, and ``gpu_gib``, the memory of its GPU.
-        markdown: Markdown in place of aligned text; experiments that differ in their name alone share a line there.
+    ``rows`` are of :func:`estimate`, ``images`` and ``source`` of :func:`image_counts`. ``device`` was measured, ``cpu``
+    or ``cuda``; it is ``given`` where rates were given instead. ``machine`` is of
+    :func:`yolopose.utils.provenance.hardware`, with ``gpu_gib``, the memory of its GPU. In Markdown experiments that
+    differ in their name alone share a line.
     """
     lines = []
     for part, own in rows.groupby("part", sort=False):
@@ -473,11 +461,7 @@ def _notes(study: Study, rows: DataFrame, images: Mapping[str, int], source: str
 # --- command line ----------------------------------------------------------------------------------------------------
 
 def parse_rates(first: str, others: Iterable[str], study: Study) -> dict[str, float]:
-    """``{"s6": 400.0}`` of ``--images-per-second 400`` and of ``--rate s6=400``.
-
-    Raises:
-        StudyError: a rate is no positive number.
-    """
+    """``{"s6": 400.0}`` of ``--images-per-second 400`` and of ``--rate s6=400``; StudyError if one is not positive."""
     leading = next(name for name in study.experiments if study.run(name, 0).variant.head != "person")
     given = {}
     for option, name, text in [*([("--images-per-second", leading, first)] if first else []),

@@ -46,12 +46,9 @@ def mean_pose_baseline(dataset: CocoDataset) -> dict[str, Any]:
 
 
 def dataset_statistics(annotation_json: dict[str, Any]) -> dict[str, Any]:
-    """Numbers that say how hard a keypoint data set is.
+    """Numbers that say how hard a keypoint data set is, from the content of a ``person_keypoints_*.json``.
 
     Only persons with labelled keypoints count, as only they are complete in every source; crowd regions never do.
-
-    Args:
-        annotation_json: content of a ``person_keypoints_*.json``.
 
     Returns:
         ``images`` (with such persons) and ``persons``; ``persons_per_image``, ``sqrt_area`` (square root of the area

@@ -50,11 +50,8 @@ class Limbs:
 
 
 def fit_limbs(persons: NDArray, skeleton: Iterable[tuple[int, int]]) -> Limbs:
-    """Mean relative limb lengths and the longest allowed limb, from labelled people.
-
-    Args:
-        persons: (M, K, 3) x px, y px, v, of the training split.
-        skeleton: limbs as pairs of keypoints; limbs that no person shows are left out.
+    """Mean relative lengths of the limbs of ``skeleton`` (pairs of keypoints; those that no person shows are left out)
+    and the longest allowed one, from the labelled people of the training split, (M, K, 3) x px, y px, v.
 
     Raises:
         StudyError: there is no limb at all to learn from.
@@ -160,12 +157,8 @@ def _rates(table: NDArray) -> dict[str, Any]:
 
 
 def nearer_to_another(points: NDArray, truth: NDArray, persons: NDArray) -> tuple[NDArray, NDArray]:
-    """Whether predicted keypoints lie nearer to the same keypoint of another person than to their own person's.
-
-    Args:
-        points: (n, K, 2) predicted keypoints in px.
-        truth: (P, K, 3) all labelled people of the image.
-        persons: (n,) index into ``truth`` of the person whose each prediction is.
+    """Whether predicted keypoints, ``points`` (n, K, 2) px, lie nearer to the same keypoint of another person than to
+    that of their own, row ``persons`` (n,) of all labelled people of the image, ``truth`` (P, K, 3).
 
     Returns:
         (n, K) whether there is such a keypoint, and (n, K) px to the nearest one of another person (infinite where no

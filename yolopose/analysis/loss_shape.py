@@ -35,12 +35,9 @@ def keypoint_gradient(distance_px: Tensor, sigma: float, curve: str, number_form
                       ) -> tuple[Tensor, Tensor]:
     """Gradient of one keypoint's loss that reaches the head's output, by autograd through the training's own function.
 
-    Args:
-        distance_px: (m,) float32, m a power of two; how far the predicted keypoint lies off along x.
-        sigma: COCO's standard deviation of the keypoint.
-        curve: a name of :data:`CURVES`.
-        number_format: of the head's outputs, while the loss is computed in float32 as in training; ``torch.float16``
-            gets the scaler's factor.
+    The predicted keypoint lies ``distance_px`` (m,) off along x, m a power of two; ``sigma`` is COCO's, ``curve`` one
+    of :data:`CURVES`. The head's outputs are of ``number_format`` (float16 gets the scaler's factor), while the loss is
+    computed in float32, as in training.
 
     Returns:
         (m,) the distances in px that the number format can hold, and (m,) float64 the gradient per px.

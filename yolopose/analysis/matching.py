@@ -101,16 +101,11 @@ def outside_distance(points: NDArray, boxes_xyxy: NDArray) -> NDArray:
 
 def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], schema: KeypointSchema,
                  image_ids: Iterable[int]) -> MatchedPeople:
-    """Match predictions to people: in order of falling score, each takes the free person with the largest box IoU.
+    """Match predictions (COCO results with ``bbox``) to people in the images that count: by falling score, each takes
+    the free person with the largest box IoU.
 
     Predictions have a score of at least 0.1, matches an IoU of at least 0.5. People without labelled keypoints take
     part (their prediction is not free for a neighbour) and are left out afterwards. Crowds take no part.
-
-    Args:
-        annotations: COCO ground truth.
-        predictions: COCO results with ``bbox`` (x, y, w, h).
-        schema: keypoints and sigmas.
-        image_ids: images that count.
 
     Raises:
         StudyError: a prediction has not 3K keypoint numbers or no box.

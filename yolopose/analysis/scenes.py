@@ -77,12 +77,9 @@ def crowd_scene(people: list[dict[str, Any]], predictions: list[dict[str, Any]],
 
 
 def outside_scene(matches: MatchedPeople, image_id: int) -> dict[str, Any]:
-    """One picture of Figure 3: matched people with score, bbox, keypoints, and those outside the predicted box.
-
-    Returns:
-        ``ours`` and ``outside``: (person, keypoint, true x, true y, predicted x, predicted y, OKS) of every labelled
-        keypoint whose true place lies outside the predicted box of its person.
-    """
+    """One picture of Figure 3: ``ours``, the matched people with score, bbox, keypoints, and ``outside``: (person,
+    keypoint, true x, true y, predicted x, predicted y, OKS) of every labelled keypoint whose true place lies outside
+    the predicted box of its person."""
     ours, outside = [], []
     for n, row in enumerate(np.flatnonzero((matches.image_ids == image_id) & (matches.scores >= SHOWN))):
         x1, y1, x2, y2 = matches.pred_boxes_xyxy[row].tolist()
@@ -107,11 +104,7 @@ def picture(image: np.ndarray) -> bytes:
 
 
 def choose_run(study: Study) -> tuple[str, int, Path]:
-    """Experiment, seed and folder of the run whose predictions are shown: m6, s6 or l6, else the first evaluated one.
-
-    Raises:
-        StudyError: no run with keypoints is evaluated.
-    """
+    """Experiment, seed and folder of the run whose predictions are shown: m6, s6 or l6, else the first evaluated."""
     runs = [r for r in study.runs() if r.variant.head != "person"]
     names = [e for e in PREFERRED if e in study.experiments] + [r.experiment.name for r in runs]
     for name in dict.fromkeys(names):
