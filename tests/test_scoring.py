@@ -191,7 +191,7 @@ def test_image_by_image_gives_the_same_numbers(at_a_time: int, monkeypatch: pyte
     annotations, rows = crowd(40, 12, 30)
     ids, some = list(range(1, 41)), list(range(3, 31))
     order = sorted(rows, key=lambda one: (one["image_id"] * 17) % 41)  # images in another order, each in one piece
-    assert list(scored(iter(order), ImageScorer("bbox", annotations, ids, None))) == order
+    assert list(scored(iter(order), ImageScorer(annotations, ids, None))) == order
     metrics = score_stream(annotations, iter(order), ids, some, SIGMA)
     assert metrics == {"val": score_keypoints(annotations, rows, some, SIGMA),
                        "val_all": score_keypoints(annotations, rows, ids, SIGMA),
@@ -202,7 +202,7 @@ def test_image_by_image_gives_the_same_numbers(at_a_time: int, monkeypatch: pyte
 
 def test_image_by_image_on_cocos_own_example(shared: Path) -> None:
     annotations, results, ids, sigmas = cocos_example(shared)
-    scorer = ImageScorer("keypoints", annotations, ids, sigmas)
+    scorer = ImageScorer(annotations, ids, sigmas)
     for _ in scored(sorted(results, key=lambda one: one["image_id"]), scorer):
         pass
     assert [scorer.scores()[k] for k in KEYPOINT_METRICS] == pytest.approx(FAKE100, abs=1e-12)
@@ -210,15 +210,15 @@ def test_image_by_image_on_cocos_own_example(shared: Path) -> None:
 
 def test_images_without_detections_and_detections_without_an_image() -> None:
     annotations = truth({"at": (200, 200, 2)}, {"at": (100, 100, 2), "image": 2}, images=2)
-    scorer = ImageScorer("keypoints", annotations, [1, 2], SIGMA)
+    scorer = ImageScorer(annotations, [1, 2], SIGMA)
     scorer.add(1, [found(200, 200, 0.9)])
     scorer.add(7, [found(1, 1, 1.0, image=7)])
     assert scorer.scores() == score_keypoints(annotations, [found(200, 200, 0.9)], [1, 2], SIGMA)
     assert scorer.scores([1])["AP"] == pytest.approx(1) and scorer.scores([2])["AP"] == 0
-    assert ImageScorer("keypoints", truth(), [1], SIGMA).scores()["AP"] == -1
+    assert ImageScorer(truth(), [1], SIGMA).scores()["AP"] == -1
     with pytest.raises(ValueError, match="image 1 came in two parts"):
         list(scored([found(1, 1, 0.5), found(1, 1, 0.5, image=2), found(1, 1, 0.5)],
-                    ImageScorer("keypoints", annotations, [1, 2], SIGMA)))
+                    ImageScorer(annotations, [1, 2], SIGMA)))
 
 
 def test_memory_of_scoring_is_a_few_kib_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +230,7 @@ def test_memory_of_scoring_is_a_few_kib_an_image(monkeypatch: pytest.MonkeyPatch
         rows = (found(100 + n, 100, 0.5, image) for image in range(1, images + 1) for n in range(100))
         gc.collect()
         tracemalloc.start()
-        scorers = [ImageScorer(kind, annotations, range(1, images + 1), sigmas)
-                   for kind, sigmas in (("bbox", None), ("keypoints", SIGMA))]
+        scorers = [ImageScorer(annotations, range(1, images + 1), sigmas) for sigmas in (None, SIGMA)]
         assert sum(1 for _ in scored(rows, *scorers)) == 100 * images
         high = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -21,30 +21,21 @@ FILES = ("predictions.json.gz", "predictions.npz")
 
 
 def predictions_file(run_dir: Path) -> Path:
-    """Where a run's predictions lie: its own, or, in the committed reference, the packed ones; the former where neither
-    is."""
+    """A run's own predictions, or, where only they are, as in the committed reference, the packed ones."""
     whole, packed = (run_dir / name for name in FILES)
     return packed if packed.is_file() and not whole.is_file() else whole
 
 
 def load_predictions(run_dir: Path) -> list[dict[str, Any]]:
-    """COCO results of a run, packed or not.
-
-    Raises:
-        StudyError: there are none.
-    """
+    """COCO results of a run, packed or not; a StudyError where there are none."""
     path = predictions_file(run_dir)
     return unpack(path) if path.name == FILES[1] else read_json(path)
 
 
 def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[str, Any], image_ids: Sequence[int],
          with_keypoints: Sequence[int], sigmas: np.ndarray) -> None:
-    """Write predictions of a split so that :func:`unpack` gives ones with the same metrics, to the last digit.
-
-    Args:
-        path: ``predictions.npz``.
-        predictions: COCO results, scores rounded to 5 decimals and px to 2.
-        annotations, image_ids, with_keypoints, sigmas: as for :func:`yolopose.evaluation.scoring.score_stream`.
+    """Write a split's predictions, scores rounded to 5 decimals and px to 2, so that :func:`unpack` gives ones with the
+    same metrics, to the last digit. The arguments are those of :func:`yolopose.evaluation.scoring.score_stream`.
 
     Raises:
         ValueError: the packed ones would not score the same.
@@ -56,8 +47,8 @@ def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[st
     poses = _steps("keypoints", [predictions[n]["keypoints"] for n in kept]).reshape(-1, 3 * len(sigmas))
     with replaced(path) as file:
         np.savez_compressed(
-            file, image_id=np.asarray([one["image_id"] for one in predictions]), kept=kept,
-            category_id=np.asarray([one["category_id"] for one in predictions], np.uint8),
+            file, image_id=np.array([one["image_id"] for one in predictions], np.int64), kept=kept,
+            category_id=np.array([one["category_id"] for one in predictions], np.uint8),
             keypoints=_planes(poses), score=_planes(score), bbox=_planes(bbox))
     scores = [score_stream(annotations, found, list(image_ids), list(with_keypoints), sigmas)
               for found in (predictions, unpack(path))]
@@ -82,7 +73,7 @@ def matched(predictions: Sequence[dict[str, Any]], annotations: dict[str, Any], 
             sigmas: np.ndarray) -> set[int]:
     """Places of the detections whose pose matters: those that match a person at some threshold, or whose own area
     falls among other persons (all, medium, large) than the area of their box."""
-    evaluation = run_cocoeval("keypoints", annotations, list(predictions), image_ids, sigmas)
+    evaluation = run_cocoeval(annotations, list(predictions), image_ids, sigmas)
     found = {int(number) - 1 for image in evaluation.evalImgs if image
              for number, right in zip(image["dtIds"], np.any(image["dtMatches"] != 0, 0), strict=True) if right}
     limits = evaluation.params.areaRng[1][0], evaluation.params.areaRng[2][0]

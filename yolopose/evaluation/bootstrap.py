@@ -30,21 +30,13 @@ RESAMPLES = 1000  # of the bootstrap
 
 @dataclass(frozen=True)
 class RankedDetections:
-    """One set of predictions as pycocotools matched it: D detections by falling score, ties in COCOeval's order.
+    """One set of predictions as pycocotools matched it: D detections by falling score, ties in COCOeval's order."""
 
-    Attributes:
-        image_ids: (I,) images, ascending.
-        persons: (I,) persons to be found in each image (those not ignored).
-        image_of: (D,) index of each detection's image.
-        true: (T, D) whether the detection matches a person at each threshold.
-        ignored: (T, D) whether it counts neither as right nor as wrong (it matches a crowd or an unlabelled person).
-    """
-
-    image_ids: NDArray[np.int64]
-    persons: NDArray[np.int64]
-    image_of: NDArray[np.int64]
-    true: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
+    image_ids: NDArray[np.int64]  # (I,) images, ascending
+    persons: NDArray[np.int64]  # (I,) persons to be found in each image (those not ignored)
+    image_of: NDArray[np.int64]  # (D,) index of each detection's image
+    true: NDArray[np.bool_]  # (T, D) whether the detection matches a person at each threshold
+    ignored: NDArray[np.bool_]  # (T, D) whether it is neither right nor wrong: on a crowd or an unlabelled person
 
 
 @dataclass(frozen=True)
@@ -60,44 +52,27 @@ def rank_detections(annotations: dict[str, Any], predictions: list[dict[str, Any
                     sigmas: np.ndarray | None) -> RankedDetections:
     """Match detections to persons once with pycocotools (all areas; 20 detections an image for poses, 100 for boxes).
 
-    Args:
-        annotations: COCO ground truth.
-        predictions: COCO results with ``keypoints``, or with ``bbox`` where ``sigmas`` is ``None``.
-        image_ids: images to score on.
-        sigmas: (K,) of the schema for OKS; ``None`` scores boxes by IoU.
+    The arguments are those of :func:`yolopose.evaluation.scoring.run_cocoeval`.
     """
-    evaluation = run_cocoeval("bbox" if sigmas is None else "keypoints", annotations, predictions, image_ids, sigmas)
+    evaluation = run_cocoeval(annotations, predictions, image_ids, sigmas)
     ids = np.asarray(evaluation.params.imgIds, np.int64)
-    limit = evaluation.params.maxDets[-1]
+    found = {n: one for n, one in enumerate(evaluation.evalImgs[:len(ids)]) if one}  # the first area range is "all"
     persons = np.zeros(len(ids), np.int64)
-    scores, images = [np.zeros(0)], [np.zeros(0, np.int64)]
-    true, ignored = [np.zeros((THRESHOLDS, 0), bool)], [np.zeros((THRESHOLDS, 0), bool)]
-    for index, found in enumerate(evaluation.evalImgs[:len(ids)]):  # the first area range is "all"
-        if found is None:
-            continue
-        persons[index] = np.count_nonzero(np.asarray(found["gtIgnore"]) == 0)
-        left_out = np.asarray(found["dtIgnore"])[:, :limit].astype(bool)
-        scores.append(np.asarray(found["dtScores"][:limit], np.float64))
-        images.append(np.full(len(scores[-1]), index, np.int64))
-        true.append((np.asarray(found["dtMatches"])[:, :limit] > 0) & ~left_out)
-        ignored.append(left_out)
-    order = np.argsort(-np.concatenate(scores), kind="mergesort")  # COCOeval's order among equal scores
-    return RankedDetections(ids, persons, np.concatenate(images)[order], np.concatenate(true, 1)[:, order],
-                            np.concatenate(ignored, 1)[:, order])
+    persons[list(found)] = [np.count_nonzero(np.equal(one["gtIgnore"], 0)) for one in found.values()]
+    scores = np.concatenate([np.zeros(0), *(one["dtScores"] for one in found.values())])
+    order = np.argsort(-scores, kind="mergesort")  # COCOeval's order among equal scores
+    image_of = np.array([n for n, one in found.items() for _ in one["dtScores"]], np.int64)[order]
+    matched, ignored = (np.hstack([np.zeros((THRESHOLDS, 0)), *(one[key] for one in found.values())])[:, order] > 0
+                        for key in ("dtMatches", "dtIgnore"))
+    return RankedDetections(ids, persons, image_of, matched & ~ignored, ignored)
 
 
 def average_precision(detections: RankedDetections, counts: NDArray[np.integer]) -> NDArray[np.float64]:
     """AP at each threshold when image i counts ``counts[:, i]`` times: COCOeval's 101-point interpolation.
 
     Only right detections matter: between two of them precision falls and recall stands still, so that neither the
-    envelope of precision nor the first place that reaches a recall can lie elsewhere.
-
-    Args:
-        detections: of one set of predictions.
-        counts: (R, I) integers.
-
-    Returns:
-        (R, T) fractions; NaN in a resample that holds no person.
+    envelope of precision nor the first place that reaches a recall can lie elsewhere. ``counts`` (R, I) gives (R, T)
+    fractions; NaN in a resample that holds no person.
     """
     counts = np.asarray(counts, np.int32)
     out = np.zeros((len(counts), THRESHOLDS))
@@ -148,12 +123,9 @@ def resample(detections: RankedDetections, draws: NDArray[np.int32]) -> Resample
 def difference_interval(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[str, dict[str, float]]:
     """``b − a`` and its 95 % percentile interval, from values of the same resamples.
 
-    Training seeds are not drawn: three seeds show 2/3 of the variance of trainings, so that such an interval would be
-    too narrow; the standard deviation over seeds is reported by itself.
-
-    Args:
-        a: one entry a training seed; inside a resample the mean over seeds is taken.
-        b: as many entries as ``a``, of the same seeds in the same order.
+    ``a`` and ``b`` have one entry a training seed, the same in the same order; inside a resample the mean over seeds is
+    taken. Seeds are not drawn: three show 2/3 of the variance of trainings, so that such an interval would be too
+    narrow; the standard deviation over seeds is reported by itself.
 
     Returns:
         ``{"AP": {"difference", "low", "high"}, "AP50": {…}}``, fractions.
@@ -191,11 +163,8 @@ def _resampled_rates(place: NDArray[np.integer], images: int, hits: NDArray[Any]
 def rate_interval(image_ids: NDArray[Any], hits: NDArray[Any], trials: NDArray[Any]) -> list[float] | None:
     """95 % bootstrap interval of Σ hits / Σ trials, resampling images: keypoints of one image are not independent.
 
-    Args:
-        image_ids, hits, trials: (n,) one entry for each person or keypoint.
-
-    Returns:
-        [low, high] as fractions; ``None`` without a trial.
+    ``image_ids``, ``hits`` and ``trials`` have one entry for each person or keypoint. The interval is [low, high] in
+    fractions, ``None`` without a trial.
     """
     if not np.any(trials):
         return None
@@ -206,11 +175,8 @@ def rate_interval(image_ids: NDArray[Any], hits: NDArray[Any], trials: NDArray[A
 def rate_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, Any]:
     """Difference of two rates over the same resampled images (paired), b − a.
 
-    Args:
-        a, b: (n, 3) image id, hits, trials of each person or keypoint; the images may differ.
-
-    Returns:
-        ``difference`` and ``difference_95``, its 95 % bootstrap interval, as fractions; ``None`` without trials.
+    ``a`` and ``b`` are (n, 3) image id, hits, trials of each person or keypoint; the images may differ. Returns
+    ``difference`` and ``difference_95``, its 95 % bootstrap interval, as fractions; ``None`` without trials.
     """
     if not (a[:, 2].any() and b[:, 2].any()):
         return {"difference": None, "difference_95": None}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.data.letterbox import Letterbox, letterbox
@@ -59,10 +60,7 @@ def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Eva
 
     Args:
         model: fused, in eval mode, on ``device``.
-        split: images.
         input_size: side of the square input in px.
-        cfg: thresholds and batch size.
-        device: where the model is.
         workers: loading processes.
         world: the processes that share the split, batch by batch.
     """
@@ -85,8 +83,6 @@ def stream_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Evalua
     Of several processes, all of which go through the stream, the first gets every result, by way of files in
     ``folder``, and the others none.
     """
-    from tqdm import tqdm
-
     found = tqdm(predict_batches(model, split, input_size, cfg, device, workers, world), label,
                  -(-len(split) // world.size), disable=label is None or not world.main, unit="image", leave=False)
     if world.size == 1:
@@ -111,21 +107,14 @@ def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Evalu
 
 
 def score_split(split: CocoSplit, predictions: Iterable[dict[str, Any]], keypoints: bool = True) -> dict[str, dict]:
-    """Keypoint metrics on the images with keypoints (``val``) and on all (``val_all``), box metrics on all.
-
-    ``predictions`` may be a stream: none is kept. ``keypoints`` is false for a person detector, which has box metrics
-    alone.
-    """
+    """:func:`yolopose.evaluation.scoring.score_stream` of a split; ``keypoints`` is false for a person detector."""
     return score_stream(split.annotations, predictions, split.image_ids(), split.image_ids(split.with_keypoints()),
                         split.schema.sigmas if keypoints else None)
 
 
 def load_trained(run_dir: Path) -> tuple[YOLOPose, dict[str, Any]]:
-    """The model of a trained run and what its file says of it, as :func:`yolopose.models.checkpoints.load_weights`.
-
-    Raises:
-        StudyError: ``weights.pt`` is missing, or is not the file that ``run.json`` describes.
-    """
+    """:func:`yolopose.models.checkpoints.load_weights` of a trained run; refuses a file that is not the one that
+    ``run.json`` describes."""
     path = run_dir / "weights.pt"
     if path.is_file() and file_sha256(path) != read_json(run_dir / "run.json")["weights_sha256"]:
         raise StudyError(f"{path}: is not the file that run.json describes (weights_sha256 differs); "
@@ -135,21 +124,20 @@ def load_trained(run_dir: Path) -> tuple[YOLOPose, dict[str, Any]]:
 
 def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
                  world: World = SINGLE) -> dict[str, Any]:
-    """Evaluate one trained run on val and test-dev; writes predictions, the server file and ``metrics.json``.
+    """Evaluate one trained run on val and test-dev; writes predictions, the server file and ``metrics.json``, last.
 
-    ``run.json`` gets the seconds, hardware and peak memory. ``metrics.json`` is written last: where it stands, all is
-    done. Several processes share the images; the first scores and writes, the others return nothing.
+    ``run.json`` gets the seconds, hardware and peak memory. Several processes share the images; the first scores and
+    writes, the others return nothing.
     """
     started = time.perf_counter()
     model, about = load_trained(run_dir)
     full_precision()
     model = model.fuse().to(device, memory_format=torch.channels_last)
     workers = run.train.workers if device.type == "cuda" else 0
-    name = f"{run.experiment.name} seed {run.seed}"
 
     def stream(split: CocoSplit) -> Iterator[dict[str, Any]]:
-        return stream_split(model, split, run.input_size, run.evaluate, device, workers, f"{name} {split.name}",
-                            world, run_dir)
+        return stream_split(model, split, run.input_size, run.evaluate, device, workers,
+                            f"{run.experiment.name} seed {run.seed} {split.name}", world, run_dir)
 
     rows = stream(dataset.val)
     if world.main:
@@ -185,7 +173,7 @@ def _evaluate_test_dev(run: RunConfig, dataset: CocoDataset, run_dir: Path, num_
         write_server_file(server_file, rows)  # 20,288 images go straight into the file
         return {"status": "not run", "reason": "scored by the COCO server only; its file is written"
                 + (f" for the {len(dataset.test_dev)} images of this profile" if run.data.test_dev else "")}
-    scorer = ImageScorer("keypoints", dataset.test_dev_annotations, dataset.test_dev.image_ids(), dataset.schema.sigmas)
+    scorer = ImageScorer(dataset.test_dev_annotations, dataset.test_dev.image_ids(), dataset.schema.sigmas)
     write_server_file(server_file, scored(rows, scorer))
     return scorer.scores()
 
@@ -201,10 +189,10 @@ def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
             with results_in_use(study.results_dir, "evaluate_study"):
                 evaluate_run(run, dataset, run_dir, device)
         metrics = read_json(run_dir / "metrics.json")
-        row = {"experiment": run.experiment.name, "seed": run.seed}
-        for split in ("val", "val_all", "test_dev"):
-            row |= {f"{split} {m}": metrics.get(split, {}).get(m) for m in ("AP", "AP50")}
-        rows.append(row | {"box AP50": metrics["val_box"]["AP50"]})
+        rows.append({"experiment": run.experiment.name, "seed": run.seed,
+                     **{f"{split} {metric}": metrics.get(split, {}).get(metric)
+                        for split in ("val", "val_all", "test_dev") for metric in ("AP", "AP50")},
+                     "box AP50": metrics["val_box"]["AP50"]})
     if mixed := mixed_hardware(study.run_dir(run.experiment.name, run.seed) for run in study.runs()):
         print(mixed)
     return rows

@@ -6,7 +6,7 @@ import json
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,11 +31,19 @@ def as_coco_results(poses: Poses, image_id: int, category_id: int) -> list[dict[
              "keypoints": k.tolist()} for s, b, k in zip(scores, sizes, keypoints, strict=True)]
 
 
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
 class PoseSpool:
     """The poses of a split's images: 4·(5 + 3K) bytes of a file each, and in memory 24 bytes an image.
 
     Iterating gives COCO results in the order of the images, as often as wanted. Several processes each add their images
-    to a file of their own in one folder; after :meth:`finish` the first of them reads all.
+    to a file of their own in one folder; after :meth:`finish` the first of them reads all. A full disk is a StudyError.
 
     Args:
         folder: where the temporary files lie, shared by all processes.
@@ -47,26 +55,18 @@ class PoseSpool:
     def __init__(self, folder: Path, image_ids: Sequence[int], category_id: int, world: World = SINGLE):
         self.folder, self.image_ids, self.category_id, self.world = Path(folder), image_ids, category_id, world
         self.parts = [array("q")]  # by process, one after the other: index of an image, its people, values of one
-        try:
+        with _disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = open(self._path(world.rank), "wb")  # noqa: SIM115  (closed by finish)
-        except OSError as error:
-            raise explain_os_error(error, self.folder) from error
 
     def _path(self, rank: int) -> Path:
         return self.folder / f".poses.{rank}"
 
     def add(self, index: int, poses: Poses) -> None:
-        """Keep one image's poses, on the CPU in float32.
-
-        Raises:
-            StudyError: the disk is full.
-        """
+        """Keep one image's poses, on the CPU in float32."""
         rows = torch.cat((poses.boxes_xyxy, poses.scores[:, None], poses.keypoints.flatten(1)), 1).float().numpy()
-        try:
+        with _disk_errors(self.folder):
             self._file.write(rows.tobytes())
-        except OSError as error:
-            raise explain_os_error(error, self.folder) from error
         self.parts[0].extend((index, *rows.shape))
 
     def finish(self) -> None:
@@ -74,12 +74,9 @@ class PoseSpool:
 
         Raises:
             ValueError: an image was left out or predicted twice.
-            StudyError: the disk is full.
         """
-        try:
+        with _disk_errors(self.folder):
             self._file.close()
-        except OSError as error:
-            raise explain_os_error(error, self.folder) from error
         parts = self.world.collect(self.parts[0])
         if parts is None:
             return

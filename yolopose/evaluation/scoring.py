@@ -39,46 +39,39 @@ def score_keypoints(annotations: dict[str, Any], predictions: list[dict[str, Any
         ``KEYPOINT_METRICS`` as fractions, -1 where undefined (no such person), and ``images``, their number. Without
         any prediction AP is 0.
     """
-    return _named(run_cocoeval("keypoints", annotations, predictions, image_ids, sigmas))
+    return _named(run_cocoeval(annotations, predictions, image_ids, sigmas))
 
 
 def score_boxes(annotations: dict[str, Any], predictions: list[dict[str, Any]],
                 image_ids: Iterable[int]) -> dict[str, float]:
     """``BOX_METRICS`` of the boxes (``bbox`` x, y, w, h in px) of all persons, crowds ignored, and ``images``."""
-    return _named(run_cocoeval("bbox", annotations, predictions, image_ids, None))
+    return _named(run_cocoeval(annotations, predictions, image_ids, None))
 
 
 def _named(evaluation: COCOeval) -> dict[str, float]:
     names = KEYPOINT_METRICS if evaluation.params.iouType == "keypoints" else BOX_METRICS
-    values = map(float, evaluation.stats[:len(names)])
-    return {**dict(zip(names, values, strict=True)), "images": len(evaluation.params.imgIds)}
+    return {**dict(zip(names, map(float, evaluation.stats), strict=False)), "images": len(evaluation.params.imgIds)}
 
 
 def precision_recall(annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
                      sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolated precision of keypoints for the curve by OKS threshold.
-
-    Returns:
-        recalls (101,) and precision (T = 10, 101) for OKS thresholds 0.50, 0.55, …, 0.95; -1 where undefined.
-    """
-    evaluation = run_cocoeval("keypoints", annotations, predictions, image_ids, sigmas)
+    """Recalls (101,) and interpolated precision (T = 10, 101) of keypoints for the OKS thresholds 0.50, 0.55, …, 0.95;
+    -1 where undefined."""
+    evaluation = run_cocoeval(annotations, predictions, image_ids, sigmas)
     return np.asarray(evaluation.params.recThrs), evaluation.eval["precision"][:, :, 0, 0, 0]
 
 
-def run_cocoeval(kind: str, annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
+def run_cocoeval(annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
                  sigmas: np.ndarray | None) -> COCOeval:
     """Run pycocotools on ``image_ids`` without its printing; the caller's dictionaries stay as they are.
 
-    Args:
-        kind: ``keypoints`` or ``bbox``.
-        annotations, predictions, image_ids: as for :func:`score_keypoints`.
-        sigmas: (K,) for keypoints, ``None`` for boxes.
+    The arguments are those of :func:`score_keypoints`; ``sigmas`` is ``None`` for boxes.
 
     Returns:
         The evaluation after ``accumulate`` and ``summarize``; ``params.imgIds`` are the images, ascending.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = _compare(kind, annotations, predictions, sorted(set(image_ids)), sigmas)
+        evaluation = _compare(annotations, predictions, sorted(set(image_ids)), sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -88,13 +81,11 @@ def run_cocoeval(kind: str, annotations: dict[str, Any], predictions: list[dict[
 class ImageScorer:
     """COCO's evaluation of detections that come image by image: a few KiB an image instead of 2 KiB a detection.
 
-    Args:
-        kind, annotations, image_ids, sigmas: as for :func:`run_cocoeval`.
+    The arguments are those of :func:`run_cocoeval`.
     """
 
-    def __init__(self, kind: str, annotations: dict[str, Any], image_ids: Iterable[int],
-                 sigmas: np.ndarray | None) -> None:
-        self.kind, self.sigmas, self.categories = kind, sigmas, annotations["categories"]
+    def __init__(self, annotations: dict[str, Any], image_ids: Iterable[int], sigmas: np.ndarray | None) -> None:
+        self.sigmas, self.categories = sigmas, annotations["categories"]
         self._truth: dict[int, list[dict[str, Any]]] = {n: [] for n in image_ids}
         for one in annotations["annotations"]:
             if one["image_id"] in self._truth:
@@ -122,31 +113,22 @@ class ImageScorer:
         part = {"images": [self._images[n] for n in ids if n in self._images], "categories": self.categories,
                 "annotations": [one for n in ids for one in self._truth[n]]}
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = _compare(self.kind, part, [one for n in ids for one in self._waiting[n]], ids, self.sigmas)
-            self._only_what_is_reported(evaluation)
+            evaluation = _compare(part, [one for n in ids for one in self._waiting[n]], ids, self.sigmas)
             evaluation.evaluate()
         for place, image_id in enumerate(ids):
             self._matched[image_id] = [_ranked(one) for one in evaluation.evalImgs[place::len(ids)]]
         self._waiting.clear()
 
-    def _only_what_is_reported(self, evaluation: COCOeval) -> None:
-        """Boxes have no metrics by area here."""
-        if self.kind == "bbox":
-            evaluation.params.areaRng = evaluation.params.areaRng[:1]
-            evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
-
     def scores(self, image_ids: Iterable[int] | None = None) -> dict[str, float]:
         """The metrics of :func:`score_keypoints` or :func:`score_boxes` on all images, or on some of them; images for
         which no detections came have none."""
-        for image_id in self._truth:
-            if image_id not in self._matched and image_id not in self._waiting:
-                self.add(image_id, [])
+        for image_id in self._truth.keys() - self._matched.keys() - self._waiting.keys():
+            self.add(image_id, [])
         if self._waiting:
             self._match()
         ids = sorted(self._truth if image_ids is None else set(image_ids))
-        evaluation = COCOeval(iouType=self.kind)
-        _set_parameters(evaluation, self.categories, ids, self.sigmas)
-        self._only_what_is_reported(evaluation)
+        evaluation = _prepare(COCOeval(iouType="bbox" if self.sigmas is None else "keypoints"), self.categories, ids,
+                              self.sigmas)
         evaluation._paramsEval = copy.deepcopy(evaluation.params)
         groups = len(evaluation.params.catIds) * len(evaluation.params.areaRng)
         evaluation.evalImgs = [self._matched[n][group] for group in range(groups) for n in ids]
@@ -176,48 +158,44 @@ def scored(predictions: Iterable[dict[str, Any]], *scorers: ImageScorer) -> Iter
 def score_stream(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], image_ids: list[int],
                  with_keypoints: list[int], sigmas: np.ndarray | None) -> dict[str, dict[str, float]]:
     """Every metric of a split while its predictions pass by: keypoints on the images that have some (``val``) and on
-    all (``val_all``), boxes on all (``val_box``).
+    all (``val_all``), boxes on all (``val_box``); boxes alone where ``sigmas`` is ``None``, for a person detector.
 
-    Args:
-        annotations: COCO ground truth.
-        predictions: COCO results, those of an image one after the other; none is kept.
-        image_ids: of the split.
-        with_keypoints: those of them with labelled keypoints.
-        sigmas: of the schema; ``None`` for a person detector, which has box metrics alone.
+    ``predictions`` are COCO results, those of an image one after the other, none of which is kept; ``with_keypoints``
+    are those of ``image_ids`` with labelled keypoints.
     """
-    boxes = ImageScorer("bbox", annotations, image_ids, None)
-    poses = None if sigmas is None else ImageScorer("keypoints", annotations, image_ids, sigmas)
+    boxes = ImageScorer(annotations, image_ids, None)
+    poses = None if sigmas is None else ImageScorer(annotations, image_ids, sigmas)
     for _ in scored(predictions, boxes, *([poses] if poses else [])):
         pass
     found = {"val": poses.scores(with_keypoints), "val_all": poses.scores()} if poses else {}
     return found | {"val_box": boxes.scores()}
 
 
-def _compare(kind: str, annotations: dict[str, Any], predictions: list[dict[str, Any]], ids: list[int],
+def _compare(annotations: dict[str, Any], predictions: list[dict[str, Any]], ids: list[int],
              sigmas: np.ndarray | None) -> COCOeval:
     """pycocotools' evaluation, ready to run."""
-    wanted = set(ids)
-    truth = _index({"images": [i for i in annotations["images"] if i["id"] in wanted],
-                    "categories": annotations["categories"],
-                    # pycocotools writes into the annotations, hence copies
-                    "annotations": [dict(a) for a in annotations["annotations"] if a["image_id"] in wanted]})
-    area = _extent_area if kind == "keypoints" else _box_area
+    wanted, kind = set(ids), "bbox" if sigmas is None else "keypoints"
+    shared = {"images": [i for i in annotations["images"] if i["id"] in wanted],
+              "categories": annotations["categories"]}
+    # pycocotools writes into the annotations, hence copies
+    persons = [dict(a) for a in annotations["annotations"] if a["image_id"] in wanted]
     results = [{"id": n, "image_id": p["image_id"], "category_id": p["category_id"], "score": p["score"],
-                kind: p[kind], "area": area(p[kind]), "iscrowd": 0}
+                kind: p[kind], "area": _area(kind, p[kind]), "iscrowd": 0}
                for n, p in enumerate((p for p in predictions if p["image_id"] in wanted), start=1)]
-    found = _index({"images": truth.dataset["images"], "categories": annotations["categories"],
-                    "annotations": results})
-    evaluation = COCOeval(truth, found, kind)
-    _set_parameters(evaluation, annotations["categories"], ids, sigmas)
+    truth, found = (_index({**shared, "annotations": rows}) for rows in (persons, results))
+    return _prepare(COCOeval(truth, found, kind), annotations["categories"], ids, sigmas)
+
+
+def _prepare(evaluation: COCOeval, categories: list[dict[str, Any]], ids: list[int],
+             sigmas: np.ndarray | None) -> COCOeval:
+    params = evaluation.params
+    params.imgIds = ids
+    params.catIds = [c["id"] for c in categories if c.get("keypoints")] or [c["id"] for c in categories]
+    if sigmas is None:  # boxes have no metrics by area here
+        params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
+    else:
+        params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
     return evaluation
-
-
-def _set_parameters(evaluation: COCOeval, categories: list[dict[str, Any]], ids: list[int],
-                    sigmas: np.ndarray | None) -> None:
-    evaluation.params.imgIds = ids
-    evaluation.params.catIds = _person_categories(categories)
-    if sigmas is not None:
-        evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
 
 
 def _index(dataset: dict[str, Any]) -> COCO:
@@ -227,15 +205,9 @@ def _index(dataset: dict[str, Any]) -> COCO:
     return coco
 
 
-def _person_categories(categories: list[dict[str, Any]]) -> list[int]:
-    return [c["id"] for c in categories if c.get("keypoints")] or [c["id"] for c in categories]
-
-
-def _extent_area(keypoints: list[float]) -> float:
-    """Area of the joints' bounding rectangle: pycocotools' stand-in for a detection's area."""
-    x, y = keypoints[0::3], keypoints[1::3]
+def _area(kind: str, values: list[float]) -> float:
+    """Of a box, or of the joints' bounding rectangle: pycocotools' stand-in for the area of a detected pose."""
+    if kind == "bbox":
+        return values[2] * values[3]
+    x, y = values[0::3], values[1::3]
     return (max(x) - min(x)) * (max(y) - min(y))
-
-
-def _box_area(bbox: list[float]) -> float:
-    return bbox[2] * bbox[3]

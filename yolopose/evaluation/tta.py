@@ -15,10 +15,8 @@ a view's prediction returns to the frame of the scale-1 letterbox before views a
   of ``mini`` pooling did worse (AP 0.054 against 0.067; a model of half width that finds hardly anybody at scale 2).
 * **both**: each scale is averaged with its mirrored view, then the scales are clustered.
 
-Nothing of this was chosen on the images that it is reported on.
-
-Measured are accuracy, time and cost factor of every mode. One pass makes every view once and merges them in every mode,
-so that all modes see the same predictions; a mode's time is that of its own views. The gain over ``single`` has a
+Nothing of this was chosen on the images that it is reported on. One pass makes every view once and merges them in every
+mode, so that all modes see the same predictions; a mode's time is that of its own views. The gain over ``single`` has a
 paired bootstrap interval over images.
 """
 
@@ -26,9 +24,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -69,32 +69,16 @@ COLOURS_REASON = (
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to test.
+    """One way to test."""
 
-    Attributes:
-        name: in tables and ``tta.json``.
-        scales: of the views.
-        mirrored: the views of each scale: the plain one ``(False,)``, both ``(False, True)``, the mirrored ``(True,)``.
-        permute: whether left and right keypoints of a mirrored view are exchanged.
-    """
-
-    name: str
+    name: str  # in tables and tta.json
     scales: tuple[float, ...] = (1.0,)
-    mirrored: tuple[bool, ...] = (False,)
-    permute: bool = True
-
-    @property
-    def views(self) -> list[tuple[float, bool]]:
-        """(scale, mirrored) of every view."""
-        return [(scale, mirrored) for scale in self.scales for mirrored in self.mirrored]
+    mirrored: tuple[bool, ...] = (False,)  # views of each scale: the plain one, both (False, True), the mirrored one
+    permute: bool = True  # whether left and right keypoints of a mirrored view are exchanged
 
 
 def view_side(input_size: int, scale: float) -> int:
-    """Side in px of the square input of one scale: ``input_size · scale`` rounded up to a multiple of 64.
-
-    Raises:
-        StudyError: the scale is not a positive number, or gives an image smaller than the largest stride.
-    """
+    """Side in px of the square input of one scale: ``input_size · scale`` rounded up to a multiple of 64."""
     if not (math.isfinite(scale) and scale > 0):
         raise StudyError(f"TTA scale {scale}: must be a positive number; the paper's are 0.5, 1 and 2")
     content = round(input_size * scale)
@@ -107,16 +91,12 @@ def view_side(input_size: int, scale: float) -> int:
 def cost_factor(input_size: int, scales: Sequence[float], flip: bool) -> tuple[float, float]:
     """By how much TTA multiplies GMACs: as the paper counts it (§3.5), and with padding to whole strides.
 
-    Args:
-        input_size: side of the network's input in px.
-        scales: of the views, for example (0.5, 1, 2).
-        flip: whether every view is also seen mirrored.
-
     Returns:
-        printed = Σ scale² and actual = Σ (side / input_size)², both doubled by ``flip``: (5.25, 5.2844) at 960 px.
+        printed = Σ scale² and actual = Σ (side / input_size)², both doubled by ``flip``: (5.25, 5.2844) for the scales
+        0.5, 1, 2 at 960 px.
 
     Raises:
-        StudyError: no scale, or one that :func:`view_side` refuses.
+        StudyError: no scale, one that is not a positive number, or an image smaller than the largest stride.
     """
     if not scales:
         raise StudyError("TTA without a scale: give at least one, for example (1.0,)")
@@ -129,22 +109,21 @@ def cost_factor(input_size: int, scales: Sequence[float], flip: bool) -> tuple[f
 class Views:
     """What a model predicts for a batch of B images in every view.
 
-    ``decoded`` maps (scale, mirrored) to (B, N, 6 + 3K) in px of that view; ``gains`` and ``offsets`` map a scale to
-    (B, 2), by which an unmirrored place becomes one of the scale-1 letterbox: gain · xy + offset.
+    ``decoded`` maps (scale, mirrored) to (B, N, 6 + 3K) in px of that view; ``frames`` maps a scale to the view's side
+    in px and the gain and offset, (B, 2), by which an unmirrored place becomes one of the scale-1 letterbox:
+    gain · xy + offset.
     """
 
-    letterboxes: list[Letterbox] = field(default_factory=list)
+    letterboxes: list[Letterbox]
     decoded: dict[tuple[float, bool], Tensor] = field(default_factory=dict)
-    gains: dict[float, Tensor] = field(default_factory=dict)
-    offsets: dict[float, Tensor] = field(default_factory=dict)
-    sides: dict[float, int] = field(default_factory=dict)
+    frames: dict[float, tuple[int, Tensor, Tensor]] = field(default_factory=dict)
 
 
 class Clock:
     """Seconds by key; waits for the GPU at both ends of what it measures."""
 
     def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[tuple[Any, ...], float] = {}
+        self.seconds: dict[tuple[Any, ...], float] = defaultdict(float)
         self._wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
 
     @contextmanager
@@ -154,27 +133,25 @@ class Clock:
         started = time.perf_counter()
         yield
         self._wait()
-        self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - started
+        self.seconds[key] += time.perf_counter() - started
 
 
 @torch.inference_mode()
 def predict_views(model: YOLOPose, images: Sequence[np.ndarray], input_size: int, scales: Sequence[float], flip: bool,
                   device: torch.device, clock: Clock | None = None) -> Views:
-    """Run the model on every view of a batch.
+    """Run the model on every view of a batch; with ``flip`` the mirrored ones come in addition.
 
     Args:
         model: fused, in eval mode, on ``device``.
         images: (H, W, 3) uint8 RGB, of any sizes.
         input_size: of scale 1 in px. Other scales resize the image itself, not its letterbox, so that scale 2 shows
             what scale 1 has lost; grey fills up to a multiple of 64 px.
-        scales, flip: the views; the mirrored ones come in addition.
         clock: receives ("prepare" | "network", scale, mirrored).
     """
     clock = clock or Clock(device)
     views = Views([Letterbox.fit(image.shape[1], image.shape[0], input_size) for image in images])
     for scale in scales:
-        side = views.sides[scale] = view_side(input_size, scale)
-        content = round(input_size * scale)
+        side, content = view_side(input_size, scale), round(input_size * scale)
         edge = (side - content) // 2
         with clock.measure("prepare", scale, False):
             batch = np.full((len(images), side, side, 3), PAD_VALUE, np.uint8)
@@ -184,8 +161,9 @@ def predict_views(model: YOLOPose, images: Sequence[np.ndarray], input_size: int
         pairs = list(zip(views.letterboxes, boxes, strict=True))
         gains = np.array([one.scale / box.scale for one, box in pairs])
         starts = np.array([((one.left, one.top), (box.left + edge, box.top + edge)) for one, box in pairs])
-        views.gains[scale] = torch.tensor(gains, dtype=torch.float32, device=device)
-        views.offsets[scale] = torch.tensor(starts[:, 0] - gains * starts[:, 1], dtype=torch.float32, device=device)
+        gain, offset = (torch.tensor(values, dtype=torch.float32, device=device)
+                        for values in (gains, starts[:, 0] - gains * starts[:, 1]))
+        views.frames[scale] = side, gain, offset
         for mirrored in BOTH if flip else (False,):
             if mirrored:
                 with clock.measure("prepare", scale, True):
@@ -196,16 +174,11 @@ def predict_views(model: YOLOPose, images: Sequence[np.ndarray], input_size: int
 
 
 def unmirror(decoded: Tensor, side: int, detect: Detect, flip_indices: Sequence[int] | None) -> Tensor:
-    """Bring the decoded prediction of a mirrored view into the frame and the cell order of the unmirrored one.
+    """Bring a mirrored view's decoded prediction (B, N, 6 + 3K) into the frame and the cell order of the plain one.
 
     Its own inverse. Cells map to cells: x = (2σ − 0.5 + c)·S in column c lies, mirrored, at
-    W − x = (2(1 − σ) − 0.5 + n − 1 − c)·S, within the range of column n − 1 − c.
-
-    Args:
-        decoded: (B, N, 6 + 3K) from :func:`yolopose.models.decode.decode`, ordered by scale, anchor, row, column.
-        side: W of the square view in px.
-        detect: the head, for strides and the number of anchors.
-        flip_indices: (K,) permutation of the keypoints; ``None`` leaves every keypoint its name.
+    W − x = (2(1 − σ) − 0.5 + n − 1 − c)·S, within the range of column n − 1 − c. W is the view's ``side`` in px;
+    ``flip_indices`` (K,) permutes the keypoints, ``None`` leaves every keypoint its name.
     """
     grids = [(detect.num_anchors, side // stride, side // stride) for stride in detect.strides]
     parts = decoded.split([math.prod(grid) for grid in grids], 1)
@@ -233,16 +206,16 @@ def merge_views(views: Views, mode: Mode, detect: Detect, flip_indices: Sequence
     """Decoded predictions of each scale of ``mode``, (B, N, 6 + 3K) in px of the scale-1 letterbox."""
     merged = []
     for scale in mode.scales:
-        permutation = flip_indices if mode.permute else None
-        found = [unmirror(views.decoded[scale, True], views.sides[scale], detect, permutation) if mirrored
+        side, gain, offset = views.frames[scale]
+        found = [unmirror(views.decoded[scale, True], side, detect, flip_indices if mode.permute else None) if mirrored
                  else views.decoded[scale, False] for mirrored in mode.mirrored]
-        merged.append(to_reference_frame(average(*found) if len(found) == 2 else found[0], views, scale))
+        merged.append(to_reference_frame(average(*found) if len(found) == 2 else found[0], gain, offset))
     return merged
 
 
-def to_reference_frame(decoded: Tensor, views: Views, scale: float) -> Tensor:
-    """Move decoded predictions of an unmirrored view at ``scale`` into px of the scale-1 letterbox."""
-    gain, offset = views.gains[scale][:, None], views.offsets[scale][:, None]  # (B, 1, 2)
+def to_reference_frame(decoded: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+    """Move decoded predictions of an unmirrored view into px of the scale-1 letterbox, by its frame."""
+    gain, offset = gain[:, None], offset[:, None]  # (B, 1, 2)
     out = decoded.clone()
     out[..., 0:2] = decoded[..., 0:2] * gain + offset
     out[..., 2:4] = decoded[..., 2:4] * gain
@@ -252,15 +225,10 @@ def to_reference_frame(decoded: Tensor, views: Views, scale: float) -> Tensor:
 
 
 def consensus(scales: Sequence[Poses], iou: float, max_detections: int) -> Poses:
-    """Merge what S ≥ 1 scales found in one image.
+    """Merge what S ≥ 1 scales found in one image, each after its own suppression.
 
     The best detection of a cluster stands for it; every scale adds its best one that overlaps it by more than ``iou``.
     The cluster's score is the sum of theirs over S, its box and keypoints are their mean weighted by score.
-
-    Args:
-        scales: detections of each scale in one frame, each after its own suppression.
-        iou: box overlap threshold in [0, 1].
-        max_detections: people kept.
     """
     boxes, scores = torch.cat([p.boxes_xyxy for p in scales]), torch.cat([p.scores for p in scales])
     values = torch.cat((boxes, torch.cat([p.keypoints for p in scales]).flatten(1)), 1)
@@ -297,14 +265,8 @@ def evaluate_tta(study: Study, dataset: CocoDataset, experiment: str = "s6", max
                  resamples: int = RESAMPLES) -> list[dict[str, Any]]:
     """Measure every mode on val for each seed of an experiment; writes ``tta.json`` beside its ``metrics.json``.
 
-    What stands there for the same weights, data and settings is read, not measured again.
-
-    Args:
-        study: the experiment must be trained.
-        dataset: of the study.
-        experiment: name of a pose model.
-        max_images: images of val with keypoints, the first by id; ``None`` takes all.
-        resamples: of the paired bootstrap of the gain.
+    What stands there for the same weights, data and settings is read, not measured again. Tested are the first
+    ``max_images`` of val with keypoints, by id; ``None`` takes all.
 
     Returns:
         One row per seed and mode: scores as fractions, gain with its 95 % interval, times and factors.
@@ -319,13 +281,18 @@ def evaluate_tta(study: Study, dataset: CocoDataset, experiment: str = "s6", max
 
 def _measured(study: Study, dataset: CocoDataset, run: RunConfig, max_images: int | None,
               resamples: int) -> dict[str, Any]:
-    """The content of ``tta.json`` of one run, measured where it is missing or stale."""
+    """The content of ``tta.json`` of one run, measured where it is missing or was made with other settings."""
     run_dir = study.run_dir(run.experiment.name, run.seed)
     if not (run_dir / "run.json").exists():
         raise StudyError(f"{run_dir / 'run.json'}: not found; test-time augmentation needs a trained "
                          f"{run.experiment.name}: make train")
     check_fresh(run, dataset.fingerprint, run_dir)
-    settings = _settings(run, dataset, max_images, resamples, read_json(run_dir / "run.json")["weights_sha256"])
+    images = len(dataset.val.with_keypoints()[:max_images])
+    if images == 0:
+        raise StudyError(f"max_images={max_images}: leaves no image of val with keypoints to test on; give at least 1")
+    settings = {"version": VERSION, "weights_sha256": read_json(run_dir / "run.json")["weights_sha256"],
+                "data_fingerprint": dataset.fingerprint, "input_size": run.input_size, "split": "val", "images": images,
+                "resamples": resamples, "evaluate": asdict(run.evaluate), "modes": [mode.name for mode in _modes(run)]}
 
     def make() -> dict[str, Any]:
         with results_in_use(study.results_dir, "evaluate_tta"):
@@ -334,18 +301,7 @@ def _measured(study: Study, dataset: CocoDataset, run: RunConfig, max_images: in
     return memo(run_dir / "tta.json", {"settings": settings}, make)
 
 
-def _settings(run: RunConfig, dataset: CocoDataset, max_images: int | None, resamples: int, weights_sha256: str
-              ) -> dict[str, Any]:
-    """All that a result depends on; where it differs from the stored one, the result is stale."""
-    images = len(dataset.val.with_keypoints()[:max_images])
-    if images == 0:
-        raise StudyError(f"max_images={max_images}: leaves no image of val with keypoints to test on; give at least 1")
-    return {"version": VERSION, "weights_sha256": weights_sha256, "data_fingerprint": dataset.fingerprint,
-            "input_size": run.input_size, "split": "val", "images": images, "resamples": resamples,
-            "evaluate": asdict(run.evaluate), "modes": [mode.name for mode in modes_of(run)]}
-
-
-def modes_of(run: RunConfig) -> tuple[Mode, ...]:
+def _modes(run: RunConfig) -> tuple[Mode, ...]:
     """The modes to measure: on drawn people also those that leave every keypoint of a mirrored view its name."""
     return MODES + (COLOUR_MODES if run.data.source == "synthetic" else ())
 
@@ -362,7 +318,7 @@ def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: tor
     if about["num_keypoints"] == 0:
         raise StudyError(f"{run_dir / 'weights.pt'}: a person detector has no keypoints, whose test-time augmentation "
                          f"this is; give a pose experiment, not {run.experiment.name}")
-    started, modes = time.perf_counter(), modes_of(run)
+    started, modes = time.perf_counter(), _modes(run)
     costs = [cost_factor(run.input_size, mode.scales, mode.mirrored == BOTH) for mode in modes]
     full_precision()
     model = model.fuse().to(device, memory_format=torch.channels_last)
@@ -406,29 +362,28 @@ def _predict(model: YOLOPose, split: CocoSplit, run: RunConfig, modes: Sequence[
              clock: Clock) -> dict[str, list[dict[str, Any]]]:
     """COCO results of every mode by its name; ``clock`` receives the times of views and of ("post", mode)."""
     results: dict[str, list[dict[str, Any]]] = {mode.name: [] for mode in modes}
-    size = _batch_size(run)
+    size, schema = _batch_size(run), split.schema
     warm = predict_views(model, [split.load_image(0)] * size, run.input_size, SCALES, True, device)
     for mode in modes:  # first calls are slower and would count against the first mode
-        find_poses(warm, mode, model.detect, split.schema.flip_indices, run.evaluate)
-    with tqdm(total=len(split), desc=f"{run.experiment.name} seed {run.seed} TTA", unit="image", leave=False) as bar:
-        for start in range(0, len(split), size):
-            indices = range(start, min(start + size, len(split)))
-            views = predict_views(model, [split.load_image(i) for i in indices], run.input_size, SCALES, True, device,
-                                  clock)
-            for mode in modes:
-                with clock.measure("post", mode.name):
-                    found = find_poses(views, mode, model.detect, split.schema.flip_indices, run.evaluate)
-                for i, poses in zip(indices, found, strict=True):
-                    results[mode.name] += as_coco_results(poses, split.image_id(i), split.schema.category_id)
-            bar.update(len(indices))
+        find_poses(warm, mode, model.detect, schema.flip_indices, run.evaluate)
+    for start in tqdm(range(0, len(split), size), f"{run.experiment.name} seed {run.seed} TTA", unit="image",
+                      unit_scale=size, leave=False):
+        indices = range(start, min(start + size, len(split)))
+        images = [split.load_image(i) for i in indices]
+        views = predict_views(model, images, run.input_size, SCALES, True, device, clock)
+        for mode in modes:
+            with clock.measure("post", mode.name):
+                found = find_poses(views, mode, model.detect, schema.flip_indices, run.evaluate)
+            for i, poses in zip(indices, found, strict=True):
+                results[mode.name] += as_coco_results(poses, split.image_id(i), schema.category_id)
     return results
 
 
 def _seconds(clock: Clock, mode: Mode, images: int) -> dict[str, float]:
     """Seconds per image by part: resizing and mirroring, network and decoding, merging and suppression."""
-    views = mode.views
-    prepare = {("prepare", scale, False) for scale, _ in views} | {("prepare", *view) for view in views}
-    parts = {"prepare": sum(clock.seconds[key] for key in prepare),
+    views = list(product(mode.scales, mode.mirrored))
+    prepare = {*views, *((scale, False) for scale in mode.scales)}  # the mirrored view is made of the plain one
+    parts = {"prepare": sum(clock.seconds["prepare", *view] for view in prepare),
              "network": sum(clock.seconds["network", *view] for view in views),
              "post": clock.seconds["post", mode.name]}
     return {name: round(value / images, 6) for name, value in parts.items()}
@@ -436,10 +391,10 @@ def _seconds(clock: Clock, mode: Mode, images: int) -> dict[str, float]:
 
 def _row(record: dict[str, Any], mode: dict[str, Any]) -> dict[str, Any]:
     """A mode of ``tta.json`` as a flat row for the notebook."""
-    row = {"experiment": record["experiment"], "seed": record["seed"], "mode": mode["mode"]}
-    row |= {name: mode["metrics"][name] for name in ("AP", "AP50")}
     gain = (mode["gain"] or {}).get("AP", {})
-    row |= {"AP gain": gain.get("difference"), "gain low": gain.get("low"), "gain high": gain.get("high")}
-    return row | {"printed factor": mode["printed_factor"], "actual factor": mode["actual_factor"],
-                  "time factor": mode["time_factor"], "ms per image": round(1000 * mode["seconds_per_image"], 2),
-                  "flip valid": mode["flip_valid"]}
+    return {"experiment": record["experiment"], "seed": record["seed"], "mode": mode["mode"],
+            "AP": mode["metrics"]["AP"], "AP50": mode["metrics"]["AP50"],
+            "AP gain": gain.get("difference"), "gain low": gain.get("low"), "gain high": gain.get("high"),
+            "printed factor": mode["printed_factor"], "actual factor": mode["actual_factor"],
+            "time factor": mode["time_factor"], "ms per image": round(1000 * mode["seconds_per_image"], 2),
+            "flip valid": mode["flip_valid"]}

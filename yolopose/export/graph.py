@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +103,10 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...], input_names: list[str],
 
 
 def drop_copies(model: ModelProto) -> None:
-    """Let nodes read an initialiser itself where the exporter put an Identity between (it shares equal tensors).
-
-    A quantizer looks for weights and biases among the initialisers.
-    """
+    """Let nodes read an initialiser itself where the exporter, which shares equal tensors, put an Identity between: a
+    quantizer looks for weights and biases among the initialisers."""
     graph = model.graph
-    stored = {tensor.name for tensor in graph.initializer}
-    outputs = {output.name for output in graph.output}
+    stored, outputs = ({value.name for value in values} for values in (graph.initializer, graph.output))
     source = {n.output[0]: n.input[0] for n in graph.node
               if n.op_type == "Identity" and n.input[0] in stored and n.output[0] not in outputs}
     kept = [node for node in graph.node if node.output[0] not in source]
@@ -119,18 +118,12 @@ def drop_copies(model: ModelProto) -> None:
 
 def operators(model: ModelProto) -> dict[str, list[str]]:
     """Operator names by domain; the standard domain is called ``ai.onnx``."""
-    found: dict[str, set[str]] = {}
-    for node in model.graph.node:
-        found.setdefault(node.domain or "ai.onnx", set()).add(node.op_type)
-    return {domain: sorted(names) for domain, names in sorted(found.items())}
+    used = sorted({(node.domain or "ai.onnx", node.op_type) for node in model.graph.node})
+    return {domain: [name for _, name in found] for domain, found in groupby(used, itemgetter(0))}
 
 
 def serialise(model: ModelProto, properties: dict[str, str]) -> bytes:
-    """The checked file: metadata set, valid by onnx's own checker, no operator but standard ones.
-
-    Raises:
-        RuntimeError: the exporter of this torch writes operators of another domain.
-    """
+    """The checked file: metadata set, valid by onnx's own checker, no operator but standard ones."""
     drop_copies(model)
     onnx.helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
@@ -146,15 +139,8 @@ def first_line(error: Exception) -> str:
 
 
 def open_session(source: Path | str | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU.
-
-    Args:
-        source: a file, or a serialised model.
-        threads: of one operator; default all processors that this process may use.
-
-    Raises:
-        StudyError: the file is missing or is no ONNX model.
-    """
+    """An onnxruntime session of a file or a serialised model, on the CPU; ``threads`` of one operator, by default all
+    processors that this process may use. A file that is missing or no ONNX model is a StudyError."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or available_cores()
@@ -172,15 +158,12 @@ class OnnxNetwork:
     """A file of :func:`yolopose.export.onnx_file.export_network`, or a quantized one, as a callable network.
 
     Like the model that it was made of, it takes (B, 3, H, W) images in [0, 1], gives raw predictions
-    (B, A, H/s, W/s, 6 + 3K) of each scale, and has ``detect``: anchors and strides for decoding.
-
-    Raises:
-        StudyError: no ONNX model, or one whose outputs are not ``MAP_NAMES``.
+    (B, A, H/s, W/s, 6 + 3K) of each scale, and has ``detect``: anchors and strides for decoding. Outputs other than
+    ``MAP_NAMES`` are a StudyError.
     """
 
-    def __init__(self, source: Path | str | bytes, detect: Detect, threads: int | None = None):
-        self.session = open_session(source, threads)
-        self.detect = detect
+    def __init__(self, source: Path | str | bytes, detect: Detect):
+        self.session, self.detect = open_session(source), detect
         found = [output.name for output in self.session.get_outputs()]
         if found != list(MAP_NAMES):
             raise StudyError(f"{source if not isinstance(source, bytes) else 'the model'}: its outputs are "
@@ -188,5 +171,5 @@ class OnnxNetwork:
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         array = images.cpu().contiguous(memory_format=torch.contiguous_format).numpy()
-        maps = [torch.from_numpy(found) for found in self.session.run(None, {IMAGES: array})]
+        maps = list(map(torch.from_numpy, self.session.run(None, {IMAGES: array})))
         return [self.detect.join(box, kpt) for box, kpt in zip(maps[::2], maps[1::2], strict=True)]

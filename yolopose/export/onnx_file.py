@@ -51,11 +51,7 @@ STANDALONE = Path(__file__).with_name("standalone.py")
 
 
 def check_exportable(model: YOLOPose, input_size: int | None = None) -> None:
-    """Refuse a model or size that cannot be exported.
-
-    Raises:
-        StudyError: a model without keypoints, a size below the largest stride, or one that this does not divide.
-    """
+    """Refuse a model without keypoints, a size below the largest stride, and one that this does not divide."""
     largest = max(STRIDES)
     if model.detect.num_keypoints == 0:
         raise StudyError(f"{model.variant.name}: a model without keypoints (a person detector) has no poses to export; "
@@ -75,12 +71,8 @@ def export_network(model: YOLOPose, path: Path | str, input_size: int | None = N
     Input ``images``: (B, 3, H, W) float32 RGB in [0, 1]. Outputs, named and ordered by ``MAP_NAMES``: ``box_p3``
     (B, 6A, H/8, W/8), ``kpt_p3`` (B, 3KA, H/8, W/8), … ``box_p6``, ``kpt_p6``, straight from the last convolutions, so
     that pixels, scores and keypoints need not share one range; :class:`yolopose.export.graph.OnnxNetwork` runs such a
-    file in the place of the model.
-
-    Args:
-        model: fused or not, with either head; it is left as it was.
-        path: file to write.
-        input_size: fixed height and width in px; ``None`` leaves both open. The batch is open always.
+    file in the place of the model. ``model`` is fused or not and left as it was; ``input_size`` fixes height and width
+    in px, which are open without it, as the batch always is.
 
     Raises:
         StudyError: see :func:`check_exportable`; or the file cannot be written.
@@ -115,8 +107,7 @@ def export_model(model: YOLOPose, about: dict[str, Any], path: Path | str, *, we
     Args:
         model: fused or not, with either head; it is left as it was.
         about: what :func:`yolopose.models.checkpoints.load_weights` gives beside the model.
-        path: file to write.
-        weights_sha256: of the weights file, for the metadata.
+        weights_sha256: for the metadata.
         input_size: px that the metadata recommend; default the one trained at.
         confidence, nms_iou, max_detections: defaults of the inputs. The evaluation uses 0.001, 0.65 and the profile's.
 
@@ -137,16 +128,8 @@ def export_model(model: YOLOPose, about: dict[str, Any], path: Path | str, *, we
                    {IMAGES: _open_axes(None)} | {name: {0: "people"} for name in OUTPUTS})
     # An initialiser with the name of an input is its default.
     traced.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in defaults.items())
-    properties = _metadata(model, about, weights_sha256, input_size)
-    properties |= {name: f"{value[0]:g}" for name, value in defaults.items()}
-    atomic_write(path, serialise(traced, properties))
-    return Path(path)
-
-
-def _metadata(model: YOLOPose, about: dict[str, Any], weights_sha256: str, input_size: int) -> dict[str, str]:
-    """What the file says of itself; lists are JSON."""
     schema, made = about["schema"], about.get("about", {})
-    return {
+    atomic_write(path, serialise(traced, {
         "format": FORMAT, "variant": model.variant.name, "head": model.detect.layout,
         "experiment": str(made.get("experiment", "")), "profile": str(made.get("profile", "")),
         "input_size": str(input_size), "size_multiple": str(max(STRIDES)), "pad_value": str(PAD_VALUE),
@@ -155,15 +138,12 @@ def _metadata(model: YOLOPose, about: dict[str, Any], weights_sha256: str, input
         "opset": str(OPSET), "max_candidates": str(MAX_CANDIDATES),
         "letterbox": f"longer side to input_size (area average when shrinking, bilinear when enlarging), shorter side "
                      f"truncated, centred on grey {PAD_VALUE}",
-    }
+        **{name: f"{value[0]:g}" for name, value in defaults.items()}}))
+    return Path(path)
 
 
 def export_weights(weights: Path | str, path: Path | str, **options: Any) -> Path:
-    """:func:`export_model` of a weights file of this study.
-
-    Raises:
-        StudyError: the file is no model of this study, or one that cannot be exported.
-    """
+    """:func:`export_model` of a weights file of this study."""
     model, about = load_weights(weights)
     try:
         check_exportable(model, options.get("input_size"))
@@ -173,15 +153,11 @@ def export_weights(weights: Path | str, path: Path | str, **options: Any) -> Pat
 
 
 def export_study(study: Study, dataset: CocoDataset, images: int = PARITY_IMAGES) -> list[dict[str, Any]]:
-    """Export what of ``EXPERIMENTS`` the study has trained, and hold each file against PyTorch.
+    """Export what of ``EXPERIMENTS`` the study has trained with its first seed, and hold each file against PyTorch on
+    ``images`` validation images, evenly spread.
 
     Writes ``export/<experiment>.onnx`` and ``export.json`` into the results folder. A file that was made of the same
     weights by the same format, and still has the bytes that ``export.json`` describes, stays.
-
-    Args:
-        study: its first seed is exported.
-        dataset: gives the validation images.
-        images: of them compared, evenly spread.
 
     Returns:
         One row per file: see :func:`yolopose.export.parity.measure_parity` for its comparison and times.
@@ -247,19 +223,14 @@ def parity_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def run_alone(model: Path | str, photo: Path | str, out: Path | str, confidence: float | None = None) -> str:
-    """Run an exported file on a photo by ``standalone.py``, in a process of its own that imports none of this project.
+    """Run a file of :func:`export_model` by ``standalone.py``, in a process that imports none of this project.
 
     Args:
-        model: a file of :func:`export_model`.
-        photo: a picture, or a folder of them.
-        out: the drawing, or a folder for them.
+        photo, out: a picture and its drawing, or a folder of them and one for the drawings.
         confidence: smallest score of a person; default the file's own.
 
     Returns:
-        What the script prints: the people found.
-
-    Raises:
-        StudyError: with the script's own message, for what the user can mend.
+        What the script prints: the people found. What the user can mend is a StudyError with the script's message.
     """
     options = [] if confidence is None else ["--confidence", str(confidence)]
     done = subprocess.run([sys.executable, "-I", str(STANDALONE), str(model), str(photo), str(out), *options],

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from yolopose.data.coco import CocoSplit
 from yolopose.data.loader import EvalLoader
@@ -66,25 +67,17 @@ class TorchModel:
 def same_people(ours: Poses, theirs: Poses) -> list[tuple[int, int]]:
     """Pairs (index in ``ours``, index in ``theirs``) of the same person: boxes within ``SAME_BOX_PX``, nearest pairs
     first; sorted by the first index."""
-    if not len(ours) or not len(theirs):
-        return []
     distance = (ours.boxes_xyxy[:, None] - theirs.boxes_xyxy[None]).abs().amax(-1).numpy()
-    pairs, free_ours, free_theirs = [], set(range(len(ours))), set(range(len(theirs)))
-    for flat in np.argsort(distance, axis=None, kind="stable"):
-        i, j = divmod(int(flat), len(theirs))
-        if distance[i, j] > SAME_BOX_PX:
-            break
-        if i in free_ours and j in free_theirs:
-            pairs.append((i, j))
-            free_ours.remove(i)
-            free_theirs.remove(j)
-    return sorted(pairs)
+    near = np.argwhere(~(distance > SAME_BOX_PX))  # what is not finite is near: its difference will tell
+    pairs: dict[int, int] = {}
+    for i, j in near[np.argsort(distance[tuple(near.T)], kind="stable")].tolist():
+        if i not in pairs and j not in pairs.values():
+            pairs[i] = j
+    return sorted(pairs.items())
 
 
 def is_near_tie(poses: Poses, i: int, others: Poses, cfg: EvaluateConfig) -> bool:
     """Whether person ``i`` may be missing among ``others`` because of the last digits alone (see the module)."""
-    from torchvision.ops import box_iou
-
     score = float(poses.scores[i])
     if score - cfg.confidence < SCORE_TIE:
         return True
@@ -98,11 +91,7 @@ def is_near_tie(poses: Poses, i: int, others: Poses, cfg: EvaluateConfig) -> boo
 
 
 def compare_people(ours: list[Poses], theirs: list[Poses], cfg: EvaluateConfig) -> dict[str, Any]:
-    """Differences between two lists of people per image.
-
-    Args:
-        ours, theirs: of the same images, in the same frame.
-        cfg: thresholds that both used.
+    """Differences between two lists of people per image, of the same images and thresholds, in the same frame.
 
     Returns:
         ``images``, ``people`` of ``ours``, ``same_people`` (pairs), ``near_ties`` and ``other_differences`` (persons
@@ -138,15 +127,8 @@ def compare_people(ours: list[Poses], theirs: list[Poses], cfg: EvaluateConfig) 
 
 def measure_parity(model: YOLOPose, path: Path | str, split: CocoSplit, input_size: int, cfg: EvaluateConfig,
                    images: int) -> dict[str, Any]:
-    """Compare an exported file with its model on evenly spread images of a split, and time both.
-
-    Args:
-        model: on the CPU; it is fused in place.
-        path: of the exported file.
-        split: images.
-        input_size: side of the square input in px.
-        cfg: thresholds, those of the evaluation.
-        images: number of images compared, in batches.
+    """Compare an exported file with its model, which is fused in place, on ``images`` evenly spread images of a split,
+    and time both.
 
     Returns:
         ``parity`` (see :func:`compare_people`, and the thresholds) and ``seconds_per_image``: medians over single
@@ -161,8 +143,8 @@ def measure_parity(model: YOLOPose, path: Path | str, split: CocoSplit, input_si
     for batch, _ in EvalLoader(chosen, input_size, BATCH):
         for name, runtime in runtimes.items():
             found[name] += runtime(batch)
-    runtimes["pytorch"](batch[:1])  # the first call of a shape plans memory; it does not count
-    runtimes["onnxruntime"](batch[:1])
+    for runtime in runtimes.values():
+        runtime(batch[:1])  # the first call of a shape plans memory; it does not count
     for batch, _ in EvalLoader(chosen.subset(range(min(TIMED_IMAGES, len(chosen)))), input_size, 1):
         for name, runtime in runtimes.items():
             started = time.perf_counter()

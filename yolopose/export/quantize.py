@@ -36,9 +36,9 @@ from yolopose.evaluation.bootstrap import (
     resample,
 )
 from yolopose.export.graph import IMAGES, open_session
-from yolopose.export.onnx_file import check_exportable, export_network
+from yolopose.export.onnx_file import export_network
 from yolopose.export.quantize_graph import DISTANCE, OPSET, calibrate, list_layers, prepare_graph, quantize_graph
-from yolopose.export.quantized_run import FORMAT, MIXED, SCHEMES, SPLITS, Evaluated, QuantizedRun, letterboxed
+from yolopose.export.quantized_run import FORMAT, MIXED, SCHEMES, SPLITS, QuantizedRun, letterboxed
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import Study, load_variants
 from yolopose.study.paper import PAPER_KEYPOINTS
@@ -87,11 +87,8 @@ def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int =
     Writes ``export/<experiment>_seed<k>_<model>.onnx``, ``<experiment>/seed<k>/quantized.json`` (metrics by split) and
     ``quantization.json`` into the results folder.
 
-    Args:
-        study: whose ``s6_relu`` (and ``s6``, where it is trained) are quantized, every seed; nothing where the study
-            has no ``s6_relu``, which the file then says.
-        dataset: calibrates with training images, scores on validation images.
-        calibration_images: at least 50.
+    Quantized are ``s6_relu`` and, where it is trained, ``s6``, every seed; nothing where the study has no ``s6_relu``,
+    which the file then says. Training images calibrate, at least 50, validation images are scored.
 
     Returns:
         One row per model: experiment, seed, model, size, AP and AP50 as fractions, their changes with the interval of
@@ -147,13 +144,13 @@ def _quantize(study: Study, runs: dict[str, list[QuantizedRun]], settings: Setti
     for name, each in runs.items():
         for run in each:
             found = {model: run.evaluate(model) for model in models[name]}
-            write_json(run.run_dir / RUN_FILE, {SPLITS[model]: one.metrics for model, one in found.items()})
+            write_json(run.run_dir / RUN_FILE, {SPLITS[model]: one["metrics"] for model, one in found.items()})
             truth, ids, sigmas = run.scored.annotations, run.scored.image_ids(), run.dataset.schema.sigmas
-            scores = {model: resample(rank_detections(truth, one.predictions, ids, sigmas), draws)
+            scores = {model: resample(rank_detections(truth, one["predictions"], ids, sigmas), draws)
                       for model, one in found.items()}
             for model, one in found.items():
                 changed = _differences([scores["float32"]], [scores[model]])
-                rows.append(_row(study, run, model, one, found["float32"], changed))
+                rows.append(_row(study, run, model, one, found["float32"]["metrics"], changed["AP"]))
                 resampled.setdefault(name, {}).setdefault(model, []).append(scores[model])
     curve = [point for run in runs[RELU] for point in _curve(run, settings)]
     changes = {name: {model: _differences(each["float32"], each[model]) for model in each if model != "float32"}
@@ -182,11 +179,8 @@ def _gains(a: Sequence[Resampled], b: Sequence[Resampled]) -> list[Resampled]:
 
 
 def _contrasts(resampled: dict[str, dict[str, list[Resampled]]]) -> dict[str, dict[str, Any]]:
-    """Comparisons of two quantized models on the same resamples of the images.
-
-    ``mixed_minus_int8`` of the ReLU model, and for each 8-bit scheme (change with ReLU) − (change with SiLU): above 0
-    where ReLU loses less. A reason stands where a model was not quantized.
-    """
+    """On the same resamples: ``mixed_minus_int8`` of the ReLU model, and for each 8-bit scheme (change with ReLU) −
+    (change with SiLU), above 0 where ReLU loses less; a reason where SiLU was not quantized so."""
     relu, silu = resampled[RELU], resampled.get(SILU, {})
     found: dict[str, dict[str, Any]] = {"mixed_minus_int8": _differences(relu["int8"], relu["mixed"])}
     for model in ("int8", "int8_channel", "int8_pow2"):
@@ -196,25 +190,23 @@ def _contrasts(resampled: dict[str, dict[str, list[Resampled]]]) -> dict[str, di
     return found
 
 
-def _row(study: Study, run: QuantizedRun, model: str, found: Evaluated, float32: Evaluated,
-         changed: dict[str, dict[str, float]]) -> dict[str, Any]:
-    assert found.file is not None
+def _row(study: Study, run: QuantizedRun, model: str, found: dict[str, Any], float32: dict[str, Any],
+         changed: dict[str, float]) -> dict[str, Any]:
+    file, metrics = run.file(model), found["metrics"]
     row = {"experiment": run.run.experiment.name, "activation": run.run.variant.activation, "seed": run.run.seed,
-           "model": model, "split": SPLITS[model], "file": found.file.relative_to(study.results_dir).as_posix(),
-           "size_mib": round(found.file.stat().st_size / 2**20, 3)}
-    row |= {metric: found.metrics[metric] for metric in METRICS}
-    row |= {f"{metric}_change": round(found.metrics[metric] - float32.metrics[metric], 5) for metric in METRICS}
+           "model": model, "split": SPLITS[model], "file": file.relative_to(study.results_dir).as_posix(),
+           "size_mib": round(file.stat().st_size / 2**20, 3), **{metric: metrics[metric] for metric in METRICS},
+           **{f"{metric}_change": round(metrics[metric] - float32[metric], 5) for metric in METRICS}}
     if model != "float32":
-        row |= {"AP_low": changed["AP"]["low"], "AP_high": changed["AP"]["high"]}
-    return row | {"layers_16bit": len(found.wide), **_shares(run, found.wide)}
+        row |= {"AP_low": changed["low"], "AP_high": changed["high"]}
+    return row | {"layers_16bit": len(found["wide"]), **_shares(run, found["wide"])}
 
 
 def _shares(run: QuantizedRun, wide: Sequence[str]) -> dict[str, float]:
     """Share of 16-bit layers among the layers and among the multiply-accumulates."""
-    chosen = set(wide)
-    macs = sum(layer.macs for layer in run.layers)
-    return {"share_layers_16bit": round(len(chosen) / len(run.layers), 4),
-            "share_gmacs_16bit": round(sum(x.macs for x in run.layers if x.name in chosen) / macs, 4)}
+    macs = {layer.name: layer.macs for layer in run.layers}
+    return {"share_layers_16bit": round(len(wide) / len(macs), 4),
+            "share_gmacs_16bit": round(sum(macs[name] for name in wide) / sum(macs.values()), 4)}
 
 
 def _curve(run: QuantizedRun, settings: Settings) -> list[dict[str, Any]]:
@@ -225,15 +217,14 @@ def _curve(run: QuantizedRun, settings: Settings) -> list[dict[str, Any]]:
     for percent, model in sorted(wanted.items()):
         found = run.evaluate(model, keep_file=model in SPLITS)
         points.append({"experiment": run.run.experiment.name, "seed": run.run.seed, "fraction": percent / 100,
-                       "layers_16bit": len(found.wide), "layers": len(run.layers), **_shares(run, found.wide),
-                       "AP": found.metrics["AP"], "AP50": found.metrics["AP50"]})
+                       "layers_16bit": len(found["wide"]), "layers": len(run.layers), **_shares(run, found["wide"]),
+                       **{metric: found["metrics"][metric] for metric in METRICS}})
     return points
 
 
 def _layer_rows(run: QuantizedRun) -> list[dict[str, Any]]:
     """Every layer in the order of computation: GMACs, sensitivity, rank of it and bits in the mixed model."""
-    macs = sum(layer.macs for layer in run.layers)
-    wide = set(run.wide_layers("mixed"))
+    macs, wide = sum(layer.macs for layer in run.layers), set(run.wide_layers("mixed"))
     ranks = sorted(run.sensitivities, key=lambda name: -run.sensitivities[name])
     return [{"name": layer.name, "order": order, "gmacs": round(layer.macs / 1e9, 6),
              "share_gmacs": round(layer.macs / macs, 5), "sensitivity": float(f"{run.sensitivities[layer.name]:.4g}"),
@@ -260,7 +251,7 @@ def has_vnni() -> bool | None:
 
 
 def compare_speed(variants: Sequence[str], schemes: Sequence[str], input_size: int = 640,
-                  width_factor: float = 1.0, rounds: int = 15, threads: int | None = None) -> dict[str, Any]:
+                  width_factor: float = 1.0, rounds: int = 15) -> dict[str, Any]:
     """Latency of one image and file size of float32 and 8-bit networks.
 
     Args:
@@ -268,8 +259,7 @@ def compare_speed(variants: Sequence[str], schemes: Sequence[str], input_size: i
         schemes: of 8 bits, of :data:`~yolopose.export.quantized_run.SCHEMES`, or ``int8``.
         input_size: px, a multiple of 64.
         width_factor: 1 is the paper's width.
-        rounds: timed runs of each network, after two that do not count.
-        threads: of onnxruntime; default all processors that this process may use.
+        rounds: timed runs of each network.
 
     Returns:
         ``{input_size, width_factor, threads, rounds, weights, cpu, vnni, rows}``; a row has variant, model, ``ms`` and
@@ -279,42 +269,34 @@ def compare_speed(variants: Sequence[str], schemes: Sequence[str], input_size: i
     Raises:
         StudyError: a variant without keypoints or a size that 64 does not divide.
     """
-    threads = threads or available_cores()
     rows: list[dict[str, Any]] = []
-    for name in variants:
-        rows += _compare_variant(name, schemes, input_size, width_factor, rounds, threads)
-    return {"input_size": input_size, "width_factor": width_factor, "batch": 1, "threads": threads, "rounds": rounds,
-            "weights": "untrained, calibrated on noise: speed and size do not depend on them",
-            "cpu": hardware()["cpu"], "vnni": has_vnni(), "rows": rows}
-
-
-def _compare_variant(name: str, schemes: Sequence[str], input_size: int, width_factor: float, rounds: int,
-                     threads: int) -> list[dict[str, Any]]:
-    variant = load_variants()[name]
-    model = build_model(variant, 0 if variant.head == "person" else PAPER_KEYPOINTS, width_factor, seed=0)
-    check_exportable(model, input_size)
     image = np.random.default_rng(0).random((1, 3, input_size, input_size), np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        graph = prepare_graph(export_network(model, Path(folder) / "network.onnx", input_size))
-    ranges, layers = calibrate(graph, image), list_layers(graph)
-    files = {"float32": graph.SerializeToString()}
-    files |= {key: quantize_graph(graph, ranges, layers, SCHEMES.get(key)).SerializeToString() for key in schemes}
-    times = interleaved_times({key: open_session(payload, threads) for key, payload in files.items()},
-                              {IMAGES: image}, rounds)
-    medians = {key: statistics.median(values) for key, values in times.items()}
-    return [{"variant": name, "activation": variant.activation, "model": key, "ms": round(1e3 * medians[key], 2),
-             "ms_min": round(1e3 * min(times[key]), 2), "size_mib": round(len(files[key]) / 2**20, 2),
-             "faster": round(medians["float32"] / medians[key], 2),
-             "smaller": round(len(files["float32"]) / len(files[key]), 2)} for key in files]
+    for name in variants:
+        variant = load_variants()[name]
+        model = build_model(variant, 0 if variant.head == "person" else PAPER_KEYPOINTS, width_factor, seed=0)
+        with tempfile.TemporaryDirectory() as folder:
+            graph = prepare_graph(export_network(model, Path(folder) / "network.onnx", input_size))
+        ranges, layers = calibrate(graph, image), list_layers(graph)
+        files = {"float32": graph.SerializeToString()}
+        files |= {key: quantize_graph(graph, ranges, layers, SCHEMES.get(key)).SerializeToString() for key in schemes}
+        times = interleaved_times({key: open_session(payload) for key, payload in files.items()}, {IMAGES: image},
+                                  rounds)
+        medians = {key: statistics.median(values) for key, values in times.items()}
+        rows += [{"variant": name, "activation": variant.activation, "model": key, "ms": round(1e3 * medians[key], 2),
+                  "ms_min": round(1e3 * min(times[key]), 2), "size_mib": round(len(files[key]) / 2**20, 2),
+                  "faster": round(medians["float32"] / medians[key], 2),
+                  "smaller": round(len(files["float32"]) / len(files[key]), 2)} for key in files]
+    return {"input_size": input_size, "width_factor": width_factor, "batch": 1, "threads": available_cores(),
+            "rounds": rounds, "weights": "untrained, calibrated on noise: speed and size do not depend on them",
+            "cpu": hardware()["cpu"], "vnni": has_vnni(), "rows": rows}
 
 
 def interleaved_times(sessions: dict[str, Any], inputs: dict[str, np.ndarray], rounds: int) -> dict[str, list[float]]:
     """Seconds of each session's runs; every round runs each once, after two rounds that do not count."""
     times: dict[str, list[float]] = {key: [] for key in sessions}
-    for number in range(rounds + 2):
+    for _ in range(rounds + 2):
         for key, session in sessions.items():
             started = time.perf_counter()
             session.run(None, inputs)
-            if number >= 2:
-                times[key].append(time.perf_counter() - started)
-    return times
+            times[key].append(time.perf_counter() - started)
+    return {key: values[2:] for key, values in times.items()}

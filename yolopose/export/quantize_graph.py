@@ -67,19 +67,12 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution of the graph with its activation function.
+    """One convolution of the graph with its activation function."""
 
-    Attributes:
-        name: path of the module in the network, for example ``model.2.cv1.conv``.
-        weight: name of its weight tensor.
-        outputs: tensors that it makes, the last one being what others read.
-        macs: multiply-accumulates for one image.
-    """
-
-    name: str
-    weight: str
-    outputs: tuple[str, ...]
-    macs: int
+    name: str  # path of the module in the network, for example model.2.cv1.conv
+    weight: str  # name of its weight tensor
+    outputs: tuple[str, ...]  # tensors that it makes, the last one being what others read
+    macs: int  # multiply-accumulates for one image
 
 
 @contextmanager
@@ -94,11 +87,8 @@ def quiet() -> Iterator[None]:
 
 
 def prepare_graph(path: Path | str) -> ModelProto:
-    """The file's graph cleaned by onnxruntime (constants folded) and lifted to opset ``OPSET``.
-
-    Raises:
-        StudyError: the file is missing or is no ONNX model, or has no input ``images``.
-    """
+    """The file's graph cleaned by onnxruntime (constants folded) and lifted to opset ``OPSET``; a file that is missing,
+    no ONNX model or without the input ``images`` is refused."""
     path = Path(path)
     if not path.is_file():
         raise StudyError(f"{path}: not found; yolopose.export.onnx_file.export_network writes such a file")
@@ -119,11 +109,7 @@ def prepare_graph(path: Path | str) -> ModelProto:
 
 
 def list_layers(graph: ModelProto) -> list[Layer]:
-    """The convolutions of a prepared graph in the order of computation; its height and width are fixed.
-
-    Raises:
-        StudyError: the graph holds no convolution, or one whose output size it does not say.
-    """
+    """The convolutions of a prepared graph of fixed height and width, in the order of computation."""
     consumers = ONNXModel(graph).input_name_to_nodes()
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
     sizes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -156,10 +142,7 @@ class _Images(CalibrationDataReader):
 
 
 def calibrate(graph: ModelProto, images: Iterable[np.ndarray]) -> TensorsData:
-    """Smallest and largest value of every tensor over images, by onnxruntime.
-
-    ``images`` are (3, S, S) float32 in [0, 1], of the graph's size.
-    """
+    """Smallest and largest value of every tensor over (3, S, S) float32 images in [0, 1], by onnxruntime."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         plain, augmented = Path(folder) / "plain.onnx", Path(folder) / "augmented.onnx"
         onnx.save(graph, plain)
@@ -170,16 +153,12 @@ def calibrate(graph: ModelProto, images: Iterable[np.ndarray]) -> TensorsData:
 
 def wide_tensors(graph: ModelProto, layers: Sequence[Layer], wide: Iterable[str]) -> tuple[set[str], set[str]]:
     """Tensors at 16 bits when the layers called ``wide`` are, and the tensors that hold pixels (before any layer)."""
-    chosen = set(wide)
-    made_by = {name: layer for layer in layers for name in layer.outputs}
-    wide_names: set[str] = set()
-    pixels = {IMAGES}
+    chosen, pixels = set(wide), {IMAGES}
+    made_by = {name: layer.name for layer in layers for name in layer.outputs}
+    wide_names = {name for name, layer in made_by.items() if layer in chosen}
     for node in graph.graph.node:
-        for output in node.output:
-            if output in made_by:
-                if made_by[output].name in chosen:
-                    wide_names.add(output)
-            elif node.input[0] in pixels:
+        for output in set(node.output) - made_by.keys():
+            if node.input[0] in pixels:
                 pixels.add(output)
             elif wide_names.intersection(node.input):
                 wide_names.add(output)
@@ -189,8 +168,7 @@ def wide_tensors(graph: ModelProto, layers: Sequence[Layer], wide: Iterable[str]
 def power_of_two_scale(low: float, high: float) -> tuple[float, int]:
     """Scale (a power of two, rounded up) and zero point of an unsigned 8-bit tensor with values from low to high.
 
-    Without negative values 0 … 255 stand for 0 … 255·scale; otherwise 128 stands for 0 and 127 steps reach the
-    larger side.
+    Without negative values 0 … 255 stand for 0 … 255·scale; otherwise 128 is 0 and 127 steps reach the larger side.
     """
     if low >= 0:
         return _ceil_power(max(high, 1e-30) / 255), 0
@@ -203,54 +181,38 @@ def _ceil_power(scale: float) -> float:
 
 def quantize_graph(graph: ModelProto, ranges: TensorsData, layers: Sequence[Layer], scheme: Scheme | None = None,
                    wide: Iterable[str] = ()) -> ModelProto:
-    """The graph with QuantizeLinear and DequantizeLinear pairs, made by onnxruntime's quantizer.
+    """A copy of a prepared graph with QuantizeLinear and DequantizeLinear pairs, made by onnxruntime's quantizer.
 
-    Args:
-        graph: of :func:`prepare_graph`; it is left as it was.
-        ranges: of :func:`calibrate`.
-        layers: of :func:`list_layers`.
-        scheme: of the 8-bit tensors.
-        wide: names of the layers at 16 bits (unsigned activations, signed symmetric weights, one scale a tensor).
-
-    Raises:
-        StudyError: ``wide`` names a layer that the graph does not have.
+    8-bit tensors follow ``scheme``; the layers called ``wide`` have 16 bits (unsigned activations, signed symmetric
+    weights, one scale a tensor).
     """
     scheme, wide = scheme or Scheme(), set(wide)
     if unknown := wide - {layer.name for layer in layers}:
         raise StudyError(f"{', '.join(sorted(unknown))}: no such layer to set to 16 bits; list_layers names them")
     wide_names, pixels = wide_tensors(graph, layers, wide)
-    overrides: dict[str, list[dict[str, Any]]] = {
-        name: [{"scale": np.array(1 / 255, np.float32), "zero_point": np.array(0, np.uint8)}] for name in pixels}
-    for name in wide_names:
-        overrides[name] = [{"quant_type": QuantType.QUInt16}]
-    for layer in layers:
-        if layer.name in wide:
-            overrides[layer.weight] = [{"quant_type": QuantType.QInt16}]
+    fixed = dict.fromkeys(pixels, (1 / 255, 0))  # scale and zero point by tensor
+    overrides: dict[str, dict[str, Any]] = {name: {"quant_type": QuantType.QUInt16} for name in wide_names}
+    overrides |= {layer.weight: {"quant_type": QuantType.QInt16} for layer in layers if layer.name in wide}
     if scheme.power_of_two:
-        for name in ranges:
-            if name not in overrides:
-                low, high = (float(np.min(v)) for v in ranges[name].range_value)
-                scale, zero = power_of_two_scale(low, high)
-                overrides[name] = [{"scale": np.array(scale, np.float32), "zero_point": np.array(zero, np.uint8)}]
-        for tensor in graph.graph.initializer:
-            if any(layer.weight == tensor.name and layer.name not in wide for layer in layers):
-                largest = float(np.abs(numpy_helper.to_array(tensor)).max())
-                overrides[tensor.name] = [{"scale": _ceil_power(max(largest, 1e-30) / 127), "zero_point": 0}]
+        fixed |= {name: power_of_two_scale(*(float(np.min(v)) for v in ranges[name].range_value))
+                  for name in ranges if name not in overrides and name not in fixed}
+        narrow = {layer.weight for layer in layers} - overrides.keys()
+        largest = {tensor.name: float(np.abs(numpy_helper.to_array(tensor)).max())
+                   for tensor in graph.graph.initializer if tensor.name in narrow}
+        overrides |= {name: {"scale": _ceil_power(max(value, 1e-30) / 127), "zero_point": 0}
+                      for name, value in largest.items()}
+    overrides |= {name: {"scale": np.array(scale, np.float32), "zero_point": np.array(zero, np.uint8)}
+                  for name, (scale, zero) in fixed.items()}
+    options = {"TensorQuantOverrides": {name: [override] for name, override in overrides.items()}}
     with quiet():
         quantizer = QDQQuantizer(copy.deepcopy(graph), scheme.per_channel, False, QuantType.QInt8, QuantType.QUInt8,
-                                 ranges, [], [], list(QDQRegistry), {"TensorQuantOverrides": overrides})
+                                 ranges, [], [], list(QDQRegistry), options)
         quantizer.quantize_model()
     return quantizer.model.model
 
 
 def prediction_distance(reference: Tensor, other: Tensor, sigmas: np.ndarray) -> float:
-    """How far two decoded outputs of the same images lie apart; 0 where they agree. See ``DISTANCE``.
-
-    Args:
-        reference: (B, N, 6 + 3K) of :func:`yolopose.models.decode.decode`.
-        other: the same shape, the same anchors.
-        sigmas: (K,) of OKS.
-    """
+    """How far two decoded outputs (B, N, 6 + 3K) of the same images lie apart, by ``DISTANCE``; 0 where they agree."""
     reference, other = reference.double(), other.double()
     score, score_other = reference[..., 4] * reference[..., 5], other[..., 4] * other[..., 5]
     area = (reference[..., 2] * reference[..., 3]).clamp(min=1.0)
@@ -261,20 +223,9 @@ def prediction_distance(reference: Tensor, other: Tensor, sigmas: np.ndarray) ->
     return float(error.sum() / score.square().sum().clamp(min=1e-12))
 
 
-def predictions_of(network: OnnxNetwork, images: np.ndarray) -> Tensor:
-    """Decoded outputs (B, N, 6 + 3K) of (B, 3, S, S) float32 images, a few at a time."""
-    batch = max(1, BATCH_PIXELS // images.shape[-1] ** 2)
-    parts = [decode(network(torch.from_numpy(images[i:i + batch])), network.detect)
-             for i in range(0, len(images), batch)]
-    return torch.cat(parts)
-
-
 def round_one_layer(graph: ModelProto, layer: Layer, eight_bit: ModelProto) -> ModelProto:
-    """``graph`` with the weights and outputs of one layer rounded as in ``eight_bit``, its version of one 8-bit scale a
-    tensor.
-
-    The scales and the rounded weights are those that onnxruntime's quantizer put there.
-    """
+    """``graph`` with the weights and outputs of one layer rounded as onnxruntime's quantizer did in ``eight_bit``, its
+    version of one 8-bit scale a tensor."""
     stored = {tensor.name: tensor for tensor in eight_bit.graph.initializer}
     rounded = copy.deepcopy(graph)
     integers, scale = (numpy_helper.to_array(stored[f"{layer.weight}_{part}"]) for part in ("quantized", "scale"))
@@ -295,23 +246,22 @@ def round_one_layer(graph: ModelProto, layer: Layer, eight_bit: ModelProto) -> M
 
 def measure_sensitivities(graph: ModelProto, eight_bit: ModelProto, layers: Sequence[Layer], images: np.ndarray,
                           detect: Detect, sigmas: np.ndarray, label: str | None = None) -> dict[str, float]:
-    """Sensitivity of every layer, by name.
+    """Sensitivity of every layer, by name, on (B, 3, S, S) float32 training images in [0, 1].
 
     Args:
         graph: float32, of :func:`prepare_graph`.
         eight_bit: the same graph with all layers at 8 bits.
-        layers: of :func:`list_layers`.
-        images: (B, 3, S, S) float32 training images in [0, 1].
         detect: the head, for decoding.
-        sigmas: (K,) of OKS.
         label: of a progress bar; ``None`` shows none.
     """
-    reference = predictions_of(OnnxNetwork(graph.SerializeToString(), detect), images)
-    found = {}
-    for layer in tqdm(layers, label, disable=label is None, unit="layer", leave=False):
-        rounded = round_one_layer(graph, layer, eight_bit).SerializeToString()
-        found[layer.name] = prediction_distance(reference, predictions_of(OnnxNetwork(rounded, detect), images), sigmas)
-    return found
+    def predictions(model: ModelProto) -> Tensor:
+        network = OnnxNetwork(model.SerializeToString(), detect)
+        parts = torch.from_numpy(images).split(max(1, BATCH_PIXELS // images.shape[-1] ** 2))
+        return torch.cat([decode(network(part), detect) for part in parts])
+
+    reference = predictions(graph)
+    return {layer.name: prediction_distance(reference, predictions(round_one_layer(graph, layer, eight_bit)), sigmas)
+            for layer in tqdm(layers, label, disable=label is None, unit="layer", leave=False)}
 
 
 def choose_layers(sensitivities: dict[str, float], fraction: float) -> list[str]:

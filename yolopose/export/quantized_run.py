@@ -7,7 +7,6 @@ quantization goes on where it stopped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,24 +47,9 @@ SPLITS = {"float32": "val_float32_onnx", "int16": "val_int16", "int8": "val_int8
 SCHEMES = {"int8_channel": Scheme(per_channel=True), "int8_pow2": Scheme(power_of_two=True)}
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """One model's scores on the validation images: metrics as fractions, COCO results, and where its file lies."""
-
-    metrics: dict[str, Any]
-    predictions: list[dict[str, Any]]
-    file: Path | None
-    wide: tuple[str, ...]
-
-
 def choose_images(train: CocoSplit, wanted: int, held_out: int) -> tuple[list[int], list[int]]:
-    """Indices of the training images for calibration and for the sensitivities, drawn once and for all.
-
-    Where nothing is left beside the calibration images, the sensitivities are measured on some of these.
-
-    Raises:
-        StudyError: fewer than ``MIN_CALIBRATION_IMAGES`` are wanted, or the data set has no more.
-    """
+    """Indices of the training images for calibration and for the sensitivities, drawn once and for all; the latter are
+    some of the former where nothing is left beside these."""
     for number, what in ((wanted, "are asked for"), (len(train), f"does the training split of {train.image_dir} have")):
         if number < MIN_CALIBRATION_IMAGES:
             raise StudyError(f"calibration_images: only {number} {what}; quantization needs at least "
@@ -84,15 +68,8 @@ def letterboxed(split: CocoSplit, index: int, size: int) -> np.ndarray:
 class QuantizedRun:
     """One trained run and what is made of it.
 
-    Args:
-        study: whose results folder holds the run.
-        run: which one.
-        dataset: calibrates with its training images, scores on its validation images.
-        calibration_images: number of the former.
-        sensitivity_images: number of further training images, on which sensitivities are measured.
-
-    Raises:
-        StudyError: the run is not trained or is stale, its model has no keypoints, or there are too few images.
+    Training images calibrate, and further ones measure sensitivities; validation images are scored. A run that is not
+    trained or stale, a model without keypoints and too few images are a StudyError.
     """
 
     def __init__(self, study: Study, run: RunConfig, dataset: CocoDataset, calibration_images: int,
@@ -107,7 +84,7 @@ class QuantizedRun:
                              "trained: make train, then repeat the command")
         check_fresh(run, dataset.fingerprint, self.run_dir)
         model, _ = load_trained(self.run_dir)
-        check_exportable(model, run.input_size)
+        check_exportable(model, run.input_size)  # before any work
         self.model = model.fuse()
         self.calibration, self.held_out = choose_images(dataset.train, calibration_images, sensitivity_images)
         self.weights_sha256 = read_json(record)["weights_sha256"]
@@ -162,43 +139,46 @@ class QuantizedRun:
             return choose_layers(self.sensitivities, int(percent) / 100 if percent else MIXED)
         return []
 
-    def build(self, model: str, wide: list[str]) -> ModelProto:
-        """The graph of one model."""
-        if model == "float32":
-            return self.graph
-        if model == "int8":
-            return self.eight_bit
-        return quantize_graph(self.graph, self.ranges, self.layers, SCHEMES.get(model), wide)
+    def file(self, model: str) -> Path:
+        return self.folder / f"{self.stem}_{model}.onnx"
 
-    def evaluate(self, model: str, keep_file: bool = True) -> Evaluated:
-        """Make, store and score one model; what was done before with the same key is read again.
-
-        Args:
-            model: one of ``SPLITS``, or ``mixed_<percent>`` with that share of the layers at 16 bits.
-            keep_file: store the ONNX file, too.
-        """
-        path = self.folder / f"{self.stem}_{model}.onnx" if keep_file else None
-
-        def make() -> dict[str, Any]:
-            wide = self.wide_layers(model)
-            payload = self._serialise(self.build(model, wide), model, wide)
-            if path is not None:
-                atomic_write(path, payload)
-            predictions = predict_split(OnnxNetwork(payload, self.model.detect), self.scored, self.run.input_size,
-                                        self.run.evaluate, torch.device("cpu"), label=f"{self.stem} {model}")
-            metrics = score_keypoints(self.scored.annotations, predictions, self.scored.image_ids(),
-                                      self.dataset.schema.sigmas)
-            return {"sha256": None if path is None else file_sha256(path), "wide": wide, "metrics": metrics,
-                    "predictions": predictions}
-
-        stored = memo(self.folder / f"{self.stem}_{model}.json.gz", {"key": self.key}, make,
-                      lambda stored: path is None or (path.is_file() and stored["sha256"] == file_sha256(path)))
-        return Evaluated(stored["metrics"], stored["predictions"], path, tuple(stored["wide"]))
-
-    def _serialise(self, graph: ModelProto, model: str, wide: list[str]) -> bytes:
+    def serialised(self, model: str, wide: list[str]) -> bytes:
+        """The ONNX file of one model, which says what it is."""
+        if model in ("float32", "int8"):
+            graph = self.graph if model == "float32" else self.eight_bit
+        else:
+            graph = quantize_graph(self.graph, self.ranges, self.layers, SCHEMES.get(model), wide)
         onnx.helper.set_model_props(graph, {
             "format": FORMAT, "model": model, "experiment": self.run.experiment.name, "seed": str(self.run.seed),
             "variant": self.run.variant.name, "input_size": str(self.run.input_size),
             "weights_sha256": self.weights_sha256, "layers_16bit": " ".join(wide),
             "keypoints": " ".join(self.dataset.schema.names)})
         return graph.SerializeToString(deterministic=True)
+
+    def evaluate(self, model: str, keep_file: bool = True) -> dict[str, Any]:
+        """Make, store and score one model; what was done before with the same key is read again.
+
+        Args:
+            model: one of ``SPLITS``, or ``mixed_<percent>`` with that share of the layers at 16 bits.
+            keep_file: store the ONNX file, too.
+
+        Returns:
+            ``metrics`` as fractions on the validation images, their ``predictions`` (COCO results), and the names of
+            the 16-bit layers, ``wide``.
+        """
+        path = self.file(model)
+
+        def make() -> dict[str, Any]:
+            wide = self.wide_layers(model)
+            payload = self.serialised(model, wide)
+            if keep_file:
+                atomic_write(path, payload)
+            predictions = predict_split(OnnxNetwork(payload, self.model.detect), self.scored, self.run.input_size,
+                                        self.run.evaluate, torch.device("cpu"), label=f"{self.stem} {model}")
+            metrics = score_keypoints(self.scored.annotations, predictions, self.scored.image_ids(),
+                                      self.dataset.schema.sigmas)
+            return {"sha256": file_sha256(path) if keep_file else None, "wide": wide, "metrics": metrics,
+                    "predictions": predictions}
+
+        return memo(self.folder / f"{self.stem}_{model}.json.gz", {"key": self.key}, make, lambda stored:
+                    not keep_file or (path.is_file() and stored["sha256"] == file_sha256(path)))

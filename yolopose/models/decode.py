@@ -31,9 +31,8 @@ class Poses:
 
 def cell_indices(height: int, width: int, device: torch.device) -> Tensor:
     """(H, W, 2) column and row index of each cell."""
-    rows, columns = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device),
-                                   indexing="ij")
-    return torch.stack((columns, rows), -1).float()
+    sides = (torch.arange(side, device=device) for side in (height, width))
+    return torch.stack(torch.meshgrid(*sides, indexing="ij")[::-1], -1).float()
 
 
 def decode(raw: list[Tensor], detect: Detect) -> Tensor:
@@ -75,20 +74,11 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 
 def suppress(boxes_xyxy: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
-    """Greedy suppression: indices of the ``most`` best boxes that overlap no better one by more than ``iou``.
+    """Greedy suppression: the ``most`` best boxes, by index, that overlap no better one by more than ``iou``.
 
     They are the first of ``torchvision.ops.nms``, which compares every pair of boxes. Greedy suppression goes from the
     best box down, so that it is done here block by block until enough are kept: the tens of thousands of candidates of
-    a model that is hardly trained take milliseconds, not seconds.
-
-    Args:
-        boxes_xyxy: (N, 4).
-        scores: (N,).
-        iou: in [0, 1].
-        most: boxes to keep.
-
-    Returns:
-        At most ``most`` indices, best first; of equal scores the earlier box first.
+    a model that is hardly trained take milliseconds, not seconds. Of equal scores the earlier box comes first.
     """
     from torchvision.ops import nms
 
@@ -111,12 +101,11 @@ def non_maximum_suppression(decoded: Tensor, confidence: float = 0.001, iou: flo
 
     Args:
         decoded: (B, N, 6 + 3K) from :func:`decode`.
-        confidence: score threshold in [0, 1].
-        iou: box overlap threshold in [0, 1].
+        confidence, iou: thresholds in [0, 1].
         max_detections: people kept per image.
 
     Returns:
-        One :class:`Poses` per image, in the frame of the network input.
+        The people of each image, in the frame of the network input.
     """
     found = []
     for rows in decoded:

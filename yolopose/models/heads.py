@@ -29,12 +29,10 @@ class Detect(nn.Module):
     All hold the same tensors under the same names (for ``person`` without ``m_kpt``).
 
     Args:
-        channels: input channels of each scale.
-        strides: stride of each scale in px.
+        channels, strides: input channels and stride (px) of each scale.
         anchors_px: (S, A, 2) anchor widths and heights in px.
         num_keypoints: K; 0 for ``person``.
         decoder_depth: depth-wise convolutions in the keypoint branch; 0 means one plain 1×1 convolution.
-        layout: see above.
     """
 
     def __init__(self, channels: list[int], strides: tuple[int, ...], anchors_px: Tensor, num_keypoints: int,

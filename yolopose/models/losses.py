@@ -113,10 +113,8 @@ def keypoint_similarity(squared_distance: Tensor, area: Tensor, sigmas: Tensor, 
 
     Args:
         squared_distance: (..., K), unit² of ``area``.
-        area: (...), positive where ``eps`` is 0.
+        area: (...), positive where ``eps``, which is added to the denominator, is 0.
         sigmas: (K,) COCO's per-keypoint standard deviations.
-        factor: see above.
-        eps: added to the denominator.
     """
     exponent = -squared_distance / (factor * sigmas**2 * area[..., None] + eps)
     return exponent.exp() if isinstance(exponent, Tensor) else np.exp(exponent)
@@ -131,10 +129,8 @@ class LossTerms:
 
 
 def last_write(values: Tensor, index: Tensor, size: int) -> Tensor:
-    """A map of ``size`` zeros with ``values`` written at ``index``; of several writes to one place the last stays.
-
-    What indexed assignment does on a CPU, on every device and in every run.
-    """
+    """A map of ``size`` zeros with ``values`` written at ``index``; of several writes to one place the last stays, on
+    every device and in every run, as of indexed assignment on a CPU."""
     order = torch.arange(len(index), device=index.device)
     winner = torch.full((size,), -1, device=index.device).scatter_reduce(0, index, order, "amax")
     written = winner >= 0
@@ -150,7 +146,6 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
         raw: per scale (B, A, H, W, 6 + 3K) head outputs.
         targets: (n, 6 + 3K): image index, class, cx, cy, w, h in input px, K × (x px, y px, visibility 0/1/2). A loss
             on the segment's area needs one more column: that area as a share of the box's.
-        detect: the head, for anchors and strides.
         sigmas: (K,); unused where K = 0.
         loss: a name of :data:`LOSSES`.
         gains: effective gain of each of :data:`TERMS`.
@@ -206,20 +201,11 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
 
 def batch_shares(matches: list[Matches], joints: Tensor, images: int, per_person: bool,
                  total: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """By what each mean over this process's share of a batch must be multiplied to be its part of the whole batch's.
+    """By what each mean over this process's share of a batch must be multiplied to be its part of the whole batch's:
+    (S,) weights of each term, one a scale; and the number of images of the whole batch.
 
     Every term is a mean over matches, visible joints or cells of one scale, so that the weight is this process's number
-    of them over that of all processes.
-
-    Args:
-        matches: of each scale.
-        joints: (n, 3K) of the targets.
-        images: of this process.
-        per_person: joints are averaged by person first, so that matches are what counts.
-        total: sums over the processes.
-
-    Returns:
-        (S,) weights of each term, and the number of images of the whole batch.
+    of them over that of all processes. Where ``joints`` (n, 3K) are averaged by person first, matches are what counts.
     """
     visible = (joints.unflatten(1, (-1, 3))[..., 2] > 0).sum(1) if joints.shape[1] else joints.sum(1)
     counts = torch.tensor([[len(m), images] for m in matches], dtype=torch.float64, device=joints.device)
@@ -244,10 +230,7 @@ def keypoint_terms(pred: Tensor, target: Tensor, cell: Tensor, stride: int, size
         pred: (m, K, 3) raw x, y (linear) and confidence logit.
         target: (m, K, 3) x, y in input px and visibility.
         cell: (m, 2) column and row.
-        stride: px per cell.
         size: (m, 2) width and height of the box in cells; their product is OKS's area.
-        sigmas: (K,).
-        loss: a name of :data:`LOSSES`.
     """
     kind = LOSSES[loss]
     visible = (target[..., 2] > 0).float()

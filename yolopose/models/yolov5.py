@@ -129,20 +129,18 @@ class YOLOPose(nn.Module):
 
 def build_model(variant: Variant, num_keypoints: int, width_factor: float = 1.0, anchors_px: Tensor | None = None,
                 bn_momentum: float = 0.03, seed: int | None = None) -> YOLOPose:
-    """A freshly initialised model of ``variant``; with ``seed`` its weights depend on nothing else.
+    """A freshly initialised model of a variant for K keypoints.
 
     Args:
-        variant: row of ``study/variants.yaml``.
-        num_keypoints: K of the data set.
         width_factor: multiplies all widths, for reduced studies.
         anchors_px: (4, 3, 2) anchors in px; default COCO's.
         bn_momentum: batch-norm momentum; the official value is 0.03.
-        seed: seed of the initial weights; the global random state is left as it was.
+        seed: all that the initial weights depend on; the global random state is left as it was. Without it they come
+            from that.
     """
-    if seed is None:
-        return YOLOPose(variant, num_keypoints, width_factor, anchors_px, bn_momentum)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
         return YOLOPose(variant, num_keypoints, width_factor, anchors_px, bn_momentum)
 
 
