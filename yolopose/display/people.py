@@ -52,8 +52,7 @@ def grid(count: int, columns: int, cell_in: float, title: str, note: str = "",
     figure = Photographs(figsize=(columns * cell_in, height), dpi=100)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - head / height, wspace=0.02, hspace=0.02)
     figure.text(0.005, 1 - 0.09 / height, title, fontsize=11, fontweight="bold", va="top")
-    if note:
-        figure.text(0.005, 1 - 0.34 / height, note, fontsize=8.5, color="#444444", va="top")
+    figure.text(0.005, 1 - 0.34 / height, note, fontsize=8.5, color="#444444", va="top")
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     for axis in axes:
         axis.set_axis_off()
@@ -62,7 +61,7 @@ def grid(count: int, columns: int, cell_in: float, title: str, note: str = "",
 
 def draw_people(axis: Axes, image: NDArray[np.uint8], boxes_xyxy: NDArray, keypoints: NDArray, schema: KeypointSchema,
                 visible: float = 1.5, least: float = 0.5, scores: Sequence[float] | None = None) -> None:
-    """Draw an image with its people.
+    """Draw an image with its people and, where given, the scores at their boxes.
 
     Args:
         axis: where.
@@ -70,9 +69,8 @@ def draw_people(axis: Axes, image: NDArray[np.uint8], boxes_xyxy: NDArray, keypo
         boxes_xyxy: (n, 4) in px of the image.
         keypoints: (n, K, 3) x px, y px, and a visibility flag (0, 1, 2) or a confidence in [0, 1].
         schema: names and skeleton.
-        visible: third values from here on give a filled keypoint.
-        least: third values under this give no keypoint, and no limb to it.
-        scores: printed at the boxes where given.
+        visible, least: third values from ``visible`` on give a filled keypoint, those under ``least`` none, nor a limb.
+        scores: (n,).
     """
     axis.imshow(image, interpolation="antialiased")
     axis.set_xlim(0, image.shape[1])
@@ -127,25 +125,14 @@ def augmentations(dataset: CocoDataset, run: RunConfig, count: int = 12, columns
 
 def predictions(split: CocoSplit, results: Iterable[dict[str, Any]], count: int = 6,
                 confidence: float = 0.25) -> Figure:
-    """Ground truth (upper image) and predictions of at least ``confidence`` (lower image) for images of a split.
-
-    Args:
-        split: with ground truth.
-        results: COCO results of these images, as in ``predictions.json.gz``.
-        count: number of images, evenly spread.
-        confidence: smallest score of a person shown.
-    """
-    chosen = evenly(split.with_keypoints(), count)
-    by_image: dict[int, list[dict[str, Any]]] = {split.image_id(i): [] for i in chosen}
-    for result in results:
-        if result["image_id"] in by_image and result["score"] >= confidence:
-            by_image[result["image_id"]].append(result)
+    """Ground truth (above) and COCO results of at least ``confidence`` (below) for evenly spread images of a split."""
+    chosen, strong = evenly(split.with_keypoints(), count), [r for r in results if r["score"] >= confidence]
     figure, axes = grid(2 * len(chosen), len(chosen), 2.2, f"{split.name}: labelled (above) and predicted (below)",
                         f"people with a score of at least {confidence:g}, evenly spread images. {LEGEND}")
     for column, i in enumerate(chosen):
         image = split.load_image(i)
         draw_people(axes[column], image, split.boxes_xyxy(i), split.keypoints(i), split.schema)
-        found = by_image[split.image_id(i)]
+        found = [r for r in strong if r["image_id"] == split.image_id(i)]
         boxes = np.array([r["bbox"] for r in found], float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         points = np.array([r["keypoints"] for r in found], float).reshape(-1, len(split.schema), 3)
@@ -155,11 +142,7 @@ def predictions(split: CocoSplit, results: Iterable[dict[str, Any]], count: int 
 
 
 def read_photo(path: Path | str) -> NDArray[np.uint8]:
-    """A photo as (H, W, 3) uint8 RGB, turned upright by its EXIF entry.
-
-    Raises:
-        StudyError: no such file, or not an image.
-    """
+    """A photo as (H, W, 3) uint8 RGB, turned upright by its EXIF entry; a ``StudyError`` says what is wrong with it."""
     try:
         with Image.open(path) as file:
             return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))

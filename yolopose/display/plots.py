@@ -1,7 +1,5 @@
-"""Plots for the notebooks: anchors against box sizes, and precision against recall.
-
-Each is a function that returns a matplotlib ``Figure``. Figures of stored results are made in ``report.figures``.
-"""
+"""Plots for the notebooks: anchors against box sizes, precision against recall. Those of stored results are made in
+``report.figures``."""
 
 from __future__ import annotations
 
@@ -21,10 +19,10 @@ from yolopose.utils.palette import BLUE, GREEN, ORANGE, RED
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)  # one for each scale P3 to P6
 MARKERS = ("o", "s", "^", "D")
+TITLE = {"fontsize": 11, "fontweight": "bold", "ha": "left", "x": 0.01}
 
 
-def _tidy(axis: Axes, title: str, xlabel: str, ylabel: str = "") -> None:
-    axis.set_title(title, fontsize=10, loc="left")
+def _tidy(axis: Axes, xlabel: str, ylabel: str = "") -> None:
     axis.set_xlabel(xlabel, fontsize=9)
     axis.set_ylabel(ylabel, fontsize=9)
     axis.tick_params(labelsize=8)
@@ -54,10 +52,11 @@ def anchors(dataset: CocoDataset, run: RunConfig) -> Figure:
         axis.set(xlim=limits, ylim=limits, aspect="equal")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_major_formatter("{x:g}")
-        _tidy(axis, f"{title}\nreach {recall:.1%} of the persons", "width in px", "height in px" if n == 0 else "")
+        axis.set_title(f"{title}\nreach {recall:.1%} of the persons", fontsize=10, loc="left")
+        _tidy(axis, "width in px", "height in px" if n == 0 else "")
         axis.legend(title="scale", fontsize=8, title_fontsize=8, frameon=False, loc="upper left")
     figure.suptitle(f"{len(boxes)} training persons at {run.input_size} px (grey) and the anchors of each scale",
-                    fontsize=11, fontweight="bold", ha="left", x=0.01)
+                    **TITLE)
     return figure
 
 
@@ -67,15 +66,12 @@ def precision_recall(split: CocoSplit, results: list[dict[str, Any]]) -> Figure:
     recalls, precision = curves(split.annotations, results, scored, split.schema.sigmas)
     figure = Figure(figsize=(6.6, 4.4), dpi=100, layout="constrained")
     axis = figure.add_subplot()
-    thresholds = np.linspace(0.5, 0.95, len(precision))
-    for threshold, line in zip(thresholds, precision, strict=True):
-        line = np.clip(line, 0, None)
+    for threshold, line in zip(np.linspace(0.5, 0.95, len(precision)), precision.clip(0), strict=True):
         axis.plot(recalls, line, color=colormaps["cividis"](1.9 * (threshold - 0.5)), linewidth=1.4,
                   label=f"{threshold:.2f}: {line.mean():.1%}")
     axis.set(xlim=(0, 1), ylim=(0, 1.01))
-    _tidy(axis, "", "recall", "precision")
+    _tidy(axis, "recall", "precision")
     axis.legend(title="OKS threshold: AP", fontsize=8, title_fontsize=8, frameon=False, loc="center left",
                 bbox_to_anchor=(1.0, 0.5))
-    figure.suptitle(f"{split.name}: precision against recall; AP is the mean of the areas", fontsize=11,
-                    fontweight="bold", ha="left", x=0.01)
+    figure.suptitle(f"{split.name}: precision against recall; AP is the mean of the areas", **TITLE)
     return figure

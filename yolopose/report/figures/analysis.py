@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from yolopose.report.compare import decoder_depth_rows
-from yolopose.report.figures.style import DASHES, annotate, sheet, styled
+from yolopose.report.figures.style import annotate, sheet, styled
 from yolopose.report.measured import ResultSet
 from yolopose.report.seeds import Measurement
-from yolopose.study.config import load_experiments
 from yolopose.study.paper import CONVENTIONS, DECODER_LADDER, PAPER_DIR
 from yolopose.utils.files import read_csv
 from yolopose.utils.palette import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED
@@ -59,8 +58,8 @@ def draw_loss_shape(results: ResultSet) -> Figure | None:
 
 def _gradients(axes: Axes, x: Sequence[float], curves: dict[str, Sequence[float]], zeros: dict[str, float | None],
                lines: dict[str, tuple[str, str, str]]) -> None:
-    """Gradients as shares of their largest, from the first px on (at a distance of 0 there is none), with a cross where
-    one becomes zero; zeros right of the panel are named in a free corner."""
+    """Gradients as shares of their largest, with a cross where one becomes zero; zeros right of the panel are named in
+    a free corner."""
     for name, (label, colour, dash) in lines.items():
         largest = max(curves[name])
         points = [(at, value / largest) for at, value in zip(x, curves[name], strict=True) if at > 0 and value > 0]
@@ -90,14 +89,15 @@ def draw_almost_free(results: ResultSet) -> Figure | None:
         for m, model in enumerate(models.values()):
             ratio, at = model["ratio"][key], m + 0.26 * (n - 1)
             value, top = (ratio["value"], ratio["high"]) if isinstance(ratio, dict) else (ratio, ratio)
-            axes.bar(at, 100 * (value - 1), 0.24, color=colour, label=label if m == 0 else None, zorder=2)
+            more = 100 * (value - 1)
+            axes.bar(at, more, 0.24, color=colour, label=label if m == 0 else None, zorder=2)
             if isinstance(ratio, dict):
-                axes.errorbar(at, 100 * (value - 1), [[100 * (value - ratio["low"])], [100 * (top - value)]], color=INK,
-                              capsize=3, linewidth=1, zorder=3)
-            annotate(axes, f"{100 * (value - 1):+.0f} %", (at, 100 * (max(top, 1) - 1)), (0, 3), ha="center")
+                ends = [[100 * (value - ratio["low"])], [100 * (top - value)]]
+                axes.errorbar(at, more, ends, color=INK, capsize=3, linewidth=1, zorder=3)
+            annotate(axes, f"{more:+.0f} %", (at, 100 * (max(top, 1) - 1)), (0, 3), ha="center")
     axes.axhline(ALMOST_FREE, color=INK, linestyle="--", linewidth=1, zorder=1,
                  label=f"{ALMOST_FREE} %: this study's reading of “almost free”")
-    axes.set_xticks(range(len(models)), [f"{name}\n{_side_by_side(model)}" for name, model in models.items()])
+    axes.set_xticks(range(len(models)), [f"{name}\n{_side_by_side(**model)}" for name, model in models.items()])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
     axes.set(xlim=(-0.5, len(models) - 0.5), ylabel="pose model over person detector (%)")
@@ -109,8 +109,7 @@ def draw_almost_free(results: ResultSet) -> Figure | None:
     return figure
 
 
-def _side_by_side(model: dict[str, Any]) -> str:
-    person, pose = model["person"], model["pose"]
+def _side_by_side(person: dict[str, Any], pose: dict[str, Any], **_: Any) -> str:
     return (f"{person['params_m']:.1f} → {pose['params_m']:.1f} M\n{person['gmacs']:.1f} → {pose['gmacs']:.1f} "
             f"GMACs\n{person['total_ms']['median']:.0f} → {pose['total_ms']['median']:.0f} ms")
 
@@ -128,14 +127,13 @@ def draw_constant_runtime(results: ResultSet) -> Figure | None:
     left, right = figure.subplots(1, 2)
     network = [p["network_ms"] for p in points]
     series = [("network", network, constant["network"]["slope_ms"], BLUE, "o", "-")]
-    for (name, about), colour, marker, dash in zip(constant["thresholds"].items(), (RED, GREEN), "^s", ("--", "-."),
-                                                   strict=True):
+    styles = ((RED, "^", "--"), (GREEN, "s", "-."))
+    for (name, about), (colour, marker, dash) in zip(constant["thresholds"].items(), styles, strict=True):
         scores = f"scores above {about['confidence']:g}"
         after = [p["decode_ms"] + p[f"nms_{name}_ms"] + p[f"frame_{name}_ms"] for p in points]
         series.append((f"after it, {scores}", after, about["after"]["slope_ms"], colour, marker, dash))
-        whole = sum(a + b for a, b in zip(network, after, strict=True)) / len(points)
         slope = about["total"]["slope_ms"]["value"]
-        start = whole - slope * mean
+        start = sum(a + b for a, b in zip(network, after, strict=True)) / len(points) - slope * mean
         right.plot(ends, [(start + slope * x) / start for x in ends], color=colour, linestyle=dash, linewidth=1.7,
                    label=f"measured, {scores}")
     for label, values, slope, colour, marker, dash in series:
@@ -150,8 +148,7 @@ def draw_constant_runtime(results: ResultSet) -> Figure | None:
     top_down = constant["top_down"]["slope_ms"] / constant["network"]["median_ms"]
     right.plot(ends, [1 + top_down * x for x in ends], color=GREY, linestyle=":", linewidth=1.7,
                label="arithmetic: one more pass over a tile\nfor each person (top-down)")
-    right.set_ylim(bottom=0)
-    right.set(ylabel="time of an image, without people = 1", title="Whole time")
+    right.set(ylim=(0, None), ylabel="time of an image, without people = 1", title="Whole time")
     for axes in (left, right):
         axes.legend(fontsize=8, loc="upper left", handlelength=3)
         axes.set(xlabel="labelled persons in the picture", xlim=(-0.03 * ends[1], 1.03 * ends[1]))
@@ -164,25 +161,23 @@ def draw_decoder_depth(results: ResultSet) -> Figure | None:
     rows = decoder_depth_rows(results.complexity)
     if any(row[convention] is None for row in rows for convention in CONVENTIONS):
         return None
-    source = results.ablations or results
-    measured = measured_depths(source)
+    measured = measured_depths(source := results.ablations or results)
     figure = sheet(10.4 if measured else 7.4, 3.9, "Depth of the keypoint decoder")
     left, middle, *right = panels = figure.subplots(1, 3 if measured else 2)
     depths = [row["depth"] for row in rows]
     left.axhspan(-WITHIN, WITHIN, color="#eeeeee", zorder=0)
     annotate(left, f"± {WITHIN:g} %", (0.78, WITHIN), (0, -3), va="top", color=GREY)
-    for convention, colour, marker, dash in zip(CONVENTIONS, (GREEN, RED, BLUE), "s^o", DASHES, strict=False):
-        values = [row[f"{convention}_residual"] for row in rows]
+    for convention, colour, dash in zip(CONVENTIONS, (GREEN, RED, BLUE), ("s-", "^--", "o-."), strict=True):
         hits = sum(row[f"{convention}_digits"] for row in rows)
-        left.plot(depths, values, color=colour, marker=marker, linestyle=dash, linewidth=1.4, markersize=5,
-                  label=f"{NAMES[convention]} ({hits} of {len(rows)} digits)")
+        left.plot(depths, [row[f"{convention}_residual"] for row in rows], dash, color=colour, linewidth=1.4,
+                  markersize=5, label=f"{NAMES[convention]} ({hits} of {len(rows)} digits)")
     left.set(ylabel="count against the printed GMACs (%)", ylim=(-1.15, 1.45), title="GMACs at 960 px")
     left.legend(fontsize=8, loc="upper left")
     printed = read_csv(PAPER_DIR / "decoder_depth.csv")
-    for rate, marker, dash, face in (("0.0032", "s", "--", "white"), ("0.01", "o", "-", RED)):
-        chosen = [row for row in printed if row["lr"] == rate]
-        middle.plot([int(r["depth"]) for r in chosen], [float(r["AP"]) for r in chosen], color=RED, marker=marker,
-                    linestyle=dash, linewidth=1.4, markersize=5, markerfacecolor=face, label=f"learning rate {rate}")
+    for rate, dash, face in (("0.0032", "s--", "white"), ("0.01", "o-", RED)):
+        chosen = [(int(row["depth"]), float(row["AP"])) for row in printed if row["lr"] == rate]
+        middle.plot(*zip(*chosen, strict=True), dash, color=RED, linewidth=1.4, markersize=5, markerfacecolor=face,
+                    label=f"learning rate {rate}")
     middle.set(ylabel="AP (%)", title="README, COCO val2017")
     middle.yaxis.set_major_locator(MultipleLocator(0.5))
     middle.legend(fontsize=8, loc="lower right")
@@ -190,8 +185,8 @@ def draw_decoder_depth(results: ResultSet) -> Figure | None:
         axes.set(xticks=depths, xlabel="depth-wise convolutions", xlim=(0.7, max(depths) + 0.3))
     for axes in right:
         halves = [value.half_width or 0 for value in measured.values()]
-        axes.errorbar(list(measured), [value.mean for value in measured.values()], halves, color=RED, marker="o",
-                      markerfacecolor="white", linestyle="-", linewidth=1.2, capsize=3, markersize=5)
+        axes.errorbar(list(measured), [value.mean for value in measured.values()], halves, fmt="o-", color=RED,
+                      markerfacecolor="white", linewidth=1.2, capsize=3, markersize=5)
         note = "\nbars: 95 % interval over seeds" if any(halves) else ""
         axes.set(ylabel="AP (%), not comparable with the left", title="Measured",
                  xlabel=f"depth-wise convolutions\n{source.scale()}{note}")
@@ -200,10 +195,6 @@ def draw_decoder_depth(results: ResultSet) -> Figure | None:
 
 def measured_depths(results: ResultSet) -> dict[int, Measurement]:
     """AP on val by depth, of the experiments of the decoder ladder that were run; empty with less than two."""
-    known = load_experiments()
-    found = {}
-    for depth, variant in enumerate(DECODER_LADDER, start=1):
-        name = "s6" if variant == known["s6"].variant else f"s6_dw{depth}"
-        if (value := results.measure(name, "val", "AP")) is not None:
-            found[depth] = value
+    names = {depth: f"s6_dw{depth}" for depth in range(1, len(DECODER_LADDER))} | {len(DECODER_LADDER): "s6"}
+    found = {depth: value for depth, name in names.items() if (value := results.measure(name, "val", "AP"))}
     return found if len(found) > 1 else {}

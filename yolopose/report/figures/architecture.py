@@ -7,8 +7,7 @@ numbered module stands as a block of its own, with the shape of its output and i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,8 +24,7 @@ ROW_SPACE_IN, TOP_IN, BOTTOM_IN, WIDTH_IN = 0.24, 1.0, 0.2, 10.4
 KINDS = {"focus": "Focus", "spp": "SPP", "upsample": "Upsample", "concat": "Concat"}
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A drawn module in inches: left, bottom, width, height."""
 
     x: float
@@ -36,7 +34,7 @@ class Block:
 
     @property
     def middle(self) -> float:
-        return self.y + self.h / 2
+        return self.y + TALL_IN / 2
 
     @property
     def right(self) -> float:
@@ -45,14 +43,9 @@ class Block:
 
 def block_name(layer: dict[str, Any]) -> str:
     """``4 C3 ×3``, ``5 Conv 3×3 /2``: number, kind, and what tells it from others of its kind."""
-    kind = layer["kind"]
-    if kind == "c3":
-        text = f"C3 ×{layer['repeats']}"
-    elif kind == "conv":
-        text = f"Conv {layer['kernel']}×{layer['kernel']}" + (f" /{layer['step']}" if layer["step"] > 1 else "")
-    else:
-        text = KINDS[kind]
-    return f"{layer['number']}  {text}"
+    step = f" /{layer['step']}" if layer.get("step", 1) > 1 else ""
+    texts = {"c3": f"C3 ×{layer.get('repeats')}", "conv": f"Conv {layer.get('kernel')}×{layer.get('kernel')}{step}"}
+    return f"{layer['number']}  {(KINDS | texts)[layer['kind']]}"
 
 
 def layout(architecture: dict[str, Any]) -> tuple[dict[Any, Block], float, dict[int, tuple[float, float]]]:
@@ -72,64 +65,51 @@ def layout(architecture: dict[str, Any]) -> tuple[dict[Any, Block], float, dict[
         extent = tallest[stride] * (TALL_IN + GAP_IN) - GAP_IN
         rows[stride] = (top - extent, top)
         for part in ("backbone", "up", "down"):
-            numbers = columns.get((part, stride), [])
-            if part == "up":  # this way runs upwards, from coarse to fine
-                numbers = numbers[::-1]
+            numbers, lift = columns.get((part, stride), []), 0
+            if part == "up":  # runs upwards, from coarse to fine, and stands at the row's bottom, where its flow enters
+                numbers, lift = numbers[::-1], (tallest[stride] - len(numbers)) * (TALL_IN + GAP_IN)
             for place, number in enumerate(numbers):
-                # PANet's upward column stands at the row's bottom, where its flow enters
-                lift = (tallest[stride] - len(numbers)) * (TALL_IN + GAP_IN) if part == "up" else 0
                 blocks[number] = Block(LEFT_IN[part], top - lift - place * (TALL_IN + GAP_IN) - TALL_IN, BLOCK_IN)
-        for head in architecture["heads"]:
+        for head, name in _branches(architecture):
             if head["stride"] == stride:
-                centre = top - extent / 2
-                for name, sign in (("box", 1), ("keypoints", -1)):
-                    if head[name]:
-                        middle = centre + sign * (TALL_IN + GAP_IN) / 2 * bool(head["keypoints"])
-                        blocks[head["level"], name] = Block(LEFT_IN["head"], middle - TALL_IN / 2, WIDE_IN)
+                off = (1 if name == "box" else -1) * (TALL_IN + GAP_IN) / 2 * bool(head["keypoints"])
+                blocks[head["level"], name] = Block(LEFT_IN["head"], top - extent / 2 + off - TALL_IN / 2, WIDE_IN)
         top -= extent + GAP_IN + ROW_SPACE_IN
     return blocks, height, rows
 
 
-def _short(gmacs: float) -> str:
-    """GMACs to two decimals, small ones to three; a dash where there is no convolution."""
-    return "–" if not gmacs else f"{gmacs:.2f}" if gmacs >= 0.005 else f"{gmacs:.3f}"
+def _branches(architecture: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    return [(head, name) for head in architecture["heads"] for name in ("box", "keypoints") if head[name]]
 
 
 def _draw_block(axes: Axes, block: Block, name: str, shape: Sequence[int], gmacs: float, largest: float,
                 colour: str) -> None:
-    axes.add_patch(Rectangle((block.x, block.y), block.w, block.h, facecolor="white", edgecolor=colour, linewidth=0.9,
-                             zorder=3))
-    axes.add_patch(Rectangle((block.x, block.y), block.w * gmacs / largest, block.h, facecolor=colour, alpha=0.3,
-                             linewidth=0, zorder=4))
-    texts = ((block.x + 0.06, name, "left"), (block.right - 0.46, "×".join(map(str, shape)), "right"),
-             (block.right - 0.06, _short(gmacs), "right"))
-    for x, text, align in texts:
+    axes.add_patch(Rectangle(block[:2], *block[2:], facecolor="white", edgecolor=colour, linewidth=0.9, zorder=3))
+    axes.add_patch(Rectangle(block[:2], block.w * gmacs / largest, block.h, facecolor=colour, alpha=0.3, linewidth=0,
+                             zorder=4))
+    short = f"{gmacs:.{2 if gmacs >= 0.005 else 3}f}" if gmacs else "–"  # a dash: no convolution
+    for x, text, align in ((block.x + 0.06, name, "left"), (block.right - 0.46, "×".join(map(str, shape)), "right"),
+                           (block.right - 0.06, short, "right")):
         axes.text(x, block.middle - 0.005, text, fontsize=6.8, ha=align, va="center", color=INK, zorder=5)
 
 
-def _arrow(axes: Axes, points: Sequence[tuple[float, float]], colour: str = GREY) -> None:
+def _arrow(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     """A line through ``points`` with a head at its end."""
-    axes.plot([x for x, _ in points[:-1]], [y for _, y in points[:-1]], color=colour, linewidth=1.0, zorder=2,
-              solid_capstyle="butt")
+    axes.plot(*zip(*points[:-1], strict=True), color=GREY, linewidth=1.0, zorder=2, solid_capstyle="butt")
     axes.annotate("", points[-1], points[-2], zorder=2, arrowprops={
-        "arrowstyle": "-|>,head_width=0.16,head_length=0.3", "color": colour, "linewidth": 1.0, "shrinkA": 0,
+        "arrowstyle": "-|>,head_width=0.16,head_length=0.3", "color": GREY, "linewidth": 1.0, "shrinkA": 0,
         "shrinkB": 0})
 
 
-def _connect(axes: Axes, source: Block, target: Block, lane: float = 0.5) -> None:
-    """An arrow from one block to another: straight down or up within a column, else by the gap between columns.
-
-    ``lane`` says where in the gap before the target an angled arrow runs, as a share of it.
-    """
+def _connect(axes: Axes, source: Block, target: Block) -> None:
+    """An arrow from one block to another: straight down or up within a column, else by the gap between columns."""
     if source.x == target.x:
-        x = source.x + source.w / 2
-        down = source.y > target.y
-        _arrow(axes, [(x, source.y if down else source.y + source.h), (x, target.y + target.h if down else target.y)])
+        x, down = source.x + source.w / 2, source.y > target.y
+        _arrow(axes, [(x, source.y + TALL_IN * (not down)), (x, target.y + TALL_IN * down)])
     elif abs(source.middle - target.middle) < 1e-9:
         _arrow(axes, [(source.right, source.middle), (target.x, target.middle)])
     else:
-        gap = LEFT_IN["up"] - LEFT_IN["backbone"] - BLOCK_IN
-        x = target.x - gap * (1 - lane)
+        x = target.x - (LEFT_IN["up"] - LEFT_IN["backbone"] - BLOCK_IN) / 2
         _arrow(axes, [(source.right, source.middle), (x, source.middle), (x, target.middle), (target.x, target.middle)])
 
 
@@ -144,64 +124,58 @@ def draw_architecture(results: ResultSet) -> Figure | None:
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH_IN), ylim=(0, height))
     axes.set_axis_off()
-    branches = [(head, name) for head in architecture["heads"] for name in ("box", "keypoints") if head[name]]
-    largest = max([row["gmacs"] for row in architecture["layers"]] + [head[name]["gmacs"] for head, name in branches])
-    for layer in architecture["layers"]:
-        _draw_block(axes, blocks[layer["number"]], block_name(layer), layer["shape"], layer["gmacs"], largest,
-                    COLOURS[layer["part"]])
-    for head, name in branches:
-        words = f"{'Box' if name == 'box' else 'Keypoints'}, {head[name]['convolutions']} conv"
-        _draw_block(axes, blocks[head["level"], name], words, head[name]["shape"], head[name]["gmacs"], largest,
-                    COLOURS[name])
-    for layer in architecture["layers"]:
-        for number in layer["inputs"]:
-            if number < 0:
-                continue
+    branches, layers = _branches(architecture), architecture["layers"]
+    drawn = [(layer["number"], block_name(layer), layer, layer["part"]) for layer in layers]
+    drawn += [((head["level"], name), f"{name.capitalize()}, {head[name]['convolutions']} conv", head[name], name)
+              for head, name in branches]
+    largest = max(about["gmacs"] for _, _, about, _ in drawn)
+    for key, words, about, part in drawn:
+        _draw_block(axes, blocks[key], words, about["shape"], about["gmacs"], largest, COLOURS[part])
+    for layer in layers:
+        for number in filter(lambda number: number >= 0, layer["inputs"]):
             source, target = blocks[number], blocks[layer["number"]]
-            if (architecture["layers"][number]["part"], layer["part"]) == ("up", "down") and layer["kind"] == "conv":
+            if (layers[number]["part"], layer["part"], layer["kind"]) == ("up", "down", "conv"):
                 x = target.x + target.w / 2  # the finest map turns down over the head of its column
-                _arrow(axes, [(source.right, source.middle), (x, source.middle), (x, target.y + target.h)])
+                _arrow(axes, [(source.right, source.middle), (x, source.middle), (x, target.y + TALL_IN)])
             else:
                 _connect(axes, source, target)
     for head, name in branches:
         _connect(axes, blocks[head["input"]], blocks[head["level"], name])
     for stride, (bottom, top) in rows.items():
-        level = stride.bit_length() - 1
-        axes.text(0.1, (bottom + top) / 2, f"P{level}\n/{stride}", fontsize=8.5, va="center", color=GREY)
+        axes.text(0.1, (bottom + top) / 2, f"P{stride.bit_length() - 1}\n/{stride}", fontsize=8.5, va="center",
+                  color=GREY)
         if stride != max(rows):
-            axes.axhline(bottom - (ROW_SPACE_IN + GAP_IN) / 2, color=GRID, linewidth=0.7,
-                         zorder=0)
+            axes.axhline(bottom - (ROW_SPACE_IN + GAP_IN) / 2, color=GRID, linewidth=0.7, zorder=0)
     _headings(axes, architecture, height, rows)
     return figure
 
 
-def _headings(axes: Axes, architecture: dict[str, Any], height: float,
-              rows: dict[int, tuple[float, float]]) -> None:
+def _headings(axes: Axes, architecture: dict[str, Any], height: float, rows: dict[int, tuple[float, float]]) -> None:
     """Title, the columns' names with their sums, what goes in and comes out, and how to read a block."""
     parts, total, size = architecture["parts"], architecture["gmacs"], architecture["input_size"]
 
     def share(name: str) -> str:
         return f"{parts[name]['gmacs']:.2f} ({100 * parts[name]['gmacs'] / total:.1f} %)"
 
+    def write(x: float, y: float, text: str, size: float = 7.5, color: str = GREY, **options: Any) -> None:
+        axes.text(x, y, text, fontsize=size, va="center", color=color, **options)
+
     width, joints = architecture["width_factor"], architecture["num_keypoints"]
-    axes.text(0.1, height - 0.2, f"Figure 2. {architecture['variant']} at {size} × {size} px"
-              + (f", width × {width:g}" if width != 1 else "")
-              + f": {total:.2f} GMACs, {architecture['params_m']:.2f} M parameters", fontsize=11, va="center")
-    axes.text(0.1, height - 0.42, "Block: number and kind of the module, output C×H×W, GMACs of its convolutions (and "
-              "the tinted bar). “/2” halves the map; “C3 ×n” has n bottlenecks.", fontsize=8, va="center", color=GREY)
+    write(0.1, height - 0.2, f"Figure 2. {architecture['variant']} at {size} × {size} px"
+          + (f", width × {width:g}" if width != 1 else "")
+          + f": {total:.2f} GMACs, {architecture['params_m']:.2f} M parameters", 11, INK)
+    write(0.1, height - 0.42, "Block: number and kind of the module, output C×H×W, GMACs of its convolutions (and the "
+          "tinted bar). “/2” halves the map; “C3 ×n” has n bottlenecks.", 8)
     heads = f"box {share('box')}, keypoints {share('keypoints')}" if joints else f"box {share('box')}"
     for column, title, text in (("backbone", "Backbone", f"{share('backbone')} GMACs"),
                                 ("up", "PANet, to finer maps ↑", f"{share('up')} GMACs"),
                                 ("down", "PANet, to coarser maps ↓", f"{share('down')} GMACs"),
                                 ("head", "Heads, 3 anchors each", heads)):
-        axes.text(LEFT_IN[column], height - 0.67, title, fontsize=9, fontweight="bold", va="center",
-                  color=COLOURS.get(column, COLOURS["keypoints"]))
-        axes.text(LEFT_IN[column], height - 0.84, text, fontsize=7.5, va="center", color=GREY)
-    axes.text(LEFT_IN["backbone"] + BLOCK_IN + 0.1, height - TOP_IN - TALL_IN / 2, f"← RGB image, 3×{size}×{size}",
-              fontsize=7.5, va="center", color=GREY)
-    words = ["Channels of three anchors together:", "box, objectness, class: 3 × 6 = 18"]
-    words += [f"x, y, confidence of joints: 3 × {joints} × 3 = {9 * joints}"] if joints else []
-    axes.text(LEFT_IN["head"], sum(rows[4]) / 2, "\n".join(words), fontsize=7.5, va="center", color=GREY,
-              linespacing=1.4)
-    axes.text(0.1, 0.14, f"Convention “{architecture['convention']}”: multiply-accumulates of convolutions alone. "
-              "Parameters: of the fused network.", fontsize=7.5, va="center", color=GREY)
+        write(LEFT_IN[column], height - 0.67, title, 9, COLOURS.get(column, COLOURS["keypoints"]), fontweight="bold")
+        write(LEFT_IN[column], height - 0.84, text)
+    write(LEFT_IN["backbone"] + BLOCK_IN + 0.1, height - TOP_IN - TALL_IN / 2, f"← RGB image, 3×{size}×{size}")
+    words = "Channels of three anchors together:\nbox, objectness, class: 3 × 6 = 18"
+    words += f"\nx, y, confidence of joints: 3 × {joints} × 3 = {9 * joints}" if joints else ""
+    write(LEFT_IN["head"], sum(rows[4]) / 2, words, linespacing=1.4)
+    write(0.1, 0.14, f"Convention “{architecture['convention']}”: multiply-accumulates of convolutions alone. "
+          "Parameters: of the fused network.")

@@ -14,10 +14,7 @@ PANELS = {"loss_box": "box loss", "loss_obj": "objectness loss", "loss_kpt": "ke
 
 @styled
 def draw_curves(results: ResultSet) -> Figure | None:
-    """Loss terms and validation accuracy against images seen, one line a run; ``None`` without a curve.
-
-    A quantity that no curve holds gets no panel.
-    """
+    """Loss terms and validation accuracy against images seen, one line a run, a panel for each that a curve holds."""
     curves = read_curves(results)
     panels = [key for key in PANELS
               if any(curve_points(rows, key) for seeds in curves.values() for rows in seeds.values())]

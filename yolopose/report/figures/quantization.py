@@ -42,7 +42,7 @@ def draw_quantization(results: ResultSet) -> Figure | None:
 
 
 def _whole_schemes(axes: Axes, stored: dict[str, Any]) -> None:
-    """Float32 and the 8-bit schemes as lines over the whole width; the plain 8 bits are the curve's own left end."""
+    """Float32 and 8 bits as lines over the whole width, the other 8-bit schemes as marks at its left."""
     models = DataFrame(stored["models"])
     of_curve = models[models["experiment"] == stored["curve"][0]["experiment"]]
     scores = 100 * of_curve.groupby("model")["AP"].mean()

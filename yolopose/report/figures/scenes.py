@@ -24,35 +24,21 @@ from yolopose.utils.palette import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SK
 PEOPLE = (ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK)  # one colour a person; drawn edges are black
 WRONG, TRUTH = "#FF0000", "#FFFFFF"
 REFERENCE = " (committed reference)"
+PLAIN = {"fontsize": 8.5, "fontweight": "normal"}  # a panel's title
 BINS = {"by_overlap": ("0", "to 0.1", "to 0.3", "above"), "by_people": ("2", "3", "4", "5 or more")}
-
-
-def read_scenes(results: ResultSet) -> dict[str, Any] | None:
-    """``scenes.json`` of a results folder; ``None`` where there is none.
-
-    Raises:
-        StudyError: a picture that it names is missing.
-    """
-    scenes = results.stored("scenes.json")
-    for scene in [scene for part in ("crowd", "outside") for scene in scenes[part]["scenes"]] if scenes else []:
-        if not (picture := results.root / scene["picture"]).is_file():
-            path = results.root / "scenes.json"
-            raise StudyError(f"{picture}: not found, though {path.name} names it; delete {path} and run make evaluate, "
-                             "which writes both")
-    return scenes
 
 
 def _picture(axes: Axes, results: ResultSet, scene: dict[str, Any]) -> None:
     """The stored picture, stretched to the original's px, without ticks."""
-    image = mpimg.imread(results.root / scene["picture"])
+    if not (picture := results.root / scene["picture"]).is_file():
+        path = results.root / "scenes.json"
+        raise StudyError(f"{picture}: not found, though {path.name} names it; delete {path} and run make evaluate, "
+                         "which writes both")
+    image = mpimg.imread(picture)
     axes.imshow(image, extent=(0, scene["width"], scene["height"], 0), interpolation="antialiased", alpha=0.75)
     axes.set(xlim=(0, scene["width"]), ylim=(scene["height"], 0))
     axes.set_anchor("NW")
     axes.set_axis_off()
-
-
-def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, fontsize=8.5, fontweight="normal")
 
 
 def _limbs(axes: Axes, points: NDArray, present: NDArray, skeleton: Sequence[Sequence[int]], colour: str) -> None:
@@ -95,14 +81,12 @@ def _grouped(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any]) -> None:
 def _rates(axes: Axes, entries: Sequence[dict[str, Any]], key: str, colour: str, marker: str, label: str) -> None:
     """Rates in percent with their 95 % intervals; entries without a joint are left out."""
     axes.set_xlim(-0.4, max(len(entries), 1) - 0.6)
-    kept = [x for x, entry in enumerate(entries) if entry[key] is not None]
-    if not kept:
-        return
-    values = np.array([entries[x][key] for x in kept]) * 100
-    limits = np.array([entries[x][f"{key}_95"] for x in kept]) * 100
-    errors = np.clip([values - limits[:, 0], limits[:, 1] - values], 0, None)
-    axes.errorbar(kept, values, errors, color=colour, marker=marker, markersize=5, linewidth=1.3, capsize=2.5,
-                  label=label)
+    kept = [(x, entry[key], *entry[f"{key}_95"]) for x, entry in enumerate(entries) if entry[key] is not None]
+    if kept:
+        at, values, low, high = np.array(kept).T * [[1], [100], [100], [100]]
+        errors = np.clip([values - low, high - values], 0, None)
+        axes.errorbar(at, values, errors, color=colour, marker=marker, markersize=5, linewidth=1.3, capsize=2.5,
+                      label=label)
 
 
 def _grid(figure: Figure, pictures: int, rows: int = 1) -> GridSpec:
@@ -112,17 +96,13 @@ def _grid(figure: Figure, pictures: int, rows: int = 1) -> GridSpec:
 
 @styled
 def draw_crowd(results: ResultSet) -> Figure | None:
-    """Figure 1 from ``scenes.json``: crowded scenes, ours above, true joints grouped by distances alone below.
-
-    The charts show how often a joint ends at another person, by overlap and by the number of people.
-
-    Returns:
-        ``None`` where the folder has no ``scenes.json`` or no scene.
+    """Figure 1 from ``scenes.json``: crowded scenes, ours above, true joints grouped by distances alone below, and how
+    often a joint ends at another person, by overlap and by the number of people. ``None`` without a scene.
 
     Raises:
         StudyError: a stored picture is missing.
     """
-    scenes = read_scenes(results)
+    scenes = results.stored("scenes.json")
     if scenes is None or not scenes["crowd"]["scenes"]:
         return None
     chosen, grouping = scenes["crowd"]["scenes"], scenes.get("grouping")
@@ -136,13 +116,14 @@ def draw_crowd(results: ResultSet) -> Figure | None:
         axes = figure.add_subplot(grid[0, n])
         _picture(axes, results, scene)
         _ours(axes, scene, scenes, boxes=False)
-        _title(axes, f"Ours, image {scene['image_id']}:\n{scene['people']} labelled, {len(scene['ours'])} predicted")
+        axes.set_title(f"Ours, image {scene['image_id']}:\n{scene['people']} labelled, {len(scene['ours'])} predicted",
+                       **PLAIN)
         if grouping:
             axes = figure.add_subplot(grid[1, n])
             _picture(axes, results, scene)
             _grouped(axes, scene, scenes)
-            _title(axes, "True joints, grouped:\n"
-                   f"{scene['swapped']} of {scene['joints']} swapped, {scene['lost']} lost")
+            axes.set_title(f"True joints, grouped:\n{scene['swapped']} of {scene['joints']} swapped, {scene['lost']} "
+                           "lost", **PLAIN)
     if not grouping:
         return figure
     for row, (key, title) in enumerate((("by_overlap", "largest box IoU with another person"),
@@ -166,13 +147,10 @@ def draw_crowd(results: ResultSet) -> Figure | None:
 def draw_outside(results: ResultSet) -> Figure | None:
     """Figure 3 from ``scenes.json``: joints outside the predicted box in pictures, and how many are found by distance.
 
-    Returns:
-        ``None`` where the folder has no ``scenes.json``.
-
     Raises:
         StudyError: a stored picture is missing.
     """
-    scenes = read_scenes(results)
+    scenes = results.stored("scenes.json")
     if scenes is None:
         return None
     chosen, box = scenes["outside"]["scenes"], scenes["box"]
@@ -190,7 +168,8 @@ def draw_outside(results: ResultSet) -> Figure | None:
             axes.plot(px, py, "o", markersize=8.5, markerfacecolor="none",
                       markeredgecolor="#00FF66" if term >= 0.5 else WRONG, markeredgewidth=1.4)
         found = sum(row[-1] >= 0.5 for row in scene["outside"])
-        _title(axes, f"Image {scene['image_id']}:\n{found} of {len(scene['outside'])} joints outside are found")
+        axes.set_title(f"Image {scene['image_id']}:\n{found} of {len(scene['outside'])} joints outside are found",
+                       **PLAIN)
     chart = figure.add_subplot(grid[-1])
     entries = [box["inside"], *box["by_distance"]]
     _rates(chart, entries, "found_rate", RED, "o", "found")
@@ -202,6 +181,6 @@ def draw_outside(results: ResultSet) -> Figure | None:
               xlabel="distance outside the box, % of its longer side\n(and number of joints)")
     outside, confined = box["outside"], box["outside_confined"]
     if outside["joints"]:
-        _title(chart, f"Outside: {outside['found']} of {outside['joints']} are found;\n"
-               f"{confined['found']} if predictions are moved into the box")
+        chart.set_title(f"Outside: {outside['found']} of {outside['joints']} are found;\n"
+                        f"{confined['found']} if predictions are moved into the box", **PLAIN)
     return figure

@@ -89,14 +89,8 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str]], obstacl
     """Write ``(x, y, text)`` labels beside their points, clear of points, lines, other labels and the axes' edge.
 
     Candidates lie on growing rings around a point; the first free one is taken. Call it last: it fixes the layout.
-
-    Args:
-        axes: with its limits and scales set.
-        labels: in data coordinates.
-        obstacles: further points in data coordinates that stay free, such as samples of a line.
-
-    Returns:
-        The boxes of the labels in px, in the order of ``labels``.
+    ``obstacles`` are further points that stay free, such as samples of a line; both are in data coordinates. Returns
+    the boxes of the labels in px, in the order of ``labels``.
     """
     figure = axes.figure
     figure.canvas.draw()

@@ -49,13 +49,8 @@ FIGURES: dict[str, tuple[Callable[..., Figure | None], str, str]] = {
 
 
 def draw_figure(name: str, results: ResultSet | Path | str, reference: ResultSet | None = None) -> Figure | None:
-    """One figure of :data:`FIGURES`; where there is nothing to show, ``None`` and a message that says what is missing.
-
-    Args:
-        name: of the figure.
-        results: a results folder, read or not.
-        reference: what shows where ``results`` has nothing.
-    """
+    """One figure of :data:`FIGURES`; where neither ``results`` nor ``reference`` has anything to show, ``None`` and a
+    message that says what is missing."""
     results = load_results(results)
     draw, needs, use = FIGURES[name]
     figure = draw(results, reference) if use == BESIDE else draw(results)
