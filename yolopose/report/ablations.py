@@ -24,13 +24,14 @@ from yolopose.utils.files import read_csv
 BETTER, WORSE, OPEN, ONE_SEED = "better", "worse", "within noise", "one seed"
 KINDS = ("seeds", "images")  # over which an interval is
 JOINT_KEYS = {"error_mean": "error, % of √box area", "far_outside": "far outside, %"}
-# Group: where its experiments are printed, and the files of results/paper/ with those numbers.
+# Group: a note, most often on where its experiments are printed, and the files of results/paper/ with those numbers.
 PRINTED = {
     "losses": ("paper = Table 3.", ["table3"]), "resolution": ("paper = Table 4.", ["table4"]),
     "activation": ("paper = Tables 3 and 5.", ["table3", "table5"]),
     "depth": ("paper = the official README's ablation of the decoder; its rows differ in learning rate, too.",
               ["decoder_depth"]),
-}
+    **dict.fromkeys(("heads", "initialisation"),
+                    ("From a person detector: the images that trained the detector come on top.", []))}
 METHOD_NOTE = (
     "± = standard deviation over seeds. Δ = the row minus the experiment that it stands against, in points; over "
     "seeds: paired by seed, Student's t; over images: paired bootstrap, 1,000 resamples, percentiles. The first is the "
@@ -62,10 +63,8 @@ class Row:
 
     def over_images(self, metric: str) -> PairedInterval | None:
         """The difference with its paired bootstrap interval over images."""
-        if not self.baseline or self.experiment not in self.results.runs:
-            return None
-        kind, _, name = metric.rpartition("_")
-        return paired_interval(self.results, self.baseline, self.experiment, name, kind or "pose")
+        (kind, _, name), known = metric.rpartition("_"), self.baseline and self.experiment in self.results.runs
+        return paired_interval(self.results, self.baseline, self.experiment, name, kind or "pose") if known else None
 
     def intervals(self, metric: str) -> dict[str, tuple[float, float]]:
         """The 95 % intervals of the difference in points over ``seeds`` and over ``images``, where they are known."""
@@ -73,14 +72,12 @@ class Row:
         found = {} if half is None else {"seeds": (gap - half, gap + half)}
         return found | ({"images": (images.low, images.high)} if images else {})
 
-    def verdict(self, metric: str = "AP") -> str:
-        """*better* or *worse* than the baseline where the intervals over seeds and over images both exclude 0; else
-        *within noise*, and with one seed, whose spread nobody knows, *one seed*. Empty without a baseline."""
-        if self.over_seeds(metric) is None:
-            return ""
-        intervals = self.intervals(metric)
+    def verdict(self) -> str:
+        """*better* or *worse* in AP than the baseline where the intervals over seeds and over images both exclude 0;
+        else *within noise*, and with one seed, whose spread nobody knows, *one seed*. Empty without a baseline."""
+        intervals = self.intervals("AP")
         if "seeds" not in intervals:
-            return ONE_SEED
+            return ONE_SEED if self.over_seeds("AP") else ""
         lows, highs = zip(*intervals.values(), strict=True)
         return BETTER if min(lows) > 0 else WORSE if max(highs) < 0 else OPEN
 
@@ -88,7 +85,8 @@ class Row:
         """The difference in words: ``−3.0 points (95 % −3.4 to −2.6 over seeds, … over images)``."""
         if (seeds := self.over_seeds(metric)) is None:
             return "an unknown number of points"
-        spans = ", ".join(f"{_span(ends)} over {kind}" for kind, ends in self.intervals(metric).items())
+        spans = ", ".join(f"{signed(low)} to {signed(high)} over {kind}"
+                          for kind, (low, high) in self.intervals(metric).items())
         told = ["one seed" if seeds[1] is None else "", f"95 % {spans}" if spans else ""]
         return f"{signed(seeds[0])} points ({'; '.join(filter(None, told))})"
 
@@ -114,24 +112,12 @@ class Row:
         return "ours" if self.baseline is None else "study", {("", "Experiment"): self.title + mark}
 
 
-def _span(ends: tuple[float, float] | None) -> str:
-    return " to ".join(map(signed, ends or ()))
-
-
 def ablation_rows(group: str, results: ResultSet | None, reference: ResultSet | None = None) -> list[Row]:
-    """The rows of a group that the profile's ablations have.
-
-    Args:
-        group: a name of :data:`GROUPS`.
-        results: this run's set of ablations (``ResultSet.ablations``).
-        reference: the committed one, which supplies rows that this run did not make.
-    """
-    rows: dict[str, Row] = {}
-    for source in filter(None, (results, reference)):
-        rows |= {experiment: Row(group, experiment, baseline, source, source is reference)
-                 for experiment, baseline in GROUPS[group].rows.items()
-                 if experiment in source.runs and experiment not in rows}
-    return [rows[experiment] for experiment in GROUPS[group].rows if experiment in rows]
+    """The rows of one of :data:`GROUPS` that were run: in the set of this run's ablations (``ResultSet.ablations``), or
+    else in the committed reference's."""
+    return [Row(group, experiment, baseline, source, source is reference)
+            for experiment, baseline in GROUPS[group].rows.items()
+            if (source := next((one for one in (results, reference) if one and experiment in one.runs), None))]
 
 
 def joint_rates(results: ResultSet, experiment: str, key: str) -> dict[str, Measurement]:
@@ -141,24 +127,19 @@ def joint_rates(results: ResultSet, experiment: str, key: str) -> dict[str, Meas
 
 
 def build_ablations(results: ResultSet, reference: ResultSet | None = None) -> list[Table]:
-    """The tables of the groups in which an experiment was measured beside its baseline, and that of joints.
-
-    Args:
-        results: the main set, whose ``ablations`` are read.
-        reference: the committed main set; its ablations supply rows that this run did not make, marked "(ref)".
-    """
+    """The tables of the groups in which an experiment was measured beside its baseline, and that of joints; of the main
+    set's ``ablations`` and, for rows that they lack, of the committed reference's, marked "(ref)"."""
     tables = []
     for group in GROUPS:
         made = ablation_rows(group, results.ablations, reference.ablations if reference else None)
-        tables.append(_group_table(group, made, (results, reference)))
-        tables.append(_joints_table(made) if group == "heads" else None)
+        tables += [_group_table(group, made, (results, reference)), _joints_table(made) if group == "heads" else None]
     return [table for table in tables if table]
 
 
 def _group_table(group: str, made: list[Row], sets: Sets) -> Table | None:
     if not any(row.baseline for row in made):
         return None
-    note, files = PRINTED.get(group, ("", []))
+    note, files = PRINTED[group]
     printed = {row["experiment"]: row for file in files for row in read_csv(PAPER_DIR / f"{file}.csv")
                if row["experiment"] and row.get("bits", "32") == "32"}
     rows = {experiment: Row(group, experiment, baseline, made[0].results)
@@ -168,10 +149,7 @@ def _group_table(group: str, made: list[Row], sets: Sets) -> Table | None:
     notes = [*_sources(made), METHOD_NOTE]
     if any(row.verdict() == ONE_SEED for row in made):
         notes.append("One seed shows no spread of trainings, and decides nothing.")
-    if group in ("heads", "initialisation"):
-        note = "From a person detector: the images that trained the detector come on top."
-    return Table.of(f"ablation_{group}", f"Ablation: {group}", f"{GROUPS[group].title}.", shown,
-                    [*notes, note] if note else notes)
+    return Table.of(f"ablation_{group}", f"Ablation: {group}", f"{GROUPS[group].title}.", shown, [*notes, note])
 
 
 def _cells(row: Row, printed: dict[str, str], sets: Sets) -> layout.Row:
@@ -198,7 +176,7 @@ def _cells(row: Row, printed: dict[str, str], sets: Sets) -> layout.Row:
         if metric != "box_AP50":
             title, intervals = f"Δ {metric.replace('_', ' ')}", row.intervals(metric)
             cells[title, "difference"] = signed((row.over_seeds(metric) or [None])[0])
-            cells |= {(title, f"95 % over {kind}"): _span(intervals.get(kind)) for kind in KINDS}
+            cells |= {(title, f"95 % over {kind}"): " to ".join(map(signed, intervals.get(kind, ()))) for kind in KINDS}
     cells["", "AP is"] = row.verdict()
     return kind, cells, data
 
@@ -207,8 +185,7 @@ def _sources(made: list[Row]) -> list[str]:
     """What the sets were trained on that the rows come from."""
     notes = []
     for words in ("here = ", "(ref) = not in this run; from the committed reference: "):
-        rows = [row for row in made if row.from_reference == words.startswith("(ref)")]
-        if rows:
+        if rows := [row for row in made if row.from_reference == words.startswith("(ref)")]:
             source = rows[0].results
             seen = dict.fromkeys(filter(None, (source.images_seen(row.experiment) for row in rows)))
             commits = f"; commit {source.commits()}" if rows[0].from_reference and source.commits() else ""
@@ -222,8 +199,8 @@ def _joints_table(heads: list[Row]) -> Table | None:
     outside the box; ``None`` where no run has them."""
     rows = []
     for row in heads:
-        kind, cells = row.named()
-        data = {key: row.record()[key] for key in ("experiment", "title", "seeds", "images_seen", "measured_from")}
+        (kind, cells), record = row.named(), row.record()
+        data = {key: record[key] for key in ("experiment", "title", "seeds", "images_seen", "measured_from")}
         for key, title in JOINT_KEYS.items():
             for name, value in joint_rates(row.results, row.experiment, key).items():
                 cells[title, name] = str(value)

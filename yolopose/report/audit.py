@@ -8,6 +8,7 @@ Table 4 prints other methods, too, without a word on factors.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def audit_rows(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     for table in TABLES:
         others = [{"backbone": "-"} | row for row in printed_rows(table, paper_dir) if not row["experiment"]]
         for printed in others:
-            found = [_against_baseline(printed, _baseline(printed, baselines, paper_dir))]
+            found = [_against_baseline(printed, baselines, paper_dir)]
             if printed["test"] == "multi-scale":  # against the single-scale row of the same model in the same table
                 same = [other for other in others if other["test"] != "multi-scale"
                         and all(other[key] == printed[key] for key in MODEL)]
@@ -60,24 +61,20 @@ def audit_rows(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     return audit
 
 
-def _baseline(printed: dict[str, str], baselines: list[dict[str, str]], paper_dir: Path) -> dict[str, str] | None:
-    """The published row of a printed one, or ``None``."""
+def _against_baseline(printed: dict[str, str], baselines: list[dict[str, str]], paper_dir: Path) -> dict[str, Any]:
+    """Compare a printed row with the method's own published numbers."""
     wanted = {key: printed[key] for key in MODEL} | {"split": TABLES[int(printed["table"])]}
     wanted["method"] = NAMES.get(printed["method"], printed["method"])
     found = [row for row in baselines if wanted.items() <= row.items() and row["test"].startswith(printed["test"])]
     if len(found) > 1:
         raise StudyError(f"{paper_dir / 'baselines.csv'}: {len(found)} rows are {printed['test']} results of "
                          f"{', '.join(wanted.values())}; keep one")
-    return found[0] if found else None
-
-
-def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) -> dict[str, Any]:
-    """Compare a printed row with the method's own published numbers."""
     factor = FLIP * MULTI_SCALE if printed["test"] == "multi-scale" else FLIP
     row, value = {"check": SINGLE_PASS, "factor": factor}, number(printed["gmacs"])
-    if baseline is None:
+    if not found:
         return row | {"verdict": UNCHECKED, "why": "the method's own numbers were not at hand; with the factor in it, "
                                                    f"one pass would be {value / factor:.4g} GMACs"}
+    baseline = found[0]
     row |= {"source": baseline["source"], "params_difference": _difference(printed["params_m"], baseline["params_m"]),
             "accuracy_differences": "; ".join(
                 f"{name} {printed[name]} against {baseline[theirs]}" for name, theirs in ACCURACIES.items()
@@ -88,8 +85,10 @@ def _against_baseline(printed: dict[str, str], baseline: dict[str, str] | None) 
     row |= _judged(single, factor, printed["gmacs"])
     if row["verdict"] == FAILS:
         row["why"] = f"neither {single:g} (one pass) nor {factor:g} × {single:g} = {single * factor:g}"
-        slip = _one_digit_slip(single, factor, value)
-        row["why"] += f"; it is {factor:g} × {slip}, one digit off: perhaps a misreading" if slip else ""
+        slip, digits = f"{value / factor:.1f}", f"{single:.1f}"
+        if (len(slip) == len(digits) and sum(a != b for a, b in zip(slip, digits, strict=True)) == 1
+                and abs(float(slip) * factor - value) < 1e-9):
+            row["why"] += f"; it is {factor:g} × {slip}, one digit off: perhaps a misreading"
     elif "flip" not in baseline["test"]:
         row["why"] = "the published row does not say that it used a flip test; the factor rests on the paper's word"
     return row
@@ -109,19 +108,12 @@ def _difference(a: str, b: str) -> float | None:
     return None if x is None or y is None else round(x - y, 3)
 
 
-def _one_digit_slip(single: float, factor: float, printed: float) -> str | None:
-    """The number that times ``factor`` gives ``printed`` exactly, if it differs from ``single`` in one digit alone."""
-    other, text = f"{printed / factor:.1f}", f"{single:.1f}"
-    exact = len(other) == len(text) and abs(float(other) * factor - printed) < 1e-9
-    return other if exact and sum(a != b for a, b in zip(other, text, strict=True)) == 1 else None
-
-
 def counts(rows: list[dict[str, Any]]) -> str:
     """How many values hold, in one sentence."""
-    found = {check: [row["verdict"] for row in rows if row["check"] == check] for check in (SINGLE_PASS, WITHIN)}
-    return "; ".join(f"{check}: " + ", ".join(f"{of_check.count(verdict)} {verdict}" for verdict in
-                                              (HOLDS, FAILS, UNCHECKED) if verdict in of_check)
-                     for check, of_check in found.items()) + "."
+    found = Counter((row["check"], row["verdict"]) for row in rows)
+    return "; ".join(f"{check}: " + ", ".join(f"{found[check, verdict]} {verdict}" for verdict in
+                                              (HOLDS, FAILS, UNCHECKED) if found[check, verdict])
+                     for check in (SINGLE_PASS, WITHIN)) + "."
 
 
 def _cell(value: Any) -> str:
@@ -131,11 +123,8 @@ def _cell(value: Any) -> str:
 
 
 def write_audit(results_dir: Path | str, paper_dir: Path = PAPER_DIR) -> Table:
-    """Write ``tables/tta_audit.{csv,md}`` into a results folder and return the table.
-
-    Raises:
-        StudyError: a file of ``paper_dir`` is missing, or the folder cannot be written.
-    """
+    """Write ``tables/tta_audit.{csv,md}`` into a results folder and return the table; a missing file of ``paper_dir``
+    or a folder that cannot be written is a StudyError."""
     rows = audit_rows(paper_dir)
     table = Table.of(
         "tta_audit", "Audit", "Adjusted GMACs of other methods (§3.5; Tables 1, 2 and 4).",

@@ -10,32 +10,28 @@ from typing import Any
 from yolopose.report.layout import DASH
 from yolopose.study.config import load_profiles
 
+PARTS = ("data", "augment", "train", "evaluate")
 # Settings in which profiles differ without changing what is studied.
 NOT_RECIPE = re.compile(r"data\.(train|val|test_dev|seed|name)|"
                         r"train\.(workers|validate_.*|batch_size|nominal_batch|amp)|evaluate\.batch_size")
 
 
 def profile_differences(settings: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Where a profile or a run departs from the paper's recipe: (key, the profile ``paper``, here).
-
-    Args:
-        settings: a profile, or the configuration that a ``run.json`` records, as nested mappings.
-    """
-    here, profile = _recipe(settings), asdict(load_profiles()["paper"])
-    profile["sizes"] = {k: v for k, v in profile["sizes"].items() if k in _sizes(settings)}
-    paper = dict.fromkeys(here, DASH) | _recipe(profile)
+    """Where a profile, or the configuration that a ``run.json`` records, departs from the paper's recipe: (key, the
+    profile ``paper``, here); nothing where settings are missing."""
+    if not {*PARTS, "width_factor"} <= set(settings):
+        return []
+    sizes = settings.get("sizes") or {settings["experiment"]["input_size"]: settings["input_size"]}
+    here, profile = _recipe(settings, sizes), load_profiles()["paper"]
+    paper = dict.fromkeys(here, DASH) | _recipe(asdict(profile), {k: v for k, v in profile.sizes.items() if k in sizes})
     return [(key, paper[key], value) for key, value in here.items() if paper[key] != value]
 
 
-def _sizes(settings: dict[str, Any]) -> dict[int, int]:
-    return settings.get("sizes") or {settings["experiment"]["input_size"]: settings["input_size"]}
-
-
-def _recipe(settings: dict[str, Any]) -> dict[str, str]:
+def _recipe(settings: dict[str, Any], sizes: dict[int, int]) -> dict[str, str]:
     """The settings that make a training what it is, by key of ``profiles.yaml``, as text."""
-    leaves = {"sizes": ", ".join(f"{k}: {v}" for k, v in _sizes(settings).items()),
+    leaves = {"sizes": ", ".join(f"{k}: {v}" for k, v in sizes.items()),
               "width_factor": str(settings["width_factor"])}
-    for part in ("data", "augment", "train", "evaluate"):
+    for part in PARTS:
         for key, value in settings[part].items():
             if key == "gains":
                 leaves |= {f"train.gains.{loss}": ", ".join(f"{k} {v}" for k, v in given.items())

@@ -36,10 +36,10 @@ TUNED_ORDER = ("s6_l1", "s6_l1_scaled", "s6_oks_tuned")  # the same with every k
 def findings(results: ResultSet, reference: ResultSet | None) -> list[tuple[str, str]]:
     """Title and paragraph of each finding of the ablations, made from stored numbers; of the reference's where this
     folder has none."""
-    source = results if results.ablations or reference is None else reference
-    found = {"The losses of Table 3": losses_finding(source),
-             "The released head and the repaired one": heads_finding(results, reference)}
-    return [(title, text) for title, text in found.items() if text]
+    losses = losses_finding(results if results.ablations or reference is None else reference)
+    found = [("The losses of Table 3", losses),
+             ("The released head and the repaired one", heads_finding(results, reference))]
+    return [(title, text) for title, text in found if text]
 
 
 def losses_by_budget(results: ResultSet, order: Sequence[str] = PAPER_ORDER) -> list[tuple[int, tuple[float, ...]]]:

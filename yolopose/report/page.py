@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mistune
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas import DataFrame
 
@@ -31,19 +32,14 @@ from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import atomic_write
 
-BADGES = dict(zip(compare.VERDICTS, ("good", "bad", "noise", "scale", "none"), strict=True))
-SCORES = {"AP": ("val", "AP"), "AP50": ("val", "AP50"), "test_AP50": ("test_dev", "AP50"),
-          "box_AP50": ("val_box", "AP50")}
-
 
 def headline(results: ResultSet, claims: list[dict[str, Any]]) -> list[str]:
     """The answer in a few sentences, made from the verdicts."""
     verdicts = {claim["id"]: claim["verdict"] for claim in claims}
     answers = {"Reproduced here": [compare.REPRODUCED], "Not reproduced here": [compare.NOT_REPRODUCED],
                "Run, but not decided": [compare.WITHIN_NOISE, compare.NOT_COMPARABLE]}
-    said = {answer: "; ".join(words for verdict in wanted for name, words in HEADLINE if verdicts.get(name) == verdict)
-            for answer, wanted in answers.items()}
-    sentences = [f"{answer}: {words}." for answer, words in said.items() if words]
+    sentences = [f"{answer}: {'; '.join(said)}." for answer, wanted in answers.items() if (said := [
+        words for verdict in wanted for name, words in HEADLINE if verdicts.get(name) == verdict])]
     if not results.full_scale and results.runs:
         what = "on other data than COCO 2017" if results.other_data else "at a reduced scale"
         sentences.append(f"These runs are {what} ({results.scale()}): orderings can be judged, the paper's absolute "
@@ -55,117 +51,66 @@ def headline(results: ResultSet, claims: list[dict[str, Any]]) -> list[str]:
                         f"{len(paper) - len(bad)} hold{tail}"]
 
 
-def run_rows(results: ResultSet) -> list[dict[str, Any]]:
-    """One row per finished run: what it was, what it cost, what it scored (percent)."""
-    known, rows = load_experiments(), []
-    for run in results.every_run:
-        name, (train, evaluate) = run.experiment, (run.record.get(part) or {} for part in ("train", "evaluate"))
-        scores = {column: results.measure(name, *where) for column, where in SCORES.items()}
-        seconds = train.get("seconds")
-        rows.append({
-            "experiment": name, "title": known[name].title if name in known else name, "seed": run.seed,
-            "images": train.get("images_seen"), "minutes": None if seconds is None else float(seconds) / 60,
-            "evaluate": evaluate.get("seconds"), "memory": train.get("peak_memory_gib"),
-            **{column: found and found.by_seed.get(run.seed) for column, found in scores.items()}})
-    return rows
-
-
 def provenance_rows(results: ResultSet) -> list[tuple[str, str]]:
     """Commit, hardware, packages and fingerprints of the runs; values that differ between runs are all listed."""
-    def values(items: Iterable[Any]) -> str:
-        return "; ".join(dict.fromkeys(str(i) for i in items if i not in (None, ""))) or "not recorded"
-
     runs = results.every_run
     hardware, packages, commits = ([found for run in runs if (found := run.record.get(key))]
                                    for key in ("hardware", "packages", "git"))
     machines = [(h.get("accelerator"), h.get("cpu"), f"{h.get('cores')} cores", f"{h.get('memory_gib')} GiB",
                  h.get("system")) for h in hardware]
-    return [
-        ("Commit", values(f"{g.get('commit')}{' with uncommitted changes' if g.get('dirty') else ''}"
-                          for g in commits if g.get("commit"))),
-        ("Hardware", values(", ".join(str(part) for part in machine if part) for machine in machines)),
-        ("Packages", values(", ".join(f"{k} {v}" for k, v in p.items()) for p in packages)),
-        ("Data", values(f"{r.record.get('dataset', '')} {str(r.record.get('data_fingerprint') or '')[:16]}".strip()
-                        for r in runs)),
-        ("Configuration hashes", values(f"{r.experiment} {r.record.get('config_hash')}" for r in runs)),
-    ]
+    found = {
+        "Commit": [f"{g['commit']}{' with uncommitted changes' if g.get('dirty') else ''}" for g in commits
+                   if g.get("commit")],
+        "Hardware": [", ".join(str(part) for part in machine if part) for machine in machines],
+        "Packages": [", ".join(f"{name} {version}" for name, version in of_run.items()) for of_run in packages],
+        "Data": [f"{run.record.get('dataset', '')} {str(run.record.get('data_fingerprint') or '')[:16]}".strip()
+                 for run in runs],
+        "Configuration hashes": [f"{run.experiment} {run.record.get('config_hash')}" for run in runs]}
+    return [(name, "; ".join(dict.fromkeys(filter(None, values))) or "not recorded") for name, values in found.items()]
 
 
-def limits(results: ResultSet, reference: ResultSet | None, released: list[dict[str, Any]]) -> list[str]:
-    """What the reader must bear in mind about these results."""
-    runs, scored = results.runs, [name for name in results.runs if results.measure(name, "val", "AP")]
-    reasons = dict.fromkeys(results.why_missing(name, "test_dev") for name in scored)
-    unscored = [row["name"] for row in released if not row["AP"]]
-    found = [
-        *results.mixed,
-        results.unfinished and f"Unfinished runs are left out: {'; '.join(results.unfinished)}.",
-        not runs and "Nothing has been trained in this folder; only complexity and the printed numbers speak.",
-        results.other_data and f"Other data than COCO 2017 ({', '.join(sorted(results.datasets))}): the accuracies are "
-                               "not the paper's, and an order that holds here may turn round there.",
-        runs and not results.other_data and not results.full_scale and
-        "Reduced scale: smaller models, images and budgets than the paper's, and other data. An order that holds here "
-        "may turn round at full scale, and the other way round.",
-        any(len(seeds) == 1 for seeds in runs.values()) and
-        "Experiments with one seed have no spread: only differences beyond a rule's margin decide, and nothing is "
-        "called within noise.",
-        runs and not any(results.measure(name, "test_dev", "AP") for name in runs) and
-        f"test-dev was not scored: {'; '.join(reasons) or 'no run has keypoints'}.",
-        "The paper reports one run per row and no spread; a printed difference of a few tenths decides little.",
-        "16-bit quantization is a simulation of its accuracy: the runtime has no 16-bit convolution on a CPU.",
-        "Figure 1's bottom-up decoder groups joints by limb lengths alone; no trained one was at hand.",
-        not released and "The official checkpoints are not among these runs; PROFILE=checkpoints scores them.",
-        unscored and f"Released checkpoints that were not scored: {', '.join(unscored)}.",
-        reference and f"Cells marked (ref) come from the committed reference ({reference.scale()}), not from this run.",
-        reference and fingerprint_note(results, reference),
-    ]
-    return [line for line in found if line]
-
-
-def recipe_differences(results: ResultSet) -> list[tuple[str, str, str]]:
-    """Where the headline run departs from the paper's recipe, by its own recorded configuration."""
-    config = next((run.config for run in results.runs.get("s6") or results.every_run), {})
-    needed = {"experiment", "input_size", "width_factor", "data", "augment", "train"}
-    return profile_differences(config) if needed <= set(config) else []
+def no_test_dev(results: ResultSet) -> list[str]:
+    """Why no run was scored on test-dev; empty where one was, or where there are no runs."""
+    if not results.runs or any(results.measure(name, "test_dev", "AP") for name in results.runs):
+        return []
+    scored = [name for name in results.runs if results.measure(name, "val", "AP")]
+    return list(dict.fromkeys(results.why_missing(name, "test_dev") for name in scored)) or ["no run has keypoints"]
 
 
 def markdown_to_html(text: str) -> str:
     """A Markdown text below the page's own headings: its headings go one level down, its comments are dropped."""
-    import mistune
-
     text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
     return mistune.create_markdown(plugins=["table"])(re.sub("^#", "##", text, flags=re.MULTILINE))
 
 
 def build_context(results: ResultSet, reference: ResultSet | None) -> dict[str, Any]:
     """Everything that the template shows, as plain values; only ``deviations`` and what tables render are HTML."""
-    claims, released = decide_claims(results), compare.released_rows(results.root)
+    claims = decide_claims(results)
     deviations = (PAPER_DIR / "deviations.md").read_text(encoding="utf-8")
+    headline_run = next(iter(results.runs.get("s6") or results.every_run), None)
     both = (results.root, reference.root) if reference and results.runs else None
     return {
-        "results": results, "scale": results.scale(), "profile": load_profiles().get(results.profile),
-        "badges": BADGES, "verdicts": compare.VERDICTS, "quantities": {"params_m": "parameters, M", "gmacs": "GMACs"},
-        "own_claims": [c["id"] for c in claims if c["where"].startswith("this study")],
-        "claims": claims, "headline": headline(results, claims),
-        "runs": run_rows(results), "provenance": provenance_rows(results) if results.runs else [],
-        "tables": build_tables(results, reference),
-        "released": released, "released_tolerance": compare.RELEASED_TOLERANCE,
-        "findings": findings(results, reference), "ablations": build_ablations(results, reference),
+        "results": results, "known": load_experiments(), "profile": load_profiles().get(results.profile),
+        "claims": claims, "verdicts": compare.VERDICTS, "headline": headline(results, claims),
+        "own_claims": [claim["id"] for claim in claims if claim["where"].startswith("this study")],
+        "provenance": provenance_rows(results), "no_test_dev": no_test_dev(results),
+        "tables": build_tables(results, reference), "ablations": build_ablations(results, reference),
+        "released": compare.released_rows(results.root), "released_tolerance": compare.RELEASED_TOLERANCE,
+        "findings": findings(results, reference), "statistics": statistics_rows(results.data),
         "drawn": [path.stem for path in (results.root / "figures").glob("*.svg")],
-        "statistics": statistics_rows(results.data), "data": results.data,
         "comparison": [row for row in compare.compare_with_paper(results) if row["experiment"]],
         "reference": reference, "fingerprint_note": fingerprint_note(results, reference) if reference else None,
         "reference_rows": [row for row in compare_sets(*both) if row["metric"] in ("AP", "AP50")
                            and row["split"] in ("val", "test_dev", "val_box")] if both else [],
         "reference_changes": describe_difference(*both) if both else [],
-        "differences": recipe_differences(results), "deviations": markdown_to_html(deviations.partition("\n")[2]),
-        "limits": limits(results, reference, released),
+        "differences": profile_differences(headline_run.config) if headline_run else [],
+        "deviations": markdown_to_html(deviations.partition("\n")[2]),
     }
 
 
 def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> Path:
-    """Write ``report.html`` into a results folder and return its path.
-
-    The tables, comparison and claims are made afresh; the page shows the files of ``figures/`` and names those missing.
+    """Write ``report.html`` into a results folder and return its path; it shows the files of ``figures/``, names those
+    missing, and has tables, comparison and claims made afresh.
 
     Raises:
         StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
@@ -192,11 +137,7 @@ def readme_claims_table(results_dir: Path | str) -> str:
 
 def refresh_readme(readme: Path, results_dir: Path | str) -> Path:
     """Put the claims table between the marks ``<!-- claims: begin -->`` and ``<!-- claims: end -->`` of a file, which
-    is returned.
-
-    Raises:
-        StudyError: the file or one of its marks is missing.
-    """
+    is returned; a file that is missing or lacks a mark is a StudyError."""
     begin, end = "<!-- claims: begin -->", "<!-- claims: end -->"
     try:
         text = readme.read_text(encoding="utf-8")

@@ -1,9 +1,8 @@
 """Tables 1 to 5 of the paper, printed and measured side by side, from stored results.
 
-Nothing is trained here: the input is a results folder, ``results/paper/`` and, for rows that a run did not make, the
-committed reference of the same profile (marked "(ref)"). Tables 3 and 4 have the ablations in a column of their own:
-their schedule is another, so that no column mixes two budgets. Accuracies are in percent, GMACs in 1e9
-multiply-accumulates.
+The input is a results folder, ``results/paper/`` and, for rows that a run did not make, the committed reference of the
+same profile (marked "(ref)"). Tables 3 and 4 have the ablations in a column of their own: their schedule is another, so
+that no column mixes two budgets. Accuracies are in percent, GMACs in 1e9 multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ NOTES = dict.fromkeys(BOTTOM_UP, (
     4: ("GMACs are counted at the paper's width and sizes.", FUSED_BIAS_NOTE),
     5: ("Drops from 32 bits can be compared at a reduced scale; absolute AP cannot.",)}
 MARKS = {"run": "", "reference": REFERENCE_MARK}  # what stands behind a number, by where it comes from
-
 Sets = tuple[ResultSet | None, ...]  # a run and the committed reference, which supplies what the run lacks
 
 
@@ -102,8 +100,7 @@ def _row(sets: Sets, table: int, printed: dict[str, str]) -> Row:
         cells[title, "paper"] = printed.get(key, "").replace("-", DASH) or DASH
         data |= {f"{key}_printed": number(printed.get(key)), f"{key}_measured": None}
         data |= {} if key in COUNTS else {f"{key}_spread": None}
-        measure = _count if key in COUNTS else _accuracy
-        cells[title, "here"] = measure(sets, *wanted, data) if experiment else ""
+        cells[title, "here"] = (_count if key in COUNTS else _accuracy)(sets, *wanted, data) if experiment else ""
         if table in WITH_ABLATIONS:
             cells[title, "ablations"] = _ablation(sets, *wanted, data) if experiment else ""
     data |= {key: data.get(key) for key in ("seeds", "measured_from", "scale", "comparable")}
@@ -137,8 +134,7 @@ def _ablation(sets: Sets, experiment: str, split: str, metric: str, data: dict[s
 
 
 def _count(sets: Sets, experiment: str, _split: str, key: str, data: dict[str, Any]) -> str:
-    value, *_ = _first(sets, ResultSet.experiment_count, experiment, key)
-    data[f"{key}_measured"] = rounded(value, 3)
+    data[f"{key}_measured"] = rounded(value := _first(sets, ResultSet.experiment_count, experiment, key)[0], 3)
     return f"{value:.1f}" if value is not None else "" if data[f"{key}_printed"] is None else NOT_RUN
 
 
@@ -146,7 +142,7 @@ def gmacs_cells(sets: Sets, experiment: str, printed: str, data: dict[str, Any],
     """GMACs in every convention beside the printed ones, with residuals in percent; their numbers go into ``data``."""
     cells, data["gmacs_printed"] = {("GMACs", "paper"): printed or DASH}, number(printed)
     for convention, title in CONVENTION_TITLES.items():
-        value, *_ = _first(sets, ResultSet.experiment_count, experiment, "gmacs", convention)
+        value = _first(sets, ResultSet.experiment_count, experiment, "gmacs", convention)[0]
         gap = None if value is None or not printed else 100 * (value / float(printed) - 1)
         data |= {f"gmacs_{convention}": rounded(value, 3), f"residual_percent_{convention}": rounded(gap)}
         cells[title, "GMACs"] = missing if value is None else f"{value:.2f}"
@@ -159,9 +155,9 @@ def _add_drops(rows: list[Row]) -> None:
     (_, _, full), *rest = rows
     for _, cells, data in rest:
         for side, title in (("printed", "paper"), ("measured", "here")):
-            value, base = data[f"AP_{side}"], full[f"AP_{side}"]
+            values = data[f"AP_{side}"], full[f"AP_{side}"]
             same = side == "printed" or data["measured_from"] == full["measured_from"]
-            gap = value - base if value is not None and base is not None and same else None
+            gap = values[0] - values[1] if None not in values and same else None
             data[f"AP_change_{side}"] = rounded(gap)
             cells["AP − 32 bits", title] = signed(gap)
 
@@ -206,13 +202,8 @@ def conventions_note(rows: Sequence[dict[str, Any]]) -> str:
 def write_tables(results_dir: Path | str, reference_dir: Path | None = None,
                  build: Callable[..., list[Table]] = build_tables, forms: Sequence[str] = ("csv", "md", "tex")
                  ) -> list[Table]:
-    """Write ``tables/table{1..5}.{csv,md,tex}`` into a results folder and return the tables.
-
-    Args:
-        results_dir: ``results/<profile>`` or one with the same names inside.
-        reference_dir: where rows that the run lacks come from; default the committed reference of the same profile.
-        build: makes the tables of a set and its reference.
-        forms: in which they are written.
+    """Write ``tables/table{1..5}.{csv,md,tex}`` into a results folder (or what ``build`` makes of it, in ``forms``) and
+    return the tables. ``reference_dir`` has the rows that the run lacks; default: the same profile's reference.
 
     Raises:
         StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
