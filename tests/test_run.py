@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,32 +45,36 @@ def executed(monkeypatch) -> list[str]:
     return names
 
 
-def command(*arguments: str, results: Path) -> int:
-    return run.main([*arguments, "--profile", "smoke", "--results", str(results)])
+@pytest.fixture
+def command(books, results, executed) -> Callable[..., tuple[int, list[str]]]:
+    """Runs a command on the results; returns its exit status and the notebooks that it executed."""
+    def call(*arguments: str) -> tuple[int, list[str]]:
+        executed.clear()
+        return run.main([*arguments, "--profile", "smoke", "--results", str(results)]), list(executed)
+
+    return call
+
+
+@pytest.fixture
+def reproduced(command, results, capsys) -> Path:
+    """The results folder after a whole study."""
+    assert command("reproduce") == (0, list(CODE))
+    said = capsys.readouterr().out
+    assert all(words in said for words in ("s6", "25.0", "1 reproduced", "report.html", "time: "))
+    return results
 
 
 # --- what runs and what does not -------------------------------------------------------------------------------------
 
-def test_reproduce_runs_all_stages_in_order_and_then_nothing(books, results, executed, capsys):
-    assert command("reproduce", results=results) == 0
-    assert executed == list(CODE)
-    out = capsys.readouterr().out
-    assert "s6" in out and "25.0" in out and "1 reproduced" in out and "report.html" in out and "time: " in out
-    executed.clear()
-    assert command("reproduce", results=results) == 0
-    assert executed == []
-    assert "nothing to run" in capsys.readouterr().err
-
-
-def test_deciding_that_nothing_is_to_do_takes_no_heavy_import_and_little_time(books, results, executed):
-    assert command("reproduce", results=results) == 0
+def test_deciding_that_nothing_is_to_do_takes_no_heavy_import_and_little_time(books, reproduced, command):
+    assert command("reproduce") == (0, [])
     script = f"""
 import sys
 from pathlib import Path
 from yolopose.workflow import stages
 stages.NOTEBOOKS = Path({str(books)!r})
 from yolopose.workflow.run import main
-status = main(["reproduce", "--profile", "smoke", "--results", {str(results)!r}])
+status = main(["reproduce", "--profile", "smoke", "--results", {str(reproduced)!r}])
 heavy = {{"torch", "papermill", "pandas", "matplotlib", "cv2", "nbclient", "IPython"}} & set(sys.modules)
 sys.exit(status or (f"imported {{heavy}}" if heavy else 0))
 """
@@ -87,64 +92,51 @@ sys.exit(status or (f"imported {{heavy}}" if heavy else 0))
     (lambda b, r: (r / "complexity.csv").write_text("variant,input_size,params_m,gmacs,convention\nx,1,2,3,conv\n"),
      ["06_tables", "07_figures", "08_report"]),
 ])
-def test_only_what_no_longer_holds_runs_again(books, results, executed, change, again):
-    command("reproduce", results=results)
-    executed.clear()
-    change(books, results)
-    assert command("reproduce", results=results) == 0
-    assert executed == again
-    executed.clear()
-    assert command("reproduce", results=results) == 0 and executed == []
+def test_only_what_no_longer_holds_runs_again(books, reproduced, command, change, again):
+    change(books, reproduced)
+    assert command("reproduce") == (0, again)
+    assert command("reproduce") == (0, [])
 
 
 @pytest.mark.parametrize("file", ["report/quantities.py", "study/config.py", "study/profiles.yaml", "utils/files.py"])
-def test_code_that_makes_tables_of_results_counts(books, results, executed, tmp_path, monkeypatch, capsys, file):
+def test_code_that_makes_tables_of_results_counts(command, tmp_path, monkeypatch, capsys, file):
     """Figures once held after the counting of models, the configuration or the reading of results had changed."""
     for name in stages.CODE_FOLDERS:
         shutil.copytree(REPO / name, tmp_path / "repository" / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(stages, "REPO", tmp_path / "repository")
-    command("reproduce", results=results)
-    executed.clear()
+    command("reproduce")
     with open(tmp_path / "repository" / "yolopose" / file, "a") as changed:
         changed.write("\n")
-    assert command("reproduce", results=results) == 0
-    assert executed == ["06_tables", "07_figures", "08_report"]
+    assert command("reproduce") == (0, ["06_tables", "07_figures", "08_report"])
     said = capsys.readouterr().err
     assert "figures: the code of yolopose/report or yolopose/study or yolopose/utils changed" in said
 
 
-def test_a_named_stage_runs_again_after_what_it_needs(books, results, executed):
-    assert command("evaluate", results=results) == 0
-    assert executed == ["01_data", "03_train", "04_evaluate"]
-    executed.clear()
-    assert command("train", results=results) == 0
-    assert executed == ["03_train"]
+def test_a_named_stage_runs_again_after_what_it_needs(command):
+    assert command("evaluate") == (0, ["01_data", "03_train", "04_evaluate"])
+    assert command("train") == (0, ["03_train"])
 
 
-def test_more_seeds_train_and_everything_after_follows(books, results, executed):
-    command("reproduce", results=results)
-    executed.clear()
-    assert command("reproduce", "--seeds", "0 1", results=results) == 0
-    assert executed == ["03_train", "04_evaluate", "05_export_quantize", "06_tables", "07_figures", "08_report"]
-    assert json.loads((results / "study.json").read_text())["seeds"] == [0, 1]
-    assert (results / "s6/seed1/metrics.json").is_file()
+def test_more_seeds_train_and_everything_after_follows(reproduced, command):
+    assert command("reproduce", "--seeds", "0 1") == (0, [name for name in CODE if name[:2] not in ("01", "02")])
+    assert json.loads((reproduced / "study.json").read_text())["seeds"] == [0, 1]
+    assert (reproduced / "s6/seed1/metrics.json").is_file()
+    assert command("reproduce")[0] == 0, "runs of other seeds and the same configuration hold"
 
 
-def test_stored_results_need_neither_data_nor_profile(books, results, executed, monkeypatch):
-    command("reproduce", results=results)
+def test_stored_results_need_neither_data_nor_profile(reproduced, executed, monkeypatch):
     executed.clear()
     monkeypatch.setattr(stages, "load_study", lambda *_: pytest.fail("stored results were given a study"))
     for name in ("tables", "figures", "report"):
-        assert run.main([name, "--results", str(results)]) == 0
+        assert run.main([name, "--results", str(reproduced)]) == 0
     assert executed == ["06_tables", "07_figures", "08_report"]
 
 
-def test_committed_results_get_no_bookkeeping(books, executed, monkeypatch, tmp_path, capsys):
+def test_committed_results_get_no_bookkeeping(reproduced, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(stages, "REPO", tmp_path)
     reference = tmp_path / "results" / "reference" / "smoke"
-    command("reproduce", results=tmp_path / "made")
-    (tmp_path / "results" / "reference").mkdir(parents=True)
-    (tmp_path / "made").rename(reference)
+    reference.parent.mkdir(parents=True)
+    reproduced.rename(reference)
     for name in ("stages.json", "study.json"):
         (reference / name).unlink()
     before = {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()}
@@ -154,23 +146,21 @@ def test_committed_results_get_no_bookkeeping(books, executed, monkeypatch, tmp_
     assert {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()} == before
 
 
-def test_profile_is_taken_from_the_results(books, results, executed, tmp_path):
-    command("data", results=results)
-    assert resolve_target("", "", str(results), "", "auto").profile == "smoke"
-    assert resolve_target("", "", str(tmp_path / "gpu"), "", "auto").profile == "gpu"
-    assert resolve_target("", "", str(tmp_path / "smoke-mine"), "", "auto").profile == "smoke"
-    assert resolve_target("", "", str(tmp_path / "elsewhere"), "", "auto").profile == "mini"
+def test_profile_is_taken_from_the_results(command, results, tmp_path):
+    command("data")
+    for folder, profile in ((results, "smoke"), (tmp_path / "gpu", "gpu"), (tmp_path / "smoke-mine", "smoke"),
+                            (tmp_path / "elsewhere", "mini")):
+        assert resolve_target("", "", str(folder), "", "auto").profile == profile
     with pytest.raises(StudyError, match="holds results of the profile 'smoke'"):
         resolve_target("mini", "", str(results), "", "auto")
 
 
-def test_further_parameters_reach_the_notebook_and_count(books, results, executed):
+def test_further_parameters_reach_the_notebook_and_count(books, command, results):
     notebook(books, "01_data", PARAMETERS + "\nIMAGES = 24", HEAD, CODE["01_data"] + '\nput("n.txt", repr(IMAGES))')
-    assert command("reproduce", "--set", "IMAGES=6", results=results) == 0
+    assert command("reproduce", "--set", "IMAGES=6")[0] == 0
     assert (results / "n.txt").read_text() == "6"
-    executed.clear()
-    assert command("reproduce", "--set", "IMAGES=6", results=results) == 0 and executed == []
-    assert command("reproduce", "--set", "IMAGES=7", results=results) == 0 and executed == ["01_data"]
+    assert command("reproduce", "--set", "IMAGES=6") == (0, [])
+    assert command("reproduce", "--set", "IMAGES=7") == (0, ["01_data"])
 
 
 # --- what is said when something is wrong ----------------------------------------------------------------------------
@@ -195,42 +185,34 @@ def test_mistakes_get_one_message_and_status_2(books, tmp_path, monkeypatch, cap
     assert said.startswith("error: ") and "Traceback" not in said and executed == []
 
 
-def test_results_of_another_configuration_are_listed_and_kept(books, results, executed, capsys):
-    command("reproduce", results=results)
-    path = results / "s6/seed0/run.json"
+def test_results_of_another_configuration_are_listed_and_kept(reproduced, command, capsys):
+    path = reproduced / "s6/seed0/run.json"
     record = json.loads(path.read_text())
     record["config"]["train"]["epochs"], record["config_hash"] = 99, "0" * 16
     path.write_text(json.dumps(record))
     before = path.read_bytes()
-    executed.clear()
-    capsys.readouterr()
     for stage in ("reproduce", "train", "evaluate"):
-        assert command(stage, results=results) == 2
+        assert command(stage) == (2, [])
         said = capsys.readouterr().err
-        assert "s6/seed0: train.epochs: 99 → 2" in said and "make clean" in said and str(results) in said
-    assert executed == [] and path.read_bytes() == before
+        assert "s6/seed0: train.epochs: 99 → 2" in said and "make clean" in said and str(reproduced) in said
+    assert path.read_bytes() == before
 
 
-def test_other_data_make_results_stale(books, results, executed, capsys):
-    command("reproduce", results=results)
-    (results / "data.json").write_text(json.dumps({"fingerprint": "beef"}))
-    assert command("reproduce", results=results) == 2
+def test_other_data_make_results_stale(reproduced, command, capsys):
+    (reproduced / "data.json").write_text(json.dumps({"fingerprint": "beef"}))
+    assert command("reproduce")[0] == 2
     assert "data fingerprint: f00d → beef" in capsys.readouterr().err
 
 
-def test_a_new_generator_draws_the_data_again(books, results, executed, monkeypatch):
-    assert command("reproduce", results=results) == 0
-    executed.clear()
+def test_a_new_generator_draws_the_data_again(reproduced, command, monkeypatch):
     monkeypatch.setattr("yolopose.study.config.GENERATOR_VERSION", "the next one")
-    assert command("reproduce", results=results) == 0
-    assert executed == ["01_data"]
+    assert command("reproduce") == (0, ["01_data"])
 
 
-def test_models_are_counted_again_for_another_number_of_keypoints(books, results, executed):
+def test_models_are_counted_again_for_another_number_of_keypoints(books, command, results):
     code = CODE["01_data"].replace('"f00d"', '"f00d", "keypoints": {"names": [1, 2]}')
     notebook(books, "01_data", PARAMETERS, HEAD, code)
-    assert command("complexity", results=results) == 0
-    assert command("data", results=results) == 0
+    assert command("complexity")[0] == 0 == command("data")[0]
     assert stages.why_not_done(stages.STAGES["complexity"], resolve_target("", "", str(results), "", "auto"), {}) \
         == "configuration changed"
 
@@ -240,44 +222,35 @@ def stored_run(results: Path, name: str, **changes: Any) -> None:
     record = json.loads((results / "s6/seed0/run.json").read_text())
     record["config"] |= changes
     record["config_hash"] = "of the time"
-    (results / name).mkdir(parents=True)
+    (results / name).mkdir(parents=True, exist_ok=True)
     (results / name / "run.json").write_text(json.dumps(record))
 
 
-def test_runs_outside_the_seeds_and_experiments_asked_for_count_too(books, results, executed, capsys):
-    command("reproduce", results=results)
-    stored_run(results, "s6/seed1", seed=1, width_factor=0.75)
-    stored_run(results, "s6_r640/seed0")
-    stored_run(results, "s7/seed0")
-    executed.clear()
-    capsys.readouterr()
-    assert command("reproduce", results=results) == 2 and executed == []
+def test_runs_outside_the_seeds_and_experiments_asked_for_count_too(reproduced, command, capsys):
+    stored_run(reproduced, "s6/seed1", seed=1, width_factor=0.75)
+    stored_run(reproduced, "s6_r640/seed0")
+    stored_run(reproduced, "s7/seed0")
+    assert command("reproduce") == (2, [])
     said = capsys.readouterr().err
     assert "s6/seed1: width_factor: 0.75 → 0.25" in said and "s6_r640/seed0: experiment.name: s6 → s6_r640" in said
     assert "s7/seed0: s7 is no experiment of yolopose/study/experiments.yaml" in said
     assert "No run was touched. Undo the difference, give another RESULTS=" in said and "DATA=" not in said
-    status.main(["--profile", "smoke", "--results", str(results)])
+    status.main(["--profile", "smoke", "--results", str(reproduced)])
     text = capsys.readouterr().out
     assert all(f"{name}  " in text for name in ("s6/seed1", "s7/seed0")) and "stale runs stop the study: undo" in text
 
 
-def test_runs_of_other_seeds_and_the_same_configuration_hold(books, results, executed):
-    assert command("reproduce", "--seeds", "0 1", results=results) == 0
-    assert command("reproduce", results=results) == 0
-
-
-def test_forgotten_data_are_named_in_the_remedy(books, results, executed, tmp_path, capsys):
+def test_forgotten_data_are_named_in_the_remedy(command, results, tmp_path, capsys):
     (tmp_path / "my-coco" / "annotations").mkdir(parents=True)
-    assert command("reproduce", "--data", str(tmp_path / "my-coco"), results=results) == 0
+    assert command("reproduce", "--data", str(tmp_path / "my-coco"))[0] == 0
     capsys.readouterr()
-    assert command("reproduce", results=results) == 2
+    assert command("reproduce")[0] == 2
     words = "give the same DATA= as before (a folder named my-coco)"
     assert words in capsys.readouterr().err
-    assert status.main(["--results", str(results)]) == 0
-    assert words in capsys.readouterr().out
+    assert status.main(["--results", str(results)]) == 0 and words in capsys.readouterr().out
 
 
-def test_a_full_disk_is_one_message_wherever_it_is_met(books, results, executed, monkeypatch, capsys):
+def test_a_full_disk_is_one_message_wherever_it_is_met(results, monkeypatch, capsys):
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(results / "somewhere"))
 
@@ -291,33 +264,36 @@ def test_a_full_disk_is_one_message_wherever_it_is_met(books, results, executed,
     assert holder(results) is None and not any(results.glob(".lock*"))
 
 
-def test_a_stage_that_leaves_out_a_file_is_not_done(books, results, executed, capsys):
+def test_a_stage_that_leaves_out_a_file_is_not_done(books, command, results, capsys):
     notebook(books, "02_complexity", PARAMETERS, "pass")
-    assert command("complexity", results=results) == 1
+    assert command("complexity")[0] == 1
     assert "ended without writing complexity.csv" in capsys.readouterr().err
     assert "fingerprint" not in stages.read_records(results)["complexity"]
-    assert command("reproduce", results=results) == 1
+    assert command("reproduce")[0] == 1
     assert "complexity: was stopped" in capsys.readouterr().err
 
 
-def test_two_commands_do_not_work_on_the_same_results(books, results, executed, capsys):
+def elsewhere(script: str) -> subprocess.Popen[str]:
+    """Another process that runs ``script`` after the imports."""
+    imports = "import time\nfrom pathlib import Path\nfrom yolopose.utils.locks import _acquire, results_lock\n"
+    return subprocess.Popen([sys.executable, "-c", imports + script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, cwd=REPO)
+
+
+def test_two_commands_do_not_work_on_the_same_results(results):
     with results_lock(results, "make reproduce"):
         assert holder(results)["pid"] == os.getpid()
-        script = f"from yolopose.utils.locks import results_lock\nwith results_lock({str(results)!r}, 'x'): pass"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO)
-        assert "StudyError" in done.stderr
-        assert f"`make reproduce` is at work there (process {os.getpid()}" in done.stderr
+        said = elsewhere(f"with results_lock({str(results)!r}, 'x'): pass").communicate()[1]
+        assert "StudyError" in said and f"`make reproduce` is at work there (process {os.getpid()}" in said
     assert holder(results) is None and not any(results.glob(".lock*"))
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(results):
-    script = (f"import time\nfrom yolopose.utils.locks import results_lock\nwith results_lock({str(results)!r}, 'x'):\n"
-              "    print('held', flush=True)\n    time.sleep(60)")
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPO)
+    process = elsewhere(f"with results_lock({str(results)!r}, 'x'):\n    print('held', flush=True)\n    time.sleep(60)")
     assert process.stdout.readline() == "held\n"
     assert holder(results)["pid"] == process.pid
     process.kill()
-    process.wait()
+    process.communicate()
     assert (results / ".lock").exists() and holder(results) is None
     with results_lock(results, "make reproduce"):
         pass
@@ -325,9 +301,8 @@ def test_the_lock_of_a_killed_process_is_taken_over(results):
 
 def test_a_look_at_the_lock_does_not_stop_a_command(results):
     """``make status`` holds the lock for an instant; a command that starts just then waits for it."""
-    script = (f"import time\nfrom yolopose.utils.locks import _acquire\nfrom pathlib import Path\n"
-              f"handle = _acquire(Path({str(results / '.lock')!r}), 0.0)\nprint('held', flush=True)\ntime.sleep(0.4)")
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPO)
+    process = elsewhere(f"handle = _acquire(Path({str(results / '.lock')!r}), 0.0)\nprint('held', flush=True)\n"
+                        "time.sleep(0.4)")
     assert process.stdout.readline() == "held\n"
     with results_lock(results, "make reproduce"):
         assert holder(results)["command"] == "make reproduce"
@@ -351,29 +326,24 @@ def test_a_notebook_opened_by_hand_holds_its_results_unless_the_runner_does(resu
 
 # --- status ----------------------------------------------------------------------------------------------------------
 
-def test_status_tells_done_running_missing_and_stale(books, results, executed, capsys):
-    command("reproduce", results=results)
-    capsys.readouterr()
-
+def test_status_tells_done_running_missing_and_stale(reproduced, capsys):
     def say() -> str:
-        assert status.main(["--profile", "smoke", "--results", str(results)]) == 0
+        assert status.main(["--profile", "smoke", "--results", str(reproduced)]) == 0
         return capsys.readouterr().out
 
     text = say()
     assert "nothing to do" in text and "missing" not in text and "AP 25.0 AP50 50.0, trained in 1 min 5 s" in text
-    (results / "m6/seed0/run.json").unlink()
-    (results / "m6/seed0/progress.json").write_text(
+    (reproduced / "m6/seed0/run.json").unlink()
+    (reproduced / "m6/seed0/progress.json").write_text(
         json.dumps({"epoch": 2, "epochs": 3, "images": 100, "seconds_left": 90}))
-    (results / "l6/seed0/metrics.json").unlink()
+    (reproduced / "l6/seed0/metrics.json").unlink()
     text = say()
     assert "epoch 2 of 3; make reproduce goes on from there" in text and "interrupted" in text
     assert "not scored yet" in text and "about 1 min 30 s of training in 1 run," in text
-    with results_lock(results, "make reproduce"):
+    with results_lock(reproduced, "make reproduce"):
         text = say()
         assert f"at work: make reproduce (process {os.getpid()}" in text and "epoch 2 of 3, 1 min 30 s left" in text
-    record = json.loads((results / "s6/seed0/run.json").read_text())
-    record["config_hash"], record["config"]["seed"] = "0" * 16, 5
-    (results / "s6/seed0/run.json").write_text(json.dumps(record))
+    stored_run(reproduced, "s6/seed0", seed=5)
     text = say()
     assert "stale" in text and "seed: 5 → 0" in text and "make clean" in text
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,8 @@ import torch
 from yolopose.study.config import RunConfig, load_study
 
 CPU = torch.device("cpu")
+REPO = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}  # of processes that tests start
 
 
 def tiny_run(epochs: int = 2, **train: Any) -> RunConfig:
@@ -19,6 +27,34 @@ def tiny_run(epochs: int = 2, **train: Any) -> RunConfig:
     train = {"epochs": epochs, "batch_size": 2, "nominal_batch": 4, "workers": 0, "anchors": "coco",
              "anchor_threshold": 40.0, "validate_images": 4} | train
     return replace(run, width_factor=0.125, input_size=64, train=replace(run.train, **train))
+
+
+def at_step(trainer: Any, number: int, action: Callable[[], None]) -> None:
+    """Have ``action`` happen when the ``number``-th step from now begins."""
+    step, steps = trainer.step, count(1)
+
+    def counted(*batch: Any) -> Any:
+        if next(steps) == number:
+            action()
+        return step(*batch)
+
+    trainer.step = counted
+
+
+def train_elsewhere(data: Any, folder: Path, run: str, trainer: str = "") -> subprocess.Popen[bytes]:
+    """Another process that trains ``tiny_run(<run>)`` into ``folder`` with further arguments of the trainer."""
+    script = ("import sys; from pathlib import Path; from tests.tiny import CPU, tiny_run; "
+              "from yolopose.data.coco import load_dataset; from yolopose.training.trainer import Trainer; "
+              f"Trainer(tiny_run({run}), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), CPU, {trainer}).fit()")
+    return subprocess.Popen([sys.executable, "-c", script, Path(data.train.image_dir).parent, folder], env=ENVIRONMENT,
+                            stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until ``path`` is there or ``process`` has ended."""
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def files(folder: Path) -> dict[str, bytes]:

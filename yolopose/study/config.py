@@ -1,7 +1,6 @@
 """The study as data: variants, experiments and profiles are rows of YAML, resolved into the configurations of runs.
 
-An unknown key, name or word is rejected with the file, the key and the nearest known one. Nothing here imports torch,
-so that ``make status`` answers at once.
+An unknown key, name or word is rejected with the file, the key and the nearest known one.
 """
 
 from __future__ import annotations
@@ -202,7 +201,7 @@ class RunConfig:
         return f"{self.experiment.detector}/seed{self.seed}" if wanted else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON types; what the hash is taken of and ``run.json`` records."""
+        """As ``run.json`` records it, and the hash is taken of."""
         return _plain(self)
 
     @property
@@ -381,8 +380,8 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
                          f"make reproduce PROFILE={profile} DATA=/data/coco"
                          + ("; make data fetches COCO 2017 into a new one" if chosen.download else ""))
     else:
-        spec = [GENERATOR_VERSION, asdict(chosen.data)]
-        data_dir = Path("data") / f"{chosen.data.difficulty}-{config_hash(spec)[:8]}"
+        drawn = config_hash([GENERATOR_VERSION, asdict(chosen.data)])
+        data_dir = Path("data") / f"{chosen.data.difficulty}-{drawn[:8]}"
     try:
         wanted = seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds
         seed_list = tuple(dict.fromkeys(int(s) for s in wanted)) if wanted else chosen.seeds

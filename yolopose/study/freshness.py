@@ -25,10 +25,7 @@ def _short(value: Any) -> str:
 
 
 def changes_since(record: dict[str, Any], run: RunConfig, data_fingerprint: str) -> list[str]:
-    """What differs between the configuration and data of a ``run.json`` and today's, in words; nothing: it is fresh.
-
-    An empty ``data_fingerprint`` says that the data are not there yet, and is not compared.
-    """
+    """What differs between a ``run.json`` and today's configuration and, where not empty, fingerprint, in words."""
     changes = []
     if record.get("config_hash") != run.hash:
         changes = config_changes(record.get("config") or {}, run.as_dict()) or ["config_hash"]

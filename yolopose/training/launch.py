@@ -88,11 +88,12 @@ def do_runs(study: Study, names: Sequence[str], evaluate: bool = True) -> None:
             run_dir = study.results_dir / run.name
             check_fresh(run, dataset.fingerprint, run_dir)
             train_run(study, run, dataset, device, world)
-            if evaluate:
-                with claimed(run_dir, "evaluation", world):
-                    if not world.tell((run_dir / "metrics.json").exists()):
-                        evaluate_run(run, dataset, run_dir, device, world)
-                        world.any(False)
+            if not evaluate:
+                continue
+            with claimed(run_dir, "evaluation", world):
+                if not world.tell((run_dir / "metrics.json").exists()):
+                    evaluate_run(run, dataset, run_dir, device, world)
+                    world.any(False)
 
 
 def elastic(study: Study, names: Sequence[str], processes: int, evaluate: bool = False) -> None:
@@ -112,12 +113,10 @@ def elastic(study: Study, names: Sequence[str], processes: int, evaluate: bool =
         with Termination() as termination:
             process = subprocess.Popen(command, env=environment,
                                        preexec_fn=lambda: end_with_parent(signal.SIGTERM))  # noqa: PLW1509
-            told = False
-            while process.poll() is None:
-                if not told and (termination.asked or message.exists()):  # an error is no reason to start them anew
-                    process.send_signal(signal.SIGTERM)
-                    told = True
+            while process.poll() is None and not (termination.asked or message.exists()):
                 time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)  # an error is no reason to start them anew; nothing where it has ended
+            process.wait()
         if termination.asked:
             raise Terminated
         if message.exists():

@@ -30,10 +30,7 @@ def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype:
 def run_gains(run: RunConfig) -> dict[str, float]:
     """Effective gains of a run: the profile's, or the loss's own rule where that says ``derived``.
 
-    A loss that the profile does not name has the gains of the official one.
-
-    Raises:
-        StudyError: the profile has no gains for this loss, or not for all of its terms.
+    A loss that the profile does not name has the gains of the official one; StudyError where a term has none.
     """
     name = run.experiment.loss if run.experiment.loss in run.train.gains else "official"
     where = f"yolopose/study/profiles.yaml: {run.profile}.train.gains.{name}"
@@ -68,8 +65,7 @@ def mean_pose(split: CocoSplit) -> np.ndarray:
 def choose_anchors(run: RunConfig, dataset: CocoDataset) -> tuple[np.ndarray, dict[str, Any]]:
     """(4, 3, 2) anchors in px and what to record of them; ``train.anchors`` keeps COCO's or fits them (reference §3).
 
-    Raises:
-        StudyError: the anchors reach too few of the boxes, or there are too few boxes to fit them to.
+    Anchors that reach too few of the boxes are a StudyError, and so are too few boxes to fit them to.
     """
     boxes = training_boxes_px(dataset, run.input_size)
     anchors = np.asarray(COCO_ANCHORS_PX, np.float32)

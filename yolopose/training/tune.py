@@ -1,10 +1,9 @@
 """Tuning the keypoint gain of each loss of Table 3 with one budget, on a held-out part of the training images.
 
 The paper had to tune its loss weights for L1 (§4.3) and does not say how. Here every loss gets the same number of short
-trainings, which differ in the gain of the keypoint term alone, and the gain with the highest AP on training images that
-were held out. No validation image is looked at. The gains found are copied by hand into
-``yolopose/study/profiles.yaml``: those of both L1 losses, and that of OKS as the loss ``oks_tuned``. The official loss
-keeps the gain of its profile, so that both comparisons can be read: OKS as the study trains it, and all three tuned.
+trainings and the keypoint gain with the highest AP; no validation image is looked at. The gains found are copied by
+hand into ``yolopose/study/profiles.yaml``: those of both L1 losses, and that of OKS as the loss ``oks_tuned``. The
+official loss keeps its gain, so that both can be read: OKS as the study trains it, and all three tuned.
 """
 
 from __future__ import annotations
@@ -39,8 +38,7 @@ TRAIN_IMAGES = 8000
 def hold_out(dataset: CocoDataset, train_images: int = TRAIN_IMAGES, held_out: int = HELD_OUT) -> CocoDataset:
     """The data set with ``val`` replaced by the last training images, and ``train`` by the first of the others."""
     total = len(dataset.train)
-    held_out = min(held_out, total // 4)
-    if held_out < 1:
+    if (held_out := min(held_out, total // 4)) < 1:
         raise StudyError(f"training set {dataset.name}: {total} images are too few to hold some out; give at least 4")
     val = dataset.train.subset(range(total - held_out, total))
     val = replace(val, annotations=annotations_of(val))
@@ -77,8 +75,8 @@ def tune(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
         for multiple in multiples:
             run = candidate(study, loss, multiple)
             folder = study.results_dir / "tuning" / f"{loss}_x{multiple:g}"
-            record = read_json(folder / "run.json") if (folder / "run.json").exists() else None
-            if record is None or record["config_hash"] != run.hash or record["data_fingerprint"] != parts.fingerprint:
+            record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+            if (record.get("config_hash"), record.get("data_fingerprint")) != (run.hash, parts.fingerprint):
                 record = Trainer(run, parts, folder, device).fit()
             last = read_csv(folder / "curve.csv")[-1]
             rows.append({"loss": loss, "multiple": multiple, "kpt_gain": record["train"]["gains"]["kpt"],
@@ -101,8 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def action() -> None:
         study = load_study(o.profile or "mini", o.data, o.results, o.seeds, o.device)
-        rows = tune(study, prepare_data(study))
-        for row in rows:
+        for row in tune(study, prepare_data(study)):
             print(f"{row['loss']:<10} keypoint gain {row['kpt_gain']:<6g} AP {100 * row['AP']:5.1f}  "
                   f"AP50 {100 * row['AP50']:5.1f}  on held-out training images")
         print(f"written: {Path(study.results_dir) / 'tuning.json'}")

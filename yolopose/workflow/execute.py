@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from yolopose.study.config import nearest
 from yolopose.study.paper import REPO
 from yolopose.utils.errors import NotebookFailure, Stopped, StudyError
@@ -31,16 +33,12 @@ from yolopose.utils.files import atomic_write, explain_os_error, file_sha256, re
 from yolopose.utils.locks import RESULTS_VARIABLE
 from yolopose.utils.text import ANSI
 
-NO_SPACE = re.compile(r"Errno 28|No space left", re.IGNORECASE)
-
 
 def pass_to_kernel(number: int) -> bool:
     """Send a signal to the kernels that this process has started; false where none runs.
 
     Training in a kernel ends on SIGTERM with a checkpoint, anything else at once.
     """
-    import psutil
-
     found = False
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
@@ -54,8 +52,7 @@ def parameter_defaults(notebook: Path) -> dict[str, Any]:
     """Names and default values in the notebook's cell tagged ``parameters``, in order.
 
     Raises:
-        StudyError: the notebook is missing or no notebook, or has no such cell, or the cell holds more than
-            assignments of constants.
+        StudyError: no notebook, no such cell, or one that holds more than assignments of constants.
     """
     document = read_json(notebook)
     cells = document.get("cells", []) if isinstance(document, dict) else []
@@ -76,8 +73,7 @@ def parameter_defaults(notebook: Path) -> dict[str, Any]:
 def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
     """``given``, each value brought to the type of the notebook's default (so that ``"3"`` becomes 3 where 1 stands).
 
-    Raises:
-        StudyError: a name that the notebook's parameter cell does not have, or a value of the wrong type.
+    A name that the notebook's parameter cell does not have, or a value of the wrong type, is a StudyError.
     """
     defaults = parameter_defaults(notebook)
     checked = {}
@@ -96,22 +92,19 @@ def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 
 class Console:
-    """A text stream that shows a notebook's output on this terminal.
+    """A text stream that passes a notebook's output on to a terminal, where progress bars move.
 
-    On a terminal everything passes through, so that progress bars move. Elsewhere (a log file), of a line that is
-    redrawn with carriage returns only one state every ``period_s`` seconds is printed, and its last.
+    To a log file, of a line redrawn with carriage returns, go only its last state and one every ``period_s`` seconds.
     """
 
     def __init__(self, stream: Any, period_s: float = 30.0) -> None:
-        self.stream, self.period_s = stream, period_s
-        self.live = stream.isatty()
-        self.line = ""
-        self.shown = time.monotonic()
+        self.stream, self.period_s, self.live = stream, period_s, stream.isatty()
+        self.line, self.shown = "", time.monotonic()
 
-    def write(self, text: str) -> int:
+    def write(self, text: str) -> None:
         if self.live:
             self.stream.write(text)
-            return len(text)
+            return
         for part in re.split(r"(\r\n|[\r\n])", text):
             if part in ("\n", "\r\n"):
                 self._show()
@@ -121,7 +114,6 @@ class Console:
                 self.line = ""
             else:
                 self.line += part
-        return len(text)
 
     def _show(self) -> None:
         self.stream.write(ANSI.sub("", self.line).rstrip() + "\n")
@@ -131,7 +123,6 @@ class Console:
         self.stream.flush()
 
     def close(self) -> None:
-        """End an unfinished line."""
         if self.line.strip():
             self._show()
         self.flush()
@@ -139,19 +130,15 @@ class Console:
 
 @contextlib.contextmanager
 def _own_kernel(results_dir: Path) -> Iterator[None]:
-    """Make ``python3`` mean a kernel of this interpreter, whatever kernels and profiles this machine's user has.
-
-    The kernel's settings, history and connection file live in a temporary folder, so that nobody's start-up files or
-    matplotlibrc can change a result.
-    """
+    """Make ``python3`` mean a kernel of this interpreter whose settings, history and connection file are temporary:
+    nobody's kernels, start-up files or matplotlibrc can change a result."""
     with tempfile.TemporaryDirectory(prefix="yolopose-") as folder:
         spec = Path(folder) / "kernels" / "python3"
         spec.mkdir(parents=True)
         environment = {
-            RESULTS_VARIABLE: str(results_dir.resolve()),
+            RESULTS_VARIABLE: str(results_dir.resolve()), "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             "IPYTHONDIR": folder, "JUPYTER_RUNTIME_DIR": folder, "MATPLOTLIBRC": os.devnull,
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONHASHSEED": "0",
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
             "TQDM_NCOLS": str(min(shutil.get_terminal_size().columns - 1, 100)), "TQDM_NROWS": "20",
         }
         (spec / "kernel.json").write_text(json.dumps({
@@ -174,7 +161,7 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
     failure is the user's to mend.
 
     Raises:
-        StudyError: an unknown parameter, or a :class:`StudyError` in the notebook, with its own message; a full disk.
+        StudyError: an unknown parameter, a full disk, or a StudyError in the notebook, with its own message.
         Stopped: training in the notebook was asked to end.
         NotebookFailure: any other exception in the notebook, or the death of its kernel.
     """
@@ -204,7 +191,7 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
             raise Stopped(signal.SIGTERM) from None
         if error.ename == "StudyError":
             raise StudyError(error.evalue) from None
-        if NO_SPACE.search(error.evalue):
+        if re.search("Errno 28|No space left", error.evalue, re.IGNORECASE):
             raise StudyError(f"{results_dir}: no space left on the disk ({error.evalue}); free some and repeat the "
                              "command, which goes on where it was") from None
         os.replace(partial, failed)
@@ -225,9 +212,7 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
 def _normalised(document: Any, source: Path, pictures: dict[str, str]) -> str:
     """The executed notebook as text, without what differs from run to run: times, versions, random ids, paths.
 
-    A picture is stored once: an output that is one of the results folder's ``pictures`` (SHA-256: where it lies, seen
-    from the notebook) becomes a link.
-    """
+    A picture of the results folder, ``pictures`` (SHA-256: where it lies, seen from the notebook), becomes a link."""
     import nbformat
 
     original = nbformat.read(source, as_version=4)
@@ -243,28 +228,22 @@ def _normalised(document: Any, source: Path, pictures: dict[str, str]) -> str:
                 png = output.get("data", {}).get("image/png", "")
                 if place := pictures.get(hashlib.sha256(base64.b64decode(png)).hexdigest()):
                     output.data = {"text/markdown": f"![{Path(place).stem}]({place})", "text/plain": place}
-    return _without_machine_paths(nbformat.writes(document)) + "\n"
+    text = nbformat.writes(document).replace(f"{REPO}/", "").replace(str(REPO), ".")
+    home = str(Path.home())
+    return (text.replace(f"{home}/", "~/") if len(home) > 1 else text) + "\n"
 
 
 def _clean_outputs(outputs: list[Any]) -> list[Any]:
     """Outputs without standard error; neighbouring pieces of standard output joined, redrawn lines as they ended."""
     kept: list[Any] = []
     for output in outputs:
-        if output.output_type != "stream":
+        if output.output_type == "stream" and output.name != "stdout":
+            continue
+        if output.output_type == "stream" and kept and kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+        else:
             kept.append(output)
-        elif output.name == "stdout":
-            if kept and kept[-1].output_type == "stream":
-                kept[-1].text += output.text
-            else:
-                kept.append(output)
     for output in kept:
         if output.output_type == "stream":
             output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
     return kept
-
-
-def _without_machine_paths(text: str) -> str:
-    """``text`` with the repository's own path made relative and the home folder shortened to ``~``."""
-    text = text.replace(f"{REPO}/", "").replace(str(REPO), ".")
-    home = str(Path.home())
-    return text.replace(f"{home}/", "~/") if len(home) > 1 else text

@@ -29,16 +29,7 @@ from yolopose.utils.errors import NotebookFailure, Stopped, StudyError
 from yolopose.utils.locks import results_lock
 from yolopose.utils.text import duration
 from yolopose.workflow.execute import execute, parameter_defaults, pass_to_kernel
-from yolopose.workflow.stages import (
-    STAGES,
-    Stage,
-    Target,
-    missing_outputs,
-    record,
-    record_study,
-    resolve_target,
-    why_not_done,
-)
+from yolopose.workflow.stages import STAGES, Stage, Target, missing_outputs, record, resolve_target, why_not_done
 from yolopose.workflow.status import check_not_stale, run_states, time_left
 from yolopose.workflow.summary import summary
 
@@ -46,9 +37,8 @@ _asked: list[int] = []  # the signal that was passed on to a kernel
 
 
 def stage_parameters(stage: Stage, target: Target, extra: dict[str, str], device: str) -> dict[str, Any]:
-    """The values for the stage's parameter cell: where and at which scale, and those of ``extra`` that it has.
-
-    A notebook finds the folder of the ablations from that of the main results, as :func:`load_study` does."""
+    """The values for the stage's parameter cell: where and at which scale, and those of ``extra`` that it has."""
+    # A notebook finds the folder of the ablations from that of the main results, as load_study does.
     main = target.results_dir.parent if target.ablations else target.results_dir
     values = {"PROFILE": target.profile, "RESULTS": _for_notebook(main), "DEVICE": device,
               "ABLATIONS": target.ablations}
@@ -59,16 +49,13 @@ def stage_parameters(stage: Stage, target: Target, extra: dict[str, str], device
 
 
 def _known_to(stage: Stage, values: dict[str, Any]) -> dict[str, Any]:
-    """Those of the parameters that the stage's notebook has."""
     known = parameter_defaults(stage.source)
     return {name: value for name, value in values.items() if name in known}
 
 
 def _for_notebook(path: Path) -> str:
     """``path`` as seen from the repository's root: relative, unless it was given absolute and lies elsewhere."""
-    if path.is_absolute() and not path.is_relative_to(REPO):
-        return str(path)
-    return os.path.relpath(path, REPO)
+    return str(path) if path.is_absolute() and not path.is_relative_to(REPO) else os.path.relpath(path, REPO)
 
 
 def _check_extra(names: Iterable[str], stages: list[Stage]) -> None:
@@ -81,12 +68,7 @@ def _check_extra(names: Iterable[str], stages: list[Stage]) -> None:
 
 
 def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, label: str = "") -> None:
-    """Execute one stage and record it.
-
-    Raises:
-        StudyError, NotebookFailure: as :func:`yolopose.workflow.execute.execute`; the latter also when an output is
-            missing.
-    """
+    """Execute one stage and record it; raises as :func:`execute`, and NotebookFailure where an output is missing."""
     if stage.name in ("train", "evaluate", "export"):
         check_not_stale(target)
     say(f"{label}{stage.name}: notebooks/{stage.source.name} → {target.results_dir}")
@@ -114,10 +96,10 @@ def run_one(stage: Stage, target: Target, extra: dict[str, str], device: str) ->
     if stage.stored_only:
         load_results(target.results_dir)
     with results_lock(target.results_dir, f"make {stage.name}"):
-        record_study(target)
-        for name in stage.needs:
-            if why_not_done(STAGES[name], target, {}):
-                run_stage(STAGES[name], target, {}, device)
+        target.record_study()
+        for needed in (STAGES[name] for name in stage.needs):
+            if why_not_done(needed, target, {}):
+                run_stage(needed, target, {}, device)
         run_stage(stage, target, extra, device)
 
 
@@ -130,7 +112,7 @@ def reproduce(target: Target, extra: dict[str, str], device: str) -> None:
     else:
         check_not_stale(target)
         with results_lock(target.results_dir, "make ablations" if target.ablations else "make reproduce"):
-            record_study(target)
+            target.record_study()
             for i, stage in enumerate(stages, 1):
                 label = f"[{i}/{len(stages)}] "
                 if (reason := why_not_done(stage, target, _known_to(stage, extra))) is None:
@@ -152,15 +134,15 @@ def ablate(target: Target, main: Target, extra: dict[str, str], device: str) -> 
     reproduce(target, extra, device)
     if any(main.results_dir.glob("*/seed*/metrics.json")):
         with results_lock(main.results_dir, "make ablations"):
-            for stage in (stage for stage in STAGES.values() if stage.stored_only):
-                run_stage(stage, main, {}, device)
+            for name in ("tables", "figures", "report"):
+                run_stage(STAGES[name], main, {}, device)
 
 
 def _extra_parameters(pairs: list[str]) -> dict[str, str]:
     extra = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
+        if not (equals and name.isidentifier()):
             raise StudyError(f"PARAMS={pair}: write NAME=value, for example PARAMS=\"PHOTO=me.jpg\"")
         if name in ("PROFILE", "DATA", "RESULTS", "SEEDS", "DEVICE"):
             raise StudyError(f"PARAMS={pair}: give {name} by itself: make … {name}={shlex.quote(value)}")
@@ -177,15 +159,13 @@ def _raise_stopped(number: int, _frame: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.workflow.run", description=__doc__.split("\n")[0])
     parser.add_argument("stage", choices=["reproduce", "ablations", *STAGES])
     add_target_arguments(parser)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
     o = parser.parse_args(arguments)
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _raise_stopped)
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), _raise_stopped)
 
     def action() -> None:
         extra, stage = _extra_parameters(o.set), STAGES.get(o.stage)

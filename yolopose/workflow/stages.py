@@ -19,8 +19,7 @@ from yolopose.utils.files import config_hash, file_sha256, read_json, write_json
 
 NOTEBOOKS = REPO / "notebooks"
 RECORDS, STUDY_RECORD = BOOKKEEPING = ("stages.json", "study.json")  # records of what was run: no result
-# The code that makes tables, figures and report of stored results; one fingerprint for all of it.
-CODE_FOLDERS = ("yolopose/report", "yolopose/study", "yolopose/utils")
+CODE_FOLDERS = ("yolopose/report", "yolopose/study", "yolopose/utils")  # make tables, figures and report of results
 CODE = "the code of " + " or ".join(CODE_FOLDERS)
 READ = ("*/seed*/*.json", "*/seed*/curve.csv", f"{ABLATIONS}/*/seed*/*.json", f"{ABLATIONS}/*/seed*/curve.csv",
         f"{ABLATIONS}/{ABLATIONS}.json", "complexity.csv", "released.csv", "scenes/*", "*.json")  # their results
@@ -28,19 +27,13 @@ READ = ("*/seed*/*.json", "*/seed*/curve.csv", f"{ABLATIONS}/*/seed*/*.json", f"
 
 @dataclass(frozen=True)
 class Stage:
-    """One notebook.
-
-    Attributes:
-        needs: stages that must hold before it.
-        stored_only: reads nothing but results.
-        piecewise: does only what is missing, so that the seconds of its executions add up.
-    """
+    """One notebook."""
 
     name: str
     notebook: str
-    needs: tuple[str, ...] = ()
-    stored_only: bool = False
-    piecewise: bool = False
+    needs: tuple[str, ...] = ()  # stages that must hold before it
+    stored_only: bool = False  # reads nothing but results
+    piecewise: bool = False  # does only what is missing, so that the seconds of its executions add up
 
     @property
     def source(self) -> Path:
@@ -57,8 +50,6 @@ STAGES = {stage.name: stage for stage in (
     Stage("figures", "07_figures", stored_only=True),
     Stage("report", "08_report", stored_only=True),
 )}
-ABLATION_STAGES = ("data", "train", "evaluate")
-RELEASED_STAGES = tuple(name for name in STAGES if name != "export")  # the released weights are exported by nobody here
 
 
 @dataclass(frozen=True)
@@ -72,30 +63,35 @@ class Target:
     @property
     def committed(self) -> bool:
         """Whether the folder is one that the repository keeps: no bookkeeping is written into it."""
-        resolved = self.results_dir.resolve()
-        return any(resolved.is_relative_to(REPO / "results" / name) for name in ("reference", "paper", "bench"))
+        kept = (REPO / "results" / name for name in ("reference", "paper", "bench"))
+        return any(self.results_dir.resolve().is_relative_to(folder) for folder in kept)
 
     @property
     def ablations(self) -> bool:
-        """Whether this is a profile's set of ablations, in the folder ``ablations`` of its main results."""
         return self.study is not None and self.study.ablations
 
     @property
-    def released(self) -> bool:
-        """Whether the runs are released weights, which only data, scores and what is drawn of them belong to."""
-        return self.study is not None and self.study.released
-
-    @property
     def stages(self) -> dict[str, Stage]:
-        """The stages that are run here, in order."""
-        chosen = ABLATION_STAGES if self.ablations else RELEASED_STAGES if self.released else tuple(STAGES)
-        return {name: STAGES[name] for name in chosen}
+        """The stages that are run here, in order; released weights are exported by nobody here."""
+        if self.ablations:
+            return {name: STAGES[name] for name in ("data", "train", "evaluate")}
+        released = self.study is not None and self.study.released
+        return {name: stage for name, stage in STAGES.items() if not (released and name == "export")}
 
     @property
     def reference(self) -> Path:
         """Where the committed results of the same kind are."""
-        folder = REFERENCE_DIR / self.profile
-        return folder / ABLATIONS if self.ablations else folder
+        return REFERENCE_DIR / self.profile / (ABLATIONS if self.ablations else "")
+
+    def record_study(self) -> None:
+        """Write ``study.json``: profile, data set, experiments and seeds of the results in this folder."""
+        if (study := self.study) is None or self.committed:
+            return
+        value = {"profile": study.profile.name, "title": study.profile.title, "data": data_name(study.profile),
+                 "experiments": list(study.experiments), "seeds": list(study.seeds)}
+        path = self.results_dir / STUDY_RECORD
+        if not path.is_file() or read_json(path) != value:
+            write_json(path, value)
 
 
 def resolve_target(profile: str, data: str, results: str, seeds: str, device: str, stored_only: bool = False,
@@ -123,48 +119,33 @@ def resolve_target(profile: str, data: str, results: str, seeds: str, device: st
 
 
 def profile_of(results_dir: Path) -> str | None:
-    """The profile whose results a folder holds, by its ``study.json`` or its first run; ``None`` if it has neither."""
+    """The profile whose results a folder holds, by its ``study.json`` or its first run, if it has one."""
     for path in (results_dir / STUDY_RECORD, *sorted(results_dir.glob("*/seed*/run.json"))[:1]):
         if path.is_file() and isinstance(value := read_json(path), dict) and "profile" in value:
             return str(value["profile"])
     return None
 
 
-def record_study(target: Target) -> None:
-    """Write ``study.json``: profile, data set, experiments and seeds of the results in this folder."""
-    study = target.study
-    if study is None or target.committed:
-        return
-    value = {"profile": study.profile.name, "title": study.profile.title, "data": data_name(study.profile),
-             "experiments": list(study.experiments), "seeds": list(study.seeds)}
-    path = target.results_dir / STUDY_RECORD
-    if not path.is_file() or read_json(path) != value:
-        write_json(path, value)
-
-
 def data_name(profile: Profile) -> str:
-    """The data set in a word or two, for people."""
     return profile.data.name or f"{profile.data.source} {profile.data.difficulty or ''}".strip()
 
 
-# --- what a stage leaves behind --------------------------------------------------------------------------------------
 
-def expected_outputs(stage: Stage, target: Target) -> list[str]:
-    """Files that the stage must have written, relative to the results folder."""
-    wanted = [f"notebooks/{stage.notebook}.ipynb"]
+def missing_outputs(stage: Stage, target: Target) -> list[str]:
+    """Files that the stage must have written and that are not there, relative to the results folder."""
     runs = target.study.runs() if target.study else []
-    if stage.name == "train":
-        return wanted + [f"{run.name}/{file}" for run in runs for file in ("run.json", "curve.csv")]
-    if stage.name == "evaluate":
-        wanted += [f"{run.name}/{file}" for run in runs for file in ("metrics.json", "predictions.json.gz")]
-        wanted += [f"{run.name}/joints.json" for run in runs if run.variant.head != "person"]
-        if target.released:
-            return [*wanted, "scenes.json", "released.csv"]
-        if target.ablations:
-            return [*wanted, f"{ABLATIONS}.json"]
-        return [*wanted, "scenes.json", "runtime.json",
-                *(f"{run.name}/tta.json" for run in runs if run.experiment.name == "s6")]
-    return wanted + {
+    evaluated = [f"{run.name}/{file}" for run in runs for file in ("metrics.json", "predictions.json.gz")]
+    evaluated += [f"{run.name}/joints.json" for run in runs if run.variant.head != "person"]
+    if target.ablations:
+        evaluated += [f"{ABLATIONS}.json"]
+    elif target.study and target.study.released:
+        evaluated += ["scenes.json", "released.csv"]
+    else:
+        evaluated += ["scenes.json", "runtime.json"]
+        evaluated += [f"{run.name}/tta.json" for run in runs if run.experiment.name == "s6"]
+    wanted = {
+        "train": [f"{run.name}/{file}" for run in runs for file in ("run.json", "curve.csv")],
+        "evaluate": evaluated,
         "data": ["data.json"],
         "complexity": ["complexity.csv", "architecture.json", "loss_shape.json"],
         "export": ["export.json", "quantization.json"],
@@ -173,11 +154,8 @@ def expected_outputs(stage: Stage, target: Target) -> list[str]:
         "figures": [f"figures/figure{n}.{kind}" for n in range(1, 7) for kind in ("png", "svg")],
         "report": ["comparison.csv", "claims.csv", "report.html"],
     }[stage.name]
-
-
-def missing_outputs(stage: Stage, target: Target) -> list[str]:
-    """The expected files that are not there."""
-    return [name for name in expected_outputs(stage, target) if not (target.results_dir / name).is_file()]
+    wanted.insert(0, f"notebooks/{stage.notebook}.ipynb")
+    return [name for name in wanted if not (target.results_dir / name).is_file()]
 
 
 def read_records(results_dir: Path) -> dict[str, Any]:
@@ -211,8 +189,7 @@ def _first(names: list[str], what: str) -> str | None:
 
 
 def record(stage: Stage, target: Target, seconds: float, parameters: dict[str, Any] | None) -> None:
-    """Note an execution in ``stages.json``: a stage that came to its end with its ``parameters``, so that it holds from
-    now on; one that did not with ``None``."""
+    """Note an execution in ``stages.json``; ``parameters`` are ``None`` where it did not come to its end."""
     if target.committed:
         return
     records = read_records(target.results_dir)
@@ -222,7 +199,6 @@ def record(stage: Stage, target: Target, seconds: float, parameters: dict[str, A
     write_json(target.results_dir / RECORDS, {name: records[name] for name in STAGES if name in records})
 
 
-# --- what a stage depends on -----------------------------------------------------------------------------------------
 
 def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dict[str, str]:
     """Hashes of all that the stage's outcome depends on, by name, so that a difference can be named."""
@@ -231,7 +207,9 @@ def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dic
              "parameters": config_hash(parameters)}
     study = target.study
     if stage.stored_only:
-        parts[CODE] = _code_hash()
+        code = [path for name in CODE_FOLDERS for path in sorted((REPO / name).rglob("*"))
+                if path.is_file() and path.suffix != ".pyc"]
+        parts[CODE] = config_hash([[str(path.relative_to(REPO)), file_sha256(path)] for path in code])
         parts |= {_name(path, target): file_sha256(path) for path in _files_read(stage, target)}
     elif stage.name == "data" and study:
         parts["configuration"] = config_hash(asdict(study.profile.data))
@@ -252,13 +230,6 @@ def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dic
     return parts
 
 
-def _code_hash() -> str:
-    """Changes with every file of :data:`CODE_FOLDERS`."""
-    files = [path for name in CODE_FOLDERS for path in sorted((REPO / name).rglob("*"))
-             if path.is_file() and path.suffix != ".pyc"]
-    return config_hash([[str(path.relative_to(REPO)), file_sha256(path)] for path in files])
-
-
 def _data_source(study: Study) -> list[Any]:
     """Of a drawn set its folder's name, which has the hash of the generator's version and the specification; of a given
     folder name, size and time of the annotation files (reading COCO's own would take seconds)."""
@@ -269,7 +240,6 @@ def _data_source(study: Study) -> list[Any]:
 
 
 def _data_record(target: Target) -> dict[str, Any]:
-    """``data.json``; empty before the data stage has run."""
     path = target.results_dir / "data.json"
     return read_json(path) if path.is_file() else {}
 
@@ -291,7 +261,5 @@ def _files_read(stage: Stage, target: Target) -> list[Path]:
 
 
 def _name(path: Path, target: Target) -> str:
-    for folder in (target.results_dir.resolve(), REPO):
-        if path.is_relative_to(folder):
-            return str(path.relative_to(folder))
-    return str(path)
+    folders = [folder for folder in (target.results_dir.resolve(), REPO) if path.is_relative_to(folder)]
+    return str(path.relative_to(folders[0]) if folders else path)

@@ -7,6 +7,7 @@ never silently reused. Reads only the results folder; may be called while the st
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import statistics
 import sys
@@ -24,11 +25,9 @@ from yolopose.utils.locks import holder
 from yolopose.utils.text import align, duration
 from yolopose.workflow.stages import Target, data_fingerprint, data_name, read_records, resolve_target, why_not_done
 
-# --- stale runs ------------------------------------------------------------------------------------------------------
 
 def stale_runs(target: Target) -> dict[str, list[str]]:
-    """Finished runs whose stored configuration or data differ from today's, with what changed, for example
-    ``{"s6/seed0": ["train.epochs: 3 → 5"]}``.
+    """Finished runs of another configuration or data than today's: ``{"s6/seed0": ["train.epochs: 3 → 5"]}``.
 
     Every ``<experiment>/seed<k>/run.json`` on the disk counts, whichever seeds and experiments are asked for: tables
     and figures read them all. Known experiments come first, in their order.
@@ -48,16 +47,14 @@ def _changes(study: Study, experiment: str, seed: int, record: dict[str, Any], d
     if experiment not in load_experiments():
         return [f"{experiment} is no experiment of yolopose/study/experiments.yaml"]
     try:
-        run = study.run(experiment, seed)
+        return changes_since(record, study.run(experiment, seed), data)
     except StudyError:
         return [f"the profile {study.profile.name} has no input size for {experiment}"]
-    return changes_since(record, run, data)
 
 
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object; empty where the file holds something else."""
-    value = read_json(path)
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value := read_json(path), dict) else {}
 
 
 def remedy(target: Target, stale: dict[str, list[str]]) -> str:
@@ -76,37 +73,27 @@ def remedy(target: Target, stale: dict[str, list[str]]) -> str:
 
 
 def check_not_stale(target: Target) -> None:
-    """Refuse to go on from results that another configuration made.
-
-    Raises:
-        StudyError: naming the runs, what changed, and what to do.
-    """
-    stale = stale_runs(target)
-    if not stale:
+    """Raise a StudyError, with what changed and what to do, where another configuration made the results."""
+    if not (stale := stale_runs(target)):
         return
     by_change: dict[str, list[str]] = {}
     for name, changes in stale.items():
         more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
         by_change.setdefault("; ".join(changes[:4]) + more, []).append(name)
     lines = [f"  {', '.join(names)}: {change}" for change, names in by_change.items()]
-    todo = remedy(target, stale)
-    raise StudyError("\n".join([
-        f"{target.results_dir}: {len(stale)} finished run{'s' if len(stale) > 1 else ''} "
-        f"{'were' if len(stale) > 1 else 'was'} made by another configuration (old → new):", *lines,
-        f"No run was touched. {todo[0].upper()}{todo[1:]}"]))
+    todo, count = remedy(target, stale), f"{len(stale)} finished runs were" if len(stale) > 1 else "1 finished run was"
+    raise StudyError("\n".join([f"{target.results_dir}: {count} made by another configuration (old → new):", *lines,
+                                f"No run was touched. {todo[0].upper()}{todo[1:]}"]))
 
-
-# --- runs ------------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class RunState:
-    """One run: ``state`` is done, trained, running, interrupted, missing or stale; ``seconds_left`` of its training,
-    where that is known."""
+    """One run of a study and how far it is."""
 
     name: str
-    state: str
+    state: str  # done, trained, running, interrupted, missing or stale
     detail: str
-    seconds_left: float | None = None
+    seconds_left: float | None = None  # of its training, where that is known
 
 
 def run_states(target: Target) -> list[RunState]:
@@ -119,9 +106,8 @@ def run_states(target: Target) -> list[RunState]:
     left = {name: seconds * pace if seconds else None for name, seconds in expected.items()}
     states = [RunState(run.name, "stale", "; ".join(stale[run.name][:3])) if run.name in stale
               else _run_state(target.results_dir / run.name, run, busy, left[run.experiment.name]) for run in runs]
-    known = {state.name for state in states}
-    return states + [RunState(name, "stale", "; ".join(changes[:3]))
-                     for name, changes in stale.items() if name not in known]
+    return states + [RunState(name, "stale", "; ".join(stale[name][:3])) for name in stale
+                     if name not in {state.name for state in states}]
 
 
 def _seconds(paths: Iterable[Path]) -> float | None:
@@ -141,18 +127,17 @@ def _run_state(folder: Path, run: RunConfig, busy: bool, left: float | None) -> 
         if not (folder / "metrics.json").is_file():
             return RunState(run.name, "trained", ", ".join([*parts, "not scored yet"]), 0.0)
         return RunState(run.name, "done", ", ".join([_accuracy(read_json(folder / "metrics.json")), *parts]), 0.0)
-    try:
+    progress: dict[str, Any] = {}
+    with contextlib.suppress(StudyError):  # it is missing, or its writer is replacing it
         progress = _object(folder / "progress.json")
-    except StudyError:  # its writer replaces it many times
-        progress = {}
     if not progress:
         return RunState(run.name, "missing", f"about {duration(left)}" if left else "", left)
     where = f"epoch {progress.get('epoch', '?')} of {progress.get('epochs', '?')}"
     if (seconds := progress.get("seconds_left")) is not None:
         left = float(seconds)
-    if busy:
-        return RunState(run.name, "running", where + (f", {duration(left)} left" if left is not None else ""), left)
-    return RunState(run.name, "interrupted", f"{where}; make reproduce goes on from there", left)
+    if not busy:
+        return RunState(run.name, "interrupted", f"{where}; make reproduce goes on from there", left)
+    return RunState(run.name, "running", where + (f", {duration(left)} left" if left is not None else ""), left)
 
 
 def _accuracy(metrics: dict[str, Any]) -> str:
@@ -164,16 +149,12 @@ def _accuracy(metrics: dict[str, Any]) -> str:
 def time_left(states: list[RunState]) -> str:
     """The time that the training still takes; a run of unknown length counts as the mean of the others."""
     todo = [s for s in states if s.state in ("running", "interrupted", "missing")]
-    if not todo:
-        return "no training"
     known = [s.seconds_left for s in todo if s.seconds_left is not None]
     if not known:
-        return f"unknown: {len(todo)} runs, and none has told its pace yet"
+        return f"unknown: {len(todo)} runs, and none has told its pace yet" if todo else "no training"
     total = statistics.fmean(known) * len(todo)
     return f"about {duration(total)} of training in {len(todo)} run{'s'[:len(todo) > 1]}, then evaluation and report"
 
-
-# --- the whole --------------------------------------------------------------------------------------------------------
 
 def report(target: Target) -> str:
     """The text that ``make status`` prints."""
@@ -185,14 +166,14 @@ def report(target: Target) -> str:
                      f"since {at_work['started']})")
     records, stages = read_records(root), []
     for stage in target.stages.values():
-        reason = why_not_done(stage, target, {})
-        if reason is None:
-            seconds = records.get(stage.name, {}).get("seconds")
-            stages.append([stage.name, "done", "" if seconds is None else duration(seconds)])
-        elif reason == "not run yet":
-            stages.append([stage.name, "missing", ""])
-        else:
-            stages.append([stage.name, "to be redone", reason])
+        match why_not_done(stage, target, {}):
+            case None:
+                seconds = records.get(stage.name, {}).get("seconds")
+                stages.append([stage.name, "done", "" if seconds is None else duration(seconds)])
+            case "not run yet":
+                stages.append([stage.name, "missing", ""])
+            case reason:
+                stages.append([stage.name, "to be redone", reason])
     states = run_states(target)
     runs = [[s.name, s.state, s.detail] for s in states]
     lines += ["", "stages", align(stages, numbers=False), "", "runs", align(runs, numbers=False), ""]
@@ -206,7 +187,6 @@ def report(target: Target) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.workflow.status", description=__doc__.split("\n")[0])
     add_target_arguments(parser)
     o = parser.parse_args(arguments)

@@ -36,7 +36,6 @@ def accuracies(results: ResultSet, reference: ResultSet | None, split: str = "va
 
 
 def verdicts(rows: list[dict[str, str]]) -> str:
-    """How often each verdict was given: ``4 reproduced, 1 not run``."""
     counts = Counter(row["verdict"] for row in rows)
     return ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
 
@@ -46,9 +45,9 @@ def all_verdicts(results_dir: Path) -> str:
     rows = []
     if (path := results_dir / "claims.csv").is_file():
         claims = read_csv(path)
-        for decider in dict.fromkeys(claim["decided_by"] for claim in claims):
-            chosen = [claim for claim in claims if claim["decided_by"] == decider]
-            rows.append([f"claims decided by {DECIDERS.get(decider, decider)}", verdicts(chosen)])
+        rows = [[f"claims decided by {DECIDERS.get(decider, decider)}",
+                 verdicts([claim for claim in claims if claim["decided_by"] == decider])]
+                for decider in dict.fromkeys(claim["decided_by"] for claim in claims)]
     if (path := results_dir / "comparison.csv").is_file():
         rows.append(["numbers of its tables", verdicts([row for row in read_csv(path) if row["experiment"]])])
     return align(rows, numbers=False)
