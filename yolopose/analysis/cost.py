@@ -382,8 +382,8 @@ def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str
            device: str, machine: Mapping[str, Any], markdown: bool = False) -> str:
     """The whole text: a table, and notes on what its totals come to and rest on.
 
-    ``rows`` are of :func:`estimate`, ``images`` and ``source`` of :func:`image_counts`. ``device`` was measured, ``cpu``
-    or ``cuda``; it is ``given`` where rates were given instead. ``machine`` is of
+    ``rows`` are of :func:`estimate`, ``images`` and ``source`` of :func:`image_counts`. ``device`` (``cpu``, ``cuda``)
+    was measured; it is ``given`` where rates were given instead. ``machine`` is of
     :func:`yolopose.utils.provenance.hardware`, with ``gpu_gib``, the memory of its GPU. In Markdown experiments that
     differ in their name alone share a line.
     """
