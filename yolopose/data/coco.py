@@ -101,22 +101,14 @@ class SampleStore:
 
 @dataclass(frozen=True, eq=False)
 class CocoSplit:
-    """One split: its images, the labelled persons in them, and the ground truth to score against.
+    """One split: its images, the labelled persons in them, and the ground truth to score against."""
 
-    Attributes:
-        name: ``train``, ``val`` or ``test-dev``.
-        store: images and labels as arrays; labelled are persons with at least one keypoint and no crowd flag.
-        images: id, file_name, width, height of every image, ordered by id.
-        annotations: COCO ground truth of these images (segmentations left out), ``None`` for train and test-dev.
-        counts: what the annotation file holds of these images, for the data report.
-    """
-
-    name: str
-    store: SampleStore
-    images: list[dict[str, Any]]
+    name: str  # train, val or test-dev
+    store: SampleStore  # labelled are persons with at least one keypoint and no crowd flag
+    images: list[dict[str, Any]]  # id, file_name, width, height; ordered by id
     schema: KeypointSchema
-    annotations: dict[str, Any] | None = None
-    counts: dict[str, int] = field(default_factory=dict)
+    annotations: dict[str, Any] | None = None  # COCO ground truth without segmentations; None for train and test-dev
+    counts: dict[str, int] = field(default_factory=dict)  # what the annotation file holds of these images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -156,15 +148,12 @@ class CocoSplit:
 
 @dataclass(frozen=True, eq=False)
 class CocoDataset:
-    """A data set in COCO layout.
-
-    ``test_dev`` has images alone. ``test_dev_annotations`` exist for synthetic sets only, kept apart as COCO's server
-    keeps its own; they are for scoring, never for training.
-    """
+    """A data set in COCO layout. ``test_dev_annotations`` exist for synthetic sets only, kept apart as COCO's server
+    keeps its own; they are for scoring, never for training."""
 
     train: CocoSplit
     val: CocoSplit
-    test_dev: CocoSplit | None
+    test_dev: CocoSplit | None  # images alone
     schema: KeypointSchema
     fingerprint: str
     name: str

@@ -180,14 +180,7 @@ def _as_is(batch: Any) -> Any:
 class TrainLoader(_Loader):
     """Shuffled, augmented batches; every epoch and every batch of it can be asked for by number.
 
-    Args:
-        split: the training split.
-        run: gives input size, batch size, augmentation and seed.
-        schema: of the data set, for the flip.
-        workers: processes; 0 makes the batches in this one. The batches do not depend on it.
-        world: the processes that share each batch.
-
-    The last incomplete batch of an epoch is left out; a set smaller than a batch makes one batch of all its images.
+    They do not depend on the number of ``workers``; 0 makes them in this process. The last incomplete batch of an epoch is left out; a set smaller than a batch makes one batch of all its images.
     ``damaged`` holds what is wrong with every unreadable image that was met: another image takes its place, until they
     are more than ``train.damaged_share`` of the set (one is always allowed).
     """
@@ -215,11 +208,7 @@ class TrainLoader(_Loader):
             yield images, targets
 
     def leave_out(self, damaged: dict[str, str]) -> None:
-        """Note damaged images, by path; each is named once.
-
-        Raises:
-            StudyError: they are too many.
-        """
+        """Note damaged images, by path; each is named once, and too many are a StudyError."""
         for path, problem in damaged.items():
             if path not in self.damaged:
                 self.damaged[path] = problem

@@ -93,18 +93,12 @@ def ensure_coco2017(root: Path | str, wants_test_dev: bool, test_dev: bool | Non
 
     A folder that held train and val before this function ever wrote to it is used as it is, and so is one whose
     annotations are not COCO's own. Archives that lie in ``root/downloads`` are taken instead of fetched; those that
-    were fetched are removed once they are unpacked. The server is COCO's own, or that of ``YOLOPOSE_COCO_URL``.
+    were fetched are removed once they are unpacked. Returns the names of the archives that were unpacked.
 
     Args:
         wants_test_dev: whether the study reads the images of test-dev.
         test_dev: fetch them or not whatever the study reads; remembered for ``root``. ``None``: as remembered, else as
             the study wants.
-
-    Returns:
-        The names of the archives that were unpacked.
-
-    Raises:
-        StudyError: no network, too little space, a wrong checksum, a damaged archive, a folder that holds other things.
     """
     root = Path(root)
     record, missing = _read_record(root), missing_archives(root, wants_test_dev, test_dev, archives)
@@ -137,7 +131,6 @@ def ensure_coco2017(root: Path | str, wants_test_dev: bool, test_dev: bool | Non
 
 def missing_archives(root: Path, wants_test_dev: bool, test_dev: bool | None = None,
                      archives: Sequence[Archive] = COCO2017) -> list[Archive]:
-    """The archives whose content ``root`` lacks; arguments as of :func:`ensure_coco2017`."""
     record = _read_record(root)
     fetched = record.get("archives", {})
     sizes = [(root / name, size) for a in archives if a.name not in fetched for name, size in a.files.items() if size]
@@ -165,8 +158,7 @@ def space_needed(root: Path, missing: Sequence[Archive]) -> int:
 
 
 def _is_there(root: Path, archive: Archive, entry: dict[str, Any] | None) -> bool:
-    """Whether the archive's content is in ``root``. What this module unpacked must have come to its end and still have
-    as many images; of what was there before (no ``entry``), a folder that is not empty is enough."""
+    """Whether an archive's content is there: as many images as were unpacked (``entry``), else a folder with any."""
     if entry is not None and "unpacked" not in entry:
         return False
     least = entry["unpacked"]["files"] if entry else 1

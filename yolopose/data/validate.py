@@ -80,11 +80,7 @@ class AnnotationFile:
 
 
 def read_annotations(path: Path, schema: KeypointSchema | None = None) -> AnnotationFile:
-    """Read and check a COCO JSON of persons; with ``schema`` a list of images alone, which may be empty.
-
-    Raises:
-        StudyError: something is wrong with it.
-    """
+    """Read and check a COCO JSON of persons; with ``schema`` a list of images alone, which may be empty."""
     try:
         raw = path.read_bytes()
         data = json.loads(raw, object_hook=_drop_segmentation)
@@ -223,14 +219,8 @@ def image_damage(raw: bytes) -> str | None:
 
 
 def check_image_files(folder: Path, images: Sequence[dict[str, Any]]) -> list[int]:
-    """Check that the files exist, are not empty and, of up to ``THOROUGH_LIMIT``, that they open at the right size.
-
-    Returns:
-        Their sizes in bytes.
-
-    Raises:
-        StudyError: they do not.
-    """
+    """Check that the files exist, are not empty and, of up to ``THOROUGH_LIMIT``, that they open at the right size;
+    returns their sizes in bytes."""
     if not folder.is_dir():
         raise StudyError(f"{folder}: no such folder; put the split's images there")
     sizes, missing, broken, differing = [], [], [], []

@@ -28,18 +28,14 @@ ANSWER = timedelta(seconds=3)  # within which a process that is there answers
 
 @dataclass(frozen=True)
 class World:
-    """This process, numbered ``rank`` of ``size``; every method is a plain identity where ``size`` is 1.
-
-    All processes must call the same methods in the same order.
-    """
+    """This process, numbered ``rank`` of ``size``. All processes must call the same methods in the same order."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
-        return self.rank == 0
+        return self.rank == 0  # the process that writes files and speaks
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of every process's ``values``, a new tensor."""
@@ -72,9 +68,9 @@ class World:
 
     def agree(self, value: Any, what: str) -> None:
         """Make sure that all processes see the same; ``what`` says what differs otherwise, and how to mend it."""
-        seen = self.gather(value)
-        if any(other != seen[0] for other in seen):
-            raise StudyError(f"{what} (process 0: {seen[0]}, process {self.rank}: {value})")
+        first, *others = self.gather(value)
+        if any(other != first for other in others):
+            raise StudyError(f"{what} (process 0: {first}, process {self.rank}: {value})")
 
     def same_state(self, model: nn.Module) -> None:
         """Give every process the tensors of process 0's ``model``, in place."""
@@ -194,25 +190,19 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 def wrap(model: nn.Module, world: World, device: torch.device, sync_batch_norm: bool) -> nn.Module:
     """The network whose ``backward`` averages gradients over the processes; ``model`` itself where there is one.
 
-    With ``sync_batch_norm`` the batch norms of ``model`` are replaced, in place, by ones with common statistics:
-    torch's on a GPU, else :class:`SharedBatchNorm2d`. Names and tensors stay. Without, every process normalises its own
-    share of a batch and process 0's running statistics are everybody's.
-
-    The gradients are averaged after every backward pass, also within an accumulation. That costs some traffic, and buys
-    that a checkpoint may be written at any batch by process 0 alone.
+    With ``sync_batch_norm`` the batch norms of ``model`` become, in place, ones with common statistics: torch's on a
+    GPU, else :class:`SharedBatchNorm2d`. Names and tensors stay. Without, every process normalises its own share of a
+    batch and process 0's running statistics are everybody's. The gradients are averaged after every backward pass, also
+    within an accumulation: that costs some traffic, and a checkpoint may be written at any batch by process 0 alone.
     """
     if world.size == 1:
         return model
-    if sync_batch_norm:
-        if device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        else:
-            for module in model.modules():
-                for name, child in module.named_children():
-                    if type(child) is nn.BatchNorm2d:
-                        shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum)
-                        shared.__dict__.update(child.__dict__)
-                        setattr(module, name, shared)
+    if sync_batch_norm and device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    elif sync_batch_norm:
+        for module in model.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = SharedBatchNorm2d
     with warnings.catch_warnings():  # the option's new name is not yet in every version of torch that we run on
         warnings.simplefilter("ignore", FutureWarning)
         return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None,

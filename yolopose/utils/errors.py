@@ -4,10 +4,9 @@ from __future__ import annotations
 
 
 class StudyError(Exception):
-    """Bad input or state that the user can mend.
+    """Bad input or state that the user can mend: the message names the file, the key and the remedy.
 
-    The message names the file, the key and the remedy. Command-line entry points print it without a traceback and
-    exit with status 2; everything else that is raised is a defect of this project.
+    Command lines print it without a traceback and exit with status 2; what else is raised is a defect of this project.
     """
 
 

@@ -101,18 +101,16 @@ def memo(path: Path | str, key: Mapping[str, Any], make: Callable[[], dict[str, 
     """The JSON object at ``path`` if it was made from the same ``key``, else a new one, written there.
 
     Args:
-        path: ends in ``.json`` or ``.json.gz``; a file that cannot be read counts as none.
+        path: a file that cannot be read counts as none.
         key: entries of the object that tell what it was made from, for example ``{"key": config_hash(…)}``.
         make: the object without the entries of ``key``, which come first in the file.
         holds: whether an object of the same key may be kept, for example because files that it names still exist.
         lock: held while a new one is made and written.
     """
-    path = Path(path)
-    try:
+    path, stored = Path(path), None
+    with contextlib.suppress(StudyError):
         stored = read_json(path)
-    except StudyError:
-        stored = None
-    if isinstance(stored, dict) and all(stored.get(name) == value for name, value in key.items()) and holds(stored):
+    if isinstance(stored, dict) and all(stored.get(name) == key[name] for name in key) and holds(stored):
         return stored
     with lock or contextlib.nullcontext():
         value = {**key, **make()}

@@ -134,7 +134,7 @@ def results_lock(results_dir: Path, command: str, shared: bool = False) -> Itera
 
 
 def kernel_lock(results_dir: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold the lock of the one process that writes results, for ``run.py`` or in its place."""
+    """The lock of the one process that writes results, for ``run.py`` or in its place."""
     return one_at_a_time(results_dir / KERNEL_NAME, "the kernel of an earlier run is still at work", wait_s=15.0)
 
 
