@@ -49,7 +49,10 @@ def test_compare_with_the_word_paper(mini: Path, tmp_path: Path) -> None:
 def test_command_line(mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "difference.csv"
     assert main([str(mini), str(mini), "--out", str(out)]) == 0
-    assert "s6_faithful" in capsys.readouterr().out
+    *lines, _, written = capsys.readouterr().out.splitlines()[3:]
+    assert any("s6_faithful" in line for line in lines) and len(set(map(len, lines))) == 1, "columns align"
+    assert written == f"written: {out}"
+    assert "interval_low" not in lines[0], "a column that is empty throughout is left out"
     assert {r["difference"] for r in read_csv(out)} <= {"0", "0.0", "-0.0"}
     assert main(["paper", str(tmp_path / "missing")]) == 2
     assert "no such results folder" in capsys.readouterr().err

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.coco_folder import make_folder
@@ -25,18 +24,12 @@ def dataset(tmp_path_factory):
     return load_dataset(make_folder(tmp_path_factory.mktemp("coco"), images=9))
 
 
-def drawn(figure: Figure) -> np.ndarray:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return np.asarray(Image.open(buffer).convert("RGB"))
-
-
 def test_a_choice_of_images_is_evenly_spread():
     assert people.evenly(list(range(100)), 5) == [0, 25, 50, 74, 99]
     assert people.evenly([3, 4], 5) == [3, 4] and people.evenly([], 5) == []
 
 
-def test_contact_sheet_shows_people_with_sides_in_their_colours(dataset):
+def test_contact_sheet_shows_people_with_sides_in_their_colours_and_goes_into_a_notebook_as_jpeg(dataset, monkeypatch):
     figure = people.contact_sheet(dataset.train, count=4, columns=3)
     assert len(figure.axes) == 4
     lines = figure.axes[0].lines
@@ -46,7 +39,12 @@ def test_contact_sheet_shows_people_with_sides_in_their_colours(dataset):
     colours = [to_hex(joint.get_color()).upper() for joint in joints]
     assert colours[1:3] == [people.LEFT, people.RIGHT]
     assert [joint.get_fillstyle() for joint in joints[1:3]] == ["none", "full"], "the left eye is labelled but hidden"
-    assert drawn(figure).std() > 10
+    buffer, shown = io.BytesIO(), []
+    figure.savefig(buffer, format="png")
+    assert np.asarray(Image.open(buffer).convert("RGB")).std() > 10
+    monkeypatch.setattr(people, "display", lambda data, raw: shown.append(data))
+    figure._ipython_display_()
+    assert list(shown[0]) == ["image/jpeg", "text/plain"]
 
 
 def test_augmentations_are_the_samples_that_training_sees(dataset, tmp_path):
@@ -74,13 +72,6 @@ def test_precision_recall_of_perfect_predictions(dataset):
     figure = plots.precision_recall(dataset.val, results)
     assert len(figure.axes[0].lines) == 10
     assert all(np.allclose(line.get_ydata(), 1) for line in figure.axes[0].lines)
-
-
-def test_pictures_of_photographs_go_into_a_notebook_as_jpeg(dataset, monkeypatch):
-    shown = []
-    monkeypatch.setattr(people, "display", lambda data, raw: shown.append(data))
-    people.contact_sheet(dataset.train, count=2)._ipython_display_()
-    assert list(shown[0]) == ["image/jpeg", "text/plain"]
 
 
 def test_a_photo_is_read_upright(tmp_path):
