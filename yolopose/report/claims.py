@@ -56,11 +56,7 @@ NAMES = {"gmacs": "GMACs", "params_m": "parameters", "gflops_single_pass": "GFLO
 
 
 def load_claims(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """The claims, checked: known keys, unique ids, a known decider.
-
-    Raises:
-        StudyError: the file is not YAML or a claim is malformed.
-    """
+    """The claims, checked: known keys, unique ids, a known decider; a ``StudyError`` names what is malformed."""
     path = paper_dir / "claims.yaml"
     try:
         claims = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -81,11 +77,8 @@ def load_claims(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
 
 
 def decide_claims(results: ResultSet | Path | str, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """Decide all claims from the paper's tables and what a results folder holds: rows with ``CLAIM_COLUMNS``.
-
-    Raises:
-        StudyError: as :func:`load_claims`, or a rule is malformed.
-    """
+    """Decide all claims from the paper's tables and what a results folder holds: rows with ``CLAIM_COLUMNS``. A
+    malformed rule is a ``StudyError`` that names the claim."""
     results, rows = load_results(results), []
     for claim in load_claims(paper_dir):
         try:
@@ -134,11 +127,8 @@ def interval_verdict(low: float, high: float) -> str:
 
 
 def decide(results: ResultSet, rule: dict[str, Any]) -> Outcome:
-    """The outcome of one rule for a results folder and the paper's tables.
-
-    Raises:
-        ValueError, KeyError: the rule is malformed or selects no row or several.
-    """
+    """The outcome of one rule for a results folder and the paper's tables; a malformed one, or one that selects no row
+    or several, is a ``ValueError`` or ``KeyError``."""
     form = [name for name in FORMS if name in rule]
     if len(form) != 1:
         raise ValueError(f"needs exactly one of {', '.join(FORMS)}")

@@ -240,9 +240,7 @@ def curve_points(rows: list[dict[str, str]], key: str) -> list[tuple[float, floa
 
 def load_reference(results: ResultSet, reference_dir: Path | None = None) -> ResultSet | None:
     """The committed results of the same profile and data set; ``None`` where there are none or ``results`` is that set.
-
-    Data of the same name may have another fingerprint, which :func:`fingerprint_note` then says.
-    """
+    Data of the same name may have another fingerprint, which :func:`fingerprint_note` then says."""
     folder = reference_dir or REFERENCE_DIR / results.profile
     if not folder.is_dir() or folder.resolve() == results.root.resolve():
         return None
@@ -277,10 +275,8 @@ class PairedInterval:
 
 
 def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str = "pose") -> PairedInterval | None:
-    """``b − a`` in points with its bootstrap interval over images, as the evaluation stored it; ``None`` if it did not.
-
-    ``metric`` is ``AP`` or ``AP50``, ``kind`` is ``pose`` or ``box``.
-    """
+    """``b − a`` in points with its bootstrap interval over images, where the evaluation stored it; ``metric`` is
+    ``AP`` or ``AP50``, ``kind`` is ``pose`` or ``box``."""
     pairs = (results.stored(PAIRS) or {}).get("pairs", {})
     for one, two, sign in ((a, b, 1), (b, a, -1)):
         found = pairs.get(one, {}).get(two)
@@ -292,11 +288,8 @@ def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str =
 
 
 def load_quantization(results: ResultSet) -> dict[str, Any] | None:
-    """``quantization.json`` of a results folder; ``None`` where nothing was quantized.
-
-    Raises:
-        StudyError: the file is damaged or is not one of :func:`yolopose.export.quantize.quantize_study`.
-    """
+    """``quantization.json`` of a results folder; ``None`` where nothing was quantized, a ``StudyError`` where the
+    file is not one of :func:`yolopose.export.quantize.quantize_study`."""
     value = results.stored("quantization.json")
     if value is None or (isinstance(value, dict) and value.get("status") == "not run"):
         return None

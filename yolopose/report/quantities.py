@@ -128,10 +128,6 @@ def read_number(results: ResultSet, stored: str, key: str, percent: bool = False
         results: the set.
         stored: relative to the results folder, or ``<experiment>/<file>`` for that of the experiment's first seed.
         key: path of keys separated by dots; a list takes a position.
-
-    Raises:
-        Missing: no such file or number; the message says which stage was not run, or what that stage itself says.
-        NotComparable: the profile is smoke.
     """
     value = results.stored(stored)
     if value is None:
