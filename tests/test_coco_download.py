@@ -31,6 +31,7 @@ from yolopose.utils import download, files
 from yolopose.utils.errors import StudyError
 
 IMAGES = 6
+PARTS = ("annotations/person", "train2017", "val2017")  # without test-dev
 CORE = ["annotations_trainval2017.zip", "val2017.zip", "train2017.zip"]
 ALL = ["annotations_trainval2017.zip", "image_info_test2017.zip", "val2017.zip", "train2017.zip", "test2017.zip"]
 MEMBERS = {"annotations_trainval2017.zip": "annotations/person*", "image_info_test2017.zip": "annotations/image_info*",
@@ -73,8 +74,15 @@ def ensure(small):
     return partial(ensure_coco2017, archives=small[2])
 
 
-def tree(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != RECORD}
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return tmp_path / "coco"
+
+
+def tree(root: Path, *parts: str) -> dict[str, bytes]:
+    """Its files, or those of some ``parts``."""
+    found = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != RECORD}
+    return {name: data for name, data in found.items() if name.startswith(parts or "")}
 
 
 def asked_for(server) -> list[str]:
@@ -82,15 +90,13 @@ def asked_for(server) -> list[str]:
 
 
 def copy(source: Path, target: Path, *parts: str) -> Path:
-    for name, data in tree(source).items():
-        if name.startswith(parts):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            (target / name).write_bytes(data)
+    for name, data in tree(source, *parts).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(data)
     return target
 
 
-def test_a_new_folder_becomes_the_whole_set_and_the_second_time_nothing_happens(small, server, ensure, tmp_path):
-    root = tmp_path / "coco"
+def test_a_new_folder_becomes_the_whole_set_and_the_second_time_nothing_happens(small, server, ensure, root):
     assert ensure(root, True) == ALL == asked_for(server)
     assert tree(root) == tree(small[0]), "all files and nothing else: archives and locks are gone"
     record = json.loads((root / RECORD).read_text())["archives"]
@@ -103,31 +109,31 @@ def test_a_new_folder_becomes_the_whole_set_and_the_second_time_nothing_happens(
     assert time.perf_counter() - started < 0.5 and (root / RECORD).stat().st_mtime_ns == before
 
 
-def test_prepare_data_fetches_for_the_paper_profile(small, server, tmp_path, monkeypatch, ensure):
+def test_prepare_data_fetches_for_the_paper_profile(small, server, root, monkeypatch, ensure):
     monkeypatch.setattr(prepare, "ensure_coco2017", ensure)
-    study = load_study("paper", data=tmp_path / "coco")
+    study = load_study("paper", data=root)
     dataset = prepare_data(study)
     assert (len(dataset.train), len(dataset.val), len(dataset.test_dev)) == (4, IMAGES, IMAGES)
     assert study.results_dir == Path("results/paper-coco")
 
 
 @pytest.mark.parametrize("word, images", [("no", None), ("yes", IMAGES)])
-def test_prepare_data_hands_the_decision_on(server, tmp_path, monkeypatch, ensure, word, images):
+def test_prepare_data_hands_the_decision_on(server, root, monkeypatch, ensure, word, images):
     monkeypatch.setattr(prepare, "ensure_coco2017", ensure)
     for given in (word, ""):
-        dataset = prepare_data(load_study("paper", data=tmp_path / "coco"), given)
+        dataset = prepare_data(load_study("paper", data=root), given)
         assert (len(dataset.test_dev) if dataset.test_dev else None) == images
     with pytest.raises(StudyError, match="TEST_DEV=perhaps: give yes or no"):
-        prepare_data(load_study("paper", data=tmp_path / "coco"), "perhaps")
+        prepare_data(load_study("paper", data=root), "perhaps")
 
 
-def test_other_profiles_never_fetch(server, tmp_path):
+def test_other_profiles_never_fetch(server, root):
     with pytest.raises(StudyError, match="no such folder.*make data PROFILE=paper"):
-        load_study("smoke", data=tmp_path / "coco")
-    (tmp_path / "coco").mkdir()
+        load_study("smoke", data=root)
+    root.mkdir()
     with pytest.raises(StudyError, match="person_keypoints_train2017.json: not found"):
-        prepare_data(load_study("smoke", data=tmp_path / "coco"))
-    assert server.log == [] and list((tmp_path / "coco").iterdir()) == []
+        prepare_data(load_study("smoke", data=root))
+    assert server.log == [] and list(root.iterdir()) == []
 
 
 @pytest.mark.parametrize("data", ["no/such/place", "file"])
@@ -137,8 +143,7 @@ def test_a_mistyped_folder_is_not_made(tmp_path, data):
         load_study("paper", data=tmp_path / data)
 
 
-def test_test_dev_is_fetched_where_the_study_wants_it_and_a_decision_is_remembered(server, ensure, tmp_path):
-    root = tmp_path / "coco"
+def test_test_dev_is_fetched_where_the_study_wants_it_and_a_decision_is_remembered(server, ensure, root):
     assert ensure(root, False) == CORE, "a study that evaluates on val alone"
     assert ensure(root, True, test_dev=False) == []
     assert ensure(root, True) == [], "remembered"
@@ -146,16 +151,16 @@ def test_test_dev_is_fetched_where_the_study_wants_it_and_a_decision_is_remember
     assert ensure(root, False) == [] and sorted(asked_for(server)) == sorted(ALL)
 
 
-def test_an_existing_set_is_used_as_it_is(small, server, ensure, tmp_path):
-    root = copy(small[0], tmp_path / "coco", "annotations/person", "train2017", "val2017")
+def test_an_existing_set_is_used_as_it_is(small, server, ensure, root):
+    copy(small[0], root, *PARTS)
     before = tree(root)
     assert ensure(root, True) == [] and server.log == [] and tree(root) == before
     assert not (root / RECORD).exists()
     assert ensure(root, False, test_dev=True) == ["image_info_test2017.zip", "test2017.zip"], "on demand"
 
 
-def test_a_read_only_set_is_used_and_an_incomplete_one_named(small, server, ensure, tmp_path, monkeypatch):
-    root = copy(small[0], tmp_path / "coco", "annotations/person", "train2017", "val2017")
+def test_a_read_only_set_is_used_and_an_incomplete_one_named(small, server, ensure, root, monkeypatch):
+    copy(small[0], root, *PARTS)
 
     def refuse(*_arguments, **_more):
         raise PermissionError(30, "Read-only file system", str(root))
@@ -171,12 +176,12 @@ def test_a_read_only_set_is_used_and_an_incomplete_one_named(small, server, ensu
         ensure(root, False)
 
 
-def test_only_what_is_missing_is_fetched(small, server, ensure, tmp_path):
-    root = copy(small[0], tmp_path / "coco", "annotations/person", "val2017")
+def test_only_what_is_missing_is_fetched(small, server, ensure, root):
+    copy(small[0], root, "annotations/person", "val2017")
     assert ensure(root, False) == ["train2017.zip"] == asked_for(server)
     (root / "train2017" / sorted(os.listdir(root / "train2017"))[0]).unlink()
     assert ensure(root, False) == ["train2017.zip"], "an image that was lost comes back"
-    assert tree(root) == tree(copy(small[0], tmp_path / "twin", "annotations/person", "train2017", "val2017"))
+    assert tree(root) == tree(small[0], *PARTS)
 
 
 def test_other_annotations_are_never_mixed_with_cocos_images(small, server, ensure, tmp_path):
@@ -192,9 +197,9 @@ def test_a_folder_of_other_things_is_left_alone(server, ensure, tmp_path):
     assert os.listdir(tmp_path) == ["thesis.tex"] and server.log == []
 
 
-def test_a_stop_while_fetching_goes_on(small, server, ensure, tmp_path, monkeypatch):
+def test_a_stop_while_fetching_goes_on(small, server, ensure, root, monkeypatch):
     monkeypatch.setattr(download, "BLOCK", 16)
-    root, half = tmp_path / "coco", len(small[1]["/zips/val2017.zip"]) // 32 * 16
+    half = len(small[1]["/zips/val2017.zip"]) // 32 * 16
     server.cuts = [None, half]
     server.statuses = [None, None, 404]
     with pytest.raises(StudyError, match="val2017.zip: the server answers 404"):
@@ -203,11 +208,11 @@ def test_a_stop_while_fetching_goes_on(small, server, ensure, tmp_path, monkeypa
     assert [a.name for a in missing_archives(root, False, archives=small[2])] == CORE[1:]
     assert ensure(root, False) == CORE[1:]
     assert ("/zips/val2017.zip", f"bytes={half}-", 206) in server.log
-    assert tree(root) == tree(copy(small[0], tmp_path / "twin", "annotations/person", "train2017", "val2017"))
+    assert tree(root) == tree(small[0], *PARTS)
 
 
-def test_a_stop_while_unpacking_goes_on_without_the_network(small, server, ensure, tmp_path, monkeypatch):
-    root, extract, checked = tmp_path / "coco", zipfile.ZipFile.extract, []
+def test_a_stop_while_unpacking_goes_on_without_the_network(small, server, ensure, root, monkeypatch):
+    extract, checked = zipfile.ZipFile.extract, []
 
     def stop_in_val(opened, info, target):
         if info.filename.startswith("val2017/") and len(os.listdir(root / "val2017")) > 3:
@@ -227,11 +232,10 @@ def test_a_stop_while_unpacking_goes_on_without_the_network(small, server, ensur
     monkeypatch.setattr(download, "file_sha256", lambda path: checked.append(path.name) or whole(path))
     assert ensure(root, False) == CORE[1:]
     assert asked_for(server) == ["train2017.zip"] == [name.removesuffix(".part") for name in checked]
-    assert tree(root) == tree(copy(small[0], tmp_path / "twin", "annotations/person", "train2017", "val2017"))
+    assert tree(root) == tree(small[0], *PARTS)
 
 
-def test_archives_put_there_by_hand_are_used_and_kept(small, server, ensure, tmp_path):
-    root = tmp_path / "coco"
+def test_archives_put_there_by_hand_are_used_and_kept(small, server, ensure, root):
     (root / "downloads").mkdir(parents=True)
     for archive in small[2]:
         (root / "downloads" / archive.name).write_bytes(small[1][f"/{archive.path}"])
@@ -239,25 +243,25 @@ def test_archives_put_there_by_hand_are_used_and_kept(small, server, ensure, tmp
     assert sorted(os.listdir(root / "downloads")) == sorted(ALL)
 
 
-def test_a_wrong_checksum_stops_before_unpacking(small, server, ensure, tmp_path):
+def test_a_wrong_checksum_stops_before_unpacking(small, server, ensure, root):
     body = bytearray(small[1]["/zips/val2017.zip"])
     body[100] ^= 255
     server.files["/zips/val2017.zip"] = bytes(body)
     with pytest.raises(StudyError, match="val2017.zip: .*SHA-256"):
-        ensure(tmp_path / "coco", False)
-    assert not (tmp_path / "coco" / "val2017").exists()
+        ensure(root, False)
+    assert not (root / "val2017").exists()
 
 
-def test_an_archive_of_other_content_is_not_taken_for_cocos(small, server, tmp_path):
+def test_an_archive_of_other_content_is_not_taken_for_cocos(small, server, root):
     wrong = small[1]["/zips/train2017.zip"]
     server.files["/zips/val2017.zip"] = wrong
     sha256 = hashlib.sha256(wrong).hexdigest()
     archives = tuple(replace(a, size=len(wrong), sha256=sha256) if a.folder == "val2017" else a for a in small[2])
     with pytest.raises(StudyError, match="val2017.zip: lacks val2017"):
-        ensure_coco2017(tmp_path / "coco", False, archives=archives)
+        ensure_coco2017(root, False, archives=archives)
 
 
-def test_too_little_space_is_said_with_numbers_before_anything_starts(small, server, ensure, tmp_path, monkeypatch):
+def test_too_little_space_is_said_with_numbers_before_anything_starts(server, root, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage(0, 0, 50_000_000_000))
     real = space_needed(tmp_path, [a for a in COCO2017 if not a.test_dev])
@@ -265,22 +269,22 @@ def test_too_little_space_is_said_with_numbers_before_anything_starts(small, ser
     assert space_needed(tmp_path, COCO2017) == real + 20_000_000, "before test-dev's the archive of train is gone"
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage(0, 0, 30_000_000_000))
     with pytest.raises(StudyError) as error:
-        ensure_coco2017(tmp_path / "coco", True)
+        ensure_coco2017(root, True)
     for part in ("needs 40.9 GB of disk", "30.0 GB are free", "train2017.zip", "free 10.9 GB"):
         assert part in str(error.value)
-    assert server.log == [] and list((tmp_path / "coco").iterdir()) == []
+    assert server.log == [] and list(root.iterdir()) == []
 
 
-def test_without_a_network_the_message_says_what_to_do_by_hand(server, ensure, tmp_path, monkeypatch):
+def test_without_a_network_the_message_says_what_to_do_by_hand(server, ensure, root, monkeypatch):
     monkeypatch.setenv("YOLOPOSE_COCO_URL", "http://127.0.0.1:9")  # the discard port: nobody listens
     with pytest.raises(StudyError) as error:
-        ensure(tmp_path / "coco", False)
+        ensure(root, False)
     for part in ("annotations_trainval2017.zip", "http://127.0.0.1:9/annotations/annotations_trainval2017.zip",
-                 str(tmp_path / "coco" / "downloads" / "annotations_trainval2017.zip"), "by other means"):
+                 str(root / "downloads" / "annotations_trainval2017.zip"), "by other means"):
         assert part in str(error.value)
     monkeypatch.setenv("YOLOPOSE_COCO_URL", "ftp://example.org")
     with pytest.raises(StudyError, match="YOLOPOSE_COCO_URL=ftp://example.org: give an address"):
-        ensure(tmp_path / "coco", False)
+        ensure(root, False)
 
 
 def test_a_damaged_record_is_named(ensure, tmp_path):

@@ -180,9 +180,10 @@ def _as_is(batch: Any) -> Any:
 class TrainLoader(_Loader):
     """Shuffled, augmented batches; every epoch and every batch of it can be asked for by number.
 
-    They do not depend on the number of ``workers``; 0 makes them in this process. The last incomplete batch of an epoch is left out; a set smaller than a batch makes one batch of all its images.
-    ``damaged`` holds what is wrong with every unreadable image that was met: another image takes its place, until they
-    are more than ``train.damaged_share`` of the set (one is always allowed).
+    They do not depend on the number of ``workers``; 0 makes them in this process. The last incomplete batch of an epoch
+    is left out; a set smaller than a batch makes one batch of all its images. ``damaged`` holds what is wrong with
+    every unreadable image that was met: another image takes its place, until they are more than
+    ``train.damaged_share`` of the set (one is always allowed).
     """
 
     def __init__(self, split: CocoSplit, run: RunConfig, schema: KeypointSchema, workers: int, world: World = SINGLE):
