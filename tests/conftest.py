@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.coco_folder import make_folder
-from tests.fake_notebooks import install
+from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, notebook
+from yolopose.workflow import stages
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
@@ -48,10 +49,23 @@ def whole(tiny_data, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pose_file(tmp_path_factory) -> Path:
+    """The exported file of ``lively_model()``; nobody changes it."""
+    from tests.lively import ABOUT, lively_model
+    from yolopose.export.onnx_file import export_model
+
+    return export_model(lively_model(), ABOUT, tmp_path_factory.mktemp("export") / "model.onnx")
+
+
 @pytest.fixture
 def books(monkeypatch, tmp_path) -> Path:
     """A folder of stand-in notebooks, used instead of the real ones."""
-    return install(monkeypatch, tmp_path)
+    (folder := tmp_path / "books").mkdir()
+    for name, code in CODE.items():
+        notebook(folder, name, STORED if name[:2] in ("06", "07", "08") else PARAMETERS, HEAD, code)
+    monkeypatch.setattr(stages, "NOTEBOOKS", folder)
+    return folder
 
 
 @pytest.fixture

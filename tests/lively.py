@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,16 +15,18 @@ NAMES = ["nose", "left_eye", "right_eye"]
 SCHEMA = {"names": NAMES, "sigmas": [0.026, 0.025, 0.025], "flip_indices": [0, 2, 1], "skeleton": [[0, 1], [0, 2]],
           "category_id": 1}
 ABOUT = {"input_size": 128, "schema": SCHEMA, "about": {"experiment": "s6", "profile": "smoke", "seed": 0}}
+SHALLOW = {"depth": 0.1, "decoder_depth": 1}
 CFG = EvaluateConfig(confidence=0.3, max_detections=100)
 
 
-def lively_model(name: str = "yolov5s6_pose", keypoints: int = 3, width: float = 0.125) -> YOLOPose:
+def lively_model(name: str = "yolov5s6_pose", keypoints: int = 3, width: float = 0.125, **changes: Any) -> YOLOPose:
     """Random weights whose raw outputs vary from place to place about as a trained model's do.
 
     Plain random features fade from layer to layer; a gain keeps them alive, and each row of the head's last
-    convolutions is scaled to a standard deviation of 1.5 (boxes) or 1 (keypoints) about zero.
+    convolutions is scaled to a standard deviation of 1.5 (boxes) or 1 (keypoints) about zero. ``changes`` are of the
+    variant, ``SHALLOW`` for example.
     """
-    model = build_model(load_variants()[name], keypoints, width, seed=0).eval()
+    model = build_model(replace(load_variants()[name], **changes), keypoints, width, seed=0).eval()
     features: list[torch.Tensor] = []
     hook = model.detect.register_forward_pre_hook(lambda _, inputs: features.extend(inputs[0]))
     with torch.no_grad():

@@ -18,20 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.lively import ABOUT, CFG, lively_model
+from tests.lively import CFG, lively_model
 from yolopose.data.letterbox import letterbox
 from yolopose.export import standalone
-from yolopose.export.onnx_file import export_model, export_network, run_alone
+from yolopose.export.onnx_file import export_network, run_alone
 from yolopose.export.parity import TorchModel
 from yolopose.utils.errors import StudyError
 
 SCRIPT = Path(standalone.__file__)
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory) -> Path:
-    """An exported model."""
-    return export_model(lively_model(), ABOUT, tmp_path_factory.mktemp("export") / "model.onnx")
 
 
 def test_standalone_imports_nothing_but_three_packages():
@@ -68,30 +62,31 @@ def bare(tmp_path_factory) -> Path:
             if path.name.lower() in {package.name.lower(), f"{package.name.lower()}.libs",
                                      "pillow.libs" if package.name == "PIL" else ""}:
                 os.symlink(path, folder / "site" / path.name)
-    for name, size in (("wide.png", (150, 60)), ("tiny.png", (5, 7)), ("square.jpg", (128, 128))):
-        picture = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), np.uint8)
-        (folder / "photos").mkdir(exist_ok=True)
+    (folder / "photos").mkdir()
+    for name, shape in (("wide.png", (60, 150, 3)), ("tiny.png", (7, 5, 3)), ("square.jpg", (128, 128, 3))):
+        picture = np.random.default_rng(3).integers(0, 256, shape, np.uint8)
         Image.fromarray(picture).save(folder / "photos" / name)
     return folder
 
 
-def alone(bare: Path, *words: str | Path, code: str | None = None) -> subprocess.CompletedProcess[str]:
+def alone(bare: Path, *words: str | Path,
+          code: str = "import runpy; runpy.run_path('standalone.py', run_name='__main__')",
+          ) -> subprocess.CompletedProcess[str]:
     """Run the script in a Python without site-packages (-S) and environment (-I) but for ``site``."""
-    code = code or "import runpy; runpy.run_path('standalone.py', run_name='__main__')"
     head = "import sys; sys.path.insert(0, 'site'); "
     return subprocess.run([sys.executable, "-I", "-S", "-c", head + code, *map(str, words)], cwd=bare,
                           capture_output=True, text=True, timeout=120)
 
 
 def test_the_bare_environment_is_bare(bare):
-    for name in ("torch", "yolopose", "onnx", "cv2"):
-        assert "No module named" in alone(bare, code=f"import {name}").stderr
+    code = "import importlib.util as u; print([n for n in ('torch', 'yolopose', 'onnx', 'cv2') if u.find_spec(n)])"
+    assert alone(bare, code=code).stdout == "[]\n"
     done = alone(bare, code="sys.path[0] = 'nowhere'; import runpy; runpy.run_path('standalone.py')")
     assert done.stderr == "error: numpy is not installed; pip install onnxruntime numpy pillow\n"
 
 
-def test_it_prints_and_draws_the_people_that_pytorch_finds(bare, file):
-    done = alone(bare, file, "photos/wide.png", "out.png", "--confidence", "0.5", "--max-detections", "5")
+def test_it_prints_and_draws_the_people_that_pytorch_finds(bare, pose_file):
+    done = alone(bare, pose_file, "photos/wide.png", "out.png", "--confidence", "0.5", "--max-detections", "5")
     assert done.returncode == 0 and not done.stderr, done.stderr
     lines = done.stdout.splitlines()
     square, box = letterbox(np.asarray(Image.open(bare / "photos" / "wide.png")), 128)
@@ -106,22 +101,16 @@ def test_it_prints_and_draws_the_people_that_pytorch_finds(bare, file):
         assert drawn.size == (600, 240)  # enlarged by 4, to be readable
 
 
-def test_it_takes_a_folder_of_photos(bare, file):
-    done = alone(bare, file, "photos", "drawn")
-    assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (bare / "drawn").iterdir()) == ["square.png", "tiny.png", "wide.png"]
-    assert [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("photos")] == [
+def test_it_takes_a_folder_of_photos(bare, pose_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(bare)
+    assert standalone.main([str(pose_file), "photos", str(tmp_path / "drawn")]) == 0
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["square.png", "tiny.png", "wide.png"]
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("photos")] == [
         "photos/square.jpg", "photos/tiny.png", "photos/wide.png"]
 
 
-def test_nobody_in_the_photo_is_a_result(bare, file):
-    done = alone(bare, file, "photos/tiny.png", "none.png", "--confidence", "1")
-    assert done.returncode == 0 and done.stdout == "photos/tiny.png: no people in 5x7 px\n"
-    with Image.open(bare / "none.png") as drawn:
-        assert drawn.size == (345, 483)
-
-
-def test_what_the_user_can_mend_is_one_line(bare, file, tmp_path):
+def test_what_the_user_can_mend_is_one_line(bare, pose_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "text.onnx").write_text("no model")
     (tmp_path / "empty.onnx").write_bytes(b"")
     (tmp_path / "text.png").write_text("no image")
@@ -130,24 +119,28 @@ def test_what_the_user_can_mend_is_one_line(bare, file, tmp_path):
     photo = bare / "photos" / "square.jpg"
     for words, message in (
         (("absent.onnx", photo, "o.png"), "absent.onnx: no such file"),
-        ((tmp_path / "text.onnx", photo, "o.png"), "text.onnx: is not an ONNX model"),
-        ((tmp_path / "empty.onnx", photo, "o.png"), "empty.onnx: is "),
-        ((tmp_path / "network.onnx", photo, "o.png"), "network.onnx: is an ONNX model without this project's metadata"),
-        ((file, "absent.jpg", "o.png"), "absent.jpg: no such file"),
-        ((file, tmp_path / "text.png", "o.png"), "text.png: cannot be read as an image"),
-        ((file, tmp_path / "empty", "o"), "has no photo"),
-        ((file, photo, photo), "is the photo itself"),
-        ((file, photo, "o.xyz"), "is not the name of a picture"),
-        ((file, photo, "o.png", "--size", "100"), "--size 100: must be a multiple of 64 px"),
-        ((file, photo, "o.png", "--confidence", "2"), "--confidence 2.0: must be between 0 and 1"),
+        (("text.onnx", photo, "o.png"), "text.onnx: is not an ONNX model"),
+        (("empty.onnx", photo, "o.png"), "empty.onnx: is "),
+        (("network.onnx", photo, "o.png"), "network.onnx: is an ONNX model without this project's metadata"),
+        ((pose_file, "absent.jpg", "o.png"), "absent.jpg: no such file"),
+        ((pose_file, "text.png", "o.png"), "text.png: cannot be read as an image"),
+        ((pose_file, "empty", "o"), "has no photo"),
+        ((pose_file, photo, photo), "is the photo itself"),
+        ((pose_file, photo, "o.xyz"), "is not the name of a picture"),
+        ((pose_file, photo, "o.png", "--size", "100"), "--size 100: must be a multiple of 64 px"),
+        ((pose_file, photo, "o.png", "--confidence", "2"), "--confidence 2.0: must be between 0 and 1"),
+        ((pose_file, photo, "o.png", "--max-detections", "0"), "--max-detections 0: must be between 1 and 30000"),
     ):
-        done = alone(bare, *words)
-        assert done.returncode == 2 and done.stderr.startswith("error: "), (words, done.stderr)
-        assert message in done.stderr and done.stderr.count("\n") == 1, (words, done.stderr)
+        status, printed = standalone.main(list(map(str, words))), capsys.readouterr().err
+        assert status == 2 and printed.startswith("error: ") and printed.count("\n") == 1, (words, printed)
+        assert message in printed, (words, printed)
 
 
-def test_the_notebooks_call_runs_the_script_in_a_process_of_its_own(bare, file, tmp_path):
-    text = run_alone(file, bare / "photos" / "tiny.png", tmp_path / "out.png", confidence=1.0)
-    assert text.endswith("no people in 5x7 px\n") and (tmp_path / "out.png").is_file()
+def test_the_notebooks_call_runs_the_script_in_a_process_of_its_own(bare, pose_file, tmp_path):
+    """Nobody in the photo is a result."""
+    photo, drawing = bare / "photos" / "tiny.png", tmp_path / "out.png"
+    assert run_alone(pose_file, photo, drawing, confidence=1.0) == f"{photo}: no people in 5x7 px\n"
+    with Image.open(drawing) as drawn:
+        assert drawn.size == (345, 483)
     with pytest.raises(StudyError, match="absent.jpg: no such file"):
-        run_alone(file, "absent.jpg", tmp_path / "out.png")
+        run_alone(pose_file, "absent.jpg", drawing)

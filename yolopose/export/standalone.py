@@ -27,7 +27,6 @@ try:
 except ImportError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install onnxruntime numpy pillow")
 
-
 FORMAT = "yolopose-onnx-1"
 BATCH = 8
 DRAWN_PX = 480  # a drawing's longer side is at least this, so that small photos can be read
@@ -35,6 +34,10 @@ VISIBLE = 0.5  # joints of less confidence are drawn hollow
 LEAST = 0.05  # and of less than this, not at all
 LEFT, RIGHT, MIDDLE, BOX, EDGE = "#E69F00", "#56B4E9", "#FFFFFF", "#009E73", "#1A1A1A"
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+THRESHOLDS = {  # inputs of the file that have defaults there: type, smallest and largest value, meaning
+    "confidence": (float, 0, 1, "smallest score of a person (default: the file's)"),
+    "nms_iou": (float, 0, 1, "overlap above which the better of two boxes stays alone"),
+    "max_detections": (int, 1, 30_000, "people kept per photo")}
 
 
 class UserError(Exception):
@@ -42,13 +45,7 @@ class UserError(Exception):
 
 
 class Model:
-    """An exported file.
-
-    Attributes:
-        names: of the K keypoints.
-        skeleton: pairs of keypoint indices.
-        size: side of the square input in px.
-    """
+    """An exported file."""
 
     def __init__(self, path: str, size: int | None = None):
         if not Path(path).is_file():
@@ -60,39 +57,33 @@ class Model:
         except Exception as error:  # onnxruntime's exceptions have no common class of their own
             raise UserError(f"{path}: is not an ONNX model that this onnxruntime can run "
                             f"({_first_line(error)})") from error
-        about = self.session.get_modelmeta().custom_metadata_map
+        self.about = about = self.session.get_modelmeta().custom_metadata_map
         if about.get("format") != FORMAT:
             raise UserError(f"{path}: is an ONNX model without this project's metadata (format is "
                             f"{about.get('format')!r}, not {FORMAT!r}); give a file of yolopose's export_model")
-        self.about = about
         self.names: list[str] = json.loads(about["keypoints"])
-        self.skeleton: list[tuple[int, int]] = [(i, j) for i, j in json.loads(about["skeleton"])]
-        self.size = int(about["input_size"]) if size is None else size
+        self.skeleton: list[list[int]] = json.loads(about["skeleton"])  # pairs of indices of the names
+        self.size = int(about["input_size"]) if size is None else size  # side of the square input in px
         multiple = int(about["size_multiple"])
         if self.size < multiple or self.size % multiple:
             raise UserError(f"--size {self.size}: must be a multiple of {multiple} px")
 
     def people(self, images: list[np.ndarray], **thresholds: float | None) -> list[dict[str, np.ndarray]]:
-        """The people of each (H, W, 3) uint8 RGB image, best first, in px of the image.
+        """The people of each (H, W, 3) uint8 RGB image, best first, in px of the image and clipped to it.
 
-        Args:
-            images: of any sizes; they make one batch.
-            thresholds: ``confidence``, ``nms_iou``, ``max_detections``; the file's defaults where missing or ``None``.
-
-        Returns:
-            Per image ``boxes_xyxy`` (n, 4), ``scores`` (n,) and ``keypoints`` (n, K, 3) x, y, confidence; clipped to
-            the image.
+        Each image has ``boxes_xyxy`` (n, 4), ``scores`` (n,) and ``keypoints`` (n, K, 3) x, y, confidence. Of
+        ``THRESHOLDS`` the file's defaults hold where one is missing or ``None``.
         """
         squares, places = zip(*(letterbox(image, self.size, int(self.about["pad_value"])) for image in images),
                               strict=True)
         feeds: dict[str, np.ndarray] = {"images": np.stack(squares).transpose(0, 3, 1, 2)}
-        types = {"confidence": np.float32, "nms_iou": np.float32, "max_detections": np.int64}
-        feeds |= {k: np.array([v], types[k]) for k, v in thresholds.items() if v is not None}
+        feeds |= {name: np.array([value], np.int64 if THRESHOLDS[name][0] is int else np.float32)
+                  for name, value in thresholds.items() if value is not None}
         index, boxes, scores, keypoints = self.session.run(
             ["image_index", "boxes_xyxy", "scores", "keypoints"], feeds)
         found = []
         for i, (image, (scale, offset)) in enumerate(zip(images, places, strict=True)):
-            limit = (image.shape[1], image.shape[0])
+            limit = image.shape[1::-1]
             own_boxes = np.clip((boxes[index == i].reshape(-1, 2, 2) - offset) / scale, 0, limit).reshape(-1, 4)
             own_keypoints = keypoints[index == i].astype(np.float64)
             own_keypoints[..., :2] = np.clip((own_keypoints[..., :2] - offset) / scale, 0, limit)
@@ -101,11 +92,8 @@ class Model:
 
 
 def letterbox(image: np.ndarray, size: int, pad_value: int = 114) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Fit (H, W, 3) uint8 into a square of ``size`` px on grey.
-
-    Returns:
-        The square, and (scale, offset), (2,) each for x and y: letterboxed px = image px · scale + offset.
-    """
+    """Fit (H, W, 3) uint8 into a square of ``size`` px on grey: the square, and (scale, offset), (2,) each for x and y:
+    letterboxed px = image px · scale + offset."""
     height, width = image.shape[:2]
     gain = size / max(width, height)
     new = (max(int(width * gain), 1), max(int(height * gain), 1))
@@ -144,13 +132,10 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def draw(image: np.ndarray, people: dict[str, np.ndarray], model: Model) -> Image.Image:
-    """The photo with boxes, scores and skeletons: left limbs orange, right ones blue, the middle white.
-
-    A photo whose longer side is under ``DRAWN_PX`` is enlarged by a whole number.
-    """
-    height, width = image.shape[:2]
-    factor = max(1, -(-DRAWN_PX // max(width, height)))
-    picture = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    """The photo with boxes, scores and skeletons: left limbs orange, right ones blue, the middle white; enlarged by a
+    whole number where its longer side is under ``DRAWN_PX``."""
+    factor = max(1, -(-DRAWN_PX // max(image.shape[:2])))
+    picture = Image.fromarray(image.repeat(factor, 0).repeat(factor, 1))
     pen = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 320))
     sides = [{"left": LEFT, "right": RIGHT}.get(name.split("_")[0], MIDDLE) for name in model.names]
@@ -198,15 +183,14 @@ def plan(photo: str, out: str) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(o: argparse.Namespace) -> None:
     """The command; raises :class:`UserError`."""
-    for name, least, most in (("confidence", 0, 1), ("nms_iou", 0, 1), ("max_detections", 1, 30_000)):
-        value = getattr(arguments, name)
+    thresholds: dict[str, Any] = {name: getattr(o, name) for name in THRESHOLDS}
+    for name, value in thresholds.items():
+        _, least, most, _ = THRESHOLDS[name]
         if value is not None and not least <= value <= most:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be between {least} and {most}")
-    model = Model(arguments.model, arguments.size)
-    pairs = plan(arguments.photo, arguments.out)
-    thresholds: dict[str, Any] = {k: getattr(arguments, k) for k in ("confidence", "nms_iou", "max_detections")}
+    model, pairs = Model(o.model, o.size), plan(o.photo, o.out)
     for start in range(0, len(pairs), BATCH):
         batch = pairs[start:start + BATCH]
         images = [read_photo(photo) for photo, _ in batch]
@@ -229,9 +213,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("model", help="exported .onnx file")
     parser.add_argument("photo", help="a photo, or a folder of photos")
     parser.add_argument("out", help="the drawing, or a folder of drawings")
-    parser.add_argument("--confidence", type=float, help="smallest score of a person (default: the file's)")
-    parser.add_argument("--nms-iou", type=float, help="overlap above which the better of two boxes stays alone")
-    parser.add_argument("--max-detections", type=int, help="people kept per photo")
+    for name, (kind, _, _, meaning) in THRESHOLDS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=meaning)
     parser.add_argument("--size", type=int, help="side of the network's square input in px (default: the file's)")
     try:
         run(parser.parse_args(words))
