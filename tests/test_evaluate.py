@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import nms
 
-from tests.coco_folder import make_folder
+from tests.lively import SHALLOW, lively_model
 from tests.tiny import CPU, tiny_run
-from yolopose.data.coco import load_dataset
 from yolopose.data.letterbox import Letterbox
-from yolopose.evaluation.evaluate import Predictor, evaluate_run, predict_batches, to_image_frame
+from yolopose.evaluation.evaluate import Predictor, evaluate_run, predict_batches, score_split, to_image_frame
 from yolopose.evaluation.predictions import as_coco_results
-from yolopose.models.checkpoints import load_weights
 from yolopose.models.decode import Poses, decode, non_maximum_suppression, suppress
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import load_variants
-from yolopose.training.trainer import Trainer
 from yolopose.utils.device import select_device
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json
@@ -53,8 +52,6 @@ def test_suppression_keeps_the_better_of_two_that_overlap():
 @pytest.mark.parametrize("at_a_time", [1, 7, 64, 1000])
 @pytest.mark.parametrize("most", [1, 30, 1000])
 def test_suppression_in_blocks_is_torchvisions(at_a_time, most, monkeypatch):
-    from torchvision.ops import nms
-
     monkeypatch.setattr("yolopose.models.decode.SUPPRESSED_AT_A_TIME", at_a_time)
     generator = torch.Generator().manual_seed(at_a_time)
     corners = torch.rand(400, 2, generator=generator) * 120
@@ -65,19 +62,16 @@ def test_suppression_in_blocks_is_torchvisions(at_a_time, most, monkeypatch):
     assert suppress(boxes, scores, 0.5, most).tolist() == expected[:most].tolist()
 
 
-def test_a_cpu_takes_large_batches_in_parts(trained, monkeypatch):
-    run, dataset, run_dir = trained
-    model, _ = load_weights(run_dir / "weights.pt")
-    model.fuse()
-    sizes = []
+def test_a_cpu_takes_large_batches_in_parts(tiny_data, monkeypatch):
+    model, sizes = lively_model(**SHALLOW).fuse(), []
     model.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
-    cfg = replace(run.evaluate, batch_size=4)
-    whole = list(predict_batches(model, dataset.val, run.input_size, cfg, CPU))
-    assert max(sizes) == min(4, len(dataset.val)) > 1
+    cfg = replace(tiny_run().evaluate, batch_size=4)
+    whole = list(predict_batches(model, tiny_data.val, 128, cfg, CPU))
+    assert max(sizes) == min(4, len(tiny_data.val)) > 1
     sizes.clear()
-    monkeypatch.setattr("yolopose.evaluation.evaluate.CPU_PIXELS", run.input_size**2 + 1)
-    parts = list(predict_batches(model, dataset.val, run.input_size, cfg, CPU))
-    assert set(sizes) == {1} and len(sizes) == len(dataset.val)
+    monkeypatch.setattr("yolopose.evaluation.evaluate.CPU_PIXELS", 128**2 + 1)
+    parts = list(predict_batches(model, tiny_data.val, 128, cfg, CPU))
+    assert set(sizes) == {1} and len(sizes) == len(tiny_data.val)
     assert [index for index, _ in parts] == [index for index, _ in whole]
     for (_, a), (_, b) in zip(whole, parts, strict=True):
         assert len(a) == len(b) and torch.allclose(a.scores, b.scores, atol=1e-5)
@@ -109,12 +103,10 @@ def test_coco_entry():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    root = make_folder(tmp_path_factory.mktemp("data") / "tiny", images=12, test_dev=True)
-    dataset, run = load_dataset(root), tiny_run(1)
-    run_dir = tmp_path_factory.mktemp("run")
-    Trainer(run, dataset, run_dir, CPU).fit()
-    return run, dataset, run_dir
+def trained(tiny_data, whole, tmp_path_factory):
+    """A trained run of a data set whose test-dev images are scored by the server alone."""
+    run_dir = shutil.copytree(whole, tmp_path_factory.mktemp("run") / "whole")
+    return tiny_run(), replace(tiny_data, test_dev=tiny_data.val, test_dev_annotations=None), run_dir
 
 
 def test_evaluation_writes_metrics_predictions_and_server_file(trained):
@@ -132,8 +124,6 @@ def test_evaluation_writes_metrics_predictions_and_server_file(trained):
 
 
 def test_weights_that_run_json_does_not_describe_are_refused(trained, tmp_path):
-    import shutil
-
     run, dataset, run_dir = trained
     shutil.copytree(run_dir, tmp_path / "copy")
     with open(tmp_path / "copy" / "weights.pt", "ab") as file:
@@ -143,11 +133,7 @@ def test_weights_that_run_json_does_not_describe_are_refused(trained, tmp_path):
 
 
 def test_a_person_detector_is_scored_by_boxes_alone(trained):
-    from yolopose.evaluation.evaluate import score_split
-
-    dataset = trained[1]
-    metrics = score_split(dataset.val, [], keypoints=False)
-    assert list(metrics) == ["val_box"]
+    assert list(score_split(trained[1].val, [], keypoints=False)) == ["val_box"]
 
 
 def test_without_test_dev_the_chain_goes_on(trained):

@@ -33,14 +33,13 @@ def person(cx: float, cy: float, w: float = 16, h: float = 32, image: int = 0, j
     ((34, 34), {(4, 4), (3, 4), (4, 3)}),       # 4.25: own, left and upper (row, column)
     ((38, 38), {(4, 4), (5, 4), (4, 5)}),       # 4.75: own, right and lower
     ((38, 34), {(4, 4), (3, 4), (4, 5)}),       # right and upper
-    ((36, 36), {(4, 4), (5, 4), (4, 5)} - {(5, 4), (4, 5)}),  # 4.5 exactly: neither side is nearer
+    ((36, 36), {(4, 4)}),                        # 4.5 exactly: neither side is nearer
     ((2, 2), {(0, 0)}),                          # no cell left of the first
     ((62, 62), {(7, 7)}),                        # nor right of the last
 ])
 def test_cells_that_answer(centre, cells):
     m = match_anchors(person(*centre), ANCHOR, 8, 8, 8)
-    assert {(int(r), int(c)) for r, c in zip(m.row, m.column, strict=True)} == cells
-    assert len(m) == len(cells)
+    assert sorted(zip(m.row.tolist(), m.column.tolist(), strict=True)) == sorted(cells)
 
 
 @pytest.mark.parametrize(("w", "h", "matched"), [(16, 32, True), (63, 32, True), (65, 32, False), (16, 7.9, False)])
@@ -127,8 +126,7 @@ def test_loss_and_gradient_are_finite(loss, case):
     targets = torch.rand(2, 57) * 20 + 40
     targets[:, 0], targets[:, 8::3] = 0, 2.0 if case == "somebody" else 0.0
     targets = targets[:0] if case == "nobody" else targets
-    sigmas = torch.full((17,), 0.05)
-    result = compute_loss(model(torch.rand(1, 3, 128, 128)), targets, model.detect, sigmas, loss,
+    result = compute_loss(model(torch.rand(1, 3, 128, 128)), targets, model.detect, torch.full((17,), 0.05), loss,
                           effective_gains(loss, 128))
     result.total.backward()
     assert torch.isfinite(result.total)
@@ -145,7 +143,7 @@ def test_perfect_prediction_has_no_box_and_keypoint_loss():
     joints = torch.linspace(30, 60, 17), torch.linspace(10, 90, 17), torch.full((17,), 2.0)
     target[0, 6:] = torch.stack(joints, 1).flatten()
     for maps, stride, anchors in zip(raw, model.detect.strides, model.detect.anchors_px, strict=True):
-        m = match_anchors(target, anchors, stride, maps.shape[2], maps.shape[3])
+        m = match_anchors(target, anchors, stride, *maps.shape[2:4])
         for a, r, c in zip(m.anchor, m.row, m.column, strict=True):
             cell = torch.stack((c, r)).float()
             offset = target[0, 2:4] / stride - cell
@@ -153,16 +151,12 @@ def test_perfect_prediction_has_no_box_and_keypoint_loss():
             maps[0, a, r, c, 2:4] = torch.logit((target[0, 4:6] / anchors[a]).sqrt() / 2)
             xy = target[0, 6:].view(17, 3)[:, :2] / stride - cell
             maps[0, a, r, c, 6:].view(17, 3)[:, :2] = (xy + 0.5) / 2
-    gains = effective_gains("official", 640)
-    result = compute_loss(raw, target, model.detect, torch.full((17,), 0.05), "official", gains)
-    assert result.items["box"].item() == pytest.approx(0, abs=1e-5)
-    assert result.items["kpt"].item() == pytest.approx(0, abs=1e-5)
+    result = compute_loss(raw, target, model.detect, torch.full((17,), 0.05), "official",
+                          effective_gains("official", 640))
+    assert [result.items[name].item() for name in ("box", "kpt")] == pytest.approx([0, 0], abs=1e-5)
 
 
-def test_every_loss_of_the_study_is_here():
+def test_the_losses_are_those_of_the_study():
     assert tuple(LOSSES) == WORDS["Experiment"]["loss"]
-
-
-def test_unknown_loss_is_refused():
     with pytest.raises(ValueError, match="not one of"):
         effective_gains("l2", 640)

@@ -11,26 +11,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.coco_folder import make_folder
-from yolopose.data.coco import load_dataset
 from yolopose.evaluation import tta
 from yolopose.evaluation.evaluate import predict_split
-from yolopose.evaluation.tta import (
-    BOTH,
-    COLOUR_MODES,
-    MODES,
-    SCALES,
-    Mode,
-    average,
-    consensus,
-    cost_factor,
-    evaluate_tta,
-    find_poses,
-    merge_views,
-    predict_views,
-    unmirror,
-    view_side,
-)
+from yolopose.evaluation.tta import COLOUR_MODES, MODES, SCALES, Mode, evaluate_tta, predict_views, unmirror
 from yolopose.models.checkpoints import load_weights, save_weights
 from yolopose.models.decode import Poses, cell_indices, decode
 from yolopose.models.heads import Detect
@@ -47,16 +30,14 @@ FLIP = [1, 0]  # two joints, left and right
 # ---- Cost
 
 
-def test_cost_factors_by_hand():
-    assert cost_factor(960, (1.0,), False) == (1, 1)
-    assert cost_factor(960, (1.0,), True) == (2, 2)
-    printed, actual = cost_factor(960, SCALES, False)  # half of 960 px is 480, padded to 512
-    assert printed == 5.25 and actual == pytest.approx((512**2 + 960**2 + 1920**2) / 960**2)
-    assert actual == pytest.approx(5.2844, abs=5e-5)
-    printed, actual = cost_factor(960, SCALES, True)
-    assert printed == 10.5 and actual == pytest.approx(10.5689, abs=5e-5)
-    assert cost_factor(128, SCALES, False) == (5.25, 5.25)  # 64, 128 and 256 need no padding
-    assert cost_factor(320, SCALES, False)[1] == pytest.approx(0.36 + 1 + 4)  # 160 becomes 192
+@pytest.mark.parametrize(("size", "scales", "flip", "printed", "actual"), [
+    (960, (1.0,), False, 1, 1), (960, (1.0,), True, 2, 2),
+    (960, SCALES, False, 5.25, (512**2 + 960**2 + 1920**2) / 960**2),  # half of 960 px is 480, padded to 512
+    (960, SCALES, False, 5.25, 5.28444), (960, SCALES, True, 10.5, 10.56889),
+    (128, SCALES, False, 5.25, 5.25),  # 64, 128 and 256 need no padding
+    (320, SCALES, False, 5.25, 0.36 + 1 + 4)])  # 160 becomes 192
+def test_cost_factors_by_hand(size, scales, flip, printed, actual):
+    assert tta.cost_factor(size, scales, flip) == (printed, pytest.approx(actual, rel=1e-6))
 
 
 @pytest.mark.parametrize(("size", "scales", "message"), [
@@ -65,12 +46,12 @@ def test_cost_factors_by_hand():
     (64, SCALES, r"scale 0\.5 of an input of 64 px is 32 px, less than the stride of 64 px.*at least 128 px")])
 def test_scales_that_make_no_sense_are_refused(size, scales, message):
     with pytest.raises(StudyError, match=message):
-        cost_factor(size, scales, False)
+        tta.cost_factor(size, scales, False)
 
 
 @given(st.integers(64, 2000), st.floats(1.0, 4.0))
 def test_sides_are_the_next_multiple_of_the_stride(size, scale):
-    side = view_side(size, scale)
+    side = tta.view_side(size, scale)
     assert side % 64 == 0 and 0 <= side - round(size * scale) < 64
 
 
@@ -111,7 +92,7 @@ def test_the_flip_test_treats_an_image_and_its_mirror_image_alike(shape):
     image = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
     flip = [0, 2, 1]
     (plain,), (mirrored,) = (
-        merge_views(predict_views(model, [x], 128, (1.0,), True, CPU), MODES[1], model.detect, flip)
+        tta.merge_views(predict_views(model, [x], 128, (1.0,), True, CPU), MODES[1], model.detect, flip)
         for x in (image, np.ascontiguousarray(image[:, ::-1])))
     torch.testing.assert_close(unmirror(mirrored, 128, model.detect, flip), plain, atol=1e-2, rtol=0)
     assert (unmirror(mirrored, 128, model.detect, None) - plain).abs().max() > 1
@@ -167,7 +148,7 @@ def blocks(width: int = 128, height: int = 128, left: int = 0) -> np.ndarray:
 
 def joints_of(model, mode: Mode, image: np.ndarray, size: int = 128) -> tuple[list, float]:
     views = predict_views(model, [image], size, mode.scales, True in mode.mirrored, CPU)
-    found = find_poses(views, mode, model.detect, FLIP, CFG)[0]
+    found = tta.find_poses(views, mode, model.detect, FLIP, CFG)[0]
     assert len(found) == 1
     return found.keypoints[0, :, :2].flatten().tolist(), found.scores.item()
 
@@ -187,7 +168,7 @@ def test_every_scale_and_its_mirror_land_on_the_same_pixels(scale, shape, size, 
 def test_all_views_together_land_on_the_same_pixels():
     plain, score = joints_of(Blocks(), MODES[0], blocks())
     assert plain == pytest.approx([*RED, *BLUE], abs=1e-3)
-    for mode in (MODES[2], Mode("both", SCALES, BOTH, permute=False)):
+    for mode in (MODES[2], Mode("both", SCALES, tta.BOTH, permute=False)):
         together, agreed = joints_of(Blocks(), mode, blocks())
         assert together == pytest.approx(plain, abs=0.1) and agreed == pytest.approx(score, abs=1e-4)
 
@@ -216,9 +197,8 @@ def test_a_scale_that_sees_nobody_lowers_the_score_and_moves_nothing():
 
 
 def test_nobody_at_any_scale_is_an_empty_result():
-    image = np.full((90, 128, 3), 114, np.uint8)
-    views = predict_views(Blocks(), [image, blocks()], 128, SCALES, True, CPU)
-    empty, one = find_poses(views, MODES[3], head(), FLIP, CFG)
+    views = predict_views(Blocks(), [np.full((90, 128, 3), 114, np.uint8), blocks()], 128, SCALES, True, CPU)
+    empty, one = tta.find_poses(views, MODES[3], head(), FLIP, CFG)
     assert len(empty) == 0 and empty.keypoints.shape == (0, 2, 3) and len(one) == 1
 
 
@@ -234,12 +214,12 @@ def test_average_by_hand():
     """Scores 0.75 · 0.8 = 0.6 and 0.2 · 1: places at 3 : 1, the score 0.4."""
     a = torch.tensor([[[10.0, 20, 30, 40, 0.75, 0.8, 100, 200, 0.8]]])
     b = torch.tensor([[[14.0, 24, 34, 44, 0.2, 1.0, 104, 204, 0.4]]])
-    assert average(a, b).flatten().tolist() == pytest.approx([11, 21, 31, 41, 0.4, 1.0, 101, 201, 0.7])
-    torch.testing.assert_close(average(a, b), average(b, a))
+    assert tta.average(a, b).flatten().tolist() == pytest.approx([11, 21, 31, 41, 0.4, 1.0, 101, 201, 0.7])
+    torch.testing.assert_close(tta.average(a, b), tta.average(b, a))
     b[..., 4] = 0
-    torch.testing.assert_close(average(a, b)[..., 6:], a[..., 6:])
+    torch.testing.assert_close(tta.average(a, b)[..., 6:], a[..., 6:])
     a[..., 4] = 0
-    assert average(a, b).isfinite().all()
+    assert tta.average(a, b).isfinite().all()
 
 
 def poses(*rows) -> Poses:
@@ -251,23 +231,23 @@ def poses(*rows) -> Poses:
 
 
 def test_consensus_by_hand():
-    found = consensus([poses((0.0, 0.6), (300.0, 0.9)), poses((8.0, 0.3), (600.0, 0.5)), poses()], 0.65, 10)
+    found = tta.consensus([poses((0.0, 0.6), (300.0, 0.9)), poses((8.0, 0.3), (600.0, 0.5)), poses()], 0.65, 10)
     # 0.9 / 3 alone; (0.6 + 0.3) / 3 together at (2 · 0 + 1 · 8) / 3, with an IoU of 92 / 108; 0.5 / 3 alone
     assert found.scores.tolist() == pytest.approx([0.3, 0.3, 0.5 / 3])
     assert sorted(found.keypoints[:2, 0, 0].tolist()) == pytest.approx([8 / 3 + 50, 350])
     assert found.boxes_xyxy[2].tolist() == [600, 0, 700, 100]
-    assert len(consensus([poses((0.0, 0.6), (300.0, 0.9)), poses()], 0.65, 1)) == 1
-    apart = consensus([poses((0.0, 0.6)), poses((30.0, 0.3))], 0.65, 10)  # IoU 70 / 130
+    assert len(tta.consensus([poses((0.0, 0.6), (300.0, 0.9)), poses()], 0.65, 1)) == 1
+    apart = tta.consensus([poses((0.0, 0.6)), poses((30.0, 0.3))], 0.65, 10)  # IoU 70 / 130
     assert apart.scores.tolist() == pytest.approx([0.3, 0.15])
-    assert len(consensus([poses(), poses()], 0.65, 10)) == 0
+    assert len(tta.consensus([poses(), poses()], 0.65, 10)) == 0
 
 
 # ---- The study's file
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return load_dataset(make_folder(tmp_path_factory.mktemp("data") / "tiny", images=12))
+@pytest.fixture
+def dataset(tiny_data):
+    return tiny_data
 
 
 @pytest.fixture
@@ -288,19 +268,15 @@ def pretend_trained(study, dataset, experiment: str):
     return study
 
 
-def as_synthetic(study):
-    return replace(study, profile=replace(study.profile, data=replace(study.profile.data, source="synthetic")))
-
-
 def test_single_mode_is_the_evaluation_without_augmentation(study, dataset):
     model, _ = load_weights(study.run_dir("s6", 0) / "weights.pt")
     model.fuse()
     images = [dataset.val.load_image(i) for i in range(4)]
     views = predict_views(model, images, 128, (1.0,), False, CPU)
-    merged = merge_views(views, MODES[0], model.detect, [0, 2, 1])
+    merged = tta.merge_views(views, MODES[0], model.detect, [0, 2, 1])
     assert len(merged) == 1 and torch.equal(merged[0], views.decoded[1.0, False])
     expected = predict_split(model, dataset.val.subset(range(4)), 128, replace(CFG, batch_size=4), CPU)
-    found = find_poses(views, MODES[0], model.detect, [0, 2, 1], CFG)
+    found = tta.find_poses(views, MODES[0], model.detect, [0, 2, 1], CFG)
     assert sum(map(len, found)) == len(expected) > 0
     got = torch.cat([p.keypoints.flatten(1) for p in found])
     torch.testing.assert_close(got, torch.tensor([e["keypoints"] for e in expected]), atol=0.02, rtol=0)
@@ -326,18 +302,18 @@ def test_the_file_holds_every_mode_and_is_not_measured_twice(study, dataset, mon
 
 
 def test_other_weights_or_settings_are_measured_again(study, dataset, monkeypatch):
-    evaluate_tta(study, dataset, max_images=2, resamples=5)
-    calls = []
-    monkeypatch.setattr(tta, "measure_tta", lambda *a: calls.append(a) or {"settings": a[-1], "modes": []})
-    evaluate_tta(study, dataset, max_images=3, resamples=5)
-    path = study.run_dir("s6", 0) / "run.json"
+    calls, path = [], study.run_dir("s6", 0) / "run.json"
+    monkeypatch.setattr(tta, "measure_tta", lambda *a: calls.append(a) or {"modes": []})
+    for images in (2, 3, 3):
+        evaluate_tta(study, dataset, max_images=images, resamples=5)
     write_json(path, read_json(path) | {"weights_sha256": "other"})
     evaluate_tta(study, dataset, max_images=3, resamples=5)
-    assert len(calls) == 2
+    assert len(calls) == 3
 
 
 def test_drawn_people_get_a_flip_test_that_keeps_the_names(study, dataset):
-    study = pretend_trained(as_synthetic(study), dataset, "s6")
+    study = replace(study, profile=replace(study.profile, data=replace(study.profile.data, source="synthetic")))
+    pretend_trained(study, dataset, "s6")
     rows = evaluate_tta(study, dataset, max_images=4, resamples=5)
     record = read_json(study.run_dir("s6", 0) / "tta.json")
     assert [row["mode"] for row in rows][5:] == [mode.name for mode in COLOUR_MODES]
@@ -349,25 +325,20 @@ def test_drawn_people_get_a_flip_test_that_keeps_the_names(study, dataset):
 
 
 def test_what_is_no_pose_model_is_refused(study, dataset):
-    folder = study.run_dir("s6", 0)
-    with pytest.raises(StudyError, match=r"m6/seed0/run\.json: not found; .*needs a trained m6: make train"):
-        evaluate_tta(study, dataset, "m6")
-    with pytest.raises(StudyError, match="max_images=0: leaves no image"):
-        evaluate_tta(study, dataset, max_images=0)
     pretend_trained(study, dataset, "s6_person")
-    with pytest.raises(StudyError, match=r"weights\.pt: a person detector has no keypoints"):
-        evaluate_tta(study, dataset, "s6_person")
-    (folder / "weights.pt").write_bytes(b"not a model")
-    with pytest.raises(StudyError, match=r"weights\.pt: is not the file that run.json describes"):
-        evaluate_tta(study, dataset)
-    assert not (folder / "tta.json").exists()
-
-
-def test_an_input_whose_half_is_below_the_stride_is_refused_before_any_work(study, dataset):
-    small = replace(study, profile=replace(study.profile, sizes={960: 64}))
+    small = replace(study, profile=replace(study.profile, sizes={960: 64}), results_dir=study.results_dir / "small")
     pretend_trained(small, dataset, "s6")
-    with pytest.raises(StudyError, match="less than the stride of 64 px"):
-        evaluate_tta(small, dataset)
+    weights = study.run_dir("s6", 0) / "weights.pt"
+    weights.write_bytes(b"not a model")
+    for chosen, experiment, images, words in (
+            (study, "m6", 4, r"m6/seed0/run\.json: not found; .*needs a trained m6: make train"),
+            (study, "s6", 0, "max_images=0: leaves no image"),
+            (study, "s6_person", 4, r"weights\.pt: a person detector has no keypoints"),
+            (study, "s6", 4, r"weights\.pt: is not the file that run.json describes"),
+            (small, "s6", 4, "less than the stride of 64 px")):
+        with pytest.raises(StudyError, match=words):
+            evaluate_tta(chosen, dataset, experiment, images)
+    assert not weights.with_name("tta.json").exists()
 
 
 def test_decoded_grid_is_the_one_that_unmirroring_expects():
