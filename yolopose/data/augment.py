@@ -52,9 +52,8 @@ def plan_mosaic(indices: np.ndarray, image_sizes: np.ndarray, size: int, centre:
 
     Args:
         indices: (4,) for the top left, top right, bottom left and bottom right tile; ``image_sizes`` (4, 2) in px.
-        size: side of the output in px; every image is scaled to this long side.
+        size: side of the output in px, to which every image's long side is scaled; ``zoom`` scales the canvas in it.
         centre: (2,) meeting point on the canvas in px, U(size / 2, 3 size / 2) in the recipe.
-        zoom: scale of the canvas in the output.
         shift: (2,) where the canvas centre lies in the output, px.
     """
     tiles = []
@@ -153,9 +152,6 @@ def augment(store: SampleStore, index: int, size: int, config: AugmentConfig, fl
         size: side S of the network input in px.
         flip_indices: (K,) joint permutation of a flip, ``KeypointSchema.flip_indices``.
         rng: advanced by a number of draws that depends only on whether there is a mosaic.
-
-    Raises:
-        StudyError: an image cannot be read.
     """
     mosaic = rng.random() < config.mosaic
     zoom = rng.uniform(1 - config.scale, 1 + config.scale)

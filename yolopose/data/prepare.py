@@ -225,11 +225,8 @@ def _get(root: Path, archive: Archive, url: str, record: dict[str, Any]) -> None
 
 
 def unpack(path: Path, root: Path) -> dict[str, int]:
-    """Write the files of a zip archive below ``root``; those that are there at their full length are kept.
-
-    Returns the number of its files and their bytes. Where an entry is a link or lies outside ``root``, nothing is
-    written.
-    """
+    """Write the files of a zip archive below ``root``, less those that are there at their full length; returns the
+    number of its files and their bytes. Where an entry is a link or lies outside ``root``, nothing is written."""
     files, left = _entries(path, root)
     require_space(root, _occupied(left), f"unpacking {path.name}")
     try:
