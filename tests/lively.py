@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from yolopose.data.coco import CocoDataset
+from yolopose.models.checkpoints import save_weights
 from yolopose.models.yolov5 import YOLOPose, build_model
-from yolopose.study.config import EvaluateConfig, load_variants
+from yolopose.study.config import EvaluateConfig, Study, load_variants
+from yolopose.utils.files import file_sha256, write_json
 
 NAMES = ["nose", "left_eye", "right_eye"]
 SCHEMA = {"names": NAMES, "sigmas": [0.026, 0.025, 0.025], "flip_indices": [0, 2, 1], "skeleton": [[0, 1], [0, 2]],
@@ -41,6 +45,18 @@ def lively_model(name: str = "yolov5s6_pose", keypoints: int = 3, width: float =
                 last.weight *= (spread / branch(feature).std((0, 2, 3))).clamp(max=100).view(-1, 1, 1, 1)
                 last.bias -= branch(feature).mean((0, 2, 3))
     return model
+
+
+def pretend_trained(study: Study, dataset: CocoDataset, experiment: str, model: YOLOPose | None = None) -> Path:
+    """Untrained weights of the first seed, and a record, where training would have left its own; the run's folder."""
+    run, folder = study.run(experiment, 0), study.run_dir(experiment, 0)
+    if model is None:
+        model = build_model(run.variant, 0 if run.variant.head == "person" else len(dataset.schema), 0.125, seed=0)
+    save_weights(folder / "weights.pt", model, 0.125, run.input_size, dataset.schema.as_dict(), ABOUT["about"])
+    write_json(folder / "run.json", {
+        "experiment": experiment, "profile": "smoke", "config": run.as_dict(), "config_hash": run.hash,
+        "data_fingerprint": dataset.fingerprint, "weights_sha256": file_sha256(folder / "weights.pt")})
+    return folder
 
 
 def noise(*shape: int, seed: int = 2) -> torch.Tensor:

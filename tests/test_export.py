@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.coco_folder import make_folder
-from tests.lively import ABOUT, CFG, NAMES, SCHEMA, SHALLOW, lively_model, noise
+from tests.lively import ABOUT, CFG, NAMES, SCHEMA, SHALLOW, lively_model, noise, pretend_trained
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.export import graph
 from yolopose.export.graph import MAP_NAMES, OnnxNetwork
@@ -26,7 +26,7 @@ from yolopose.models.heads import LAYOUTS
 from yolopose.models.yolov5 import YOLOPose, build_model
 from yolopose.study.config import EvaluateConfig, Study, load_study, load_variants
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import file_sha256, read_json, write_json
+from yolopose.utils.files import file_sha256, read_json
 
 # The variants that differ from the first, of the repaired head, in their head or their stem.
 VARIANTS = ("yolov5s6_pose", "yolov5s6_pose_faithful", "yolov5s6_pose_mixed_layout", "yolov5s6_pose_misplaced_priors",
@@ -241,11 +241,7 @@ def trained(tmp_path) -> tuple[Study, CocoDataset]:
     dataset = load_dataset(make_folder(tmp_path / "tiny", images=4))
     study = load_study("smoke", results=tmp_path / "results")
     study = replace(study, profile=replace(study.profile, width_factor=0.125, sizes={960: 64}))
-    run = study.run("s6", 0)
-    folder = study.run_dir("s6", 0)
-    save_weights(folder / "weights.pt", lively_model(**SHALLOW), 0.125, 64, dataset.schema.as_dict(), ABOUT["about"])
-    write_json(folder / "run.json", {"config_hash": run.hash, "data_fingerprint": dataset.fingerprint,
-                                     "weights_sha256": file_sha256(folder / "weights.pt")})
+    pretend_trained(study, dataset, "s6", lively_model(**SHALLOW))
     return study, dataset
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from tests.coco_folder import make_folder
+from tests.lively import SHALLOW, pretend_trained
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.export import quantize, quantized_run
 from yolopose.export.graph import MAP_NAMES, OnnxNetwork, open_session
@@ -39,7 +40,6 @@ from yolopose.export.quantize_graph import (
     wide_tensors,
 )
 from yolopose.export.quantized_run import SPLITS, choose_images
-from yolopose.models.checkpoints import save_weights
 from yolopose.models.yolov5 import build_model
 from yolopose.report.figures.quantization import draw_quantization
 from yolopose.report.measured import ResultSet, load_quantization, load_results
@@ -304,7 +304,7 @@ def test_calibration_images():
 
 # --- speed -----------------------------------------------------------------------------------------------------------
 
-TINY = load_variants() | {name: replace(load_variants()[name], depth=0.1, decoder_depth=1)
+TINY = load_variants() | {name: replace(load_variants()[name], **SHALLOW)
                           for name in ("yolov5s6_pose", "yolov5s6_pose_relu")}
 
 
@@ -341,19 +341,6 @@ def cheap(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(quantize, "compare_speed", lambda *_, **__: {"rows": []})
 
 
-def prepare_run(study: Study, dataset: CocoDataset, experiment: str, variant: str = "") -> Path:
-    run = study.run(experiment, 0)
-    folder = study.run_dir(experiment, 0)
-    built = load_variants()[variant] if variant else run.variant
-    model = build_model(built, 0 if built.head == "person" else 3, 0.125, seed=0)
-    save_weights(folder / "weights.pt", model, 0.125, 64, dataset.schema.as_dict(), {})
-    write_json(folder / "run.json", {
-        "experiment": experiment, "profile": "smoke", "config": run.as_dict(), "config_hash": run.hash,
-        "data_fingerprint": dataset.fingerprint, "weights_sha256": file_sha256(folder / "weights.pt")})
-    write_json(folder / "metrics.json", {"val": {"AP": 0.5, "AP50": 0.6, "images": 4}})
-    return folder
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Iterator[tuple[Study, CocoDataset]]:
     """A study at 64 px with an eighth of the width and few layers, and its data."""
@@ -370,8 +357,9 @@ def tiny(tmp_path_factory) -> Iterator[tuple[Study, CocoDataset]]:
 def quantized(tiny) -> tuple[Study, CocoDataset]:
     study, dataset = tiny
     with pytest.MonkeyPatch.context() as patch:
-        prepare_run(study, dataset, "s6_relu")
-        prepare_run(study, dataset, "s6")
+        for experiment in ("s6_relu", "s6"):
+            folder = pretend_trained(study, dataset, experiment)
+            write_json(folder / "metrics.json", {"val": {"AP": 0.5, "AP50": 0.6, "images": 4}})
         cheap(patch)
         quantize_study(study, dataset, calibration_images=8)
     return study, dataset
@@ -423,7 +411,9 @@ def test_what_is_done_is_kept_and_what_is_lost_is_made_again(quantized, monkeypa
     cheap(monkeypatch)
     before = {path: path.stat().st_mtime_ns for path in study.results_dir.rglob("*.*")}
     rows = quantize_study(study, dataset, calibration_images=8)
-    assert rows == quantize.quantization_rows(read_json(study.results_dir / "quantization.json"))
+    record = read_json(study.results_dir / "quantization.json")["models"]
+    assert [(row["model"], row["MiB"], row["change"]) for row in rows] == [
+        (row["model"], row["size_mib"], row["AP_change"]) for row in record]
     assert {path: path.stat().st_mtime_ns for path in study.results_dir.rglob("*.*")} == before
     lost = study.results_dir / "export" / "s6_relu_seed0_int8.onnx"
     digest = file_sha256(lost)
@@ -450,7 +440,7 @@ def test_a_study_refuses_bad_input(tiny, tmp_path):
     empty = replace(study, results_dir=tmp_path / "empty")
     with pytest.raises(StudyError, match=r"s6_relu/seed0/run\.json: not found; quantization needs s6_relu"):
         quantize_study(empty, dataset)
-    folder = prepare_run(empty, dataset, "s6_relu")
+    folder = pretend_trained(empty, dataset, "s6_relu")
     with pytest.raises(StudyError, match="only 49 are asked for"):
         quantize_study(empty, dataset, calibration_images=49)
     with pytest.raises(StudyError, match="only 10 does the training split"):
@@ -463,11 +453,11 @@ def test_a_study_refuses_bad_input(tiny, tmp_path):
     (folder / "weights.pt").unlink()
     with pytest.raises(StudyError, match=r"weights\.pt: not found"):
         quantize_study(empty, dataset)
-    prepare_run(empty, dataset, "s6_relu", "yolov5s6_person")
+    pretend_trained(empty, dataset, "s6_relu", build_model(load_variants()["yolov5s6_person"], 0, 0.125))
     with pytest.raises(StudyError, match="without keypoints"):
         quantize_study(empty, dataset)
     odd = replace(study, results_dir=tmp_path / "odd", profile=replace(study.profile, sizes={960: 96}))
-    prepare_run(odd, dataset, "s6_relu")
+    pretend_trained(odd, dataset, "s6_relu")
     with pytest.raises(StudyError, match="96"):
         quantize_study(odd, dataset)
 

@@ -89,57 +89,37 @@ def test_ground_truth_as_predictions_on_real_coco(shared: Path) -> None:
     assert scores["images"] == 80
 
 
-def test_ten_metrics_by_hand() -> None:
-    """OKS = exp(-d² / (2 (2σ)² area)); σ 0.05, area 10⁴, d 5: exp(-0.125) = 0.882, enough for 0.50 … 0.85, 8 of 10."""
-    scores = score_keypoints(truth({"at": (200, 200, 2)}), [found(203, 204, 0.9)], [1], SIGMA)
-    expected = {"AP": 0.8, "AP50": 1, "AP75": 1, "APM": -1, "APL": 0.8,
-                "AR": 0.8, "AR50": 1, "AR75": 1, "ARM": -1, "ARL": 0.8, "images": 1}
-    assert scores == pytest.approx(expected)
+ONE, HIT = {"at": (200, 200, 2)}, (203, 204, 0.9)
+OTHER = {"at": (400, 400, 2), "area": 5000.0}
 
 
-def test_a_false_positive_before_the_hit_halves_precision() -> None:
-    predictions = [found(200, 200, 0.5), found(500, 500, 0.9)]
-    assert score_keypoints(truth({"at": (200, 200, 2)}), predictions, [1], SIGMA)["AP"] == pytest.approx(0.5)
-    predictions[1]["score"] = 0.1  # after the hit it costs nothing
-    assert score_keypoints(truth({"at": (200, 200, 2)}), predictions, [1], SIGMA)["AP"] == pytest.approx(1)
+@pytest.mark.parametrize(("people", "detections", "sigma", "ids", "expected"), [
+    # OKS = exp(-d² / (2 (2σ)² area)); σ 0.05, area 10⁴, d 5: exp(-0.125) = 0.882, enough for 0.50 … 0.85, 8 of 10
+    ([ONE], [HIT], 0.05, [1], {"AP": 0.8, "AP50": 1, "AP75": 1, "APM": -1, "APL": 0.8,
+                               "AR": 0.8, "AR50": 1, "AR75": 1, "ARM": -1, "ARL": 0.8, "images": 1}),
+    ([ONE], [HIT], 0.01, [1], {"AP": 0}),  # sigmas are the data set's
+    # a false positive before the hit halves precision, after it it costs nothing
+    ([ONE], [(200, 200, 0.5), (500, 500, 0.9)], 0.05, [1], {"AP": 0.5}),
+    ([ONE], [(200, 200, 0.5), (500, 500, 0.1)], 0.05, [1], {"AP": 1}),
+    # recall 0.5 at precision 1: the recall points 0, 0.01, …, 0.50 are reached, 51 of 101
+    ([ONE, OTHER], [(200, 200, 0.9)], 0.05, [1], {"AP": 51 / 101, "AR": 0.5, "APL": 1, "APM": 0}),
+    # on a person without keypoints a detection is no false positive although its score is higher
+    ([ONE, {"at": (0, 0, 0), "bbox": [400, 400, 100, 100]}], [(200, 200, 0.5), (450, 450, 0.9)], 0.05, [1], {"AP": 1}),
+    # only the images asked for
+    ([ONE, {**ONE, "image": 2}], [(200, 200, 0.5), (300, 300, 0.9, 3)], 0.05, [1], {"AP": 1}),
+    ([ONE, {**ONE, "image": 2}], [(200, 200, 0.5), (300, 300, 0.9, 3)], 0.05, [1, 2, 3],
+     {"AP": 0.5 * 51 / 101, "images": 3}),
+    ([ONE], [], 0.05, [1], {"AP": 0, "AP50": 0, "AR": 0, "APM": -1}),  # nothing found is zero, not an error
+    ([], [(1, 1, 0.5)], 0.05, [1], {"AP": -1}),  # nobody there is undefined
+])
+def test_keypoint_metrics_by_hand(people: list[dict[str, Any]], detections: list[tuple[float, ...]], sigma: float,
+                                  ids: list[int], expected: dict[str, float]) -> None:
+    scores = score_keypoints(truth(*people, images=3), [found(*one) for one in detections], ids, np.array([sigma]))
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
 
 
-def test_two_persons_one_found() -> None:
-    """Recall 0.5 at precision 1: the recall points 0, 0.01, …, 0.50 are reached, 51 of 101."""
-    annotations = truth({"at": (100, 100, 2)}, {"at": (400, 400, 2), "area": 5000.0})
-    scores = score_keypoints(annotations, [found(100, 100, 0.9)], [1], SIGMA)
-    assert (scores["AP"], scores["AR"]) == pytest.approx((51 / 101, 0.5))
-    assert (scores["APL"], scores["APM"]) == pytest.approx((1.0, 0.0))
-
-
-def test_crowds_and_persons_without_keypoints_are_ignored() -> None:
-    """A detection on either is no false positive although its score is higher."""
-    annotations = truth({"at": (100, 100, 2)}, {"at": (0, 0, 0), "bbox": [400, 400, 100, 100]})
-    predictions = [found(100, 100, 0.5), found(450, 450, 0.9)]
-    assert score_keypoints(annotations, predictions, [1], SIGMA)["AP"] == pytest.approx(1)
-
-
-def test_sigmas_are_the_data_sets() -> None:
-    tight = score_keypoints(truth({"at": (200, 200, 2)}), [found(203, 204, 0.9)], [1], np.array([0.01]))
-    assert tight["AP"] == 0
-
-
-def test_only_the_images_asked_for() -> None:
-    annotations = truth({"at": (100, 100, 2)}, {"at": (100, 100, 2), "image": 2}, images=3)
-    predictions = [found(100, 100, 0.5), found(300, 300, 0.9, image=3)]
-    assert score_keypoints(annotations, predictions, [1], SIGMA)["AP"] == pytest.approx(1)
-    everywhere = score_keypoints(annotations, predictions, [1, 2, 3], SIGMA)
-    assert everywhere["AP"] == pytest.approx(0.5 * 51 / 101) and everywhere["images"] == 3
-
-
-def test_nothing_found_is_zero_not_an_error() -> None:
-    scores = score_keypoints(truth({"at": (100, 100, 2)}), [], [1], SIGMA)
-    assert (scores["AP"], scores["AP50"], scores["AR"], scores["APM"]) == (0, 0, 0, -1)
-    assert score_boxes(truth({"at": (100, 100, 2)}), [], [1]) == {"AP": 0, "AP50": 0, "AP75": 0, "images": 1}
-
-
-def test_nobody_there_is_undefined() -> None:
-    assert score_keypoints(truth(), [found(1, 1, 0.5)], [1], SIGMA)["AP"] == -1
+def test_no_box_found_is_zero() -> None:
+    assert score_boxes(truth(ONE), [], [1]) == {"AP": 0, "AP50": 0, "AP75": 0, "images": 1}
 
 
 def test_inputs_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

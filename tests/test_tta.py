@@ -11,16 +11,17 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.lively import pretend_trained
 from yolopose.evaluation import tta
 from yolopose.evaluation.evaluate import predict_split
 from yolopose.evaluation.tta import COLOUR_MODES, MODES, SCALES, Mode, evaluate_tta, predict_views, unmirror
-from yolopose.models.checkpoints import load_weights, save_weights
+from yolopose.models.checkpoints import load_weights
 from yolopose.models.decode import Poses, cell_indices, decode
 from yolopose.models.heads import Detect
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import EvaluateConfig, load_study, load_variants
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import file_sha256, read_json, write_json
+from yolopose.utils.files import read_json, write_json
 
 CPU = torch.device("cpu")
 CFG = EvaluateConfig()
@@ -254,17 +255,7 @@ def dataset(tiny_data):
 def study(dataset, tmp_path):
     """Smoke on a tiny folder, with untrained weights where training would have left its own."""
     study = load_study("smoke", dataset.train.image_dir.parent, tmp_path / "results")
-    return pretend_trained(study, dataset, "s6")
-
-
-def pretend_trained(study, dataset, experiment: str):
-    run, run_dir = study.run(experiment, 0), study.run_dir(experiment, 0)
-    joints = 0 if run.variant.head == "person" else len(dataset.schema)
-    save_weights(run_dir / "weights.pt", build_model(run.variant, joints, 0.125, seed=0), 0.125, run.input_size,
-                 dataset.schema.as_dict(), {})
-    write_json(run_dir / "run.json", {"config_hash": run.hash, "config": run.as_dict(),
-                                      "data_fingerprint": dataset.fingerprint,
-                                      "weights_sha256": file_sha256(run_dir / "weights.pt")})
+    pretend_trained(study, dataset, "s6")
     return study
 
 

@@ -6,7 +6,7 @@ import json
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,7 +39,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise explain_os_error(error, path) from error
 
 
-class PoseSpool:
+class PoseSpool(AbstractContextManager):
     """The poses of a split's images: 4·(5 + 3K) bytes of a file each, and in memory 24 bytes an image.
 
     Iterating gives COCO results in the order of the images, as often as wanted. Several processes each add their images
@@ -101,16 +101,10 @@ class PoseSpool:
                 poses = Poses(boxes, scores[:, 0], keypoints.unflatten(1, (-1, 3)))
                 yield from as_coco_results(poses, image_id, self.category_id)
 
-    def close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         """Delete this process's file."""
         self._file.close()
         self._path(self.world.rank).unlink(missing_ok=True)
-
-    def __enter__(self) -> PoseSpool:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def written_through(path: Path | str, rows: Iterable[Any]) -> Iterator[Any]:

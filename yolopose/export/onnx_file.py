@@ -175,30 +175,28 @@ def export_study(study: Study, dataset: CocoDataset, images: int = PARITY_IMAGES
     rows = {row["experiment"]: row for row in read_json(path)["models"]} if path.is_file() else {}
     for run in runs:
         name = run.experiment.name
-        check_fresh(run, dataset.fingerprint, study.run_dir(name, seed))
-        if name not in rows or not _holds(rows[name], study, run):
+        run_dir = study.run_dir(name, seed)
+        check_fresh(run, dataset.fingerprint, run_dir)
+        if not _holds(rows.get(name, {}), study, seed, read_json(run_dir / "run.json")["weights_sha256"]):
             with results_in_use(study.results_dir, "export_study"):
-                rows[name] = _export_run(study, run, dataset, images)
+                rows[name] = _export_run(study, run, run_dir / "weights.pt", dataset, images)
                 write_json(path, {"models": list(rows.values())})
     return [rows[run.experiment.name] for run in runs]
 
 
-def _holds(row: dict[str, Any], study: Study, run: RunConfig) -> bool:
+def _holds(row: dict[str, Any], study: Study, seed: int, weights_sha256: str) -> bool:
     """Whether a row of ``export.json`` describes the file that stands there and the weights that stand there."""
-    path = study.results_dir / row["file"]
-    weights = read_json(study.run_dir(run.experiment.name, run.seed) / "run.json")["weights_sha256"]
-    return (row.get("format") == FORMAT and row["seed"] == run.seed and row["weights_sha256"] == weights
+    path = study.results_dir / row.get("file", "")
+    return ((row.get("format"), row.get("seed"), row.get("weights_sha256")) == (FORMAT, seed, weights_sha256)
             and path.is_file() and file_sha256(path) == row["sha256"])
 
 
-def _export_run(study: Study, run: RunConfig, dataset: CocoDataset, images: int) -> dict[str, Any]:
-    name = run.experiment.name
-    weights = study.run_dir(name, run.seed) / "weights.pt"
-    path = export_weights(weights, study.results_dir / "export" / f"{name}.onnx")
+def _export_run(study: Study, run: RunConfig, weights: Path, dataset: CocoDataset, images: int) -> dict[str, Any]:
+    path = export_weights(weights, study.results_dir / "export" / f"{run.experiment.name}.onnx")
     model, _ = load_weights(weights)
     used = operators(onnx.load(path, load_external_data=False))
     return {
-        "experiment": name, "seed": run.seed, "variant": run.variant.name, "format": FORMAT,
+        "experiment": run.experiment.name, "seed": run.seed, "variant": run.variant.name, "format": FORMAT,
         "file": path.relative_to(study.results_dir).as_posix(), "sha256": file_sha256(path),
         "size_mib": round(path.stat().st_size / 2**20, 3), "opset": OPSET,
         "operators": used, "other_domains": len(set(used) - {"ai.onnx"}), "input_size": run.input_size,
@@ -209,17 +207,13 @@ def _export_run(study: Study, run: RunConfig, dataset: CocoDataset, images: int)
 
 def parity_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of :func:`export_study` in brief, for a table: differences in px of the input, milliseconds an image."""
-    brief = []
-    for row in rows:
-        parity, seconds = row["parity"], row["seconds_per_image"]
-        brief.append({
-            "experiment": row["experiment"], "file": row["file"], "MiB": f"{row['size_mib']:.2f}",
-            "opset": row["opset"], "images": parity["images"], "people": parity["people"],
-            "same": parity["same_people"], "near-ties": parity["near_ties"], "others": parity["other_differences"],
-            **{name: f"{value:.6f}" for name, value in parity["largest_difference"].items()},
-            "PyTorch_ms": f"{1e3 * seconds['pytorch']:.1f}", "onnxruntime_ms": f"{1e3 * seconds['onnxruntime']:.1f}",
-        })
-    return brief
+    return [{"experiment": row["experiment"], "file": row["file"], "MiB": f"{row['size_mib']:.2f}",
+             "opset": row["opset"], "images": parity["images"], "people": parity["people"],
+             "same": parity["same_people"], "near-ties": parity["near_ties"], "others": parity["other_differences"],
+             **{name: f"{value:.6f}" for name, value in parity["largest_difference"].items()},
+             "PyTorch_ms": f"{1e3 * row['seconds_per_image']['pytorch']:.1f}",
+             "onnxruntime_ms": f"{1e3 * row['seconds_per_image']['onnxruntime']:.1f}"}
+            for row in rows for parity in (row["parity"],)]
 
 
 def run_alone(model: Path | str, photo: Path | str, out: Path | str, confidence: float | None = None) -> str:

@@ -36,7 +36,7 @@ TIMED_IMAGES = 16
 
 
 class OnnxModel:
-    """An exported file in onnxruntime, with the thresholds of ``cfg``; called like a model that ends in people."""
+    """An exported file in onnxruntime, with the thresholds of ``cfg``: (B, 3, H, W) uint8 -> each image's people."""
 
     def __init__(self, path: Path | str, cfg: EvaluateConfig, threads: int | None = None):
         self.session = open_session(path, threads)
@@ -45,7 +45,6 @@ class OnnxModel:
                            "max_detections": np.array([cfg.max_detections], np.int64)}
 
     def __call__(self, images: Tensor) -> list[Poses]:
-        """(B, 3, H, W) uint8 -> the people of each image, in px of the input."""
         index, boxes, scores, keypoints = map(torch.from_numpy, self.session.run(
             ["image_index", "boxes_xyxy", "scores", "keypoints"], {"images": images.numpy(), **self.thresholds}))
         return [Poses(boxes[index == i], scores[index == i], keypoints[index == i]) for i in range(len(images))]
@@ -65,8 +64,7 @@ class TorchModel:
 
 
 def same_people(ours: Poses, theirs: Poses) -> list[tuple[int, int]]:
-    """Pairs (index in ``ours``, index in ``theirs``) of the same person: boxes within ``SAME_BOX_PX``, nearest pairs
-    first; sorted by the first index."""
+    """Pairs of indices of the same person: boxes within ``SAME_BOX_PX``, nearest pairs first; sorted."""
     distance = (ours.boxes_xyxy[:, None] - theirs.boxes_xyxy[None]).abs().amax(-1).numpy()
     near = np.argwhere(~(distance > SAME_BOX_PX))  # what is not finite is near: its difference will tell
     pairs: dict[int, int] = {}
@@ -98,9 +96,6 @@ def compare_people(ours: list[Poses], theirs: list[Poses], cfg: EvaluateConfig) 
         that only one list has), the largest absolute difference of the pairs' ``boxes_px``, ``scores``,
         ``keypoints_px`` and ``keypoint_confidence``, and ``holds``: no other difference, and keypoints within
         ``KEYPOINT_LIMIT_PX``.
-
-    Raises:
-        StudyError: a person's numbers are not finite.
     """
     pairs_found, ties, others = 0, 0, 0
     largest = dict.fromkeys(("boxes_px", "scores", "keypoints_px", "keypoint_confidence"), 0.0)

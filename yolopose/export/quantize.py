@@ -2,14 +2,11 @@
 
 The ReLU model gets every precision of the table and the curve of AP against the share of 16-bit layers; the SiLU model
 beside it tests the paper's reason for ReLU. Changes of AP (quantized − float32) are compared with the paper's −0.1,
-−6.3 and −1.3, not absolute AP.
+−6.3 and −1.3, not absolute AP. The table's "8 bits" is one scale a tensor (``int8``), as the paper says no more than
+"8" and onnxruntime does it so by default; one scale a channel and power-of-two scales stand beside it.
 
-Which scheme is the table's "8 bits": one scale a tensor (``int8``), as the paper says no more than "8" and onnxruntime
-does it so by default. One scale a channel and power-of-two scales stand beside it.
-
-Size and latency are compared at the paper's width and 640 px on this CPU. Neither depends on what the weights are, so
-that untrained ones serve, calibrated on noise. The networks run in turn (float32, 8-bit, float32, …), so that whatever
-else the machine does meets all of them; each time is the median over rounds.
+Size and latency are compared at the paper's width and 640 px on this CPU, with untrained weights. The networks run in
+turn (float32, 8-bit, float32, …), so that whatever else the machine does meets all of them.
 """
 
 from __future__ import annotations
@@ -67,17 +64,19 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured: training images for sensitivities, percentages of 16-bit layers on the curve besides the
-    table's, models of the SiLU network; rounds, variants and 8-bit schemes of the timing."""
+    """How much is measured."""
 
-    sensitivity_images: int = 16
-    percentages: tuple[int, ...] = (10, 20, 50, 70)
+    sensitivity_images: int = 16  # of the training images
+    percentages: tuple[int, ...] = (10, 20, 50, 70)  # of 16-bit layers on the curve besides the table's
     silu_models: tuple[str, ...] = ("float32", "int16", "int8", "int8_channel", "int8_pow2")
-    rounds: int = 15
+    rounds: int = 15  # of timing, its variants and 8-bit schemes
     timed: tuple[str, ...] = ("yolov5s6_pose_relu", "yolov5s6_pose")
     timed_models: tuple[str, ...] = ("int8", "int8_channel")
 
 
+SHOWN = {"experiment": "experiment", "seed": "seed", "model": "model", "MiB": "size_mib", "AP": "AP",
+         "change": "AP_change", "low": "AP_low", "high": "AP_high", "AP50": "AP50", "AP50 change": "AP50_change",
+         "16-bit layers": "share_layers_16bit", "16-bit GMACs": "share_gmacs_16bit"}  # columns of the notebook's table
 SMOKE = Settings(4, (), ("float32", "int8"), 3, ("yolov5s6_pose_relu",), ("int8",))
 
 
@@ -113,19 +112,11 @@ def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int =
             return _quantize(study, runs, settings)
 
     def holds(stored: dict[str, Any]) -> bool:
-        needed = [study.results_dir / row["file"] for row in stored["models"]]
-        needed += [run.run_dir / RUN_FILE for each in runs.values() for run in each]
-        return all(file.is_file() for file in needed)
+        files = [run.run_dir / RUN_FILE for each in runs.values() for run in each]
+        return all(file.is_file() for file in (*files, *(study.results_dir / row["file"] for row in stored["models"])))
 
-    return quantization_rows(memo(path, {"key": key}, make, holds))
-
-
-def quantization_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The models of ``quantization.json`` as a notebook shows them."""
-    return [{"experiment": row["experiment"], "seed": row["seed"], "model": row["model"], "MiB": row["size_mib"],
-             "AP": row["AP"], "change": row["AP_change"], "low": row.get("AP_low"), "high": row.get("AP_high"),
-             "AP50": row["AP50"], "AP50 change": row["AP50_change"], "16-bit layers": row["share_layers_16bit"],
-             "16-bit GMACs": row["share_gmacs_16bit"]} for row in record["models"]]
+    return [{name: row.get(key) for name, key in SHOWN.items()}
+            for row in memo(path, {"key": key}, make, holds)["models"]]
 
 
 def share_recovered(changes: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
@@ -254,20 +245,12 @@ def compare_speed(variants: Sequence[str], schemes: Sequence[str], input_size: i
                   width_factor: float = 1.0, rounds: int = 15) -> dict[str, Any]:
     """Latency of one image and file size of float32 and 8-bit networks.
 
-    Args:
-        variants: names of ``study/variants.yaml``, each with keypoints.
-        schemes: of 8 bits, of :data:`~yolopose.export.quantized_run.SCHEMES`, or ``int8``.
-        input_size: px, a multiple of 64.
-        width_factor: 1 is the paper's width.
-        rounds: timed runs of each network.
+    Each of ``variants`` has keypoints, ``input_size`` (px) is a multiple of 64, ``width_factor`` 1 the paper's width;
+    ``schemes`` are of :data:`~yolopose.export.quantized_run.SCHEMES`, or ``int8``.
 
     Returns:
-        ``{input_size, width_factor, threads, rounds, weights, cpu, vnni, rows}``; a row has variant, model, ``ms`` and
-        ``ms_min`` (median and best of the rounds), ``size_mib``, and against float32 ``faster`` (ratio of the medians)
-        and ``smaller``.
-
-    Raises:
-        StudyError: a variant without keypoints or a size that 64 does not divide.
+        ``rows`` and what they were measured with; a row has variant, model, ``ms`` and ``ms_min`` (median and best of
+        the rounds), ``size_mib``, and against float32 ``faster`` (ratio of the medians) and ``smaller``.
     """
     rows: list[dict[str, Any]] = []
     image = np.random.default_rng(0).random((1, 3, input_size, input_size), np.float32)

@@ -156,11 +156,7 @@ class QuantizedRun:
         return graph.SerializeToString(deterministic=True)
 
     def evaluate(self, model: str, keep_file: bool = True) -> dict[str, Any]:
-        """Make, store and score one model; what was done before with the same key is read again.
-
-        Args:
-            model: one of ``SPLITS``, or ``mixed_<percent>`` with that share of the layers at 16 bits.
-            keep_file: store the ONNX file, too.
+        """Make, store and score one model of :meth:`wide_layers`; what was done with the same key is read again.
 
         Returns:
             ``metrics`` as fractions on the validation images, their ``predictions`` (COCO results), and the names of
@@ -175,10 +171,9 @@ class QuantizedRun:
                 atomic_write(path, payload)
             predictions = predict_split(OnnxNetwork(payload, self.model.detect), self.scored, self.run.input_size,
                                         self.run.evaluate, torch.device("cpu"), label=f"{self.stem} {model}")
-            metrics = score_keypoints(self.scored.annotations, predictions, self.scored.image_ids(),
-                                      self.dataset.schema.sigmas)
-            return {"sha256": file_sha256(path) if keep_file else None, "wide": wide, "metrics": metrics,
-                    "predictions": predictions}
+            return {"sha256": file_sha256(path) if keep_file else None, "wide": wide,
+                    "metrics": score_keypoints(self.scored.annotations, predictions, self.scored.image_ids(),
+                                               self.dataset.schema.sigmas), "predictions": predictions}
 
         return memo(self.folder / f"{self.stem}_{model}.json.gz", {"key": self.key}, make, lambda stored:
                     not keep_file or (path.is_file() and stored["sha256"] == file_sha256(path)))

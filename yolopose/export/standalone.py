@@ -83,11 +83,11 @@ class Model:
             ["image_index", "boxes_xyxy", "scores", "keypoints"], feeds)
         found = []
         for i, (image, (scale, offset)) in enumerate(zip(images, places, strict=True)):
-            limit = image.shape[1::-1]
-            own_boxes = np.clip((boxes[index == i].reshape(-1, 2, 2) - offset) / scale, 0, limit).reshape(-1, 4)
-            own_keypoints = keypoints[index == i].astype(np.float64)
-            own_keypoints[..., :2] = np.clip((own_keypoints[..., :2] - offset) / scale, 0, limit)
-            found.append({"boxes_xyxy": own_boxes, "scores": scores[index == i], "keypoints": own_keypoints})
+            own, limit = index == i, image.shape[1::-1]
+            corners = np.clip((boxes[own].reshape(-1, 2, 2) - offset) / scale, 0, limit)
+            poses = keypoints[own].astype(np.float64)
+            poses[..., :2] = np.clip((poses[..., :2] - offset) / scale, 0, limit)
+            found.append({"boxes_xyxy": corners.reshape(-1, 4), "scores": scores[own], "keypoints": poses})
         return found
 
 
@@ -167,14 +167,13 @@ def describe(photo: Path, image: np.ndarray, people: dict[str, np.ndarray], name
 def plan(photo: str, out: str) -> list[tuple[Path, Path]]:
     """(photo, drawing) pairs of the command line's two paths; drawings of a folder are PNG files of the same names."""
     source, target = Path(photo), Path(out)
-    if not source.is_dir():
-        pairs = [(source, target)]
-    else:
+    pairs = [(source, target)]
+    if source.is_dir():
         photos = sorted(path for path in source.iterdir() if path.suffix.lower() in ENDINGS)
         if not photos:
             raise UserError(f"{photo}: has no photo ({', '.join(sorted(ENDINGS))})")
-        names = [path.stem if [p.stem for p in photos].count(path.stem) == 1 else path.name for path in photos]
-        pairs = [(path, target / f"{name}.png") for path, name in zip(photos, names, strict=True)]
+        stems = [path.stem for path in photos]
+        pairs = [(path, target / f"{path.stem if stems.count(path.stem) == 1 else path.name}.png") for path in photos]
     for read, written in pairs:
         if read.resolve() == written.resolve():
             raise UserError(f"{written}: is the photo itself; give another name for the drawing")
