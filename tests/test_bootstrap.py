@@ -12,13 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_scoring import SIGMA, as_predictions, cocos_example, found, truth
-from yolopose.evaluation.bootstrap import (
-    average_precision,
-    difference_interval,
-    draw_images,
-    rank_detections,
-    resample,
-)
+from yolopose.evaluation import bootstrap
+from yolopose.evaluation.bootstrap import average_precision, draw_images, rank_detections, resample
 from yolopose.evaluation.scoring import score_boxes, score_keypoints
 from yolopose.utils.errors import StudyError
 
@@ -29,8 +24,8 @@ def paired_bootstrap(annotations: dict[str, Any], a: list[list[dict[str, Any]]],
     """``b − a`` of two lists of prediction sets, one a training seed, with its interval over the images."""
     ids = sorted(set(image_ids))
     draws = draw_images(len(ids), resamples, seed)
-    return difference_interval(*([resample(rank_detections(annotations, one, ids, sigmas), draws) for one in side]
-                                 for side in (a, b)))
+    return bootstrap.difference_interval(*(
+        [resample(rank_detections(annotations, one, ids, sigmas), draws) for one in side] for side in (a, b)))
 
 
 def scene(seed: int, images: int = 12) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -121,8 +116,7 @@ def test_equal_predictions_differ_by_nothing_and_a_better_set_wins() -> None:
     better = paired_bootstrap(annotations, [detections], [perfect], range(1, 31), SIGMA, resamples=200)["AP"]
     worse = paired_bootstrap(annotations, [perfect], [detections], range(1, 31), SIGMA, resamples=200)["AP"]
     assert 0 < better["low"] < better["difference"] < better["high"]
-    assert worse == pytest.approx({"difference": -better["difference"], "low": -better["high"],
-                                   "high": -better["low"]})
+    assert worse == pytest.approx({"difference": -better["difference"], "low": -better["high"], "high": -better["low"]})
     assert better == paired_bootstrap(annotations, [detections], [perfect], range(1, 31), SIGMA, resamples=200)["AP"]
 
 

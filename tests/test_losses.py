@@ -9,16 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yolopose.models import losses
 from yolopose.models.assign import match_anchors
-from yolopose.models.losses import (
-    LOSSES,
-    complete_iou,
-    compute_loss,
-    effective_gains,
-    keypoint_similarity,
-    keypoint_terms,
-    last_write,
-)
+from yolopose.models.losses import LOSSES, complete_iou, compute_loss, effective_gains, keypoint_terms
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import WORDS, load_variants
 
@@ -78,9 +71,9 @@ def test_complete_iou_is_bounded_and_scale_invariant(a, b, scale):
 def test_similarity_equals_cocos_when_the_segment_is_half_the_box():
     """COCO: exp(−d²/(8σ²·segment)); official loss: exp(−d²/(4σ²·box)) (reference §4.1)."""
     d2, sigma, box = torch.tensor([[9.0]]), torch.tensor([0.05]), torch.tensor([400.0])
-    official = keypoint_similarity(d2, box, sigma, 4.0)
+    official = losses.keypoint_similarity(d2, box, sigma, 4.0)
     assert official.item() == pytest.approx(math.exp(-9 / (4 * 0.0025 * 400)), rel=1e-6)
-    torch.testing.assert_close(official, keypoint_similarity(d2, box / 2, sigma, 8.0))
+    torch.testing.assert_close(official, losses.keypoint_similarity(d2, box / 2, sigma, 8.0))
 
 
 def test_official_pools_joints_and_paper_eq_averages_persons():
@@ -114,7 +107,7 @@ def test_effective_gains_of_the_released_code(size, box, obj):
 
 
 def test_last_of_several_writes_stays():
-    written = last_write(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([4, 1, 4]), 6)
+    written = losses.last_write(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([4, 1, 4]), 6)
     assert written.tolist() == pytest.approx([0, 0.2, 0, 0, 0.3, 0])
 
 

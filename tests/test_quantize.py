@@ -22,23 +22,11 @@ from tests.coco_folder import make_folder
 from tests.lively import SHALLOW, pretend_trained
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.export import quantize, quantized_run
+from yolopose.export import quantize_graph as qdq
 from yolopose.export.graph import MAP_NAMES, OnnxNetwork, open_session
 from yolopose.export.onnx_file import export_network
 from yolopose.export.quantize import compare_speed, quantize_study, share_recovered
-from yolopose.export.quantize_graph import (
-    OPSET,
-    Layer,
-    Scheme,
-    calibrate,
-    choose_layers,
-    list_layers,
-    power_of_two_scale,
-    prediction_distance,
-    prepare_graph,
-    quantize_graph,
-    round_one_layer,
-    wide_tensors,
-)
+from yolopose.export.quantize_graph import OPSET, Layer, Scheme, list_layers, prepare_graph, quantize_graph
 from yolopose.export.quantized_run import SPLITS, choose_images
 from yolopose.models.yolov5 import build_model
 from yolopose.report.figures.quantization import draw_quantization
@@ -90,7 +78,7 @@ def pictures() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def ranges(graph, pictures) -> Any:
-    return calibrate(graph, iter(pictures))
+    return qdq.calibrate(graph, iter(pictures))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +126,7 @@ def test_layers_need_a_size_and_a_convolution(graph):
     (("c",), {"out"}),
 ])
 def test_what_is_no_convolution_passes_on_the_widest_precision(graph, layers, wide, expected):
-    assert wide_tensors(graph, layers, wide) == (expected, {"images"})
+    assert qdq.wide_tensors(graph, layers, wide) == (expected, {"images"})
 
 
 def test_ranges_are_the_smallest_and_largest_values(graph, pictures, ranges):
@@ -195,12 +183,12 @@ def test_power_of_two_scales(graph, ranges, layers, pictures):
     (0.0, 127.5, (0.5, 0)), (0.0, 128.0, (1.0, 0)), (-1.0, 0.5, (2.0**-6, 128)), (-127.0, 3.0, (1.0, 128)),
 ])
 def test_power_of_two_scale(low, high, expected):
-    assert power_of_two_scale(low, high) == expected
+    assert qdq.power_of_two_scale(low, high) == expected
 
 
 @given(st.floats(-1e4, 0), st.floats(1e-3, 1e4))
 def test_a_power_of_two_scale_covers_the_range_and_is_less_than_twice_too_wide(low, high):
-    scale, zero = power_of_two_scale(low, high)
+    scale, zero = qdq.power_of_two_scale(low, high)
     reach, limit = (high, 255) if low >= 0 else (max(-low, high), 127)
     assert scale * limit >= reach * (1 - 1e-9) and scale * limit < 2 * reach * (1 + 1e-9)
     assert zero in (0, 128)
@@ -212,7 +200,7 @@ def test_rounding_one_layer_is_what_the_quantizer_does(graph, layers, eight, pic
     """With c alone rounded, its output is the 8-bit graph's up to the rounding of the layers before it."""
     a, _, c = layers
     values, weights = stored(eight), stored(graph)
-    rounded = round_one_layer(graph, c, eight)
+    rounded = qdq.round_one_layer(graph, c, eight)
     joined = deepcopy(graph)
     joined.graph.output.extend([helper.make_tensor_value_info("joined", 1, [1, 4, 4, 4])])
     x = open_session(joined.SerializeToString(), 1).run(["joined"], {"images": pictures[:1]})[0]
@@ -222,7 +210,7 @@ def test_rounding_one_layer_is_what_the_quantizer_does(graph, layers, eight, pic
     expected = (np.clip(np.round(y / scale) + zero, 0, 255) - zero) * scale
     np.testing.assert_allclose(output(rounded, pictures[0]), expected, atol=1.01 * scale)
     assert (np.abs(output(rounded, pictures[0]) - expected) < 1e-4).mean() > 0.95  # but for ties in rounding
-    assert "b_conv_scale" not in stored(round_one_layer(graph, a, eight))
+    assert "b_conv_scale" not in stored(qdq.round_one_layer(graph, a, eight))
 
 
 def row(score: float, x: float, side: float = 10.0) -> list[float]:
@@ -237,14 +225,14 @@ def row(score: float, x: float, side: float = 10.0) -> list[float]:
     ([row(1.0, 0), row(0.5, 1e6)], 0.25 / 1.25),
 ])
 def test_prediction_distance(other, expected):
-    reference = torch.tensor([[row(1.0, 0), row(0.5, 0)]])
-    assert prediction_distance(reference, torch.tensor([other]), np.array([0.5])) == pytest.approx(expected, abs=1e-6)
+    reference, rounded = torch.tensor([[row(1.0, 0), row(0.5, 0)]]), torch.tensor([other])
+    assert qdq.prediction_distance(reference, rounded, np.array([0.5])) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_most_sensitive_layers_are_chosen():
     values = {"a": 0.1, "b": 3.0, "c": 0.1, "d": float("nan"), "e": 0.2}
-    assert choose_layers(values, 0.6) == ["d", "b", "e"] and choose_layers(values, 0.8)[-1] == "a"
-    assert choose_layers(values, 0) == [] and set(choose_layers(values, 1)) == set(values)
+    assert qdq.choose_layers(values, 0.6) == ["d", "b", "e"] and qdq.choose_layers(values, 0.8)[-1] == "a"
+    assert qdq.choose_layers(values, 0) == [] and set(qdq.choose_layers(values, 1)) == set(values)
 
 
 # --- files and networks ----------------------------------------------------------------------------------------------

@@ -14,16 +14,9 @@ import pytest
 
 from yolopose.data.coco import load_dataset
 from yolopose.data.schema import KeypointSchema
+from yolopose.evaluation import scoring
 from yolopose.evaluation.archive import FILES, SHOWN, load_predictions, matched, pack, unpack
-from yolopose.evaluation.scoring import (
-    KEYPOINT_METRICS,
-    ImageScorer,
-    precision_recall,
-    score_boxes,
-    score_keypoints,
-    score_stream,
-    scored,
-)
+from yolopose.evaluation.scoring import KEYPOINT_METRICS, ImageScorer, score_boxes, score_keypoints, score_stream
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_json_gz
 
@@ -141,7 +134,7 @@ def test_boxes_by_hand() -> None:
 
 def test_precision_recall_by_hand() -> None:
     annotations = truth({"at": (100, 100, 2)}, {"at": (400, 400, 2)})
-    recalls, precision = precision_recall(annotations, [found(103, 104, 0.9)], [1], SIGMA)
+    recalls, precision = scoring.precision_recall(annotations, [found(103, 104, 0.9)], [1], SIGMA)
     assert recalls.shape == (101,) and precision.shape == (10, 101)
     assert recalls[50] == pytest.approx(0.5)
     assert (precision[:8, :51] == pytest.approx(1)) and not precision[:8, 51:].any() and not precision[8:].any()
@@ -171,7 +164,7 @@ def test_image_by_image_gives_the_same_numbers(at_a_time: int, monkeypatch: pyte
     annotations, rows = crowd(40, 12, 30)
     ids, some = list(range(1, 41)), list(range(3, 31))
     order = sorted(rows, key=lambda one: (one["image_id"] * 17) % 41)  # images in another order, each in one piece
-    assert list(scored(iter(order), ImageScorer(annotations, ids, None))) == order
+    assert list(scoring.scored(iter(order), ImageScorer(annotations, ids, None))) == order
     metrics = score_stream(annotations, iter(order), ids, some, SIGMA)
     assert metrics == {"val": score_keypoints(annotations, rows, some, SIGMA),
                        "val_all": score_keypoints(annotations, rows, ids, SIGMA),
@@ -183,7 +176,7 @@ def test_image_by_image_gives_the_same_numbers(at_a_time: int, monkeypatch: pyte
 def test_image_by_image_on_cocos_own_example(shared: Path) -> None:
     annotations, results, ids, sigmas = cocos_example(shared)
     scorer = ImageScorer(annotations, ids, sigmas)
-    for _ in scored(sorted(results, key=lambda one: one["image_id"]), scorer):
+    for _ in scoring.scored(sorted(results, key=lambda one: one["image_id"]), scorer):
         pass
     assert [scorer.scores()[k] for k in KEYPOINT_METRICS] == pytest.approx(FAKE100, abs=1e-12)
 
@@ -197,7 +190,7 @@ def test_images_without_detections_and_detections_without_an_image() -> None:
     assert scorer.scores([1])["AP"] == pytest.approx(1) and scorer.scores([2])["AP"] == 0
     assert ImageScorer(truth(), [1], SIGMA).scores()["AP"] == -1
     with pytest.raises(ValueError, match="image 1 came in two parts"):
-        list(scored([found(1, 1, 0.5), found(1, 1, 0.5, image=2), found(1, 1, 0.5)],
+        list(scoring.scored([found(1, 1, 0.5), found(1, 1, 0.5, image=2), found(1, 1, 0.5)],
                     ImageScorer(annotations, [1, 2], SIGMA)))
 
 
@@ -211,7 +204,7 @@ def test_memory_of_scoring_is_a_few_kib_an_image(monkeypatch: pytest.MonkeyPatch
         gc.collect()
         tracemalloc.start()
         scorers = [ImageScorer(annotations, range(1, images + 1), sigmas) for sigmas in (None, SIGMA)]
-        assert sum(1 for _ in scored(rows, *scorers)) == 100 * images
+        assert sum(1 for _ in scoring.scored(rows, *scorers)) == 100 * images
         high = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return high

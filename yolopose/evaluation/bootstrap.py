@@ -41,11 +41,10 @@ class RankedDetections:
 
 @dataclass(frozen=True)
 class Resampled:
-    """AP and AP50 (fractions) of one set of predictions: ``point`` on the images as they are, ``values`` (R,) on the
-    resamples."""
+    """AP and AP50 (fractions) of one set of predictions."""
 
-    point: dict[str, float]
-    values: dict[str, NDArray[np.float64]]
+    point: dict[str, float]  # on the images as they are
+    values: dict[str, NDArray[np.float64]]  # (R,) on the resamples
 
 
 def rank_detections(annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
@@ -108,11 +107,7 @@ def draw_images(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
 
 
 def resample(detections: RankedDetections, draws: NDArray[np.int32]) -> Resampled:
-    """AP and AP50 of one set of predictions on the images as they are and on every resample.
-
-    Raises:
-        StudyError: nobody is to be found in these images, so that AP is not defined.
-    """
+    """AP and AP50 of one set of predictions on the images as they are and on every resample."""
     if detections.persons.sum() == 0:
         raise StudyError(f"none of the {len(detections.image_ids)} images holds a labelled person: AP is not defined")
     point = average_precision(detections, np.ones((1, len(detections.image_ids)), np.int32))[0]

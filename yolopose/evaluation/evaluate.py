@@ -56,13 +56,8 @@ def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Eva
                     workers: int = 0, world: World = SINGLE) -> Iterator[tuple[int, Poses]]:
     """People of every image of a split, or of this process's share: (index into the split, poses in px), in order.
 
-    A CPU takes batches of many pixels in parts.
-
-    Args:
-        model: fused, in eval mode, on ``device``.
-        input_size: side of the square input in px.
-        workers: loading processes.
-        world: the processes that share the split, batch by batch.
+    ``model`` is fused, in eval mode, on ``device``; ``input_size`` the side of the square input in px. The processes of
+    ``world`` share the split batch by batch.
     """
     at_once = images_at_once(input_size, cfg, device)
     for images, places in EvalLoader(split, input_size, cfg.batch_size, workers, world):
@@ -100,10 +95,9 @@ def stream_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Evalua
 
 
 def predict_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: EvaluateConfig, device: torch.device,
-                  workers: int = 0, label: str | None = None, world: World = SINGLE,
-                  folder: Path | None = None) -> list[dict[str, Any]]:
-    """The same as a list: about 2 KiB each."""
-    return list(stream_split(model, split, input_size, cfg, device, workers, label, world, folder))
+                  *more: Any, **options: Any) -> list[dict[str, Any]]:
+    """:func:`stream_split` as a list: about 2 KiB each."""
+    return list(stream_split(model, split, input_size, cfg, device, *more, **options))
 
 
 def score_split(split: CocoSplit, predictions: Iterable[dict[str, Any]], keypoints: bool = True) -> dict[str, dict]:

@@ -107,15 +107,11 @@ def cost_factor(input_size: int, scales: Sequence[float], flip: bool) -> tuple[f
 
 @dataclass
 class Views:
-    """What a model predicts for a batch of B images in every view.
-
-    ``decoded`` maps (scale, mirrored) to (B, N, 6 + 3K) in px of that view; ``frames`` maps a scale to the view's side
-    in px and the gain and offset, (B, 2), by which an unmirrored place becomes one of the scale-1 letterbox:
-    gain · xy + offset.
-    """
+    """What a model predicts for a batch of B images in every view."""
 
     letterboxes: list[Letterbox]
-    decoded: dict[tuple[float, bool], Tensor] = field(default_factory=dict)
+    decoded: dict[tuple[float, bool], Tensor] = field(default_factory=dict)  # (B, N, 6 + 3K) by (scale, mirrored)
+    # By scale: side in px; gain and offset, (B, 2), with which gain · xy + offset is a place in the scale-1 letterbox.
     frames: dict[float, tuple[int, Tensor, Tensor]] = field(default_factory=dict)
 
 
@@ -192,10 +188,8 @@ def unmirror(decoded: Tensor, side: int, detect: Detect, flip_indices: Sequence[
 
 
 def average(a: Tensor, b: Tensor) -> Tensor:
-    """Merge two decoded predictions (B, N, 6 + 3K) of the same cells.
-
-    Columns 4 and 5 become the mean of the two scores (objectness × class) and 1; all others the mean weighted by score.
-    """
+    """Merge two decoded predictions of the same cells: columns 4 and 5 become the mean of the two scores (objectness ×
+    class) and 1; all others the mean weighted by score."""
     score_a, score_b = (t[..., 4:5] * t[..., 5:6] for t in (a, b))
     out = torch.lerp(b, a, score_a / (score_a + score_b).clamp_min(1e-12))
     out[..., 4:5], out[..., 5] = (score_a + score_b) / 2, 1
@@ -215,12 +209,11 @@ def merge_views(views: Views, mode: Mode, detect: Detect, flip_indices: Sequence
 
 def to_reference_frame(decoded: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
     """Move decoded predictions of an unmirrored view into px of the scale-1 letterbox, by its frame."""
-    gain, offset = gain[:, None], offset[:, None]  # (B, 1, 2)
-    out = decoded.clone()
+    out, gain, offset = decoded.clone(), gain[:, None], offset[:, None]  # (B, 1, 2)
     out[..., 0:2] = decoded[..., 0:2] * gain + offset
-    out[..., 2:4] = decoded[..., 2:4] * gain
-    keypoints, moved = (rows[..., 6:].unflatten(-1, (-1, 3)) for rows in (decoded, out))
-    moved[..., :2] = keypoints[..., :2] * gain[:, :, None] + offset[:, :, None]
+    out[..., 2:4] *= gain
+    xy = out[..., 6:].unflatten(-1, (-1, 3))[..., :2]
+    xy.copy_(xy * gain[:, :, None] + offset[:, :, None])
     return out
 
 
@@ -308,7 +301,7 @@ def _modes(run: RunConfig) -> tuple[Mode, ...]:
 
 def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
                 settings: dict[str, Any]) -> dict[str, Any]:
-    """What ``tta.json`` says beside its ``settings``; see :func:`evaluate_tta` also for what is raised.
+    """What ``tta.json`` says beside its ``settings``.
 
     Metrics and gains are fractions; ``seconds`` are per image: ``prepare`` (resizing, mirroring), ``network`` (with
     decoding) and ``post`` (merging, suppression), ``seconds_per_image`` the sum of the latter two, and ``time_factor``

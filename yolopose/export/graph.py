@@ -83,7 +83,7 @@ class PoseGraph(nn.Module):
         return image, found, scores.flatten().index_select(0, place), keypoints
 
 
-def fused_copy(model: YOLOPose) -> YOLOPose:
+def fused(model: YOLOPose) -> YOLOPose:
     """A fused float32 copy on the CPU; ``model`` stays as it is."""
     return copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).fuse()
 

@@ -20,17 +20,7 @@ from onnx import numpy_helper
 
 from yolopose.data.coco import CocoDataset
 from yolopose.data.letterbox import PAD_VALUE
-from yolopose.export.graph import (
-    IMAGES,
-    MAP_NAMES,
-    OPSET,
-    Branches,
-    PoseGraph,
-    fused_copy,
-    operators,
-    serialise,
-    trace,
-)
+from yolopose.export.graph import IMAGES, MAP_NAMES, OPSET, Branches, PoseGraph, fused, operators, serialise, trace
 from yolopose.export.parity import measure_parity
 from yolopose.models.checkpoints import load_weights
 from yolopose.models.decode import MAX_CANDIDATES
@@ -78,7 +68,7 @@ def export_network(model: YOLOPose, path: Path | str, input_size: int | None = N
         StudyError: see :func:`check_exportable`; or the file cannot be written.
     """
     check_exportable(model, input_size)
-    network = fused_copy(model)
+    network = fused(model)
     network.model[-1] = Branches(network.detect)
     size = input_size or 2 * max(STRIDES)
     axes = {name: _open_axes(input_size, name[-3:]) for name in MAP_NAMES} | {IMAGES: _open_axes(input_size)}
@@ -124,7 +114,7 @@ def export_model(model: YOLOPose, about: dict[str, Any], path: Path | str, *, we
                 "max_detections": np.array([max_detections], np.int64)}
     size = 2 * max(STRIDES)
     example = (torch.zeros(2, 3, size, size, dtype=torch.uint8), *map(torch.from_numpy, defaults.values()))
-    traced = trace(PoseGraph(fused_copy(model)), example, [IMAGES, *defaults], list(OUTPUTS),
+    traced = trace(PoseGraph(fused(model)), example, [IMAGES, *defaults], list(OUTPUTS),
                    {IMAGES: _open_axes(None)} | {name: {0: "people"} for name in OUTPUTS})
     # An initialiser with the name of an input is its default.
     traced.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in defaults.items())

@@ -23,15 +23,8 @@ from typing import Any
 import numpy as np
 
 from yolopose.data.coco import CocoDataset
-from yolopose.evaluation.bootstrap import (
-    METRICS,
-    RESAMPLES,
-    Resampled,
-    difference_interval,
-    draw_images,
-    rank_detections,
-    resample,
-)
+from yolopose.evaluation import bootstrap
+from yolopose.evaluation.bootstrap import METRICS, RESAMPLES, Resampled
 from yolopose.export.graph import IMAGES, open_session
 from yolopose.export.onnx_file import export_network
 from yolopose.export.quantize_graph import DISTANCE, OPSET, calibrate, list_layers, prepare_graph, quantize_graph
@@ -129,16 +122,17 @@ def _quantize(study: Study, runs: dict[str, list[QuantizedRun]], settings: Setti
     started = time.perf_counter()
     relu = runs[RELU][0]
     models = {RELU: tuple(SPLITS), SILU: settings.silu_models}
-    draws = draw_images(len(relu.scored), RESAMPLES, seed=0)
+    draws = bootstrap.draw_images(len(relu.scored), RESAMPLES, seed=0)
     rows: list[dict[str, Any]] = []
     resampled: dict[str, dict[str, list[Resampled]]] = {}
     for name, each in runs.items():
         for run in each:
             found = {model: run.evaluate(model) for model in models[name]}
             write_json(run.run_dir / RUN_FILE, {SPLITS[model]: one["metrics"] for model, one in found.items()})
-            truth, ids, sigmas = run.scored.annotations, run.scored.image_ids(), run.dataset.schema.sigmas
-            scores = {model: resample(rank_detections(truth, one["predictions"], ids, sigmas), draws)
+            ids, sigmas = run.scored.image_ids(), run.dataset.schema.sigmas
+            ranked = {model: bootstrap.rank_detections(run.scored.annotations, one["predictions"], ids, sigmas)
                       for model, one in found.items()}
+            scores = {model: bootstrap.resample(detections, draws) for model, detections in ranked.items()}
             for model, one in found.items():
                 changed = _differences([scores["float32"]], [scores[model]])
                 rows.append(_row(study, run, model, one, found["float32"]["metrics"], changed["AP"]))
@@ -159,8 +153,8 @@ def _quantize(study: Study, runs: dict[str, list[QuantizedRun]], settings: Setti
 
 
 def _differences(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[str, dict[str, float]]:
-    return {metric: {k: round(v, 5) for k, v in found.items()}
-            for metric, found in difference_interval(a, b).items()}
+    found = bootstrap.difference_interval(a, b)
+    return {metric: {key: round(value, 5) for key, value in one.items()} for metric, one in found.items()}
 
 
 def _gains(a: Sequence[Resampled], b: Sequence[Resampled]) -> list[Resampled]:

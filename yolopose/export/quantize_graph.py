@@ -168,11 +168,9 @@ def wide_tensors(graph: ModelProto, layers: Sequence[Layer], wide: Iterable[str]
 def power_of_two_scale(low: float, high: float) -> tuple[float, int]:
     """Scale (a power of two, rounded up) and zero point of an unsigned 8-bit tensor with values from low to high.
 
-    Without negative values 0 … 255 stand for 0 … 255·scale; otherwise 128 is 0 and 127 steps reach the larger side.
+    Without negative ones 0 … 255 stand for 0 … 255·scale; otherwise 128 is 0 and 127 steps reach the larger side.
     """
-    if low >= 0:
-        return _ceil_power(max(high, 1e-30) / 255), 0
-    return _ceil_power(max(-low, high) / 127), 128
+    return (_ceil_power(max(high, 1e-30) / 255), 0) if low >= 0 else (_ceil_power(max(-low, high) / 127), 128)
 
 
 def _ceil_power(scale: float) -> float:

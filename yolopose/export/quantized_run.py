@@ -21,19 +21,10 @@ from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.data.letterbox import letterbox
 from yolopose.evaluation.evaluate import load_trained, predict_split
 from yolopose.evaluation.scoring import score_keypoints
+from yolopose.export import quantize_graph as qdq
 from yolopose.export.graph import OnnxNetwork
 from yolopose.export.onnx_file import check_exportable, export_network
-from yolopose.export.quantize_graph import (
-    OPSET,
-    Layer,
-    Scheme,
-    calibrate,
-    choose_layers,
-    list_layers,
-    measure_sensitivities,
-    prepare_graph,
-    quantize_graph,
-)
+from yolopose.export.quantize_graph import OPSET, Layer, Scheme
 from yolopose.study.config import RunConfig, Study
 from yolopose.study.freshness import check_fresh
 from yolopose.utils.errors import StudyError
@@ -101,30 +92,29 @@ class QuantizedRun:
         """The float32 network, cut before decoding."""
         path = self.folder / f".{self.stem}_network.onnx"
         try:
-            return prepare_graph(export_network(self.model, path, self.run.input_size))
+            return qdq.prepare_graph(export_network(self.model, path, self.run.input_size))
         finally:
             path.unlink(missing_ok=True)
 
     @cached_property
     def layers(self) -> list[Layer]:
-        return list_layers(self.graph)
+        return qdq.list_layers(self.graph)
 
     @cached_property
     def ranges(self) -> TensorsData:
-        """Range of every tensor on the calibration images."""
-        return calibrate(self.graph, (letterboxed(self.dataset.train, i, self.run.input_size)
+        return qdq.calibrate(self.graph, (letterboxed(self.dataset.train, i, self.run.input_size)
                                       for i in self.calibration))
 
     @cached_property
     def eight_bit(self) -> ModelProto:
-        return quantize_graph(self.graph, self.ranges, self.layers)
+        return qdq.quantize_graph(self.graph, self.ranges, self.layers)
 
     @cached_property
     def sensitivities(self) -> dict[str, float]:
         """By layer; measured once and kept in ``export/``."""
         def measure() -> dict[str, Any]:
             images = np.stack([letterboxed(self.dataset.train, i, self.run.input_size) for i in self.held_out])
-            return {"sensitivities": measure_sensitivities(self.graph, self.eight_bit, self.layers, images,
+            return {"sensitivities": qdq.measure_sensitivities(self.graph, self.eight_bit, self.layers, images,
                                                            self.model.detect, self.dataset.schema.sigmas,
                                                            f"{self.stem} sensitivities")}
 
@@ -136,7 +126,7 @@ class QuantizedRun:
             return [layer.name for layer in self.layers]
         if model.startswith("mixed"):
             percent = model.removeprefix("mixed").removeprefix("_")
-            return choose_layers(self.sensitivities, int(percent) / 100 if percent else MIXED)
+            return qdq.choose_layers(self.sensitivities, int(percent) / 100 if percent else MIXED)
         return []
 
     def file(self, model: str) -> Path:
@@ -147,7 +137,7 @@ class QuantizedRun:
         if model in ("float32", "int8"):
             graph = self.graph if model == "float32" else self.eight_bit
         else:
-            graph = quantize_graph(self.graph, self.ranges, self.layers, SCHEMES.get(model), wide)
+            graph = qdq.quantize_graph(self.graph, self.ranges, self.layers, SCHEMES.get(model), wide)
         onnx.helper.set_model_props(graph, {
             "format": FORMAT, "model": model, "experiment": self.run.experiment.name, "seed": str(self.run.seed),
             "variant": self.run.variant.name, "input_size": str(self.run.input_size),

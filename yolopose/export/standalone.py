@@ -79,8 +79,7 @@ class Model:
         feeds: dict[str, np.ndarray] = {"images": np.stack(squares).transpose(0, 3, 1, 2)}
         feeds |= {name: np.array([value], np.int64 if THRESHOLDS[name][0] is int else np.float32)
                   for name, value in thresholds.items() if value is not None}
-        index, boxes, scores, keypoints = self.session.run(
-            ["image_index", "boxes_xyxy", "scores", "keypoints"], feeds)
+        index, boxes, scores, keypoints = self.session.run(["image_index", "boxes_xyxy", "scores", "keypoints"], feeds)
         found = []
         for i, (image, (scale, offset)) in enumerate(zip(images, places, strict=True)):
             own, limit = index == i, image.shape[1::-1]
