@@ -1,10 +1,11 @@
-"""What the tests run in several processes: ``torchrun -m tests.elastic_worker WORK DATA FOLDER [KEY=VALUE …]``.
+"""What the tests run in several processes: ``torchrun -m tests.elastic_worker WORK DATA FOLDER``.
 
 WORK is ``train`` (one tiny run), ``evaluate`` (score it) or ``parts`` (the building blocks, checked in place).
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -12,41 +13,42 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
+from torch import nn
 
 import yolopose.training.trainer as trainers
 from tests.tiny import CPU, tiny_run
 from yolopose.data.coco import load_dataset
 from yolopose.evaluation.evaluate import evaluate_run
 from yolopose.models.yolov5 import build_model
+from yolopose.study.config import RunConfig
 from yolopose.training.trainer import Trainer
 from yolopose.utils.distributed import World, own_device, process_group, wrap
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_json
 
 
-def configured(options: dict):
-    """The tiny run with batches of four and the settings of ``options``; three of every five samples are mosaics.
+def configured() -> RunConfig:
+    """The tiny run with batches of four; three of every five samples are mosaics.
 
     At 128 px and with a shallow head: at 64 px the deep one's batch norms see four values a channel, and a change of
     1e-9 in the weights moves the losses of one process by 1e-4 within six steps.
     """
-    run = tiny_run(2, **{"batch_size": 4, "nominal_batch": 8, "lr": 0.005, "warmup_bias_lr": 0.005, "amp": False}
-                   | options)
+    run = tiny_run(2, batch_size=4, nominal_batch=8, lr=0.005, warmup_bias_lr=0.005, amp=False)
     return replace(run, input_size=128, variant=replace(run.variant, decoder_depth=1),
                    augment=replace(run.augment, mosaic=0.6))
 
 
-def train(root: Path, folder: Path, options: dict, world: World) -> None:
+def train(root: Path, folder: Path, world: World) -> None:
     """Train and log every step's losses, in double precision where a file ``double`` lies in ``folder``.
 
     Where a file ``kill`` or ``term`` lies there, the last process sends itself that signal at the step it names; where
     ``spoil`` does, its images are not numbers at that step.
     """
-    double = (folder / "double").exists()
-    if double:
+    if double := (folder / "double").exists():
         trainers.build_model = lambda *a, **k: build_model(*a, **k).double()
-    trainer = Trainer(configured(options), load_dataset(root), folder, CPU, checkpoint_seconds=0, world=world)
+    trainer = Trainer(configured(), load_dataset(root), folder, CPU, checkpoint_seconds=0, world=world)
     if double:
         trainer.network.register_forward_pre_hook(lambda _, images: images[0].double())
         trainer.validate = lambda: {}
@@ -72,14 +74,11 @@ def train(root: Path, folder: Path, options: dict, world: World) -> None:
     trainer.fit()
 
 
-def parts(root: Path, folder: Path, options: dict, world: World) -> None:
+def parts(root: Path, folder: Path, world: World) -> None:
     """Batch norm and its gradients on unequal shares; what :class:`World` tells, gathers and refuses."""
-    from torch import nn
-
     torch.manual_seed(1)
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 2, 1))
-    alone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 2, 1))
-    alone.load_state_dict(layers.state_dict())
+    alone = copy.deepcopy(layers)
     x = torch.randn(5, 3, 8, 8) * 3 + 7
     shared = wrap(layers, world, CPU, True)
     mine = x[:2] if world.main else x[2:]
@@ -94,25 +93,22 @@ def parts(root: Path, folder: Path, options: dict, world: World) -> None:
     assert world.collect("x") == (["x", "x"] if world.main else None)
     assert world.any(world.rank == 1) and not world.any(False)
     assert [list(world.share(5)), list(world.share(4))] == ([[0, 1], [0, 1]] if world.main else [[2, 3, 4], [2, 3]])
-    try:
+    with pytest.raises(StudyError, match="they differ; mend it"):
         world.agree(world.rank, "they differ; mend it")
-        raise AssertionError("not refused")
-    except StudyError as error:
-        assert "they differ; mend it" in str(error)
     if world.main:
         write_json(folder / "parts.json", {"passed": True})
 
 
+def evaluate(root: Path, folder: Path, world: World) -> None:
+    evaluate_run(configured(), load_dataset(root), folder, CPU, world)
+
+
 def main() -> None:
     work, root, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    options = {k: json.loads(v) for k, v in (o.split("=", 1) for o in sys.argv[4:])}
     folder.mkdir(parents=True, exist_ok=True)
     with process_group(own_device(CPU)) as world:
         for one in work.split("+"):
-            if one == "evaluate":
-                evaluate_run(configured(options), load_dataset(root), folder, CPU, world)
-            else:
-                {"train": train, "parts": parts}[one](root, folder, options, world)
+            {"train": train, "parts": parts, "evaluate": evaluate}[one](root, folder, world)
 
 
 if __name__ == "__main__":

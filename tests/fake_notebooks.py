@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from yolopose.workflow import stages
-
 PARAMETERS = 'PROFILE = "smoke"\nDATA = ""\nRESULTS = ""\nSEEDS = ""\nDEVICE = "auto"\nABLATIONS = False'
 STORED = 'PROFILE = "smoke"\nRESULTS = ""'
 HEAD = """
@@ -61,17 +57,7 @@ def notebook(folder: Path, name: str, parameters: str, *code: str) -> Path:
     cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {"tags": ["parameters"]} if i == 0 else {},
               "outputs": [], "execution_count": None, "source": source.splitlines(True)}
              for i, source in enumerate((parameters, *code))]
+    about = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     path = folder / f"{name}.ipynb"
-    path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": {
-        "display_name": "Python 3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(json.dumps({"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}))
     return path
-
-
-def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Make the stages use stand-ins for all notebooks; returns their folder."""
-    folder = tmp_path / "books"
-    folder.mkdir()
-    for name, code in CODE.items():
-        notebook(folder, name, STORED if name[:2] in ("06", "07", "08") else PARAMETERS, HEAD, code)
-    monkeypatch.setattr(stages, "NOTEBOOKS", folder)
-    return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,26 +13,38 @@ import torch
 
 from tests.coco_folder import make_folder
 from tests.elastic_worker import configured
-from tests.tiny import CPU, files
+from tests.tiny import CPU, ENVIRONMENT, files
 from yolopose.data.coco import load_dataset
+from yolopose.data.synthetic.generate import SyntheticSpec, generate
 from yolopose.evaluation.evaluate import evaluate_run
 from yolopose.models.checkpoints import load_state
+from yolopose.models.losses import LOSSES, TERMS, compute_loss, effective_gains
+from yolopose.models.yolov5 import build_model
+from yolopose.study.config import load_study, load_variants
+from yolopose.training.launch import elastic
 from yolopose.utils.distributed import SINGLE, World, launched, own_device, process_group, wrap
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json
 
-REPO = Path(__file__).parents[1]
 
+def start(work: str, root: Path, folder: Path, processes: int = 2, restarts: int = 0) -> str:
+    """Run ``tests.elastic_worker`` in one process, or in several under torch's elastic launcher; its standard error.
 
-def start(work: str, root: Path, folder: Path, processes: int, restarts: int = 0,
-          **options) -> subprocess.CompletedProcess:
-    """``tests.elastic_worker`` in one process, or in several under torch's elastic launcher."""
+    A file ``term`` in the folder says that it is to fail."""
+    fails = (folder / "term").exists()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--max-restarts",
                 str(restarts), "--monitor-interval", "0.1"] if processes > 1 else []
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *launcher, "-m", "tests.elastic_worker", work, root, folder,
-                           *(f"{k}={json.dumps(v)}" for k, v in options.items())], env=environment, timeout=300,
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *launcher, "-m", "tests.elastic_worker", work, root, folder],
+                          env=ENVIRONMENT, timeout=300, capture_output=True, text=True)
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr
+
+
+def ordered(folder: Path, order: str, text: str = "") -> Path:
+    """The folder with a file that orders something of the worker."""
+    folder.mkdir(exist_ok=True)
+    (folder / order).write_text(text)
+    return folder
 
 
 def losses(folder: Path, rank: int = 0) -> dict[int, torch.Tensor]:
@@ -51,20 +62,15 @@ def root(tmp_path_factory) -> Path:
 def whole(root, tmp_path_factory) -> Path:
     """A run of two processes that nothing interrupted, evaluated by them."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    done = start("train+evaluate", root, folder, 2)
-    assert done.returncode == 0, done.stderr
+    start("train+evaluate", root, folder)
     return folder
 
 
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(root, tmp_path):
     """In double precision, so that what differs is the computation and not what six steps make of its rounding."""
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "double").touch()
-    assert start("train", root, tmp_path / "one", 1).returncode == 0
-    done = start("parts+train", root, tmp_path / "two", 2)
-    assert done.returncode == 0, done.stderr
+    start("train", root, ordered(tmp_path / "one", "double"), 1)
+    start("parts+train", root, ordered(tmp_path / "two", "double"))
     assert read_json(tmp_path / "two" / "parts.json") == {"passed": True}
     one = losses(tmp_path / "one")
     assert list(one) == list(range(6))
@@ -83,7 +89,7 @@ def test_evaluation_by_two_processes_counts_every_image_once(whole, root, tmp_pa
     dataset, threads = load_dataset(root), torch.get_num_threads()
     torch.set_num_threads(1)  # as in each of the two: the last digits, and with them equal scores, depend on it
     try:
-        metrics = evaluate_run(configured({}), dataset, tmp_path / "copy", CPU)
+        metrics = evaluate_run(configured(), dataset, tmp_path / "copy", CPU)
     finally:
         torch.set_num_threads(threads)
     assert metrics == read_json(whole / "metrics.json")
@@ -99,11 +105,8 @@ def test_evaluation_by_two_processes_counts_every_image_once(whole, root, tmp_pa
 @pytest.mark.slow
 def test_a_worker_killed_in_an_epoch_is_replaced(whole, root, tmp_path):
     """SIGKILL of one process at step 4; the launcher starts both anew and they end in the same bytes."""
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    (folder / "kill").write_text("4")
-    done = start("train", root, folder, 2, restarts=1)
-    assert done.returncode == 0, done.stderr
+    folder = ordered(tmp_path / "killed", "kill", "4")
+    start("train", root, folder, restarts=1)
     assert not (folder / "kill").exists(), "nothing was killed"
     steps = [json.loads(line)[0] for line in (folder / "steps0").read_text().splitlines()]
     assert steps == [0, 1, 2, 3, 4, 5], "it went on from its checkpoint"
@@ -112,15 +115,11 @@ def test_a_worker_killed_in_an_epoch_is_replaced(whole, root, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_asked_to_end_write_one_checkpoint(whole, root, tmp_path):
-    folder = tmp_path / "ended"
-    folder.mkdir()
-    (folder / "term").write_text("3")
-    done = start("train", root, folder, 2)
-    assert done.returncode != 0 and "143" in done.stderr
+    folder = ordered(tmp_path / "ended", "term", "3")
+    assert "143" in start("train", root, folder)
     state = load_state(folder / "checkpoint.pt")["progress"]
     assert (state["iteration"], state["epoch"], state["batch"]) == (4, 1, 1), "both stopped after the signal's step"
-    done = start("train", root, folder, 2)
-    assert done.returncode == 0, done.stderr
+    start("train", root, folder)
     assert files(folder) == files(whole)
     assert [row["images"] for row in read_csv(folder / "curve.csv")] == ["12", "24"]
 
@@ -141,10 +140,6 @@ def test_one_process_alone():
 
 def test_shares_of_a_batch_add_up_to_its_loss():
     """The halves' losses, each with both halves' counts, against the whole; no second process is needed for that."""
-    from yolopose.models.losses import LOSSES, TERMS, compute_loss, effective_gains
-    from yolopose.models.yolov5 import build_model
-    from yolopose.study.config import load_variants
-
     torch.manual_seed(0)
     model = build_model(load_variants()["yolov5s6_pose"], 3, 0.125, seed=0).eval()
     images = torch.rand(4, 3, 64, 64)
@@ -176,10 +171,8 @@ def test_shares_of_a_batch_add_up_to_its_loss():
 
 @pytest.mark.slow
 def test_a_bad_step_of_one_process_is_left_out_by_both(root, tmp_path):
-    (tmp_path / "spoil").write_text("3")
-    done = start("train", root, tmp_path, 2)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("step left out: the loss became nan") == 1, "one process speaks"
+    said = start("train", root, ordered(tmp_path, "spoil", "3"))
+    assert said.count("step left out: the loss became nan") == 1, "one process speaks"
     for rank in (0, 1):
         seen = losses(tmp_path, rank)
         assert [step for step, terms in seen.items() if not terms.any()] == [3] and len(seen) == 6
@@ -192,12 +185,8 @@ def test_a_bad_step_of_one_process_is_left_out_by_both(root, tmp_path):
 @pytest.mark.slow
 def test_a_study_is_trained_by_the_launcher_it_starts(tmp_path, monkeypatch):
     """What a notebook does where several GPUs are visible: detector first, then the run itself, scored by both."""
-    from yolopose.data.synthetic.generate import SyntheticSpec, generate
-    from yolopose.study.config import load_study
-    from yolopose.training.launch import elastic
-
-    monkeypatch.setenv("PYTHONPATH", str(REPO))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, ENVIRONMENT[name])
     generate(tmp_path / "drawn", SyntheticSpec("near", 128, train=16, val=6, test_dev=1), workers=1, progress=False)
     study = load_study("smoke", data=tmp_path / "drawn", results=tmp_path / "results", device="cpu")
     elastic(study, ["s6/seed0"], 2, evaluate=True)

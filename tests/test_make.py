@@ -21,10 +21,10 @@ MAKEFILE = (REPO / "Makefile").read_text()
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
-def make(*arguments: str, cwd: Path = REPO, **environment: str) -> subprocess.CompletedProcess[str]:
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     names = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PROFILE", "DATA", "RESULTS", "SEEDS", "DEVICE", "PARAMS")
     clean_environment = {k: v for k, v in os.environ.items() if k not in names}
-    return subprocess.run(["make", *arguments], cwd=cwd, env=clean_environment | environment, capture_output=True,
+    return subprocess.run(["make", *arguments], cwd=REPO, env=clean_environment | environment, capture_output=True,
                           text=True, timeout=120)
 
 
@@ -52,9 +52,8 @@ def test_reproduce_passes_the_variables_on():
                 "PARAMS=IMAGES=6")
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if "yolopose.workflow.run" in line)
-    for word in ("reproduce", '--profile "smoke"', '--data "a folder"', '--results "r"', '--seeds "0 1 2"',
-                 '--device "cpu"', "--set 'IMAGES=6'"):
-        assert word in line
+    assert all(word in line for word in ("reproduce", '--profile "smoke"', '--data "a folder"', '--results "r"',
+                                         '--seeds "0 1 2"', '--device "cpu"', "--set 'IMAGES=6'"))
 
 
 def test_several_stages_run_one_after_the_other_even_with_jobs():
@@ -89,14 +88,11 @@ def test_no_network_gets_one_clear_message(tmp_path):
 
 
 def test_requirements_are_locked_with_hashes_and_name_no_index():
-    for name in ("requirements.txt", "uv.txt"):
-        text = (REPO / "env" / name).read_text()
-        assert "://" not in text
+    for name in ("uv", "requirements"):
+        text = (REPO / "env" / f"{name}.txt").read_text()
         pins = re.findall(r"^([A-Za-z0-9_.-]+)==\S+", text, re.M)
-        assert pins and len(re.findall(r"--hash=sha256:", text)) >= len(pins)
-    wanted = {line.split("==")[0] for line in (REPO / "env" / "requirements.in").read_text().split()}
-    locked = re.findall(r"^([A-Za-z0-9_.-]+)==", (REPO / "env" / "requirements.txt").read_text(), re.M)
-    assert wanted <= set(locked)
+        assert "://" not in text and pins and text.count("--hash=sha256:") >= len(pins)
+        assert {line.split("==")[0] for line in (REPO / "env" / f"{name}.in").read_text().split()} <= set(pins)
 
 
 def test_continuous_integration_runs_the_readmes_test_command_alone():
@@ -112,28 +108,35 @@ def test_continuous_integration_runs_the_readmes_test_command_alone():
     ["RESULTS=results/mini/../reference/mini"], ["PROFILE=reference/mini"], ["PROFILE=../yolopose"],
 ])
 def test_clean_refuses_what_is_committed_or_no_results(arguments):
-    before = sorted(p for p in (REPO / "results").rglob("*"))
+    before = sorted((REPO / "results").rglob("*"))
     done = make("clean", *arguments)
     assert done.returncode != 0 and "error:" in done.stderr and "Traceback" not in done.stderr
-    assert sorted(p for p in (REPO / "results").rglob("*")) == before
+    assert sorted((REPO / "results").rglob("*")) == before
 
 
-def put(folder: Path, *names: str) -> None:
-    for name in names:
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder of results; the repository's caches are left alone."""
+    monkeypatch.setattr(clean, "caches", list)
+    return tmp_path / "mine"
+
+
+def put(folder: Path, *names: str, **texts: str) -> list[str]:
+    """Write files, with the texts of some by name; returns the names of all."""
+    for name, text in (dict.fromkeys(names, "x") | texts).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("x")
+        (folder / name).write_text(text)
+    return files(folder)
 
 
 def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_clean_deletes_results_and_leaves_other_files(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(clean, "caches", list)
-    folder = tmp_path / "mine"
-    put(folder, "s6/seed0/run.json", "m6/seed0/checkpoint.pt", "tables/table1.csv", "notebooks/01_data.ipynb",
-        "report.html", ".lock-shared-1", "photos/me.jpg", "plants/seed1/sunflower.jpg")
-    (folder / "s6/seed0/run.json").write_text('{"experiment": "s6", "config_hash": "aa"}')
+def test_clean_deletes_results_and_leaves_other_files(folder, capsys):
+    put(folder, "m6/seed0/checkpoint.pt", "tables/table1.csv", "notebooks/01_data.ipynb", "report.html",
+        ".lock-shared-1", "photos/me.jpg", "plants/seed1/sunflower.jpg",
+        **{"s6/seed0/run.json": '{"experiment": "s6", "config_hash": "aa"}'})
     clean.clean("smoke", "", str(folder))
     assert files(folder) == ["photos/me.jpg", "plants/seed1/sunflower.jpg"]
     said = capsys.readouterr().out
@@ -144,33 +147,23 @@ def test_clean_deletes_results_and_leaves_other_files(tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("theirs", [{}, {"study.json": '{"name": "of another program"}'}, {"stages.json": "[1]"},
                                     {"s6/seed0/run.json": '{"id": 3}'}])
-def test_clean_touches_no_folder_of_others(tmp_path, theirs):
+def test_clean_touches_no_folder_of_others(folder, theirs):
     """A thesis, say: its tables, figures and notebooks have the names of a study's, and are not a study's."""
-    put(tmp_path, "tables/mine.csv", "figures/mine.png", "notebooks/mine.ipynb", "report.html", *theirs)
-    for name, text in theirs.items():
-        (tmp_path / name).write_text(text)
-    before = files(tmp_path)
+    before = put(folder, "tables/mine.csv", "figures/mine.png", "notebooks/mine.ipynb", "report.html", **theirs)
     with pytest.raises(StudyError, match="is no folder of this study.*nothing was deleted"):
-        clean.clean("smoke", "", str(tmp_path))
-    assert files(tmp_path) == before
+        clean.clean("smoke", "", str(folder))
+    assert files(folder) == before
 
 
 @pytest.mark.parametrize("name, text", [("study.json", '{"profile": "smoke", "experiments": [], "seeds": [0]}'),
                                         ("stages.json", '{"data": {"seconds": 1.0}}')])
-def test_clean_knows_a_study_that_has_no_run_yet(tmp_path, monkeypatch, name, text):
-    monkeypatch.setattr(clean, "caches", list)
-    put(tmp_path / "mine", "data.json", name)
-    (tmp_path / "mine" / name).write_text(text)
-    clean.clean("smoke", "", str(tmp_path / "mine"))
-    assert not (tmp_path / "mine").exists()
-
-
-def test_clean_refuses_while_somebody_works_there(tmp_path):
-    put(tmp_path, "data.json", "stages.json")
-    (tmp_path / "stages.json").write_text("{}")
-    with results_lock(tmp_path, "make train"), pytest.raises(StudyError, match="`make train` is at work there"):
-        clean.clean("smoke", "", str(tmp_path))
-    assert files(tmp_path) == ["data.json", "stages.json"]
+def test_clean_knows_a_study_that_has_no_run_yet(folder, name, text):
+    put(folder, "data.json", **{name: text})
+    with results_lock(folder, "make train"), pytest.raises(StudyError, match="`make train` is at work there"):
+        clean.clean("smoke", "", str(folder))
+    assert files(folder) == sorted(["data.json", name])
+    clean.clean("smoke", "", str(folder))
+    assert not folder.exists()
 
 
 def test_clean_needs_the_standard_library_alone():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,27 +23,16 @@ def code(path: Path) -> list[str]:
     return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-def test_every_stage_has_its_notebook():
-    assert {stage.source for stage in STAGES.values()} <= set(BOOKS)
-
-
 @pytest.mark.parametrize("path", BOOKS, ids=NAMES)
-def test_source_is_tidy(path):
+def test_source_is_tidy_and_its_parameters_default_to_the_smallest_scale(path):
     book = nbformat.read(path, as_version=4)
     nbformat.validate(book)
     assert book.metadata.kernelspec.name == "python3"
     assert len({cell.id for cell in book.cells}) == len(book.cells)
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            assert cell.outputs == [] and cell.execution_count is None, "sources carry no outputs"
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in book.cells if cell.cell_type == "code")
     assert book.cells[0].cell_type == "markdown" and book.cells[0].source.startswith("# ")
-
-
-@pytest.mark.parametrize("path", BOOKS, ids=NAMES)
-def test_parameters_default_to_the_smallest_scale(path):
     values = parameter_defaults(path)
-    assert values["PROFILE"] == "smoke" and values["RESULTS"] == ""
-    assert "DATA" not in values or values["DATA"] == ""
+    assert (values["PROFILE"], values["RESULTS"], values.get("DATA", "")) == ("smoke", "", "")
 
 
 @pytest.mark.parametrize("path", BOOKS, ids=NAMES)
@@ -68,12 +56,16 @@ def test_an_unknown_experiment_is_refused_before_anything_is_made(name, monkeypa
         exec(code(path)[1], values)
 
 
+def test_every_stage_has_its_notebook():
+    assert {stage.source for stage in STAGES.values()} <= set(BOOKS)
+
+
 def committed_texts() -> list[Path]:
     """Text files of the repository that git keeps, or would keep."""
-    git = shutil.which("git")
-    listed = subprocess.run([git, "ls-files", "-co", "--exclude-standard"], cwd=REPO, capture_output=True,
-                            text=True) if git else None
-    if listed is None or listed.returncode:
+    try:
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=REPO, capture_output=True,
+                                text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     endings = {".py", ".md", ".ipynb", ".json", ".csv", ".yaml", ".toml", ".txt", ".in", ".cff", ".html", ".svg", ".j2",
                ""}
@@ -82,9 +74,8 @@ def committed_texts() -> list[Path]:
 
 
 def test_no_committed_file_tells_of_a_machine():
-    home = re.escape(str(Path.home())) + "/"
-    here = re.escape(str(REPO)) + "/"
-    pattern = re.compile(rf"{home}|{here}|/root/|/home/\w+/|/Users/\w+/|file:///")
+    home, here = (re.escape(str(path)) for path in (Path.home(), REPO))
+    pattern = re.compile(rf"{home}/|{here}/|/root/|/home/\w+/|/Users/\w+/|file:///")
     found = [f"{path.relative_to(REPO)}: {hit.group()}" for path in committed_texts()
              if (hit := pattern.search(path.read_text(errors="ignore")))]
     assert not found, found

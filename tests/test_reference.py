@@ -26,10 +26,8 @@ def texts(results: Path) -> dict[str, bytes]:
 def rebuilt(results: Path, to: Path) -> dict[str, bytes]:
     """The same files, made anew from a copy of the stored runs."""
     shutil.copytree(results, to, ignore=shutil.ignore_patterns("tables", "comparison.csv", "claims.csv"))
-    write_tables(to)
-    write_ablation_tables(to)
-    write_audit(to)
-    write_comparison(to)
+    for write in (write_tables, write_ablation_tables, write_audit, write_comparison):
+        write(to)
     return texts(to)
 
 
@@ -49,9 +47,8 @@ def test_the_committed_tables_are_rebuilt_to_the_byte(tmp_path):
 
 def test_a_number_changed_by_hand_would_be_noticed(tmp_path):
     results = fabricated.study(tmp_path / "mini", {"s6": 40.0, "m6": 45.0})
-    write_tables(results)
-    write_audit(results)
-    write_comparison(results)
+    for write in (write_tables, write_audit, write_comparison):
+        write(results)
     stored = texts(results)
     assert differing(stored, rebuilt(results, tmp_path / "copy" / "mini")) == []
     table = results / "tables" / "table1.csv"

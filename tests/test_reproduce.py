@@ -25,12 +25,14 @@ EXACT = ("*/seed*/curve.csv", "*/seed*/metrics.json", "*/seed*/predictions.json.
 pytestmark = pytest.mark.slow
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "yolopose.workflow.run", *arguments]
+RUN = [sys.executable, "-m", "yolopose.workflow.run"]
 
 
-def run(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=REPO, capture_output=True, text=True, timeout=timeout)
+def reproduce(results: Path, *more: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*RUN, "reproduce", "--profile", "smoke", "--results", results, *more], cwd=REPO,
+                          capture_output=True, text=True, timeout=900)
+    assert done.returncode == status, done.stderr[-3000:]
+    return done
 
 
 def exact_files(results: Path) -> dict[str, bytes]:
@@ -48,8 +50,7 @@ def exact_files(results: Path) -> dict[str, bytes]:
 def smoke(tmp_path_factory) -> Path:
     """Results of one uninterrupted run."""
     results = tmp_path_factory.mktemp("study") / "smoke"
-    done = run("reproduce", "--profile", "smoke", "--results", str(results))
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = reproduce(results)
     assert "report: " in done.stdout and "claims decided by this run" in done.stdout
     return results
 
@@ -100,9 +101,7 @@ def test_parameters_and_gmacs_are_the_papers(smoke):
 def test_a_second_run_does_nothing_within_five_seconds(smoke):
     before = {p: p.stat().st_mtime_ns for p in smoke.rglob("*") if p.is_file()}
     start = time.monotonic()
-    done = run("reproduce", "--profile", "smoke", "--results", str(smoke))
-    assert time.monotonic() - start < 5.0
-    assert done.returncode == 0 and "nothing to run" in done.stderr
+    assert "nothing to run" in reproduce(smoke).stderr and time.monotonic() - start < 5.0
     assert {p: p.stat().st_mtime_ns for p in smoke.rglob("*") if p.is_file()} == before
 
 
@@ -116,8 +115,7 @@ def test_tables_figures_and_report_are_rebuilt_to_the_byte_from_stored_results(s
         (stored / name).unlink()
     start = time.monotonic()
     for stage in ("tables", "figures", "report"):
-        done = run(stage, "--results", str(stored))
-        assert done.returncode == 0, done.stderr
+        subprocess.run([*RUN, stage, "--results", stored], cwd=REPO, check=True, timeout=900)
     assert time.monotonic() - start < 60
     assert {name: (stored / name).read_bytes() for name in made} == before
 
@@ -127,33 +125,30 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(smoke, tmp_path):
     results.mkdir()
     shutil.copy(smoke / "complexity.csv", results)  # counted already: the kills are meant for the rest
     chance = random.Random(0)
-    arguments = ("reproduce", "--profile", "smoke", "--results", str(results))
+    arguments = [*RUN, "reproduce", "--profile", "smoke", "--results", results]
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
-        process = subprocess.Popen(command(*arguments), cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(arguments, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(timeout=chance.uniform(4, 40))
         except subprocess.TimeoutExpired:
             process.send_signal(number)
             process.wait(timeout=60)
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
+    reproduce(results)
     ours, theirs = exact_files(results), exact_files(smoke)
     assert sorted(ours) == sorted(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
 def test_the_same_chain_runs_on_real_images(shared, tmp_path, smoke):
-    data = Path(os.path.relpath(shared / "data" / "coco-real", REPO))
+    data = os.path.relpath(shared / "data" / "coco-real", REPO)
     results = tmp_path / "smoke-coco-real"
     results.mkdir()
     shutil.copy(smoke / "complexity.csv", results)
-    done = run("reproduce", "--profile", "smoke", "--data", str(data), "--results", str(results))
-    assert done.returncode == 0, done.stderr[-3000:]
+    reproduce(results, "--data", data)
     metrics = json.loads((results / "s6/seed0/metrics.json").read_text())
     assert metrics["test_dev"]["status"] == "not run" and metrics["val"]["images"] > 0
     assert json.loads((results / "study.json").read_text())["data"] == "coco-real"
-    other = run("reproduce", "--profile", "smoke", "--results", str(results))
-    assert other.returncode == 2 and "data.source: folder → synthetic" in other.stderr
+    assert "data.source: folder → synthetic" in reproduce(results, status=2).stderr
 
 
 def test_a_notebook_opened_in_its_own_folder_finds_the_repository(tmp_path):
