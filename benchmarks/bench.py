@@ -4,8 +4,6 @@ Every subject runs in a process of its own, so that its peak memory is its own. 
 the note has the least and the largest. Rows that the study set a goal for say whether it was met.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -6,8 +6,6 @@ of their own and at another size, so that suppression meets as many candidates a
 means nothing and is not kept.
 """
 
-from __future__ import annotations
-
 import gzip
 import subprocess
 import sys

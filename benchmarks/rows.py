@@ -1,7 +1,5 @@
 """Rows of a benchmark and what several subjects need to make them."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from pathlib import Path

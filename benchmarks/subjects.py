@@ -1,7 +1,5 @@
 """What ``make bench`` measures: drawing people, the loader and its steps, training, inference, scoring, starting."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A small data set in COCO layout for the tests: three joints, images with a coloured square on every joint."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

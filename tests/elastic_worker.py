@@ -3,8 +3,6 @@
 WORK is ``train`` (one tiny run), ``evaluate`` (score it) or ``parts`` (the building blocks, checked in place).
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import os

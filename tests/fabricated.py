@@ -1,7 +1,5 @@
 """Results folders made up for tests: the right files with invented numbers. Never used outside the tests."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path

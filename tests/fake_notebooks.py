@@ -1,7 +1,5 @@
 """Small stand-ins for the notebooks: they write the files that a stage must write, with the standard library alone."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

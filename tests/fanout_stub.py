@@ -1,7 +1,5 @@
 """``yolopose.training.launch`` whose trainings and evaluations only note in ``$FANOUT_LOG`` what they did."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """An HTTP server on this machine that serves bytes from memory and misbehaves on demand."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Iterator

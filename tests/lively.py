@@ -1,7 +1,5 @@
 """Random models that behave as trained ones do where export and the like are tested."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

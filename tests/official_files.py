@@ -4,8 +4,6 @@ Throw-away classes carry the official names while a file is pickled; their struc
 §1.4), their tensors have its keys and shapes (``official_state_dict_shapes.json``).
 """
 
-from __future__ import annotations
-
 import sys
 import types
 import zipfile

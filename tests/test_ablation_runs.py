@@ -1,7 +1,5 @@
 """What the ablations train: losses, heads and schedules that differ in one thing, and the command that runs the set."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

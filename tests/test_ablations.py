@@ -1,7 +1,5 @@
 """The ablations: rows and verdicts by hand, the stored bootstrap, tables, figures and sentences."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """The analyses of trained runs as one call, and one model at every size."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

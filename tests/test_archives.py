@@ -1,7 +1,5 @@
 """Unpacking: what is written, what is refused before anything is written, what an interrupted unpacking leaves."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

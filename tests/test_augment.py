@@ -1,7 +1,5 @@
 """Letterbox, mosaic, flip, colour and targets."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

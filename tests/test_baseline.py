@@ -1,7 +1,5 @@
 """The mean-pose baseline and the data report."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

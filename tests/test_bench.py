@@ -1,7 +1,5 @@
 """The benchmark's table; the measurements themselves are not tested for speed."""
 
-from __future__ import annotations
-
 import csv
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """The paired bootstrap: its accumulation against pycocotools itself, its intervals against cases done by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Reading and checking the COCO keypoint layout."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Getting COCO 2017, with a small data set in its place: what is fetched, what is not, and what survives a stop."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Verdicts by hand-computed cases: numbers, claims, orderings, seeds, and what users get wrong."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Two sets of results beside each other: differences, intervals, what differs between the runs, the command line."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The study's definitions: names, resolution, and what is said about mistakes in them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace

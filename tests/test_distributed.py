@@ -1,7 +1,5 @@
 """Several processes: same losses as one, whatever is killed; evaluation shared; one claim for a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

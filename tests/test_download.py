@@ -1,7 +1,5 @@
 """Fetching files: interruption, resumption, changed and wrong files, no network, a full disk."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import socket

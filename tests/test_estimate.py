@@ -1,7 +1,5 @@
 """The estimate: hours, memory and disk by hand, what is measured and what follows from it, and the two forms of it."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

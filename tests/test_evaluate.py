@@ -1,7 +1,5 @@
 """From images to COCO results: decoding frame, predictions, metrics, the files of an evaluation."""
 
-from __future__ import annotations
-
 import shutil
 import zipfile
 from dataclasses import replace

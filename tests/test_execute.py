@@ -1,7 +1,5 @@
 """One notebook in a kernel: its parameters, its executed copy, its failures, and how it is stopped."""
 
-from __future__ import annotations
-
 import io
 import json
 import signal

@@ -1,7 +1,5 @@
 """ONNX export: the file does what the model does and says what it is; bad input is refused."""
 
-from __future__ import annotations
-
 import json
 from copy import deepcopy
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Figures of the analyses, drawn from made-up results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

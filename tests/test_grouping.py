@@ -1,7 +1,5 @@
 """Grouping joints without identity, and what counts as a joint given to another person."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

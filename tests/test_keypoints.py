@@ -1,7 +1,5 @@
 """Matching of predictions to people, errors of each keypoint, and keypoints outside the predicted box."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

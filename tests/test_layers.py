@@ -1,7 +1,5 @@
 """The layers of the library: the contract of pyproject.toml notices a breach, and the reading wing stays light."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Batches: same from any number of workers, resumable, and clear when something breaks."""
 
-from __future__ import annotations
-
 import os
 import signal
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Locks between processes, whose files come and go."""
 
-from __future__ import annotations
-
 import errno
 import os
 import platform

@@ -1,7 +1,5 @@
 """Gradients of the keypoint losses against their closed forms, and where they end."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Losses and assignment against hand-computed cases."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

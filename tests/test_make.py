@@ -1,7 +1,5 @@
 """The Makefile as a user meets it: help, what a target would run, and what ``clean`` will not delete."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

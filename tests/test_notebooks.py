@@ -1,7 +1,5 @@
 """The committed notebooks and texts: tidy, without outputs and without traces of a machine."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Official checkpoints, written by tests/official_files.py, as plain weights files of this study."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The transcribed numbers against the paper's text, the reference's CSV and themselves."""
 
-from __future__ import annotations
-
 import csv
 import re
 import subprocess

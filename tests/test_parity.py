@@ -1,7 +1,5 @@
 """Parity with numbers computed with the official implementation (shared/reference; its README says how)."""
 
-from __future__ import annotations
-
 import copy
 import json
 

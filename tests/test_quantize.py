@@ -1,7 +1,5 @@
 """Post-training quantization: layers, scales, sensitivities, files, the study's record, and what it refuses."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The README files: links lead somewhere, names stand where they are said to stand, commands and numbers are true."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The committed results: what is made of them here and now is what is committed, to the byte."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The list of released checkpoints, fetching them once from a server on this machine, and their runs."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -1,7 +1,5 @@
 """The whole study at smoke scale, as a user runs it: to the end, again, killed, from stored results, on real images."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """Writing and reading results: atomic, reproducible to the byte, clear about damage."""
 
-from __future__ import annotations
-
 import errno
 import os
 import time

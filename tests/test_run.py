@@ -3,8 +3,6 @@
 The notebooks here are stand-ins (``fake_notebooks.py``); the real ones are run by ``test_reproduce.py``.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Run time: the arithmetic of slopes and shares, mosaics with a known number of persons, and what is measured again."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 

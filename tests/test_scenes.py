@@ -1,7 +1,5 @@
 """Scenes for Figures 1 and 3, the architecture of Figure 2, and the figures themselves."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace

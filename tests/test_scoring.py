@@ -1,7 +1,5 @@
 """COCO metrics against published numbers and cases done by hand."""
 
-from __future__ import annotations
-
 import gc
 import json
 import tracemalloc

@@ -1,7 +1,5 @@
 """The COCO server's answer: the forms it may have, the numbers that cannot be, and its way into Table 2."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The COCO server's file: what is written, in memory that does not grow with it, and what the check of it refuses."""
 
-from __future__ import annotations
-
 import errno
 import gc
 import json

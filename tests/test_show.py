@@ -1,7 +1,5 @@
 """The notebooks' pictures: they are made for any data set, show what they should, and explain bad photos."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The script that runs an exported file with onnxruntime, numpy and Pillow alone."""
 
-from __future__ import annotations
-
 import ast
 import os
 import shutil

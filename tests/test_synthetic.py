@@ -1,7 +1,5 @@
 """The embedded data set: determinism, COCO's conventions, what the labels say about the pixels, resumption."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import subprocess

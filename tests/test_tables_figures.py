@@ -1,7 +1,5 @@
 """Tables, figures and report from fabricated results: contents, labels, escaping, determinism, nothing outside."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Training: schedule, averaging, transfer, exact resume, refusal of stale results."""
 
-from __future__ import annotations
-
 import errno
 import math
 from dataclasses import replace

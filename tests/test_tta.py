@@ -1,7 +1,5 @@
 """Test-time augmentation: cost factors, mirroring, frames of the scales, merging, and the file that is written."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

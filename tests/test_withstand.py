@@ -1,7 +1,5 @@
 """What runs withstand: damaged images, steps that are not finite, SIGTERM, dead data workers, each other."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

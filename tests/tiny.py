@@ -1,7 +1,5 @@
 """A run so small that a test can train it, and what must be the same of two such runs."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@ It is the one number of the ablations that needs the annotations; all others are
 made once, by the evaluation, for every two experiments of a group that were trained with common seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path

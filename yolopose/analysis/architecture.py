@@ -5,8 +5,6 @@ convolutions, the ``conv`` convention of ``complexity.py``, whose total they equ
 network.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

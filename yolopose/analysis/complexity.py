@@ -12,8 +12,6 @@ three. Every map's area is the input's divided by a power of four, so that each 
 area: a model is counted at two small sizes, which checks that, and its count at any other size follows exactly.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import math

@@ -7,8 +7,6 @@ the others follow by their multiply-accumulates. What was measured or counted is
 images stand in, and loading images is no part of a rate.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import json

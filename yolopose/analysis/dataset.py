@@ -5,8 +5,6 @@ That baseline shows that the task is not trivial: a data set on which the mean p
 finding boxes alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -14,8 +14,6 @@ keypoint twice, or the limb were too long for the limbs that either group holds 
 threshold come from the training labels (:func:`fit_limbs`); nothing is tuned on what is reported.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Stored predictions are matched to people by their boxes (``matching.py``); no model runs here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -8,8 +8,6 @@ Distances are in px along one axis and in units of s·k with s² the box's area 
 one keypoint's loss with gain 1, per px, without what only scales them: batch size, gain and the mean over keypoints.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

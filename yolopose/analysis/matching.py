@@ -3,8 +3,6 @@
 Matching looks at boxes alone, so that a badly placed keypoint cannot hide by breaking its own match.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass

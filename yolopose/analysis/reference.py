@@ -3,8 +3,6 @@
 Weights, exported models and the files for COCO's server stay behind, and predictions are packed.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

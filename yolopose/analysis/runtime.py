@@ -11,8 +11,6 @@ Two measurements, on one image at a time, in float32, with batch norms folded in
 All cases take turns, so that a machine that slows down slows all of them.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict

@@ -5,8 +5,6 @@ of a results folder. The predictions are those of the evaluation; no model runs.
 image, whatever the size of the stored picture.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ The analyses have modules of their own; here stands the smallest one, a trained 
 profile, beside Table 4's models trained at each (paper §4.4).
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -1,8 +1,6 @@
 """How run times are taken: what a profile times, cases that take turns, mosaics with a known number of persons, and
 medians and slopes with their intervals."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

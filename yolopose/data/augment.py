@@ -8,8 +8,6 @@ scale and shift only, so they are composed here and every image, a :class:`Tile`
 one interpolation, no canvas. All coordinates are continuous px (pixel i spans [i, i + 1)).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -5,8 +5,6 @@ workers live across epochs; what they share with the main process is flat arrays
 the batches that it owed are made again: they do not depend on who makes them.
 """
 
-from __future__ import annotations
-
 import gc
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Get the data set of a study ready: draw the synthetic one, or fetch and unpack what a folder lacks of COCO 2017."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

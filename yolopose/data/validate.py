@@ -4,8 +4,6 @@ A problem names the file, the key, the first few offenders with their number, an
 annotation file also turn it into arrays, so that it is walked through once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -5,8 +5,6 @@ ones blue, the middle is white with a dark edge; a keypoint that is labelled but
 apart for all common kinds of colour blindness.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterable, Sequence

@@ -1,8 +1,6 @@
 """Plots for the notebooks: anchors against box sizes, precision against recall. Those of stored results are made in
 ``report.figures``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a notebook does first: find the repository and the results."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rows of results as a table for a notebook."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

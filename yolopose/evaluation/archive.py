@@ -4,8 +4,6 @@ What no threshold counts right matters to COCO's metrics by its score and its ar
 and box; whatever matches a labelled person at any threshold, or is sure enough to be shown, keeps its whole pose.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@ With every image counted once the result is ``COCOeval.accumulate``'s. Both sets
 (paired), which removes the images' difficulty from the difference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

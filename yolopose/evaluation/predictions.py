@@ -1,7 +1,5 @@
 """Predictions of any number of images in constant memory: kept as rows of a file, written as JSON one by one."""
 
-from __future__ import annotations
-
 import json
 import zlib
 from array import array

@@ -5,8 +5,6 @@ matches every image by itself and ranks all detections after that, so that :clas
 images at a time and keeps what the ranking needs: the same numbers, without holding the predictions.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

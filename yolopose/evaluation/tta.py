@@ -20,8 +20,6 @@ mode, so that all modes see the same predictions; a mode's time is that of its o
 paired bootstrap interval over images.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import defaultdict

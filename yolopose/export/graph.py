@@ -3,8 +3,6 @@
 Only standard operators (domain ``ai.onnx``) come out, of opset ``OPSET``, so that any runtime can run the file.
 """
 
-from __future__ import annotations
-
 import copy
 import io
 import warnings

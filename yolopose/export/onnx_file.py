@@ -5,8 +5,6 @@ nothing of this project, as :mod:`yolopose.export.standalone` does. Images have 
 and any number of them makes a batch.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

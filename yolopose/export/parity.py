@@ -7,8 +7,6 @@ more with a score within ``SCORE_TIE`` (either may then suppress the other). Nea
 difference means that the file does not do what the model does.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from statistics import median

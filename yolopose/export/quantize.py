@@ -9,8 +9,6 @@ Size and latency are compared at the paper's width and 640 px on this CPU, with 
 turn (float32, 8-bit, float32, …), so that whatever else the machine does meets all of them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import statistics
 import tempfile

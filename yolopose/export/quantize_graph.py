@@ -14,8 +14,6 @@ predictions when that layer alone is rounded to 8 bits, weights and output, and 
 measured on training images that the calibration did not see, never on validation images.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import math

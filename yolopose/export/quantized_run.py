@@ -5,8 +5,6 @@ metrics beside it, and the sensitivities. Each carries a key, the hash of all th
 quantization goes on where it stopped.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 from typing import Any

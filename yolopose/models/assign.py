@@ -1,7 +1,5 @@
 """Which anchors answer for which person (reference §3): a pure function of targets, anchors and map size."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

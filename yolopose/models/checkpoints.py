@@ -1,7 +1,5 @@
 """Weight files and resumable training state, read without executing anything that they contain."""
 
-from __future__ import annotations
-
 import errno
 import pickle
 import re

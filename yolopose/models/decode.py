@@ -1,7 +1,5 @@
 """From raw head outputs to people: decoding (reference §2) and non-maximum suppression (reference §6)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

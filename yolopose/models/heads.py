@@ -1,7 +1,5 @@
 """The detection head: boxes, objectness, class and keypoints of every anchor (paper §3.1, reference §1.4–1.6)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

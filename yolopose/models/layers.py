@@ -1,7 +1,5 @@
 """Building blocks of YOLOv5-6.0-style networks as YOLO-Pose uses them (reference §1.3). All maps are (B, C, H, W)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval

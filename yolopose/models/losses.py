@@ -19,8 +19,6 @@ differences are listed in results/paper/deviations.md):
   person's box in cells, DEKR's normalisation (Geng et al. 2021).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ and publishes no checksums, so that the SHA-256 of a file is recorded when it is
 notices a change, not a first file that was wrong.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Iterable

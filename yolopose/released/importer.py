@@ -7,8 +7,6 @@ checkpoint is held against it: its class, its inputs, the settings of its convol
 What does not fit is refused by name; nothing is guessed.
 """
 
-from __future__ import annotations
-
 import reprlib
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -7,8 +7,6 @@ unpickler (``weights_only=True``) sees the file. There the authors' classes are 
 archive is an honest one of ``torch.save``, that nothing in it is compressed, and its checksums.
 """
 
-from __future__ import annotations
-
 import pickletools
 import re
 import zipfile

@@ -6,8 +6,6 @@ listed in ``<results>/released.csv`` beside the numbers that their path and the 
 report says (:func:`yolopose.report.compare.released_rows`).
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -5,8 +5,6 @@ the group's baseline with its 95 % intervals over seeds and over resampled image
 official README print for the same comparison.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ pass (``results/paper/baselines.csv``) times the factor, and each multi-scale ro
 Table 4 prints other methods, too, without a word on factors.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ A rule is data, not code: a form of :data:`FORMS` over quantities (``yolopose.re
 noise* otherwise; one seed decides only what exceeds the margin.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ Verdicts (the study's fixed vocabulary): *reproduced*, *not reproduced*, *within
 and its difference within a claim's margin is *not comparable at this scale* too, with the reason *undecided*.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

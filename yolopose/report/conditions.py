@@ -1,7 +1,5 @@
 """The conditions of a run beside the paper's: its recipe, and the statistics of its data."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import asdict

@@ -1,8 +1,6 @@
 """The report's findings: the words of its headline, and sentences on the ablations, made from the stored numbers so
 that text and numbers cannot part."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

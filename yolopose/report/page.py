@@ -4,8 +4,6 @@ Style and numbers are inside the page, the pictures beside it in ``figures/``; i
 give the same bytes: no date is written, seconds come from ``run.json``.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

@@ -4,8 +4,6 @@ A quantity is a number or a mapping with one of the keys of :data:`FORMS`, or a 
 ``product`` of quantities. With ``set: ablations`` it is taken from the set of ``make ablations``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

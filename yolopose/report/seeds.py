@@ -1,7 +1,5 @@
 """One quantity over training seeds: its mean, its standard deviation, and 95 % intervals of means and differences."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 ``python -m yolopose.report.sets A B [--out file.csv]`` prints the differences and what differs between the runs.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

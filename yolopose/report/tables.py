@@ -5,8 +5,6 @@ same profile (marked "(ref)"). Tables 3 and 4 have the ablations in a column of 
 that no column mixes two budgets. Accuracies are in percent, GMACs in 1e9 multiply-accumulates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 An unknown key, name or word is rejected with the file, the key and the nearest known one.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable

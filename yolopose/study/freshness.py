@@ -1,7 +1,5 @@
 """Whether a finished run is what its configuration and data would make today; what differs, and refusing to mix."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

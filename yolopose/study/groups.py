@@ -1,7 +1,5 @@
 """The groups of ablations: which experiments stand beside which baseline, and which keypoints beside which others."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

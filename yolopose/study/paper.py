@@ -1,7 +1,5 @@
 """Constants of the paper that several parts of the study need."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 CONVENTIONS = ("conv", "fused_bias", "fvcore_unfused")

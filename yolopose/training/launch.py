@@ -9,8 +9,6 @@ work on one results folder at the same time. ``python -m yolopose.training.launc
 Exit status: 0 done; 2 something for the user to mend; 143 ended by SIGTERM, after a checkpoint.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

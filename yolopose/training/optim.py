@@ -1,7 +1,5 @@
 """Optimizer groups, learning-rate schedule with warm-up, and the moving average of weights (reference §5)."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """What a run derives from its configuration and data before the first step: precision, gains, mean pose, anchors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Single runs of a study: which are asked for, who works on one, and its training."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import time

@@ -4,8 +4,6 @@ The only random state is each sample's, a function of (seed, epoch, position): a
 the same steps as one that was not.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import sys

@@ -6,8 +6,6 @@ hand into ``yolopose/study/profiles.yaml``: those of both L1 losses, and that of
 official loss keeps its gain, so that both can be read: OKS as the study trains it, and all three tuned.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import replace

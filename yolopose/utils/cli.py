@@ -1,7 +1,5 @@
 """What the command lines share: arguments, messages, exit statuses."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys

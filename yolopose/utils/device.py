@@ -1,7 +1,5 @@
 """The device that computes, and how exactly it does."""
 
-from __future__ import annotations
-
 import torch
 
 from yolopose.utils.errors import StudyError

@@ -5,8 +5,6 @@ norm's statistics, gradients) is summed over the processes, so that their number
 state is the same in every process at every step: process 0 alone writes, and needs nobody's help for it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

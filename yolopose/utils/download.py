@@ -5,8 +5,6 @@ here the rest is asked for by a Range header. The server may have another file b
 where the SHA-256 of the whole is known beforehand.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from functools import partial

@@ -1,7 +1,5 @@
 """The one exception type for what a user can fix."""
 
-from __future__ import annotations
-
 
 class StudyError(Exception):
     """Bad input or state that the user can mend: the message names the file, the key and the remedy.

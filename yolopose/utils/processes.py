@@ -1,7 +1,5 @@
 """What this process may use of its machine, and what it owes to the process that started it."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

@@ -1,7 +1,5 @@
 """What made a number: commit, package versions, hardware, memory."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -1,7 +1,5 @@
 """Words for people: durations, sizes, aligned columns."""
 
-from __future__ import annotations
-
 import re
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

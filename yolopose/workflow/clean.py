@@ -5,8 +5,6 @@ results that somebody works on, and a folder outside ``results/`` is touched onl
 wrong RESULTS= costs nobody their files.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -5,8 +5,6 @@ What a notebook prints goes to the terminal as it appears. Its standard error (p
 standard output, tables and pictures stay in the executed notebook.
 """
 
-from __future__ import annotations
-
 import ast
 import base64
 import contextlib

@@ -3,8 +3,6 @@
 Started as ``python -m yolopose.workflow.kernel -f <connection file>`` by Jupyter; never by hand.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

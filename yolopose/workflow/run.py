@@ -8,8 +8,6 @@ stage, and before it those that it needs and that do not hold. Each stage is one
 Exit status: 0 done; 1 a defect; 2 something for the user to mend; 128 + n stopped by signal n.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

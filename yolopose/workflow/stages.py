@@ -5,8 +5,6 @@ in the record is today's: the hashes, by name, of all that its outcome depends o
 nor papermill nor pandas.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ A run is stale where another configuration or other data made it than today's: i
 never silently reused. Reads only the results folder; may be called while the study runs.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import re

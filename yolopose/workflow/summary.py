@@ -1,7 +1,5 @@
 """What a study came to, in a dozen lines for the terminal: accuracies, verdicts, seconds, where the report is."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

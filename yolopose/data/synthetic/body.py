@@ -3,8 +3,6 @@
 Lengths are statures, points lie in the camera frame of the person. Measures of the parts were chosen by eye.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from yolopose.data.synthetic.looks import EARS, EYES, NOSE, Looks, plain

@@ -4,8 +4,6 @@ People and things are painted from far to near; a map of owners keeps who is vis
 outlines and visibility flags are read from that map, so that they follow COCO's conventions to the pixel.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import cv2

@@ -5,8 +5,6 @@ changes it. A data set is built in ``<root>.partial`` and renamed when it is com
 it was, in chunks of images whose annotation file was written last.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -8,8 +8,6 @@ dark colours, those of the right ones from warm, light colours (sleeves, bands, 
 front is known by face, neckline and a lighter front, the back by hair all over the head and a darker plain back.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -1,7 +1,5 @@
 """One person in a picture: what it does and where it looks, how it is drawn with soft edges, which keypoints show."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

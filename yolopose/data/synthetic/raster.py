@@ -6,8 +6,6 @@ a person are handled together, in groups of equal size, so that the cost hardly 
 depth is what the visibility of keypoints is decided from.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

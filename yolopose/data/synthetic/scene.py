@@ -4,8 +4,6 @@ Much of the clutter has the colours of skin and cloth, so that neither alone tel
 colours BGR in 0..255; everything is drawn in pixels.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -5,8 +5,6 @@ of a :class:`Skeleton` are in the camera frame of a person whose pelvis is the o
 down, z away from the camera. Index 0 of every pair is the left side, 1 the right side. Angles are degrees.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

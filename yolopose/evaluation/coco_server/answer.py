@@ -7,8 +7,6 @@ lines that pycocotools prints, or a JSON or ``name: value`` file of them. The nu
 ``make tables figures report``.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

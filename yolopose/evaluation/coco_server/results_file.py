@@ -10,8 +10,6 @@ others of 380 MB went through after several tries (junjiehe96/FastInst issue 19)
 people of an image and no other, our file holds those alone: the same metrics from a fraction of the bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

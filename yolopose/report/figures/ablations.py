@@ -4,8 +4,6 @@ Dashed lines are the main study's runs, solid ones and filled markers those of `
 differ. Each experiment has its own colour and marker.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes

@@ -4,8 +4,6 @@ The paper's points come from ``results/paper/``. Measured points of a reduced pr
 the GMACs of the models that really ran; only at full scale do they share the paper's panel.
 """
 
-from __future__ import annotations
-
 import re
 from operator import attrgetter
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Figures of the analyses: gradient of the losses, cost of poses, run time against persons, and decoder depth."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

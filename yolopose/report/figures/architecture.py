@@ -4,8 +4,6 @@ Columns are the backbone, PANet's way up to finer maps, its way down, and the he
 numbered module stands as a block of its own, with the shape of its output and its GMACs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Learning curves: losses and accuracies of every run against the images that it has seen."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from yolopose.report.figures.style import DASHES, LINES, images_seen, sheet, styled

@@ -1,7 +1,5 @@
 """Figure of Table 5's subject: AP against the share of 16-bit layers, from ``quantization.json``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from matplotlib.axes import Axes

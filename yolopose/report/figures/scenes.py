@@ -3,8 +3,6 @@
 Beside the pictures, which are single cases, stand the rates over the whole split.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What all figures share: their look, colours, empty sheets, files, and labels that cover nothing."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from functools import wraps

@@ -4,8 +4,6 @@ A new figure is a function of a :class:`ResultSet` that returns a matplotlib fig
 one line in :data:`FIGURES`, and one cell in a notebook: ``draw_figure("name", results)``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
