@@ -1,6 +1,7 @@
 """Losses and assignment against hand-computed cases."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from yolopose.models import losses
 from yolopose.models.assign import match_anchors
 from yolopose.models.losses import LOSSES, complete_iou, compute_loss, effective_gains, keypoint_terms
 from yolopose.models.yolov5 import build_model
-from yolopose.study.config import WORDS, load_variants
+from yolopose.study.config import LossName, load_variants
 
 ANCHOR = torch.tensor([[16.0, 32.0]])
 
@@ -148,6 +149,6 @@ def test_perfect_prediction_has_no_box_and_keypoint_loss():
 
 
 def test_the_losses_are_those_of_the_study():
-    assert tuple(LOSSES) == WORDS["Experiment"]["loss"]
+    assert tuple(LOSSES) == get_args(LossName)
     with pytest.raises(ValueError, match="not one of"):
         effective_gains("l2", 640)

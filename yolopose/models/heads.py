@@ -1,15 +1,16 @@
 """The detection head: boxes, objectness, class and keypoints of every anchor (paper §3.1, reference §1.4–1.6)."""
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from yolopose.models.layers import Conv
-from yolopose.study.config import WORDS
+from yolopose.study.config import HeadLayout
 
 BOX_CHANNELS = 6  # tx, ty, tw, th, objectness, class
-LAYOUTS = WORDS["Variant"]["head"]
+LAYOUTS = get_args(HeadLayout)
 
 
 class Detect(nn.Module):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -21,19 +21,10 @@ ABLATIONS = "ablations"  # folder of the ablations inside a results folder
 NOT_REACHED = "not_reached.json"  # experiments whose released checkpoint could not be fetched, with the reason
 # Version of what the synthetic generator draws; part of the data set's fingerprint and of its folder's name.
 GENERATOR_VERSION = "3"
-# Keys whose value is one of some words. A wrong word would otherwise choose another method in silence.
-WORDS = {
-    "Variant": {"family": ("yolov5",), "activation": ("silu", "relu"), "stem": ("focus", "conv_focus"),
-                "head": ("repaired", "faithful", "mixed_layout", "misplaced_priors", "person")},
-    "Experiment": {"loss": ("official", "paper_eq", "l1", "l1_scaled", "oks_factor8", "oks_segment", "oks_person",
-                            "oks_annealed", "oks_tuned"),
-                   "initialisation": (None, "scratch", "person_detector")},
-    "Profile": {"download": (None, "coco2017")},
-    "DataConfig": {"source": ("synthetic", "folder"), "difficulty": ("near", "coco", None)},
-    "TrainConfig": {"optimizer": ("sgd", "adamw"), "anchors": ("coco", "auto"),
-                    "initialisation": ("scratch", "person_detector", "released"),
-                    "keypoint_prior": ("none", "mean_pose")},
-}
+# mixed_layout and misplaced_priors have one of faithful's two defects each.
+HeadLayout = Literal["repaired", "faithful", "mixed_layout", "misplaced_priors", "person"]
+LossName = Literal["official", "paper_eq", "l1", "l1_scaled", "oks_factor8", "oks_segment", "oks_person",
+                   "oks_annealed", "oks_tuned"]
 # A setting that came after results had been published is left out of the hash while it has its default, so that those
 # results stay what they were: fresh.
 LATER = {"later": True}
@@ -44,13 +35,13 @@ class Variant:
     """A model."""
 
     name: str
-    family: str
+    family: Literal["yolov5"]
     depth: float  # multiplies nominal repeats
     width: float  # multiplies nominal channels
-    activation: str
-    head: str  # mixed_layout and misplaced_priors have one of faithful's two defects each
+    activation: Literal["silu", "relu"]
+    head: HeadLayout
     decoder_depth: int
-    stem: str = "focus"  # conv_focus in the official ti_lite models
+    stem: Literal["focus", "conv_focus"] = "focus"  # conv_focus in the official ti_lite models
 
 
 @dataclass(frozen=True)
@@ -60,18 +51,18 @@ class Experiment:
     name: str
     variant: str
     input_size: int  # the paper's, in px
-    loss: str
+    loss: LossName
     title: str
     detector: str | None = None  # its weights initialise this one where initialisation, or the profile's, says so
-    initialisation: str | None = field(default=None, metadata=LATER)
+    initialisation: Literal[None, "scratch", "person_detector"] = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """``source`` is ``synthetic`` (made on demand) or ``folder`` (COCO layout, where counts are upper limits)."""
 
-    source: str
-    difficulty: str | None = None
+    source: Literal["synthetic", "folder"]
+    difficulty: Literal["near", "coco", None] = None
     image_size: int = 0
     train: int | None = None
     val: int | None = None
@@ -98,7 +89,7 @@ class TrainConfig:
     epochs: int
     batch_size: int  # of all processes together
     nominal_batch: int = 64
-    optimizer: str = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
     lr_final: float = 0.2
     momentum: float = 0.937
@@ -112,10 +103,11 @@ class TrainConfig:
     amp: bool = True
     clip_norm: float = 0.0
     gains: dict[str, Any] = field(default_factory=lambda: {"official": "derived", "paper_eq": "derived"})
-    anchors: str = "coco"
+    anchors: Literal["coco", "auto"] = "coco"
     anchor_threshold: float = 4.0
-    initialisation: str = "scratch"  # released: the official weights of the experiment, not trained any further
-    keypoint_prior: str = "none"
+    # released: the official weights of the experiment, not trained any further
+    initialisation: Literal["scratch", "person_detector", "released"] = "scratch"
+    keypoint_prior: Literal["none", "mean_pose"] = "none"
     validate_images: int = 500
     validate_every: int = 1
     workers: int = 1
@@ -163,12 +155,8 @@ class Profile:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     ablations: Ablations | None = None
-    download: str | None = None  # the data set that make data fetches into a DATA folder that lacks it
+    download: Literal[None, "coco2017"] = None  # the data set that make data fetches into a DATA folder that lacks it
     variants: dict[str, str] = field(default_factory=dict)  # in place of the experiments' own, by experiment
-
-
-PARTS = {"data": DataConfig, "train": TrainConfig, "augment": AugmentConfig, "evaluate": EvaluateConfig,
-         "ablations": Ablations}
 
 
 @dataclass(frozen=True)
@@ -226,18 +214,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _build(cls: type, values: Any, file: str, key: str, **given: Any) -> Any:
-    """The dataclass ``cls``, with its parts, from a mapping; rejects unknown keys and words, and names missing keys."""
+    """The dataclass ``cls``, with its parts, from a mapping; names missing keys, and rejects unknown keys and words: a
+    wrong word would choose another method in silence."""
     where = f"{STUDY / file}: {key}"
     if not isinstance(values, dict):
         raise StudyError(f"{where}: must be a mapping of keys to values")
-    words, known = WORDS.get(cls.__name__, {}), [f.name for f in fields(cls)]
+    kinds = {f.name: f.type for f in fields(cls)}
     for name, value in values.items():
-        if name not in known:
-            raise StudyError(f"{where}: unknown key {name!r}; {nearest(name, known)}")
-        if name in words and value not in words[name]:
-            raise StudyError(f"{where}.{name}: {value!r} is none of {', '.join(w for w in words[name] if w)}")
-        if cls is Profile and name in PARTS:
-            value = _build(PARTS[name], value, file, f"{key}.{name}")
+        if name not in kinds:
+            raise StudyError(f"{where}: unknown key {name!r}; {nearest(name, kinds)}")
+        if get_origin(kinds[name]) is Literal and value not in (words := get_args(kinds[name])):
+            raise StudyError(f"{where}.{name}: {value!r} is none of {', '.join(filter(None, words))}")
+        if part := next(filter(is_dataclass, (kinds[name], *get_args(kinds[name]))), None):
+            value = _build(part, value, file, f"{key}.{name}")
         given[name] = tuple(value) if isinstance(value, list) else value
     try:
         return cls(**given)
@@ -271,7 +260,7 @@ def load_variants() -> dict[str, Variant]:
 
 @lru_cache
 def load_experiments() -> dict[str, Experiment]:
-    """All experiments by name; every variant and detector that they name exists."""
+    """All experiments by name."""
     rows = _rows(Experiment, file := "experiments.yaml")
     for row in rows.values():
         _check_known([row.variant], load_variants(), "variant", file, f"{row.name}.variant")
@@ -281,7 +270,7 @@ def load_experiments() -> dict[str, Experiment]:
 
 @lru_cache
 def load_profiles() -> dict[str, Profile]:
-    """All profiles by name; every experiment and variant that they name exists."""
+    """All profiles by name."""
     profiles, known = _rows(Profile, file := "profiles.yaml"), load_experiments()
     for name, profile in profiles.items():
         _check_known(profile.experiments, known, "experiment", file, f"{name}.experiments")
@@ -347,7 +336,6 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
         data: folder in COCO layout that replaces the profile's data set; empty or ``None`` keeps it.
         results: where results go; default ``results/<profile>`` or ``results/<profile>-<folder name>``.
         seeds: ``"0 1 2"`` or integers; default the profile's.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<n>``.
         ablations: the profile's ablations in place of its main study, in the folder ``ablations`` of its results.
 
     Raises:

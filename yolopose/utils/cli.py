@@ -40,5 +40,5 @@ def exit_status(action: Callable[[], object], prefix: str = "error") -> int:
         return 1
     except KeyboardInterrupt as error:
         say("\nstopped; what was computed is kept, and the same command goes on from there")
-        return 128 + getattr(error, "number", signal.SIGINT)
+        return 128 + next(iter(error.args), signal.SIGINT)
     return 0

@@ -37,7 +37,7 @@ class World:
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of every process's ``values``, a new tensor."""
-        return values if self.size == 1 else _summed(values)
+        return values if self.size == 1 else _Sum.apply(values)
 
     def tell(self, value: Any) -> Any:
         """Process 0's ``value``, in every process; plain Python values."""
@@ -145,22 +145,18 @@ def _meeting_place(world: World) -> dist.Store:
             return store
 
 
-def _summed(values: Tensor) -> Tensor:
-    values = values.contiguous().clone()
-    dist.all_reduce(values)
-    return values
-
-
 class _Sum(torch.autograd.Function):
     """Sum over the processes; so is its gradient, for every process's loss depends on the sum."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        return _summed(values)
+        values = values.contiguous().clone()
+        dist.all_reduce(values)
+        return values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _summed(gradient)
+        return _Sum.apply(gradient)
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -188,10 +184,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 def wrap(model: nn.Module, world: World, device: torch.device, sync_batch_norm: bool) -> nn.Module:
     """The network whose ``backward`` averages gradients over the processes; ``model`` itself where there is one.
 
-    With ``sync_batch_norm`` the batch norms of ``model`` become, in place, ones with common statistics: torch's on a
-    GPU, else :class:`SharedBatchNorm2d`. Names and tensors stay. Without, every process normalises its own share of a
-    batch and process 0's running statistics are everybody's. The gradients are averaged after every backward pass, also
-    within an accumulation: that costs some traffic, and a checkpoint may be written at any batch by process 0 alone.
+    With ``sync_batch_norm`` the batch norms of ``model`` get, in place, common statistics: torch's on a GPU, else
+    :class:`SharedBatchNorm2d`. Without, every process normalises its own share of a batch and process 0's running
+    statistics are everybody's. The gradients are averaged after every backward pass, also within an accumulation: that
+    costs some traffic, and a checkpoint may be written at any batch by process 0 alone.
     """
     if world.size == 1:
         return model

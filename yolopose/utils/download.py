@@ -1,8 +1,7 @@
 """Fetch a file over HTTP so that a stop costs nothing and a part is never taken for the whole; by pooch's downloader.
 
-A file that is being fetched is called ``<name>.part``. pooch itself begins anew after a stop, which is no way to 19 GB:
-here the rest is asked for by a Range header. The server may have another file by then, so that a part is continued only
-where the SHA-256 of the whole is known beforehand.
+pooch itself begins anew after a stop, which is no way to 19 GB: here a Range header asks for the rest of a
+``<name>.part``. The server may have another file by then: a part is continued only where the whole's SHA-256 is known.
 """
 
 import os
@@ -25,15 +24,9 @@ LONG = 1e9  # bytes whose checksum takes seconds
 
 
 def fetch(url: str, path: Path | str, sha256: str | None = None, size: int | None = None, progress: bool = True) -> str:
-    """Put the file behind ``url`` at ``path``, unless it is there, and check its length and checksum where known.
-
-    Returns the file's SHA-256, in hex, for a caller that knew none and wants to recognise the file later.
-
-    Raises:
-        StudyError: no connection, an answer such as 404, another length or checksum than expected, a full disk.
-    """
-    path = Path(path)
-    part = part_of(path)
+    """Put the file behind ``url`` at ``path``, unless it is there, check length and checksum where they are known, and
+    return its SHA-256. A StudyError: no connection, an answer such as 404, another length or checksum, a full disk."""
+    path, part = Path(path), part_of(Path(path))
     found = path if path.exists() else part
     try:
         if found == part:
@@ -47,9 +40,9 @@ def fetch(url: str, path: Path | str, sha256: str | None = None, size: int | Non
             problem = f"has {length} bytes instead of {size}"
         elif sha256 not in (None, digest):
             problem = f"has the SHA-256 {digest} instead of {sha256}"
+        if problem and found == path:
+            raise StudyError(f"{path}: {problem}; remove it and repeat the command, which then fetches {url}")
         if problem:
-            if found == path:
-                raise StudyError(f"{path}: {problem}; remove it and repeat the command, which then fetches {url}")
             part.unlink()
             raise StudyError(f"{path}: what {url} sent is damaged or another file: {problem}. It was deleted; repeat "
                              f"the command, or {by_hand(url, path)}")
@@ -81,8 +74,7 @@ def _download(url: str, path: Path, part: Path, sha256: str | None, size: int | 
     failures = 0
     while True:
         with open(part, "ab" if sha256 else "wb") as file:
-            start = _length(file)
-            if start == size:
+            if (start := _length(file)) == size:
                 return
             headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
             get = HTTPDownloader(progress, BLOCK, timeout=TIMEOUT_S, headers=headers,

@@ -1,4 +1,4 @@
-"""The one exception type for what a user can fix."""
+"""What a user can mend, what is a defect, and a signal to end, as exceptions."""
 
 
 class StudyError(Exception):
@@ -21,8 +21,4 @@ class NotebookFailure(Exception):
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end by signal ``number``; raised like Ctrl-C, so that the kernel is ended too."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
+    """The process was asked to end by the signal that is the argument; like Ctrl-C, it ends the kernel too."""

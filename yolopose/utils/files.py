@@ -1,7 +1,5 @@
 """Files of results: written atomically, read with clear errors, kept while what they were made from stays the same."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import errno
@@ -13,21 +11,17 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from yolopose.utils.errors import StudyError
 from yolopose.utils.text import gigabytes
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @contextlib.contextmanager
 def replaced(path: Path | str) -> Iterator[IO[bytes]]:
     """A file that takes the place of ``path`` once it is whole: a reader sees the old one or the new one, never a part.
 
-    Raises:
-        StudyError: the disk is full or the folder is not writable; what stood at ``path`` is untouched.
+    A StudyError where the disk is full or the folder is not writable; what stood at ``path`` is untouched.
     """
     path = Path(path)
     try:
@@ -84,9 +78,7 @@ def read_json(path: Path | str) -> Any:
     path = Path(path)
     try:
         raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
-        return json.loads(raw)
+        return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
     except FileNotFoundError:
         raise StudyError(f"{path}: not found") from None
     except (OSError, EOFError, gzip.BadGzipFile) as error:
@@ -95,22 +87,26 @@ def read_json(path: Path | str) -> Any:
         raise StudyError(f"{path}: is not JSON ({error}); restore the file or delete it") from error
 
 
+def read_object(path: Path | str) -> dict[str, Any]:
+    """The JSON object in a file; empty where the file is missing, damaged or holds something else."""
+    with contextlib.suppress(StudyError):
+        if isinstance(value := read_json(path), dict):
+            return value
+    return {}
+
+
 def memo(path: Path | str, key: Mapping[str, Any], make: Callable[[], dict[str, Any]],
          holds: Callable[[dict[str, Any]], bool] = lambda stored: True,
          lock: contextlib.AbstractContextManager[Any] | None = None) -> dict[str, Any]:
-    """The JSON object at ``path`` if it was made from the same ``key``, else a new one, written there.
+    """The JSON object at ``path``, if it can be read and was made from the same ``key``; else a new one, written there.
 
     Args:
-        path: a file that cannot be read counts as none.
-        key: entries of the object that tell what it was made from, for example ``{"key": config_hash(…)}``.
-        make: the object without the entries of ``key``, which come first in the file.
+        key: entries of the object that tell what it was made from; :func:`make` gives the others.
         holds: whether an object of the same key may be kept, for example because files that it names still exist.
         lock: held while a new one is made and written.
     """
-    path, stored = Path(path), None
-    with contextlib.suppress(StudyError):
-        stored = read_json(path)
-    if isinstance(stored, dict) and all(stored.get(name) == key[name] for name in key) and holds(stored):
+    path, stored = Path(path), read_object(path)
+    if stored and all(stored.get(name) == key[name] for name in key) and holds(stored):
         return stored
     with lock or contextlib.nullcontext():
         value = {**key, **make()}
@@ -125,11 +121,7 @@ def write_json_gz(path: Path | str, value: Any) -> None:
 
 
 def write_csv(path: Path | str, rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
-    """Write a table as CSV, atomically; ``None`` becomes an empty cell.
-
-    Raises:
-        ValueError: a row has a column that is not among ``columns``.
-    """
+    """Write a table as CSV, atomically; ``None`` becomes an empty cell. A ValueError: a row has another column."""
     from pandas import DataFrame
 
     if columns and (unknown := {name for row in rows for name in row}.difference(columns)):
@@ -138,8 +130,8 @@ def write_csv(path: Path | str, rows: list[dict[str, Any]], columns: list[str] |
     atomic_write(path, table.to_csv(index=False, lineterminator="\n"))
 
 
-def read_table(path: Path | str) -> DataFrame:
-    """A CSV as a table of text, as it is printed: a number keeps its digits, an empty cell is an empty string."""
+def read_table(path: Path | str) -> Any:
+    """A CSV as a DataFrame of text, as it is printed: a number keeps its digits, an empty cell is an empty string."""
     import pandas
 
     try:

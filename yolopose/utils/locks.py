@@ -1,17 +1,12 @@
 """One writer per results folder, by locks of the operating system that end with the process that holds them.
 
-``run.py`` holds ``<results>/.lock`` while it works, and the kernel that it starts holds ``<results>/.lock-kernel``. The
-second one matters after ``run.py`` was killed outright: its kernel lives on for a moment, and must not write beside the
-next one. A notebook that a person opened has no ``run.py`` above it: what writes results there takes both locks by
-:func:`results_in_use`.
-
-Single runs that are trained beside each other (:mod:`yolopose.training.launch`) hold a file each,
-``<results>/.lock-shared-*``, in place of ``.lock``, and each its run's ``<results>/<experiment>/seed<k>/.lock``.
-
-Where a file system has no locks, a file is held as long as the process lives whose number filelock writes into it.
+``run.py`` holds ``<results>/.lock`` while it works, and its kernel ``<results>/.lock-kernel``: after ``run.py`` was
+killed outright the kernel lives on for a moment, and must not write beside the next one. In a notebook that a person
+opened, what writes results takes both by :func:`results_in_use`. Runs that are trained beside each other
+(:mod:`yolopose.training.launch`) hold a file each, ``<results>/.lock-shared-*``, in place of ``.lock``, and their run's
+``<results>/<experiment>/seed<k>/.lock``. Where a file system has no locks, a file is held as long as the process lives
+whose number filelock writes into it.
 """
-
-from __future__ import annotations
 
 import contextlib
 import errno
@@ -23,14 +18,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import explain_os_error
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 NAME = ".lock"
 KERNEL_NAME = ".lock-kernel"
@@ -41,9 +33,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 UNKNOWN = {"pid": "unknown", "host": "an unknown host", "command": "another command", "started": "an unknown time"}
 
 
-def _acquire(path: Path, wait_s: float, command: str = "") -> BaseFileLock | None:
-    """The lock on ``path``, with a note in it of the ``command`` that holds it, or ``None`` when another process kept
-    it for ``wait_s``."""
+def _acquire(path: Path, wait_s: float, command: str = "") -> Any:
+    """filelock's lock on ``path``, noting the ``command`` that holds it; ``None``: another kept it for ``wait_s``."""
     from filelock import FileLock, SoftFileLock, Timeout  # here: make clean works before anything is installed
 
     try:
@@ -77,12 +68,12 @@ def _has_locks(folder: Path) -> bool:
     return True
 
 
-def try_claim(run_dir: Path, command: str) -> BaseFileLock | None:
+def try_claim(run_dir: Path, command: str) -> Any:
     """Claim one run for this process: a lock for :func:`end_claim`, ``None`` where another process has it."""
     return _acquire(Path(run_dir) / NAME, 0.0, command)
 
 
-def end_claim(lock: BaseFileLock) -> None:
+def end_claim(lock: Any) -> None:
     """Delete a lock's file, then let go; who opened the deleted file meanwhile makes a new one (filelock looks)."""
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
@@ -113,8 +104,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
 def results_lock(results_dir: Path, command: str, shared: bool = False) -> Iterator[None]:
     """Hold ``results_dir`` for this process, or, ``shared``, together with others that share it.
 
-    Raises:
-        StudyError: another process holds it, the folder is not writable, or the disk is full.
+    A StudyError where another process holds it, the folder is not writable, or the disk is full.
     """
     folder = Path(results_dir)
     lock = _acquire(folder / (f"{SHARED_NAME}{uuid4().hex}" if shared else NAME), LOOK_S, command)
@@ -154,11 +144,9 @@ def results_in_use(results_dir: Path | str, what: str) -> Iterator[None]:
 def one_at_a_time(path: Path, what: str, wait_s: float = 3600.0) -> Iterator[None]:
     """Hold the lock file ``path``, after whoever holds it now; ``what`` says, should it take longer, what is awaited.
 
-    Raises:
-        StudyError: it was not free within ``wait_s``.
+    A StudyError where it was not free within ``wait_s``.
     """
-    lock = _acquire(path, LOOK_S)
-    if lock is None:
+    if (lock := _acquire(path, LOOK_S)) is None:
         print(f"waiting for another process: {what}", flush=True)
         lock = _acquire(path, wait_s)
     if lock is None:

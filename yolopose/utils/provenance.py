@@ -36,20 +36,17 @@ def device_words(device: torch.device, world: World) -> str:
 
 
 def mixed_hardware(run_dirs: Iterable[Path]) -> str | None:
-    """One sentence where some runs of a set were trained or scored on a GPU and others not; ``None`` if all are alike.
-
-    Accuracies of the two may be compared; times, memory and the last digits may not.
-    """
+    """One sentence where some runs were trained or scored on a GPU and others not (times, memory and last digits of the
+    two cannot be compared); ``None`` if all are alike."""
     parts, paths = [], [folder / "run.json" for folder in run_dirs]
-    records = {path.parent: read_json(path) for path in paths if path.is_file()}
+    records = {f"{path.parts[-3]}/{path.parts[-2]}": read_json(path) for path in paths if path.is_file()}
     for stage, verb in (("train", "trained"), ("evaluate", "scored")):
         found: dict[str, list[str]] = {}
-        for folder, record in records.items():
+        for name, record in records.items():
             about = record.get(stage) or {}
-            if device := about.get("device"):
-                for kind in dict.fromkeys("a GPU" if "cuda" in word else "a CPU"
-                                          for word in about.get("hardware") or [device]):
-                    found.setdefault(kind, []).append(f"{folder.parent.name}/{folder.name}")
+            words = (about.get("hardware") or [about["device"]]) if about.get("device") else []
+            for kind in dict.fromkeys("a GPU" if "cuda" in word else "a CPU" for word in words):
+                found.setdefault(kind, []).append(name)
         if len(found) > 1:
             rarer, runs = min(found.items(), key=lambda item: len(item[1]))
             more = f" and {len(runs) - 4} more" if len(runs) > 4 else ""

@@ -6,11 +6,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def gigabytes(size: float) -> str:
-    """Bytes for people.
-
-    >>> gigabytes(19336861798), gigabytes(1144034), gigabytes(12)
-    ('19.3 GB', '1.1 MB', '12 bytes')
-    """
+    """Bytes for people: ``19.3 GB``, ``1.1 MB``, ``12 bytes``."""
     if size < 1e5:
         return f"{size:.0f} bytes"
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
