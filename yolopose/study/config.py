@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -338,9 +338,8 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
         seeds: ``"0 1 2"`` or integers; default the profile's.
         ablations: the profile's ablations in place of its main study, in the folder ``ablations`` of its results.
 
-    Raises:
-        StudyError: an unknown profile, one without the ablations asked for, a ``data`` that is no folder (unless the
-            profile's data set can be fetched into a new one), or seeds that are no integers.
+    A StudyError: an unknown profile, one without the ablations asked for, a ``data`` that is no folder (unless the
+    profile's data set can be fetched into a new one), seeds that are no integers, or an unknown device.
     """
     if profile not in (profiles := load_profiles()):
         raise StudyError(f"PROFILE={profile!r} does not exist; {nearest(profile, profiles)}")
@@ -368,18 +367,13 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
     else:
         drawn = config_hash([GENERATOR_VERSION, asdict(chosen.data)])
         data_dir = Path("data") / f"{chosen.data.difficulty}-{drawn[:8]}"
-    try:
-        wanted = seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds
-        seed_list = tuple(dict.fromkeys(int(s) for s in wanted)) if wanted else chosen.seeds
-        if min(seed_list) < 0:
-            raise ValueError
-    except ValueError:
-        raise StudyError(f"SEEDS={seeds!r}: give integers from 0 on, for example SEEDS=\"0 1 2\"") from None
+    wanted = [str(seed) for seed in (seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds or ())]
+    if not all(map(str.isdecimal, wanted)):
+        raise StudyError(f"SEEDS={seeds!r}: give integers from 0 on, for example SEEDS=\"0 1 2\"")
+    seed_list = tuple(dict.fromkeys(map(int, wanted))) or chosen.seeds
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise StudyError(f"DEVICE={device!r}: give auto, cpu, cuda or cuda:<n>")
-    rows = [load_experiments()[experiment] for experiment in chosen.experiments]
-    detectors = [row.detector for row in rows if row.detector and (
-        row.initialisation or chosen.train.initialisation) == "person_detector"]
-    results_dir = Path(results).expanduser() if results else Path("results") / name
-    return Study(chosen, results_dir / ABLATIONS if ablations else results_dir, data_dir,
-                 tuple(dict.fromkeys([*detectors, *chosen.experiments])), seed_list, device, ablations)
+    results_dir = (Path(results).expanduser() if results else Path("results") / name) / (ABLATIONS if ablations else "")
+    study = Study(chosen, results_dir, data_dir, chosen.experiments, seed_list, device, ablations)
+    detectors = [run.experiment.detector for run in map(partial(study.run, seed=0), chosen.experiments) if run.detector]
+    return replace(study, experiments=tuple(dict.fromkeys([*detectors, *chosen.experiments])))

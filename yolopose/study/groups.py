@@ -54,14 +54,8 @@ def title_in(group: str, experiment: str) -> str:
 
 def keypoint_rates(folders: Mapping[int, Path], key: str,
                    groups: Mapping[str, tuple[str, ...] | None] = KEYPOINT_GROUPS) -> dict[str, dict[int, float]]:
-    """A rate or relative error of ``joints.json`` in percent: group -> seed -> mean over the group's keypoints, each
-    weighted by how often it is labelled.
-
-    Args:
-        folders: of an experiment's runs, by seed; those without the file are left out.
-        key: a key of each keypoint in the file, such as ``far_outside``.
-        groups: keypoints by group, as :data:`KEYPOINT_GROUPS`.
-    """
+    """A rate or relative error (``far_outside``, say) of the ``joints.json`` in an experiment's ``folders`` by seed, in
+    percent: group -> seed -> mean over the group's keypoints, each weighted by how often it is labelled."""
     named = {name for names in groups.values() for name in names or ()}
     found: dict[str, dict[int, float]] = {}
     for seed, folder in folders.items():

@@ -16,3 +16,4 @@ COCO_IMAGES = {"val": (2346,), "val_all": (5000,), "test_dev": (20288,)}
 REPO = Path(__file__).resolve().parents[2]
 PAPER_DIR = REPO / "results" / "paper"  # the printed numbers, the claims and the list of released checkpoints
 REFERENCE_DIR = REPO / "results" / "reference"
+COMMITTED = ("paper", "reference", "bench")  # folders of results that the repository keeps

@@ -19,10 +19,8 @@ from yolopose.utils.text import gigabytes
 
 @contextlib.contextmanager
 def replaced(path: Path | str) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` once it is whole: a reader sees the old one or the new one, never a part.
-
-    A StudyError where the disk is full or the folder is not writable; what stood at ``path`` is untouched.
-    """
+    """A file that takes the place of ``path`` once it is whole: a reader sees the old one or the new one, never a part;
+    a StudyError where the disk is full or the folder is not writable."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

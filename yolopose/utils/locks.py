@@ -102,10 +102,8 @@ def holder(folder: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def results_lock(results_dir: Path, command: str, shared: bool = False) -> Iterator[None]:
-    """Hold ``results_dir`` for this process, or, ``shared``, together with others that share it.
-
-    A StudyError where another process holds it, the folder is not writable, or the disk is full.
-    """
+    """Hold ``results_dir`` for this process, or, ``shared``, together with others that share it; a StudyError where
+    another process holds it, the folder is not writable, or the disk is full."""
     folder = Path(results_dir)
     lock = _acquire(folder / (f"{SHARED_NAME}{uuid4().hex}" if shared else NAME), LOOK_S, command)
     # Each takes its own lock before it looks for others: two that come at once may both be refused, never let in.
@@ -142,10 +140,8 @@ def results_in_use(results_dir: Path | str, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path, what: str, wait_s: float = 3600.0) -> Iterator[None]:
-    """Hold the lock file ``path``, after whoever holds it now; ``what`` says, should it take longer, what is awaited.
-
-    A StudyError where it was not free within ``wait_s``.
-    """
+    """Hold the lock file ``path``, after whoever holds it now; ``what`` says, should it take longer, what is awaited. A
+    StudyError where it was not free within ``wait_s``."""
     if (lock := _acquire(path, LOOK_S)) is None:
         print(f"waiting for another process: {what}", flush=True)
         lock = _acquire(path, wait_s)

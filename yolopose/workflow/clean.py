@@ -1,37 +1,30 @@
 """Delete what a study made: ``python -m yolopose.workflow.clean --profile mini``; what ``make clean`` calls.
 
-Uses the standard library alone, so that it works before ``make setup`` too. Committed results are never deleted, nor
-results that somebody works on, and a folder outside ``results/`` is touched only where a study has left its records: a
-wrong RESULTS= costs nobody their files.
+Uses the standard library alone, so that it works before ``make setup`` too. A folder outside ``results/`` is touched
+only where a study has left its records: a wrong RESULTS= costs nobody their files.
 """
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
 
-from yolopose.study.paper import REPO
-from yolopose.utils.cli import exit_status
+from yolopose.study.paper import COMMITTED, REPO
+from yolopose.utils.cli import add_target_arguments, exit_status
 from yolopose.utils.errors import StudyError
+from yolopose.utils.files import read_object
 from yolopose.utils.locks import holder
 
-COMMITTED = ("paper", "reference", "bench")
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache")
 STUDY_FILES = ("stages.json", "study.json", "data.json", "complexity.csv", "comparison.csv", "claims.csv",
-               "report.html", ".lock*")
-STUDY_FOLDERS = ("notebooks", "tables", "figures")
+               "report.html", ".lock*", "notebooks", "tables", "figures")
 RUN_FILES = ("run.json", "checkpoint.pt", "curve.csv")
 RECORDS = {"study.json": {"profile", "experiments", "seeds"}, "stages.json": set(),
            "*/seed[0-9]*/run.json": {"experiment", "config_hash"}}  # what a study leaves, with keys that it must have
 
 
 def results_folder(profile: str, data: str, results: str) -> Path:
-    """The results folder that the variables of ``make`` select.
-
-    Raises:
-        StudyError: it holds committed results, or is no folder of results at all.
-    """
+    """The results folder that the variables of ``make`` select; a StudyError where it is none, or a committed one."""
     profile = profile or "mini"
     if not results and not profile.isidentifier():
         raise StudyError(f"PROFILE={profile!r}: is no name of a profile")
@@ -47,25 +40,15 @@ def results_folder(profile: str, data: str, results: str) -> Path:
 
 def results_inside(folder: Path) -> list[Path]:
     """What this project wrote in ``folder``: known files and folders, and experiments (folders with runs in them)."""
-    if not folder.is_dir():
-        return []
-    known = [path for name in (*STUDY_FILES, *STUDY_FOLDERS) for path in sorted(folder.glob(name))]
-    return known + sorted(path for path in folder.iterdir() if path.is_dir()
-                          and any(any(path.glob(f"seed[0-9]*/{name}")) for name in RUN_FILES))
+    known = [path for name in STUDY_FILES for path in sorted(folder.glob(name))]
+    return known + sorted({path.parents[1] for name in RUN_FILES for path in folder.glob(f"*/seed[0-9]*/{name}")})
 
 
 def is_studys(folder: Path) -> bool:
     """Whether ``folder`` is a study's: it lies in this repository's ``results/``, or holds a study's records."""
     return folder.resolve().is_relative_to(REPO / "results") or any(
-        _has_keys(path, keys) for pattern, keys in RECORDS.items() for path in folder.glob(pattern))
-
-
-def _has_keys(path: Path, keys: set[str]) -> bool:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(value, dict) and keys <= set(value)
+        (record := read_object(path)) and keys <= set(record)
+        for pattern, keys in RECORDS.items() for path in folder.glob(pattern))
 
 
 def caches() -> list[Path]:
@@ -74,11 +57,8 @@ def caches() -> list[Path]:
 
 
 def clean(profile: str, data: str, results: str) -> None:
-    """Name and delete the selected results and the caches.
-
-    Raises:
-        StudyError: the folder holds committed results, is no study's, or is worked on; or a file cannot be deleted.
-    """
+    """Name and delete the selected results and the caches; a StudyError where the folder holds committed results, is no
+    study's or is worked on, or a file cannot be deleted."""
     folder = results_folder(profile, data, results)
     found = results_inside(folder)
     shown = str(folder.relative_to(REPO)) if folder.is_absolute() and folder.is_relative_to(REPO) else str(folder)
@@ -115,8 +95,7 @@ def _delete(paths: list[Path]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yolopose.workflow.clean", description=__doc__.split("\n")[0])
-    for name in ("profile", "data", "results"):
-        parser.add_argument(f"--{name}", default="")
+    add_target_arguments(parser)
     o = parser.parse_args(arguments)
     return exit_status(lambda: clean(o.profile, o.data, o.results))
 

@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,8 @@ from yolopose.utils.text import ANSI
 
 
 def pass_to_kernel(number: int) -> bool:
-    """Send a signal to the kernels that this process has started; false where none runs.
-
-    Training in a kernel ends on SIGTERM with a checkpoint, anything else at once.
-    """
+    """Send a signal to the kernels that this process has started; false where none runs. Training ends on SIGTERM with
+    a checkpoint, anything else at once."""
     found = False
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
@@ -47,13 +47,9 @@ def pass_to_kernel(number: int) -> bool:
 
 
 def parameter_defaults(notebook: Path) -> dict[str, Any]:
-    """Names and default values in the notebook's cell tagged ``parameters``, in order.
-
-    Raises:
-        StudyError: no notebook, no such cell, or one that holds more than assignments of constants.
-    """
-    document = read_json(notebook)
-    cells = document.get("cells", []) if isinstance(document, dict) else []
+    """Names and default values in the notebook's cell tagged ``parameters``, in order; a StudyError where there is no
+    notebook, no such cell, or one that holds more than assignments of constants."""
+    cells = read_json(notebook).get("cells", [])
     found = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(found) != 1:
         raise StudyError(f"{notebook}: must have exactly one cell tagged 'parameters', has {len(found)}")
@@ -69,12 +65,9 @@ def parameter_defaults(notebook: Path) -> dict[str, Any]:
 
 
 def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """``given``, each value brought to the type of the notebook's default (so that ``"3"`` becomes 3 where 1 stands).
-
-    A name that the notebook's parameter cell does not have, or a value of the wrong type, is a StudyError.
-    """
-    defaults = parameter_defaults(notebook)
-    checked = {}
+    """``given``, each value brought to the type of the notebook's default (so that ``"3"`` becomes 3 where 1 stands); a
+    StudyError where the parameter cell does not have a name, or a value has the wrong type."""
+    defaults, checked = parameter_defaults(notebook), {}
     for name, value in given.items():
         if name not in defaults:
             raise StudyError(f"{notebook.name}: has no parameter {name!r}; {nearest(name, defaults)}")
@@ -90,10 +83,8 @@ def check_parameters(notebook: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 
 class Console:
-    """A text stream that passes a notebook's output on to a terminal, where progress bars move.
-
-    To a log file, of a line redrawn with carriage returns, go only its last state and one every ``period_s`` seconds.
-    """
+    """A text stream that passes a notebook's output on: to a terminal as it is, so that progress bars move; to a log
+    file, of a line redrawn with carriage returns, only its last state and one every ``period_s`` seconds."""
 
     def __init__(self, stream: Any, period_s: float = 30.0) -> None:
         self.stream, self.period_s, self.live = stream, period_s, stream.isatty()
@@ -154,9 +145,8 @@ def _own_kernel(results_dir: Path) -> Iterator[None]:
 def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_dir: Path) -> None:
     """Run ``notebook`` from top to bottom with ``parameters`` and put the executed copy at ``target``.
 
-    The working directory of the notebook is the repository's root. While it runs, the copy grows in a hidden file
-    beside ``target``, which moves into place on success. A failed copy is kept as ``<name>.failed.ipynb``, unless the
-    failure is the user's to mend.
+    The notebook's working directory is the repository's root. The copy grows in a hidden file beside ``target``, and
+    is kept as ``<name>.failed.ipynb`` after a failure that is not the user's to mend.
 
     Raises:
         StudyError: an unknown parameter, a full disk, or a StudyError in the notebook, with its own message.
@@ -166,7 +156,6 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
     parameters = check_parameters(notebook, parameters)
     import nbformat
     import papermill
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     failed = target.with_name(f"{target.stem}.failed.ipynb")
@@ -195,8 +184,8 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
         os.replace(partial, failed)
         raise NotebookFailure("\n".join([*error.traceback, f"{notebook.name}: {error.ename}: {error.evalue}",
                                          f"the notebook as far as it got: {failed}"])) from None
-    except (DeadKernelError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "ernel died" not in str(error):
+    except RuntimeError as error:
+        if "ernel died" not in str(error):
             raise
         raise NotebookFailure(f"{notebook.name}: its Python process died ({error}); the usual cause is too little "
                               "memory. What was computed is kept: repeat the command to go on") from None
@@ -208,9 +197,8 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
 
 
 def _normalised(document: Any, source: Path, pictures: dict[str, str]) -> str:
-    """The executed notebook as text, without what differs from run to run: times, versions, random ids, paths.
-
-    A picture of the results folder, ``pictures`` (SHA-256: where it lies, seen from the notebook), becomes a link."""
+    """The executed notebook as text, without what differs from run to run (times, versions, random ids, paths). One of
+    the results folder's ``pictures`` (SHA-256: where it lies, seen from the notebook) becomes a link."""
     import nbformat
 
     original = nbformat.read(source, as_version=4)
@@ -234,14 +222,9 @@ def _normalised(document: Any, source: Path, pictures: dict[str, str]) -> str:
 def _clean_outputs(outputs: list[Any]) -> list[Any]:
     """Outputs without standard error; neighbouring pieces of standard output joined, redrawn lines as they ended."""
     kept: list[Any] = []
-    for output in outputs:
-        if output.output_type == "stream" and output.name != "stdout":
-            continue
-        if output.output_type == "stream" and kept and kept[-1].output_type == "stream":
-            kept[-1].text += output.text
-        else:
-            kept.append(output)
-    for output in kept:
-        if output.output_type == "stream":
-            output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    for kind, group in groupby((o for o in outputs if o.get("name") != "stderr"), attrgetter("output_type")):
+        pieces = list(group)
+        if kind == "stream":
+            pieces[0].text = re.sub(r"[^\n]*\r(?!\n)", "", "".join(piece.text for piece in pieces))
+        kept += pieces[:1] if kind == "stream" else pieces
     return kept

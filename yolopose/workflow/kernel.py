@@ -13,24 +13,20 @@ from yolopose.utils.errors import StudyError
 from yolopose.utils.locks import RESULTS_VARIABLE, kernel_lock
 from yolopose.utils.processes import end_with_parent
 
-PARENT_VARIABLE = "JPY_PARENT_PID"
-
 
 def main() -> None:
     """Take the results folder's kernel lock, which lasts as long as this process, then become an IPython kernel."""
     end_with_parent(signal.SIGKILL)  # where there is no Linux, IPython's own poller needs a second
-    parent = os.environ.get(PARENT_VARIABLE)
+    parent, results = os.environ.get("JPY_PARENT_PID"), os.environ.get(RESULTS_VARIABLE)
     if parent and os.getppid() != int(parent):  # it was gone before the request
         os._exit(1)
-    with contextlib.ExitStack() as held:
-        if results := os.environ.get(RESULTS_VARIABLE):
-            try:
-                held.enter_context(kernel_lock(Path(results)))
-            except StudyError as error:
-                sys.exit(str(error))
-        from ipykernel.kernelapp import launch_new_instance
+    try:
+        with kernel_lock(Path(results)) if results else contextlib.nullcontext():
+            from ipykernel.kernelapp import launch_new_instance
 
-        launch_new_instance()
+            launch_new_instance()
+    except StudyError as error:  # the lock is held
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

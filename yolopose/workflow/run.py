@@ -1,11 +1,8 @@
 """Run the study: ``python -m yolopose.workflow.run reproduce`` or one of its stages; what ``make`` calls.
 
 ``reproduce`` runs, in order, the stages that do not hold (see :mod:`yolopose.workflow.stages`); ``ablations`` does so
-for the profile's set of ablations, which has a folder of its own inside the main results. Naming a stage runs that
-stage, and before it those that it needs and that do not hold. Each stage is one notebook, executed by
-:mod:`yolopose.workflow.execute`. A command that was stopped, in whatever way, goes on where it was when it is repeated.
-
-Exit status: 0 done; 1 a defect; 2 something for the user to mend; 128 + n stopped by signal n.
+for the profile's ablations, in a folder inside the main results. Naming a stage runs it, and before it those that it
+needs and that do not hold. A command that was stopped, in whatever way, goes on where it was when it is repeated.
 """
 
 import argparse
@@ -34,15 +31,15 @@ from yolopose.workflow.summary import summary
 _asked: list[int] = []  # the signal that was passed on to a kernel
 
 
-def stage_parameters(stage: Stage, target: Target, extra: dict[str, str], device: str) -> dict[str, Any]:
+def stage_parameters(stage: Stage, target: Target, extra: dict[str, str]) -> dict[str, Any]:
     """The values for the stage's parameter cell: where and at which scale, and those of ``extra`` that it has."""
     # A notebook finds the folder of the ablations from that of the main results, as load_study does.
     main = target.results_dir.parent if target.ablations else target.results_dir
-    values = {"PROFILE": target.profile, "RESULTS": _for_notebook(main), "DEVICE": device,
-              "ABLATIONS": target.ablations}
+    values = {"PROFILE": target.profile, "RESULTS": _for_notebook(main), "ABLATIONS": target.ablations}
     if study := target.study:
         given = study.profile.data.source == "folder"
-        values |= {"DATA": _for_notebook(study.data_dir) if given else "", "SEEDS": " ".join(map(str, study.seeds))}
+        values |= {"DATA": _for_notebook(study.data_dir) if given else "", "SEEDS": " ".join(map(str, study.seeds)),
+                   "DEVICE": study.device}
     return _known_to(stage, values | extra)
 
 
@@ -65,7 +62,7 @@ def _check_extra(names: Iterable[str], stages: list[Stage]) -> None:
             raise StudyError(f"PARAMS={name}=…: no such parameter in {where}; {nearest(name, known)}")
 
 
-def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, label: str = "") -> None:
+def run_stage(stage: Stage, target: Target, extra: dict[str, str], label: str = "") -> None:
     """Execute one stage and record it; raises as :func:`execute`, and NotebookFailure where an output is missing."""
     if stage.name in ("train", "evaluate", "export"):
         check_not_stale(target)
@@ -73,7 +70,7 @@ def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, 
     start = time.monotonic()
     try:
         execute(stage.source, target.results_dir / "notebooks" / stage.source.name,
-                stage_parameters(stage, target, extra, device), target.results_dir)
+                stage_parameters(stage, target, extra), target.results_dir)
         if missing := missing_outputs(stage, target):
             raise NotebookFailure(f"{stage.source.name}: ended without writing {', '.join(missing[:3])} in "
                                   f"{target.results_dir}")
@@ -88,7 +85,7 @@ def run_stage(stage: Stage, target: Target, extra: dict[str, str], device: str, 
     say(f"{label}{stage.name}: done in {duration(seconds)}")
 
 
-def run_one(stage: Stage, target: Target, extra: dict[str, str], device: str) -> None:
+def run_one(stage: Stage, target: Target, extra: dict[str, str]) -> None:
     """Execute ``stage`` after the stages that it needs and that do not hold."""
     _check_extra(extra, [stage])
     if stage.stored_only:
@@ -97,11 +94,11 @@ def run_one(stage: Stage, target: Target, extra: dict[str, str], device: str) ->
         target.record_study()
         for needed in (STAGES[name] for name in stage.needs):
             if why_not_done(needed, target, {}):
-                run_stage(needed, target, {}, device)
-        run_stage(stage, target, extra, device)
+                run_stage(needed, target, {})
+        run_stage(stage, target, extra)
 
 
-def reproduce(target: Target, extra: dict[str, str], device: str) -> None:
+def reproduce(target: Target, extra: dict[str, str]) -> None:
     """Run every stage that does not hold, in order, and print what came out."""
     stages = list(target.stages.values())
     _check_extra(extra, stages)
@@ -118,22 +115,22 @@ def reproduce(target: Target, extra: dict[str, str], device: str) -> None:
                     continue
                 if reason != "not run yet":
                     say(f"{label}{stage.name}: {reason}")
-                run_stage(stage, target, extra, device, label)
+                run_stage(stage, target, extra, label)
     print(summary(target.results_dir), flush=True)
 
 
-def ablate(target: Target, main: Target, extra: dict[str, str], device: str) -> None:
+def ablate(target: Target, main: Target, extra: dict[str, str]) -> None:
     """Run what is missing of the ablations, after saying how long it takes; then redraw the tables, figures and report
     of the main results, which show them, where these exist."""
     _check_extra(extra, list(target.stages.values()))
     states = run_states(target)
     say(f"{target.results_dir}: {len(states)} runs ({len(target.study.experiments)} experiments × "
         f"{len(target.study.seeds)} seeds); left: {time_left(states)}")
-    reproduce(target, extra, device)
+    reproduce(target, extra)
     if any(main.results_dir.glob("*/seed*/metrics.json")):
         with results_lock(main.results_dir, "make ablations"):
             for name in ("tables", "figures", "report"):
-                run_stage(STAGES[name], main, {}, device)
+                run_stage(STAGES[name], main, {})
 
 
 def _extra_parameters(pairs: list[str]) -> dict[str, str]:
@@ -162,19 +159,19 @@ def main(arguments: list[str] | None = None) -> int:
     add_target_arguments(parser)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
     o = parser.parse_args(arguments)
-    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
-        signal.signal(getattr(signal, name), _raise_stopped)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _raise_stopped)
 
     def action() -> None:
         extra, stage = _extra_parameters(o.set), STAGES.get(o.stage)
         given = (o.profile, o.data, o.results, o.seeds, o.device)
         target = resolve_target(*given, stored_only=stage is not None and stage.stored_only)
         if stage is not None:
-            run_one(stage, target, extra, o.device)
+            run_one(stage, target, extra)
         elif o.stage == "ablations":
-            ablate(resolve_target(*given, ablations=True), target, extra, o.device)
+            ablate(resolve_target(*given, ablations=True), target, extra)
         else:
-            reproduce(target, extra, o.device)
+            reproduce(target, extra)
 
     return exit_status(action)
 

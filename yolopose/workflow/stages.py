@@ -5,15 +5,14 @@ in the record is today's: the hashes, by name, of all that its outcome depends o
 nor papermill nor pandas.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from yolopose.study.config import ABLATIONS, Profile, Study, load_experiments, load_profiles, load_study, load_variants
-from yolopose.study.paper import PAPER_DIR, PAPER_KEYPOINTS, REFERENCE_DIR, REPO
+from yolopose.study.paper import COMMITTED, PAPER_DIR, PAPER_KEYPOINTS, REFERENCE_DIR, REPO
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import config_hash, file_sha256, read_json, write_json
+from yolopose.utils.files import config_hash, file_sha256, memo, read_json, read_object, write_json
 
 NOTEBOOKS = REPO / "notebooks"
 RECORDS, STUDY_RECORD = BOOKKEEPING = ("stages.json", "study.json")  # records of what was run: no result
@@ -29,6 +28,7 @@ class Stage:
 
     name: str
     notebook: str
+    writes: tuple[str, ...] = ()  # files, beside what the profile decides (missing_outputs)
     needs: tuple[str, ...] = ()  # stages that must hold before it
     stored_only: bool = False  # reads nothing but results
     piecewise: bool = False  # does only what is missing, so that the seconds of its executions add up
@@ -39,14 +39,17 @@ class Stage:
 
 
 STAGES = {stage.name: stage for stage in (
-    Stage("data", "01_data"),
-    Stage("complexity", "02_complexity", piecewise=True),
-    Stage("train", "03_train", ("data",), piecewise=True),
-    Stage("evaluate", "04_evaluate", ("data", "train"), piecewise=True),
-    Stage("export", "05_export_quantize", ("data", "train", "evaluate"), piecewise=True),
-    Stage("tables", "06_tables", stored_only=True),
-    Stage("figures", "07_figures", stored_only=True),
-    Stage("report", "08_report", stored_only=True),
+    Stage("data", "01_data", ("data.json",)),
+    Stage("complexity", "02_complexity", ("complexity.csv", "architecture.json", "loss_shape.json"), piecewise=True),
+    Stage("train", "03_train", needs=("data",), piecewise=True),
+    Stage("evaluate", "04_evaluate", needs=("data", "train"), piecewise=True),
+    Stage("export", "05_export_quantize", ("export.json", "quantization.json"), ("data", "train", "evaluate"),
+          piecewise=True),
+    Stage("tables", "06_tables", (*(f"tables/table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")),
+                                  "tables/tta_audit.csv", "tables/tta_audit.md"), stored_only=True),
+    Stage("figures", "07_figures", tuple(f"figures/figure{n}.{kind}" for n in range(1, 7) for kind in ("png", "svg")),
+          stored_only=True),
+    Stage("report", "08_report", ("comparison.csv", "claims.csv", "report.html"), stored_only=True),
 )}
 
 
@@ -61,8 +64,7 @@ class Target:
     @property
     def committed(self) -> bool:
         """Whether the folder is one that the repository keeps: no bookkeeping is written into it."""
-        kept = (REPO / "results" / name for name in ("reference", "paper", "bench"))
-        return any(self.results_dir.resolve().is_relative_to(folder) for folder in kept)
+        return any(self.results_dir.resolve().is_relative_to(REPO / "results" / name) for name in COMMITTED)
 
     @property
     def ablations(self) -> bool:
@@ -71,10 +73,9 @@ class Target:
     @property
     def stages(self) -> dict[str, Stage]:
         """The stages that are run here, in order; released weights are exported by nobody here."""
-        if self.ablations:
-            return {name: STAGES[name] for name in ("data", "train", "evaluate")}
-        released = self.study is not None and self.study.released
-        return {name: stage for name, stage in STAGES.items() if not (released and name == "export")}
+        left_out = {"export"} if self.study.released else set()
+        return {name: STAGES[name] for name in (("data", "train", "evaluate") if self.ablations else STAGES)
+                if name not in left_out}
 
     @property
     def reference(self) -> Path:
@@ -85,21 +86,17 @@ class Target:
         """Write ``study.json``: profile, data set, experiments and seeds of the results in this folder."""
         if (study := self.study) is None or self.committed:
             return
-        value = {"profile": study.profile.name, "title": study.profile.title, "data": data_name(study.profile),
-                 "experiments": list(study.experiments), "seeds": list(study.seeds)}
-        path = self.results_dir / STUDY_RECORD
-        if not path.is_file() or read_json(path) != value:
-            write_json(path, value)
+        memo(self.results_dir / STUDY_RECORD, {
+            "profile": study.profile.name, "title": study.profile.title, "data": data_name(study.profile),
+            "experiments": list(study.experiments), "seeds": list(study.seeds)}, dict)
 
 
 def resolve_target(profile: str, data: str, results: str, seeds: str, device: str, stored_only: bool = False,
                    ablations: bool = False) -> Target:
     """Turn the command line's words into a target; an empty word means the default.
 
-    Without ``profile`` it is what the ``results`` folder holds or is named after, else ``mini``.
-
-    Raises:
-        StudyError: an unknown profile, bad data, seeds or device, or a ``results`` folder of another profile.
+    Without ``profile`` it is what the ``results`` folder holds or is named after, else ``mini``. A StudyError: an
+    unknown profile, bad data, seeds or device, or a ``results`` folder of another profile.
     """
     held = profile_of(Path(results)) if results else None
     if profile and held and profile != held:
@@ -128,41 +125,28 @@ def data_name(profile: Profile) -> str:
     return profile.data.name or f"{profile.data.source} {profile.data.difficulty or ''}".strip()
 
 
-
 def missing_outputs(stage: Stage, target: Target) -> list[str]:
     """Files that the stage must have written and that are not there, relative to the results folder."""
-    runs = target.study.runs() if target.study else []
-    evaluated = [f"{run.name}/{file}" for run in runs for file in ("metrics.json", "predictions.json.gz")]
-    evaluated += [f"{run.name}/joints.json" for run in runs if run.variant.head != "person"]
-    if target.ablations:
-        evaluated += [f"{ABLATIONS}.json"]
-    elif target.study and target.study.released:
-        evaluated += ["scenes.json", "released.csv"]
-    else:
-        evaluated += ["scenes.json", "runtime.json"]
-        evaluated += [f"{run.name}/tta.json" for run in runs if run.experiment.name == "s6"]
-    wanted = {
-        "train": [f"{run.name}/{file}" for run in runs for file in ("run.json", "curve.csv")],
-        "evaluate": evaluated,
-        "data": ["data.json"],
-        "complexity": ["complexity.csv", "architecture.json", "loss_shape.json"],
-        "export": ["export.json", "quantization.json"],
-        "tables": [*(f"tables/table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")),
-                   "tables/tta_audit.csv", "tables/tta_audit.md"],
-        "figures": [f"figures/figure{n}.{kind}" for n in range(1, 7) for kind in ("png", "svg")],
-        "report": ["comparison.csv", "claims.csv", "report.html"],
-    }[stage.name]
-    wanted.insert(0, f"notebooks/{stage.notebook}.ipynb")
-    return [name for name in wanted if not (target.results_dir / name).is_file()]
+    names, study = [f"notebooks/{stage.notebook}.ipynb", *stage.writes], target.study
+    if stage.name == "train":
+        names += [f"{run.name}/{file}" for run in study.runs() for file in ("run.json", "curve.csv")]
+    elif stage.name == "evaluate":
+        runs = study.runs()
+        names += [f"{run.name}/{file}" for run in runs for file in ("metrics.json", "predictions.json.gz")]
+        names += [f"{run.name}/joints.json" for run in runs if run.variant.head != "person"]
+        if study.ablations:
+            names += [f"{ABLATIONS}.json"]
+        elif study.released:
+            names += ["scenes.json", "released.csv"]
+        else:
+            names += ["scenes.json", "runtime.json"]
+            names += [f"{run.name}/tta.json" for run in runs if run.experiment.name == "s6"]
+    return [name for name in names if not (target.results_dir / name).is_file()]
 
 
 def read_records(results_dir: Path) -> dict[str, Any]:
     """``stages.json``, or nothing where it is missing or damaged (its stages then run again)."""
-    try:
-        value = json.loads((results_dir / RECORDS).read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return read_object(results_dir / RECORDS)
 
 
 def why_not_done(stage: Stage, target: Target, parameters: dict[str, Any]) -> str | None:
@@ -197,7 +181,6 @@ def record(stage: Stage, target: Target, seconds: float, parameters: dict[str, A
     write_json(target.results_dir / RECORDS, {name: records[name] for name in STAGES if name in records})
 
 
-
 def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dict[str, str]:
     """Hashes of all that the stage's outcome depends on, by name, so that a difference can be named."""
     cells = read_json(stage.source).get("cells", [])  # their text, not what an editor notes beside it
@@ -208,16 +191,16 @@ def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dic
         code = [path for name in CODE_FOLDERS for path in sorted((REPO / name).rglob("*"))
                 if path.is_file() and path.suffix != ".pyc"]
         parts[CODE] = config_hash([[str(path.relative_to(REPO)), file_sha256(path)] for path in code])
-        parts |= {_name(path, target): file_sha256(path) for path in _files_read(stage, target)}
-    elif stage.name == "data" and study:
+        parts |= _files_read(stage, target)
+    elif stage.name == "data":
         parts["configuration"] = config_hash(asdict(study.profile.data))
         parts["data set"] = config_hash(_data_source(study))
-    elif stage.name == "complexity" and study:
+    elif stage.name == "complexity":
         profile, names = study.profile, _data_record(target).get("keypoints", {}).get("names", ())
         parts["configuration"] = config_hash([
             {k: asdict(v) for k, v in load_variants().items()}, {k: asdict(v) for k, v in load_experiments().items()},
             profile.sizes, profile.width_factor, profile.experiments, len(names) or PAPER_KEYPOINTS])
-    elif study:
+    else:
         runs = {f"{run.experiment.name}/{run.seed}": run for run in study.runs()}
         parts["configuration"] = config_hash({name: run.hash for name, run in runs.items()})
         parts["data set"] = data_fingerprint(target)
@@ -247,17 +230,13 @@ def data_fingerprint(target: Target) -> str:
     return str(_data_record(target).get("fingerprint", ""))
 
 
-def _files_read(stage: Stage, target: Target) -> list[Path]:
-    """The results that tables, figures and report are made of, here and in the reference; all small."""
+def _files_read(stage: Stage, target: Target) -> dict[str, str]:
+    """Hashes of the results that tables, figures and report are made of, here and in the reference; all small."""
     root = target.results_dir.resolve()
     found = {path for folder in (root, (REFERENCE_DIR / target.profile).resolve()) for pattern in READ
              for path in folder.glob(pattern) if path.name not in BOOKKEEPING}
     found.update(PAPER_DIR.glob("*"))
     if stage.name == "report":
         found.update(path for name in ("tables", "figures") for path in (root / name).glob("*"))
-    return sorted(path for path in found if path.is_file())
-
-
-def _name(path: Path, target: Target) -> str:
-    folders = [folder for folder in (target.results_dir.resolve(), REPO) if path.is_relative_to(folder)]
-    return str(path.relative_to(folders[0]) if folders else path)
+    return {str(next((path.relative_to(base) for base in (root, REPO) if path.is_relative_to(base)), path)):
+            file_sha256(path) for path in sorted(found) if path.is_file()}

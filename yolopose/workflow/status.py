@@ -5,7 +5,6 @@ never silently reused. Reads only the results folder; may be called while the st
 """
 
 import argparse
-import contextlib
 import re
 import statistics
 import sys
@@ -18,7 +17,7 @@ from yolopose.study.config import ABLATIONS, RunConfig, Study, load_experiments
 from yolopose.study.freshness import changes_since
 from yolopose.utils.cli import add_target_arguments, exit_status
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_json
+from yolopose.utils.files import read_json, read_object
 from yolopose.utils.locks import holder
 from yolopose.utils.text import align, duration
 from yolopose.workflow.stages import Target, data_fingerprint, data_name, read_records, resolve_target, why_not_done
@@ -30,8 +29,6 @@ def stale_runs(target: Target) -> dict[str, list[str]]:
     Every ``<experiment>/seed<k>/run.json`` on the disk counts, whichever seeds and experiments are asked for: tables
     and figures read them all. Known experiments come first, in their order.
     """
-    if target.study is None:
-        return {}
     known, data, stale = list(load_experiments()), data_fingerprint(target), []
     for path in target.results_dir.glob("*/seed*/run.json"):
         name, folder = path.parts[-3:-1]
@@ -59,12 +56,9 @@ def remedy(target: Target, stale: dict[str, list[str]]) -> str:
     """What to do about stale runs, in one sentence; names ``DATA=``, as it was, where other data are what changed."""
     ways = ["undo the difference"]
     if any(change.startswith(("data.", "data fingerprint")) for changes in stale.values() for change in changes):
-        names = set()
-        for run in stale:
-            data = (_object(target.results_dir / run / "run.json").get("config") or {}).get("data") or {}
-            if data:
-                names.add(f"a folder named {data.get('name')}" if data.get("source") == "folder"
-                          else "none: the profile's own set")
+        configs = [_object(target.results_dir / run / "run.json").get("config") or {} for run in stale]
+        names = {f"a folder named {d.get('name')}" if d.get("source") == "folder" else "none: the profile's own set"
+                 for config in configs if (d := config.get("data"))}
         ways.append("give the same DATA= as before" + (f" ({' or '.join(sorted(names))})" if names else ""))
     return (f"{', '.join(ways)}, give another RESULTS=, move {target.results_dir} away, "
             f"or delete it: make clean RESULTS={target.results_dir}")
@@ -125,10 +119,7 @@ def _run_state(folder: Path, run: RunConfig, busy: bool, left: float | None) -> 
         if not (folder / "metrics.json").is_file():
             return RunState(run.name, "trained", ", ".join([*parts, "not scored yet"]), 0.0)
         return RunState(run.name, "done", ", ".join([_accuracy(read_json(folder / "metrics.json")), *parts]), 0.0)
-    progress: dict[str, Any] = {}
-    with contextlib.suppress(StudyError):  # it is missing, or its writer is replacing it
-        progress = _object(folder / "progress.json")
-    if not progress:
+    if not (progress := read_object(folder / "progress.json")):
         return RunState(run.name, "missing", f"about {duration(left)}" if left else "", left)
     where = f"epoch {progress.get('epoch', '?')} of {progress.get('epochs', '?')}"
     if (seconds := progress.get("seconds_left")) is not None:
@@ -163,15 +154,12 @@ def report(target: Target) -> str:
         lines.append(f"at work: {at_work['command']} (process {at_work['pid']} on {at_work['host']}, "
                      f"since {at_work['started']})")
     records, stages = read_records(root), []
-    for stage in target.stages.values():
-        match why_not_done(stage, target, {}):
-            case None:
-                seconds = records.get(stage.name, {}).get("seconds")
-                stages.append([stage.name, "done", "" if seconds is None else duration(seconds)])
-            case "not run yet":
-                stages.append([stage.name, "missing", ""])
-            case reason:
-                stages.append([stage.name, "to be redone", reason])
+    for name, stage in target.stages.items():
+        if (reason := why_not_done(stage, target, {})) is None:
+            seconds = records.get(name, {}).get("seconds")
+            stages.append([name, "done", "" if seconds is None else duration(seconds)])
+        else:
+            stages.append([name, "missing", ""] if reason == "not run yet" else [name, "to be redone", reason])
     states = run_states(target)
     runs = [[s.name, s.state, s.detail] for s in states]
     lines += ["", "stages", align(stages, numbers=False), "", "runs", align(runs, numbers=False), ""]

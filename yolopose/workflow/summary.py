@@ -16,18 +16,18 @@ DECIDERS = {"run": "this run", "paper": "the paper's own tables", "official code
             "nothing at hand": "nothing at hand"}
 
 
-def accuracies(results: ResultSet, reference: ResultSet | None, split: str = "val") -> str:
+def accuracies(results: ResultSet, reference: ResultSet | None) -> str:
     """Measured keypoint accuracies in percent, one line an experiment, beside the reference's AP where there is one."""
     rows = [["", *METRICS] + (["reference AP", "difference"] if reference else [])]
     known, width = load_experiments(), max(map(len, results.runs), default=0)
     for name in [*(e for e in known if e in results.runs), *(e for e in results.runs if e not in known)]:
-        found = [results.measure(name, split, metric) for metric in METRICS]
+        found = [results.measure(name, "val", metric) for metric in METRICS]
         if not any(found):
             continue
         row = [f"{name:{width}} {known[name].title if name in known else ''}".rstrip()]
         row += [str(value) if value else "–" for value in found]
         if reference:
-            theirs = reference.measure(name, split, "AP")
+            theirs = reference.measure(name, "val", "AP")
             row += [str(theirs), f"{found[0].mean - theirs.mean:+.1f}"] if theirs and found[0] else ["–", "–"]
         rows.append(row)
     return align(rows) if len(rows) > 1 else "  no experiment has been scored yet"
