@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from tests import fabricated
-from yolopose.evaluation.coco_server.answer import METRICS, main, put_answer, read_answer
+from yolopose.evaluation.coco_server.answer import main, put_answer, read_answer
+from yolopose.evaluation.scoring import KEYPOINT_METRICS
 from yolopose.report.measured import load_results
 from yolopose.report.tables import build_tables
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, write_json
 from yolopose.utils.locks import results_lock
 
-SCORES = dict(zip(METRICS, (0.629, 0.877, 0.694, 0.574, 0.711, 0.698, 0.913, 0.756, 0.64, 0.779), strict=True))
+SCORES = dict(zip(KEYPOINT_METRICS, (0.629, 0.877, 0.694, 0.574, 0.711, 0.698, 0.913, 0.756, 0.64, 0.779), strict=True))
 STDOUT = """loading annotations into memory...
 Evaluate annotation type *keypoints*
 DONE (t=14.41s).
@@ -62,7 +63,7 @@ def coco_run(tmp_path: Path) -> Path:
 ])
 def test_every_form_of_an_answer(tmp_path: Path, content: Any) -> None:
     found = read_answer(answer(tmp_path, content))
-    assert found == SCORES and list(found) == list(METRICS)
+    assert found == SCORES and list(found) == list(KEYPOINT_METRICS)
 
 
 def test_five_that_the_table_needs_are_enough_and_other_lines_are_passed_over(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_an_answer_fills_table_2(coco_run: Path, tmp_path: Path) -> None:
     assert put_answer(coco_run, answer(tmp_path, STDOUT), "2022-04-14")
     after = read_json(coco_run / "metrics.json")
     part = after.pop("test_dev")
-    assert {k: part[k] for k in METRICS} == SCORES and part["images"] == 20288
+    assert {k: part[k] for k in KEYPOINT_METRICS} == SCORES and part["images"] == 20288
     assert part["date"] == "2022-04-14" and part["answer"] == "scores.txt" and len(part["answer_sha256"]) == 64
     assert part["weights_sha256"] == "abc" and part["submission_sha256"] is None and "COCO" in part["source"]
     assert after == {k: v for k, v in before.items() if k != "test_dev"}

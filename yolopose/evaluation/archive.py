@@ -33,10 +33,8 @@ def load_predictions(run_dir: Path) -> list[dict[str, Any]]:
 def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[str, Any], image_ids: Sequence[int],
          with_keypoints: Sequence[int], sigmas: np.ndarray) -> None:
     """Write a split's predictions, scores rounded to 5 decimals and px to 2, so that :func:`unpack` gives ones with the
-    same metrics, to the last digit. The arguments are those of :func:`yolopose.evaluation.scoring.score_stream`.
-
-    Raises:
-        ValueError: the packed ones would not score the same.
+    same metrics, to the last digit; a ValueError where they would not. The arguments are those of
+    :func:`yolopose.evaluation.scoring.score_stream`.
     """
     whole = matched(predictions, annotations, image_ids, sigmas) | {
         n for n, one in enumerate(predictions) if one["score"] >= SHOWN}

@@ -118,13 +118,9 @@ def difference_interval(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[
 
     ``a`` and ``b`` have one entry a training seed, the same in the same order; inside a resample the mean over seeds is
     taken. Seeds are not drawn: three show 2/3 of the variance of trainings, so that such an interval would be too
-    narrow; the standard deviation over seeds is reported by itself.
-
-    Returns:
-        ``{"AP": {"difference", "low", "high"}, "AP50": {…}}``, fractions.
-
-    Raises:
-        StudyError: different or zero numbers of runs, or of resamples.
+    narrow; the standard deviation over seeds is reported by itself. Returns
+    ``{"AP": {"difference", "low", "high"}, "AP50": {…}}``, fractions; a StudyError where numbers of runs or resamples
+    differ.
     """
     if not a or len(a) != len(b):
         raise StudyError(f"a paired bootstrap of {len(a)} against {len(b)} runs: needs the same seeds on both sides")
@@ -156,8 +152,7 @@ def _resampled_rates(place: NDArray[np.integer], images: int, hits: NDArray[Any]
 def rate_interval(image_ids: NDArray[Any], hits: NDArray[Any], trials: NDArray[Any]) -> list[float] | None:
     """95 % bootstrap interval of Σ hits / Σ trials, resampling images: keypoints of one image are not independent.
 
-    ``image_ids``, ``hits`` and ``trials`` have one entry for each person or keypoint. The interval is [low, high] in
-    fractions, ``None`` without a trial.
+    All three have one entry for each person or keypoint. [low, high] in fractions; ``None`` without a trial.
     """
     if not np.any(trials):
         return None
@@ -166,10 +161,10 @@ def rate_interval(image_ids: NDArray[Any], hits: NDArray[Any], trials: NDArray[A
 
 
 def rate_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, Any]:
-    """Difference of two rates over the same resampled images (paired), b − a.
+    """``difference`` b − a of two rates over the same resampled images (paired) and ``difference_95``, its 95 %
+    interval, as fractions; ``None`` without trials.
 
-    ``a`` and ``b`` are (n, 3) image id, hits, trials of each person or keypoint; the images may differ. Returns
-    ``difference`` and ``difference_95``, its 95 % bootstrap interval, as fractions; ``None`` without trials.
+    ``a`` and ``b`` are (n, 3) image id, hits, trials of each person or keypoint; the images may differ.
     """
     if not (a[:, 2].any() and b[:, 2].any()):
         return {"difference": None, "difference_95": None}

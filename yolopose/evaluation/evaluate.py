@@ -1,11 +1,9 @@
 """Evaluation as in the paper (§4.1 Testing, reference §6): letterbox, fused model, NMS, COCO's OKS metrics."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -84,7 +82,6 @@ def stream_split(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Evalua
         for index, poses in found:
             yield from as_coco_results(poses, split.image_id(index), split.schema.category_id)
         return
-    assert folder is not None
     with PoseSpool(folder, split.image_ids(), split.schema.category_id, world) as spool:
         for index, poses in found:
             spool.add(index, poses)
@@ -120,8 +117,8 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
                  world: World = SINGLE) -> dict[str, Any]:
     """Evaluate one trained run on val and test-dev; writes predictions, the server file and ``metrics.json``, last.
 
-    ``run.json`` gets the seconds, hardware and peak memory. Several processes share the images; the first scores and
-    writes, the others return nothing.
+    ``run.json`` gets seconds, hardware and peak memory. Several processes share the images; the first alone scores and
+    writes.
     """
     started = time.perf_counter()
     model, about = load_trained(run_dir)
@@ -133,15 +130,24 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
         return stream_split(model, split, run.input_size, run.evaluate, device, workers,
                             f"{run.experiment.name} seed {run.seed} {split.name}", world, run_dir)
 
-    rows = stream(dataset.val)
-    if world.main:
-        metrics = score_split(dataset.val, written_through(run_dir / "predictions.json.gz", rows),
-                              about["num_keypoints"] > 0)
+    unscored = ("a person detector has no keypoints" if about["num_keypoints"] == 0 else
+                "this set is scored on val alone" if not run.evaluate.test_dev else
+                "the data set has no test-dev images" if dataset.test_dev is None else "")
+    if not world.main:  # goes through the streams, which have nothing for this process
+        return dict.fromkeys([*stream(dataset.val), *([] if unscored else stream(dataset.test_dev))])
+    metrics = score_split(dataset.val, written_through(run_dir / "predictions.json.gz", stream(dataset.val)),
+                          about["num_keypoints"] > 0)
+    server_file = run_dir / server_file_name(run.experiment.name)
+    if not unscored and dataset.test_dev_annotations is None:
+        write_server_file(server_file, stream(dataset.test_dev))  # 20,288 images go straight into the file
+        unscored = "scored by the COCO server only; its file is written" + (
+            f" for the {len(dataset.test_dev)} images of this profile" if run.data.test_dev else "")
+    if unscored:
+        metrics["test_dev"] = {"status": "not run", "reason": unscored}
     else:
-        metrics = dict.fromkeys(rows)  # empty: it goes through the stream, which has nothing for this process
-    metrics["test_dev"] = _evaluate_test_dev(run, dataset, run_dir, about["num_keypoints"], stream, world.main)
-    if not world.main:
-        return {}
+        scorer = ImageScorer(dataset.test_dev_annotations, dataset.test_dev.image_ids(), dataset.schema.sigmas)
+        write_server_file(server_file, scored(stream(dataset.test_dev), scorer))
+        metrics["test_dev"] = scorer.scores()
     record = read_json(run_dir / "run.json")
     record["evaluate"] = {"seconds": round(time.perf_counter() - started, 1), "device": str(device),
                           "hardware": [device_words(device, world)], "precision": "float32",
@@ -151,33 +157,11 @@ def evaluate_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: to
     return metrics
 
 
-def _evaluate_test_dev(run: RunConfig, dataset: CocoDataset, run_dir: Path, num_keypoints: int,
-                       stream: Callable[[CocoSplit], Iterator[dict[str, Any]]], main: bool) -> dict[str, Any]:
-    """Metrics on test-dev, or why there are none; writes the file for COCO's server."""
-    if num_keypoints == 0:
-        return {"status": "not run", "reason": "a person detector has no keypoints"}
-    if not run.evaluate.test_dev:
-        return {"status": "not run", "reason": "this set is scored on val alone"}
-    if dataset.test_dev is None:
-        return {"status": "not run", "reason": "the data set has no test-dev images"}
-    server_file, rows = run_dir / server_file_name(run.experiment.name), stream(dataset.test_dev)
-    if not main:
-        return dict.fromkeys(rows)  # empty: it goes through the stream, which has nothing for this process
-    if dataset.test_dev_annotations is None:
-        write_server_file(server_file, rows)  # 20,288 images go straight into the file
-        return {"status": "not run", "reason": "scored by the COCO server only; its file is written"
-                + (f" for the {len(dataset.test_dev)} images of this profile" if run.data.test_dev else "")}
-    scorer = ImageScorer(dataset.test_dev_annotations, dataset.test_dev.image_ids(), dataset.schema.sigmas)
-    write_server_file(server_file, scored(rows, scorer))
-    return scorer.scores()
-
-
 def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     """Evaluate every trained run that has no ``metrics.json`` yet; returns one summary row per run."""
-    device = select_device(study.device)
-    rows = []
+    device, rows = select_device(study.device), []
     for run in study.runs():
-        run_dir = study.run_dir(run.experiment.name, run.seed)
+        run_dir = study.results_dir / run.name
         check_fresh(run, dataset.fingerprint, run_dir)
         if not (run_dir / "metrics.json").exists():
             with results_in_use(study.results_dir, "evaluate_study"):
@@ -187,7 +171,7 @@ def evaluate_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
                      **{f"{split} {metric}": metrics.get(split, {}).get(metric)
                         for split in ("val", "val_all", "test_dev") for metric in ("AP", "AP50")},
                      "box AP50": metrics["val_box"]["AP50"]})
-    if mixed := mixed_hardware(study.run_dir(run.experiment.name, run.seed) for run in study.runs()):
+    if mixed := mixed_hardware(study.results_dir / run.name for run in study.runs()):
         print(mixed)
     return rows
 
@@ -202,7 +186,7 @@ class Predictor:
         self.schema = KeypointSchema.from_dict(about["schema"])
 
     @classmethod
-    def load(cls, path: Path | str, device: str = "auto") -> Predictor:
+    def load(cls, path: Path | str, device: str = "auto") -> Self:
         """Read a weights file of this study."""
         return cls(*load_weights(path), select_device(device))
 

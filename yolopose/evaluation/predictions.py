@@ -41,13 +41,8 @@ class PoseSpool(AbstractContextManager):
     """The poses of a split's images: 4·(5 + 3K) bytes of a file each, and in memory 24 bytes an image.
 
     Iterating gives COCO results in the order of the images, as often as wanted. Several processes each add their images
-    to a file of their own in one folder; after :meth:`finish` the first of them reads all. A full disk is a StudyError.
-
-    Args:
-        folder: where the temporary files lie, shared by all processes.
-        image_ids: of the split, by index.
-        category_id: of persons.
-        world: the processes.
+    to a file of their own in one ``folder``; after :meth:`finish` the first of them reads all. A full disk is a
+    StudyError. ``image_ids`` are those of the split, by index.
     """
 
     def __init__(self, folder: Path, image_ids: Sequence[int], category_id: int, world: World = SINGLE):
@@ -68,11 +63,7 @@ class PoseSpool(AbstractContextManager):
         self.parts[0].extend((index, *rows.shape))
 
     def finish(self) -> None:
-        """End adding. The first process learns of every image.
-
-        Raises:
-            ValueError: an image was left out or predicted twice.
-        """
+        """End adding. The first process learns of every image; ValueError: one was left out or predicted twice."""
         with _disk_errors(self.folder):
             self._file.close()
         parts = self.world.collect(self.parts[0])

@@ -24,7 +24,8 @@ IMAGES_AT_A_TIME = 50  # whose detections are held as objects
 
 def score_keypoints(annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
                     sigmas: np.ndarray) -> dict[str, float]:
-    """The ten keypoint metrics of COCO.
+    """``KEYPOINT_METRICS`` as fractions, -1 where undefined (no such person), and ``images``, their number. Without any
+    prediction AP is 0.
 
     Args:
         annotations: COCO ground truth (images, annotations, categories).
@@ -32,23 +33,14 @@ def score_keypoints(annotations: dict[str, Any], predictions: list[dict[str, Any
             detection's area is that of its joints' extent, as on COCO's server; a ``bbox`` is not looked at.
         image_ids: images to score on; predictions on others are left out.
         sigmas: (K,) of the schema.
-
-    Returns:
-        ``KEYPOINT_METRICS`` as fractions, -1 where undefined (no such person), and ``images``, their number. Without
-        any prediction AP is 0.
     """
-    return _named(run_cocoeval(annotations, predictions, image_ids, sigmas))
+    return _metrics(run_cocoeval(annotations, predictions, image_ids, sigmas))
 
 
 def score_boxes(annotations: dict[str, Any], predictions: list[dict[str, Any]],
                 image_ids: Iterable[int]) -> dict[str, float]:
     """``BOX_METRICS`` of the boxes (``bbox`` x, y, w, h in px) of all persons, crowds ignored, and ``images``."""
-    return _named(run_cocoeval(annotations, predictions, image_ids, None))
-
-
-def _named(evaluation: COCOeval) -> dict[str, float]:
-    names = KEYPOINT_METRICS if evaluation.params.iouType == "keypoints" else BOX_METRICS
-    return {**dict(zip(names, map(float, evaluation.stats), strict=False)), "images": len(evaluation.params.imgIds)}
+    return _metrics(run_cocoeval(annotations, predictions, image_ids, None))
 
 
 def precision_recall(annotations: dict[str, Any], predictions: list[dict[str, Any]], image_ids: Iterable[int],
@@ -63,14 +55,11 @@ def run_cocoeval(annotations: dict[str, Any], predictions: list[dict[str, Any]],
                  sigmas: np.ndarray | None) -> COCOeval:
     """Run pycocotools on ``image_ids`` without its printing; the caller's dictionaries stay as they are.
 
-    The arguments are those of :func:`score_keypoints`; ``sigmas`` is ``None`` for boxes.
-
-    Returns:
-        The evaluation after ``accumulate`` and ``summarize``; ``params.imgIds`` are the images, ascending.
+    The arguments are those of :func:`score_keypoints`; ``sigmas`` is ``None`` for boxes. ``params.imgIds`` of the
+    result are the images, ascending.
     """
+    evaluation = _run_matching(annotations, predictions, sorted(set(image_ids)), sigmas)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = _compare(annotations, predictions, sorted(set(image_ids)), sigmas)
-        evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation
@@ -93,11 +82,7 @@ class ImageScorer:
         self._matched: dict[int, list[dict[str, np.ndarray] | None]] = {}  # by image: of each category and area
 
     def add(self, image_id: int, detections: list[dict[str, Any]]) -> None:
-        """All detections of one image; of an image that is not scored they are left out.
-
-        Raises:
-            ValueError: the image was added before.
-        """
+        """All detections of one image, once; of an image that is not scored they are left out."""
         if image_id not in self._truth:
             return
         if image_id in self._waiting or image_id in self._matched:
@@ -110,11 +95,13 @@ class ImageScorer:
         ids = sorted(self._waiting)
         part = {"images": [self._images[n] for n in ids if n in self._images], "categories": self.categories,
                 "annotations": [one for n in ids for one in self._truth[n]]}
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = _compare(part, [one for n in ids for one in self._waiting[n]], ids, self.sigmas)
-            evaluation.evaluate()
+        evaluation = _run_matching(part, [one for n in ids for one in self._waiting[n]], ids, self.sigmas)
         for place, image_id in enumerate(ids):
-            self._matched[image_id] = [_ranked(one) for one in evaluation.evalImgs[place::len(ids)]]
+            # What ``accumulate`` reads of an image's matches; whose match it is does not matter to it.
+            self._matched[image_id] = [one and {
+                "dtScores": np.asarray(one["dtScores"], np.float64), "dtMatches": one["dtMatches"] != 0,
+                "dtIgnore": one["dtIgnore"] != 0, "gtIgnore": np.asarray(one["gtIgnore"]) != 0}
+                for one in evaluation.evalImgs[place::len(ids)]]
         self._waiting.clear()
 
     def scores(self, image_ids: Iterable[int] | None = None) -> dict[str, float]:
@@ -133,15 +120,7 @@ class ImageScorer:
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.accumulate()
             evaluation.summarize()
-        return _named(evaluation)
-
-
-def _ranked(one: dict[str, Any] | None) -> dict[str, np.ndarray] | None:
-    """What ``accumulate`` reads of an image's matches; whose match it is does not matter to it."""
-    if one is None:
-        return None
-    return {"dtScores": np.asarray(one["dtScores"], np.float64), "dtMatches": one["dtMatches"] != 0,
-            "dtIgnore": one["dtIgnore"] != 0, "gtIgnore": np.asarray(one["gtIgnore"]) != 0}
+        return _metrics(evaluation)
 
 
 def scored(predictions: Iterable[dict[str, Any]], *scorers: ImageScorer) -> Iterator[dict[str, Any]]:
@@ -169,9 +148,14 @@ def score_stream(annotations: dict[str, Any], predictions: Iterable[dict[str, An
     return found | {"val_box": boxes.scores()}
 
 
-def _compare(annotations: dict[str, Any], predictions: list[dict[str, Any]], ids: list[int],
-             sigmas: np.ndarray | None) -> COCOeval:
-    """pycocotools' evaluation, ready to run."""
+def _metrics(evaluation: COCOeval) -> dict[str, float]:
+    names = KEYPOINT_METRICS if evaluation.params.iouType == "keypoints" else BOX_METRICS
+    return {**dict(zip(names, map(float, evaluation.stats), strict=False)), "images": len(evaluation.params.imgIds)}
+
+
+def _run_matching(annotations: dict[str, Any], predictions: list[dict[str, Any]], ids: list[int],
+                  sigmas: np.ndarray | None) -> COCOeval:
+    """pycocotools' evaluation of the images ``ids`` as far as matching goes."""
     wanted, kind = set(ids), "bbox" if sigmas is None else "keypoints"
     shared = {"images": [i for i in annotations["images"] if i["id"] in wanted],
               "categories": annotations["categories"]}
@@ -180,8 +164,11 @@ def _compare(annotations: dict[str, Any], predictions: list[dict[str, Any]], ids
     results = [{"id": n, "image_id": p["image_id"], "category_id": p["category_id"], "score": p["score"],
                 kind: p[kind], "area": _area(kind, p[kind]), "iscrowd": 0}
                for n, p in enumerate((p for p in predictions if p["image_id"] in wanted), start=1)]
-    truth, found = (_index({**shared, "annotations": rows}) for rows in (persons, results))
-    return _prepare(COCOeval(truth, found, kind), annotations["categories"], ids, sigmas)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth, found = (_index({**shared, "annotations": rows}) for rows in (persons, results))
+        evaluation = _prepare(COCOeval(truth, found, kind), annotations["categories"], ids, sigmas)
+        evaluation.evaluate()
+    return evaluation
 
 
 def _prepare(evaluation: COCOeval, categories: list[dict[str, Any]], ids: list[int],

@@ -3,26 +3,23 @@
 The official code mirrors and rescales boxes but leaves keypoints in the augmented frame (reference §2, §6); here all of
 a view's prediction returns to the frame of the scale-1 letterbox before views are merged:
 
-* **flip**: a mirrored view has the same grid, so that its prediction at column ``n − 1 − c`` belongs to column ``c``,
-  and the views are averaged cell by cell: the score plainly, places and keypoint confidences weighted by each view's
-  score, so that a view that does not see the person does not move it. This averages out errors, but a person
-  whom the two views assign to different cells or anchors gets half the score. Pooling the candidates under one
+* **flip**: a mirrored view has the same grid; its prediction at column ``n − 1 − c`` belongs to column ``c``, and the
+  views are averaged cell by cell, places and keypoint confidences weighted by score. This averages out errors, but a
+  person whom the two views assign to different cells or anchors gets half the score. Pooling the candidates under one
   suppression would keep that score and take every place from one view alone.
 * **scales**: grids differ, so that each scale's detections are suppressed first and then clustered by box overlap
-  (:func:`consensus`): a cluster's score is the mean over all scales, its places are averaged by score. Pooling all
-  candidates under one suppression would be simpler and keep a person found at one scale only at its full score, but
-  also every false detection of the scale that suits the model least, and it averages nothing. On 200 training images
-  of ``mini`` pooling did worse (AP 0.054 against 0.067; a model of half width that finds hardly anybody at scale 2).
+  (:func:`consensus`). Pooling all candidates under one suppression would keep the full score of a person found at one
+  scale only, but also every false detection of the scale that suits the model least. On 200 training images of ``mini``
+  pooling did worse (AP 0.054 against 0.067; a model of half width that finds hardly anybody at scale 2).
 * **both**: each scale is averaged with its mirrored view, then the scales are clustered.
 
 Nothing of this was chosen on the images that it is reported on. One pass makes every view once and merges them in every
-mode, so that all modes see the same predictions; a mode's time is that of its own views. The gain over ``single`` has a
-paired bootstrap interval over images.
+mode; a mode's time is that of its own views. The gain over ``single`` has a paired bootstrap interval over images.
 """
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -75,6 +72,13 @@ class Mode:
     permute: bool = True  # whether left and right keypoints of a mirrored view are exchanged
 
 
+MODES = (Mode("single"), Mode("flip", mirrored=BOTH), Mode("multiscale", SCALES), Mode("multiscale+flip", SCALES, BOTH),
+         Mode("mirrored view alone", mirrored=(True,)))
+# On drawn people also those that leave every keypoint of a mirrored view its name.
+COLOUR_MODES = tuple(Mode(f"{mode.name} (colours, no permutation)", mode.scales, mode.mirrored, permute=False)
+                     for mode in MODES if True in mode.mirrored)
+
+
 def view_side(input_size: int, scale: float) -> int:
     """Side in px of the square input of one scale: ``input_size · scale`` rounded up to a multiple of 64."""
     if not (math.isfinite(scale) and scale > 0):
@@ -87,11 +91,8 @@ def view_side(input_size: int, scale: float) -> int:
 
 
 def cost_factor(input_size: int, scales: Sequence[float], flip: bool) -> tuple[float, float]:
-    """By how much TTA multiplies GMACs: as the paper counts it (§3.5), and with padding to whole strides.
-
-    Returns:
-        printed = Σ scale² and actual = Σ (side / input_size)², both doubled by ``flip``: (5.25, 5.2844) for the scales
-        0.5, 1, 2 at 960 px.
+    """By how much TTA multiplies GMACs: as the paper counts it (§3.5), Σ scale², and with padding to whole strides,
+    Σ (side / input_size)², both doubled by ``flip``: (5.25, 5.2844) for the scales 0.5, 1, 2 at 960 px.
 
     Raises:
         StudyError: no scale, one that is not a positive number, or an image smaller than the largest stride.
@@ -109,30 +110,25 @@ class Views:
 
     letterboxes: list[Letterbox]
     decoded: dict[tuple[float, bool], Tensor] = field(default_factory=dict)  # (B, N, 6 + 3K) by (scale, mirrored)
-    # By scale: side in px; gain and offset, (B, 2), with which gain · xy + offset is a place in the scale-1 letterbox.
+    # By scale: side in px; gain and offset, (B, 1, 2): gain · xy + offset is a place in the scale-1 letterbox.
     frames: dict[float, tuple[int, Tensor, Tensor]] = field(default_factory=dict)
+    seconds: Counter[Any] = field(default_factory=Counter)  # by ("prepare" | "network", scale, mirrored)
 
 
-class Clock:
-    """Seconds by key; waits for the GPU at both ends of what it measures."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[tuple[Any, ...], float] = defaultdict(float)
-        self._wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
-
-    @contextmanager
-    def measure(self, *key: Any) -> Iterator[None]:
-        """Add what the block takes to ``seconds[key]``."""
-        self._wait()
-        started = time.perf_counter()
-        yield
-        self._wait()
-        self.seconds[key] += time.perf_counter() - started
+@contextmanager
+def timed(seconds: Counter[Any], device: torch.device, *key: Any) -> Iterator[None]:
+    """Add what the block takes to ``seconds[key]``; waits for the GPU at both ends."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait(device)
+    started = time.perf_counter()
+    yield
+    wait(device)
+    seconds[key] += time.perf_counter() - started
 
 
 @torch.inference_mode()
 def predict_views(model: YOLOPose, images: Sequence[np.ndarray], input_size: int, scales: Sequence[float], flip: bool,
-                  device: torch.device, clock: Clock | None = None) -> Views:
+                  device: torch.device) -> Views:
     """Run the model on every view of a batch; with ``flip`` the mirrored ones come in addition.
 
     Args:
@@ -140,14 +136,12 @@ def predict_views(model: YOLOPose, images: Sequence[np.ndarray], input_size: int
         images: (H, W, 3) uint8 RGB, of any sizes.
         input_size: of scale 1 in px. Other scales resize the image itself, not its letterbox, so that scale 2 shows
             what scale 1 has lost; grey fills up to a multiple of 64 px.
-        clock: receives ("prepare" | "network", scale, mirrored).
     """
-    clock = clock or Clock(device)
     views = Views([Letterbox.fit(image.shape[1], image.shape[0], input_size) for image in images])
     for scale in scales:
         side, content = view_side(input_size, scale), round(input_size * scale)
         edge = (side - content) // 2
-        with clock.measure("prepare", scale, False):
+        with timed(views.seconds, device, "prepare", scale, False):
             batch = np.full((len(images), side, side, 3), PAD_VALUE, np.uint8)
             boxes = [letterbox(image, content, out=batch[i, edge:edge + content, edge:edge + content])[1]
                      for i, image in enumerate(images)]
@@ -155,14 +149,14 @@ def predict_views(model: YOLOPose, images: Sequence[np.ndarray], input_size: int
         pairs = list(zip(views.letterboxes, boxes, strict=True))
         gains = np.array([one.scale / box.scale for one, box in pairs])
         starts = np.array([((one.left, one.top), (box.left + edge, box.top + edge)) for one, box in pairs])
-        gain, offset = (torch.tensor(values, dtype=torch.float32, device=device)
+        gain, offset = (torch.tensor(values, dtype=torch.float32, device=device)[:, None]
                         for values in (gains, starts[:, 0] - gains * starts[:, 1]))
         views.frames[scale] = side, gain, offset
         for mirrored in BOTH if flip else (False,):
             if mirrored:
-                with clock.measure("prepare", scale, True):
+                with timed(views.seconds, device, "prepare", scale, True):
                     x = x.flip(3).contiguous(memory_format=torch.channels_last)
-            with clock.measure("network", scale, mirrored):
+            with timed(views.seconds, device, "network", scale, mirrored):
                 views.decoded[scale, mirrored] = decode(model(x), model.detect)
     return views
 
@@ -200,19 +194,14 @@ def merge_views(views: Views, mode: Mode, detect: Detect, flip_indices: Sequence
     for scale in mode.scales:
         side, gain, offset = views.frames[scale]
         found = [unmirror(views.decoded[scale, True], side, detect, flip_indices if mode.permute else None) if mirrored
-                 else views.decoded[scale, False] for mirrored in mode.mirrored]
-        merged.append(to_reference_frame(average(*found) if len(found) == 2 else found[0], gain, offset))
+                 else views.decoded[scale, False].clone() for mirrored in mode.mirrored]
+        out = average(*found) if len(found) == 2 else found[0]
+        out[..., 0:2] = out[..., 0:2] * gain + offset
+        out[..., 2:4] *= gain
+        xy = out[..., 6:].unflatten(-1, (-1, 3))[..., :2]
+        xy.copy_(xy * gain[:, None] + offset[:, None])
+        merged.append(out)
     return merged
-
-
-def to_reference_frame(decoded: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
-    """Move decoded predictions of an unmirrored view into px of the scale-1 letterbox, by its frame."""
-    out, gain, offset = decoded.clone(), gain[:, None], offset[:, None]  # (B, 1, 2)
-    out[..., 0:2] = decoded[..., 0:2] * gain + offset
-    out[..., 2:4] *= gain
-    xy = out[..., 6:].unflatten(-1, (-1, 3))[..., :2]
-    xy.copy_(xy * gain[:, :, None] + offset[:, :, None])
-    return out
 
 
 def consensus(scales: Sequence[Poses], iou: float, max_detections: int) -> Poses:
@@ -246,12 +235,6 @@ def find_poses(views: Views, mode: Mode, detect: Detect, flip_indices: Sequence[
     return [to_image_frame(poses, place) for poses, place in zip(found, views.letterboxes, strict=True)]
 
 
-MODES = (Mode("single"), Mode("flip", mirrored=BOTH), Mode("multiscale", SCALES), Mode("multiscale+flip", SCALES, BOTH),
-         Mode("mirrored view alone", mirrored=(True,)))
-COLOUR_MODES = tuple(Mode(f"{mode.name} (colours, no permutation)", mode.scales, mode.mirrored, permute=False)
-                     for mode in MODES if True in mode.mirrored)
-
-
 def evaluate_tta(study: Study, dataset: CocoDataset, experiment: str = "s6", max_images: int | None = MAX_IMAGES,
                  resamples: int = RESAMPLES) -> list[dict[str, Any]]:
     """Measure every mode on val for each seed of an experiment; writes ``tta.json`` beside its ``metrics.json``.
@@ -266,8 +249,19 @@ def evaluate_tta(study: Study, dataset: CocoDataset, experiment: str = "s6", max
         StudyError: not trained, weights that are not those of ``run.json`` or no model, a person detector, or an input
             whose half is smaller than the largest stride.
     """
-    records = [_measured(study, dataset, study.run(experiment, seed), max_images, resamples) for seed in study.seeds]
-    return [_row(record, mode) for record in records for mode in record["modes"]]
+    rows = []
+    for seed in study.seeds:
+        record = _measured(study, dataset, study.run(experiment, seed), max_images, resamples)
+        for mode in record["modes"]:
+            gain = (mode["gain"] or {}).get("AP", {})
+            rows.append({
+                "experiment": record["experiment"], "seed": record["seed"], "mode": mode["mode"],
+                "AP": mode["metrics"]["AP"], "AP50": mode["metrics"]["AP50"],
+                "AP gain": gain.get("difference"), "gain low": gain.get("low"), "gain high": gain.get("high"),
+                "printed factor": mode["printed_factor"], "actual factor": mode["actual_factor"],
+                "time factor": mode["time_factor"], "ms per image": round(1000 * mode["seconds_per_image"], 2),
+                "flip valid": mode["flip_valid"]})
+    return rows
 
 
 def _measured(study: Study, dataset: CocoDataset, run: RunConfig, max_images: int | None,
@@ -278,26 +272,20 @@ def _measured(study: Study, dataset: CocoDataset, run: RunConfig, max_images: in
         raise StudyError(f"{run_dir / 'run.json'}: not found; test-time augmentation needs a trained "
                          f"{run.experiment.name}: make train")
     check_fresh(run, dataset.fingerprint, run_dir)
-    images = len(dataset.val.with_keypoints()[:max_images])
-    if images == 0:
+    images = dataset.val.with_keypoints()[:max_images]
+    if len(images) == 0:
         raise StudyError(f"max_images={max_images}: leaves no image of val with keypoints to test on; give at least 1")
+    modes = MODES + (COLOUR_MODES if run.data.source == "synthetic" else ())
     settings = {"version": VERSION, "weights_sha256": read_json(run_dir / "run.json")["weights_sha256"],
-                "data_fingerprint": dataset.fingerprint, "input_size": run.input_size, "split": "val", "images": images,
-                "resamples": resamples, "evaluate": asdict(run.evaluate), "modes": [mode.name for mode in _modes(run)]}
-
-    def make() -> dict[str, Any]:
-        with results_in_use(study.results_dir, "evaluate_tta"):
-            return measure_tta(run, dataset, run_dir, select_device(study.device), settings)
-
-    return memo(run_dir / "tta.json", {"settings": settings}, make)
+                "data_fingerprint": dataset.fingerprint, "input_size": run.input_size, "split": "val",
+                "images": len(images), "resamples": resamples, "evaluate": asdict(run.evaluate),
+                "modes": [mode.name for mode in modes]}
+    return memo(run_dir / "tta.json", {"settings": settings}, lambda: measure_tta(
+        run, dataset.val.subset(images), run_dir, select_device(study.device), modes, settings),
+        lock=results_in_use(study.results_dir, "evaluate_tta"))
 
 
-def _modes(run: RunConfig) -> tuple[Mode, ...]:
-    """The modes to measure: on drawn people also those that leave every keypoint of a mirrored view its name."""
-    return MODES + (COLOUR_MODES if run.data.source == "synthetic" else ())
-
-
-def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
+def measure_tta(run: RunConfig, split: CocoSplit, run_dir: Path, device: torch.device, modes: Sequence[Mode],
                 settings: dict[str, Any]) -> dict[str, Any]:
     """What ``tta.json`` says beside its ``settings``.
 
@@ -309,20 +297,23 @@ def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: tor
     if about["num_keypoints"] == 0:
         raise StudyError(f"{run_dir / 'weights.pt'}: a person detector has no keypoints, whose test-time augmentation "
                          f"this is; give a pose experiment, not {run.experiment.name}")
-    started, modes = time.perf_counter(), _modes(run)
+    started, synthetic = time.perf_counter(), run.data.source == "synthetic"
     costs = [cost_factor(run.input_size, mode.scales, mode.mirrored == BOTH) for mode in modes]
     full_precision()
     model = model.fuse().to(device, memory_format=torch.channels_last)
-    split = dataset.val.subset(dataset.val.with_keypoints()[:settings["images"]])
-    clock, synthetic = Clock(device), run.data.source == "synthetic"
-    predictions = _predict(model, split, run, modes, device, clock)
+    batch = max(1, int(run.evaluate.batch_size / max(SCALES) ** 2))  # the double-size view takes four times the memory
+    predictions, clock = _predict(model, split, run, modes, device, batch)
 
-    ids, sigmas = split.image_ids(), dataset.schema.sigmas
+    ids, sigmas = split.image_ids(), split.schema.sigmas
     draws = draw_images(len(ids), settings["resamples"], seed=0)
     base = resample(rank_detections(split.annotations, predictions["single"], ids, sigmas), draws)
     rows: list[dict[str, Any]] = []
     for mode, (printed, actual) in zip(modes, costs, strict=True):
-        found, seconds = predictions[mode.name], _seconds(clock, mode, len(split))
+        found, views = predictions[mode.name], list(product(mode.scales, mode.mirrored))
+        prepare = {*views, *product(mode.scales, (False,))}  # the mirrored view is made of the plain one
+        parts = {"prepare": sum(clock["prepare", *view] for view in prepare),
+                 "network": sum(clock["network", *view] for view in views), "post": clock["post", mode.name]}
+        seconds = {name: round(value / len(split), 6) for name, value in parts.items()}
         per_image = round(seconds["network"] + seconds["post"], 6)
         gain = None if mode.name == "single" else difference_interval(
             [base], [resample(rank_detections(split.annotations, found, ids, sigmas), draws)])
@@ -340,52 +331,26 @@ def measure_tta(run: RunConfig, dataset: CocoDataset, run_dir: Path, device: tor
             "flip_valid": not synthetic, "flip_reason": COLOURS_REASON if synthetic else "",
             "flip_in_training": run.augment.flip, "modes": rows,
             "gains": {row["mode"]: row["gain"] for row in rows[1:]},
-            "device": str(device), "precision": "float32", "batch_size": _batch_size(run),
+            "device": str(device), "precision": "float32", "batch_size": batch,
             "wall_seconds": round(time.perf_counter() - started, 1), **provenance()}
 
 
-def _batch_size(run: RunConfig) -> int:
-    """Images at once: the double-size view takes four times the memory."""
-    return max(1, int(run.evaluate.batch_size / max(SCALES) ** 2))
-
-
 def _predict(model: YOLOPose, split: CocoSplit, run: RunConfig, modes: Sequence[Mode], device: torch.device,
-             clock: Clock) -> dict[str, list[dict[str, Any]]]:
-    """COCO results of every mode by its name; ``clock`` receives the times of views and of ("post", mode)."""
+             batch: int) -> tuple[dict[str, list[dict[str, Any]]], Counter[Any]]:
+    """COCO results of every mode by its name, and the seconds of views and of ("post", mode)."""
     results: dict[str, list[dict[str, Any]]] = {mode.name: [] for mode in modes}
-    size, schema = _batch_size(run), split.schema
-    warm = predict_views(model, [split.load_image(0)] * size, run.input_size, SCALES, True, device)
+    seconds, schema = Counter(), split.schema
+    warm = predict_views(model, [split.load_image(0)] * batch, run.input_size, SCALES, True, device)
     for mode in modes:  # first calls are slower and would count against the first mode
         find_poses(warm, mode, model.detect, schema.flip_indices, run.evaluate)
-    for start in tqdm(range(0, len(split), size), f"{run.experiment.name} seed {run.seed} TTA", unit="image",
-                      unit_scale=size, leave=False):
-        indices = range(start, min(start + size, len(split)))
-        images = [split.load_image(i) for i in indices]
-        views = predict_views(model, images, run.input_size, SCALES, True, device, clock)
+    for start in tqdm(range(0, len(split), batch), f"{run.experiment.name} seed {run.seed} TTA", unit="image",
+                      unit_scale=batch, leave=False):
+        indices = range(start, min(start + batch, len(split)))
+        views = predict_views(model, [split.load_image(i) for i in indices], run.input_size, SCALES, True, device)
+        seconds.update(views.seconds)
         for mode in modes:
-            with clock.measure("post", mode.name):
+            with timed(seconds, device, "post", mode.name):
                 found = find_poses(views, mode, model.detect, schema.flip_indices, run.evaluate)
             for i, poses in zip(indices, found, strict=True):
                 results[mode.name] += as_coco_results(poses, split.image_id(i), schema.category_id)
-    return results
-
-
-def _seconds(clock: Clock, mode: Mode, images: int) -> dict[str, float]:
-    """Seconds per image by part: resizing and mirroring, network and decoding, merging and suppression."""
-    views = list(product(mode.scales, mode.mirrored))
-    prepare = {*views, *((scale, False) for scale in mode.scales)}  # the mirrored view is made of the plain one
-    parts = {"prepare": sum(clock.seconds["prepare", *view] for view in prepare),
-             "network": sum(clock.seconds["network", *view] for view in views),
-             "post": clock.seconds["post", mode.name]}
-    return {name: round(value / images, 6) for name, value in parts.items()}
-
-
-def _row(record: dict[str, Any], mode: dict[str, Any]) -> dict[str, Any]:
-    """A mode of ``tta.json`` as a flat row for the notebook."""
-    gain = (mode["gain"] or {}).get("AP", {})
-    return {"experiment": record["experiment"], "seed": record["seed"], "mode": mode["mode"],
-            "AP": mode["metrics"]["AP"], "AP50": mode["metrics"]["AP50"],
-            "AP gain": gain.get("difference"), "gain low": gain.get("low"), "gain high": gain.get("high"),
-            "printed factor": mode["printed_factor"], "actual factor": mode["actual_factor"],
-            "time factor": mode["time_factor"], "ms per image": round(1000 * mode["seconds_per_image"], 2),
-            "flip valid": mode["flip_valid"]}
+    return results, seconds

@@ -3,8 +3,7 @@
 ``python -m yolopose.evaluation.coco_server.answer results/paper-coco/s6/seed0 ANSWER [--date 2022-04-14] [--replace]``,
 where ANSWER is what the server gave back (*Upload Results*, cocodataset.org #upload): its standard output with the ten
 lines that pycocotools prints, or a JSON or ``name: value`` file of them. The numbers become ``test_dev`` of the run's
-``metrics.json``, with where they came from; tables, figures and report see the change and are made again by the next
-``make tables figures report``.
+``metrics.json``, with where they came from; the next ``make tables figures report`` shows them.
 """
 
 import argparse
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from yolopose.evaluation.coco_server.results_file import SCORED_PER_IMAGE, TEST_DEV_IMAGES, server_file_name
+from yolopose.evaluation.scoring import KEYPOINT_METRICS
 from yolopose.study.paper import COCO_IMAGES
 from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_json, write_json
 from yolopose.utils.locks import results_in_use
 
-METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")  # COCO's order
 NEEDED = ("AP", "AP50", "AP75", "APL", "AR")  # columns of Table 2
 SOURCE = "COCO evaluation server, test-dev2017"
 MAX_ANSWER_BYTES = 1 << 20
@@ -37,14 +36,10 @@ ORDER = (("AP", "AP50", 0.0), ("AP75", "AP50", 0.0), ("AR", "AR50", 0.0), ("AR75
 
 
 def read_answer(path: Path | str) -> dict[str, float]:
-    """The metrics in a file from the server, as fractions.
+    """The metrics in a file from the server, as fractions, in COCO's order; a StudyError says why it is no answer.
 
     Accepted are pycocotools' lines, ``name: value`` lines, a JSON object of names and values (names as here, or as
     ``AP_50``, ``AP_medium``) and a JSON list of the ten in COCO's order.
-
-    Raises:
-        StudyError: the file is missing, holds no such numbers or some of them twice, lacks one that Table 2 needs, or
-            the numbers cannot be those of COCO's keypoint metrics.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,7 +74,7 @@ def read_answer(path: Path | str) -> dict[str, float]:
         raise StudyError(f"{path}: is no text; unpack what the server returned and give its scores") from None
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from None
-    return {name: found[name] for name in METRICS if name in found}
+    return {name: found[name] for name in KEYPOINT_METRICS if name in found}
 
 
 def _pairs(text: str) -> list[tuple[str, Any]]:
@@ -97,10 +92,10 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
         if len(nested) == 1 and not any(map(_metric, value)):  # {"stats": [...]}
             value = nested[0]
     if isinstance(value, list):
-        if len(value) != len(METRICS):
-            raise StudyError(f"a list of {len(value)} values; COCO's keypoint metrics are {len(METRICS)}: "
-                             f"{', '.join(METRICS)}")
-        value = dict(zip(METRICS, value, strict=True))
+        if len(value) != len(KEYPOINT_METRICS):
+            raise StudyError(f"a list of {len(value)} values; COCO's keypoint metrics are {len(KEYPOINT_METRICS)}: "
+                             f"{', '.join(KEYPOINT_METRICS)}")
+        value = dict(zip(KEYPOINT_METRICS, value, strict=True))
     return [(name, v) for key, v in value.items() if (name := _metric(key))] if isinstance(value, dict) else []
 
 
@@ -120,30 +115,16 @@ def _summary_line(line: str) -> list[tuple[str, str]]:
 
 
 def _metric(name: str) -> str | None:
-    """Our name of a metric: ``AP_50``, ``AP IoU=0.50`` and ``AP_medium`` are AP50, AP50 and APM; ``None`` of another.
-
-    >>> _metric("AP_50"), _metric("AR_medium"), _metric("AP .75"), _metric("AP_small")
-    ('AP50', 'ARM', 'AP75', None)
-    """
+    """Our name of a metric: ``AP_50``, ``AP IoU=0.50`` and ``AP_medium`` are AP50, AP50 and APM; another has none."""
     words = re.findall(r"[a-z]+|\d+", name.replace(".", "").lower())
-    return {one.lower(): one for one in METRICS}.get("".join(SHORT.get(word, word) for word in words))
+    return {one.lower(): one for one in KEYPOINT_METRICS}.get("".join(SHORT.get(word, word) for word in words))
 
 
 def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, replace: bool = False) -> bool:
     """Write the server's answer into ``metrics.json`` of a run that was evaluated on COCO 2017.
 
-    Args:
-        run_dir: ``results/<profile>/<experiment>/seed<k>``.
-        answer: see :func:`read_answer`.
-        day: of the submission, ``YYYY-MM-DD``.
-        replace: whether another answer that stands there may be replaced.
-
-    Returns:
-        Whether anything was written; ``False`` where this very answer stands there already.
-
-    Raises:
-        StudyError: the run is not evaluated, is of a reduced scale or other data, detects persons alone, holds another
-            answer, or the answer is none.
+    Returns whether anything was written; ``False`` where this very answer stands there already. A StudyError says why
+    the run can have none, or that it holds another one and ``replace`` is not set. ``day`` is that of the submission.
     """
     run_dir, scores = Path(run_dir), read_answer(answer)
     if day is not None:
@@ -158,7 +139,17 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
             if not path.is_file():
                 raise StudyError(f"{path}: not found; make evaluate writes it")
         record, metrics = read_json(run_dir / "run.json"), read_json(path)
-        _check_run(run_dir, record, metrics)
+        limit = ((record.get("config") or {}).get("data") or {}).get("test_dev")
+        val_all = (metrics.get("val_all") or {}).get("images")
+        if "val" not in metrics:
+            raise StudyError(f"{run_dir}: a person detector has no keypoints; give the folder of a pose model's run")
+        if not record.get("comparable") or val_all not in COCO_IMAGES["val_all"]:
+            raise StudyError(f"{run_dir}: its run is not one on COCO 2017 at full scale (profile "
+                             f"{record.get('profile')}, data {record.get('dataset')}, {val_all} val images), so the "
+                             "server did not score it; give a folder of make reproduce PROFILE=paper DATA=<COCO>")
+        if limit is not None:
+            raise StudyError(f"{run_dir}: its configuration has {limit} test-dev images only; the server scores all "
+                             f"{TEST_DEV_IMAGES:,}")
         submission = run_dir / server_file_name(str(record.get("experiment", run_dir.parent.name)))
         about = {"source": SOURCE, "answer": Path(answer).name, "answer_sha256": file_sha256(answer),
                  "submission_sha256": file_sha256(submission) if submission.is_file() else None,
@@ -176,23 +167,7 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
     return True
 
 
-def _check_run(run_dir: Path, record: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Raise a StudyError where a run cannot have a test-dev score of COCO's server."""
-    limit = ((record.get("config") or {}).get("data") or {}).get("test_dev")
-    val_all = (metrics.get("val_all") or {}).get("images")
-    if "val" not in metrics:
-        raise StudyError(f"{run_dir}: a person detector has no keypoints; give the folder of a pose model's run")
-    if not record.get("comparable") or val_all not in COCO_IMAGES["val_all"]:
-        raise StudyError(f"{run_dir}: its run is not one on COCO 2017 at full scale (profile {record.get('profile')}, "
-                         f"data {record.get('dataset')}, {val_all} val images), so the server did not score it; give a "
-                         "folder of make reproduce PROFILE=paper DATA=<COCO>")
-    if limit is not None:
-        raise StudyError(f"{run_dir}: its configuration has {limit} test-dev images only; the server scores all "
-                         f"{TEST_DEV_IMAGES:,}")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Put the COCO server's answer into the results of a run; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.evaluation.coco_server.answer",
                                      description="Put the COCO server's answer into the results of a run.")
     parser.add_argument("run", type=Path, help="results/<profile>/<experiment>/seed<k>")
@@ -205,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         path, words = options.run / "metrics.json", "this answer stands there already"
         if put_answer(options.run, options.answer, options.date, options.replace):
             scores = read_json(path)["test_dev"]
-            shown = ", ".join(f"{name} {100 * scores[name]:.1f}" for name in METRICS if name in scores)
+            shown = ", ".join(f"{name} {100 * scores[name]:.1f}" for name in KEYPOINT_METRICS if name in scores)
             words = f"test_dev written: {shown}; make tables figures report shows it"
         print(f"{path}: {words}")
 

@@ -6,8 +6,7 @@ pages *Upload Results*, *Results Format*, *Guidelines* and *Keypoint Evaluation*
 #format-results, #guidelines, #keypoints-eval): one JSON ``person_keypoints_test-dev2017_<algorithm>_results.json`` in a
 zip of the same name, entries ``image_id``, ``category_id``, ``keypoints``, ``score``, five uploads a day. The pages
 state no largest size; uploads of 134 MiB and 300 MiB have failed (codalab/codalab-competitions issues 3364 and 3330),
-others of 380 MB went through after several tries (junjiehe96/FastInst issue 19). As the server scores the 20 best
-people of an image and no other, our file holds those alone: the same metrics from a fraction of the bytes.
+others of 380 MB went through after several tries (junjiehe96/FastInst issue 19).
 """
 
 import argparse
@@ -44,8 +43,7 @@ NO_LIST = "it must be one list of flat objects, as json.dump writes it"
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether ``value`` is a number of JSON within a double's range; neither NaN nor infinity is."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # an integer may be beyond a double's range
 
 
 # The fields of a detection as they are written: what each must be, and what is said where it is not.
@@ -68,18 +66,16 @@ def server_file_name(algorithm: str) -> str:
 
 
 def write_server_file(path: Path | str, predictions: Iterable[dict[str, Any]]) -> int:
-    """Write predictions as COCO's evaluation server takes them: one JSON, named as the zip file around it.
+    """Write predictions as COCO's evaluation server takes them; returns how many.
 
     Of each image the :data:`SCORED_PER_IMAGE` people of the highest scores are kept, the earlier one where scores are
-    equal: pycocotools' own choice, so that they give the same metrics as any larger number.
+    equal: pycocotools' own choice, so that they give the same metrics as any larger number. The same predictions give
+    the same bytes.
 
     Args:
         path: ``…/person_keypoints_test-dev2017_<algorithm>_results.zip``; it is replaced when all is written.
-        predictions: COCO results, those of an image next to each other, read once and never all held; only the fields
-            of :data:`RULES` are written, as they are (:func:`yolopose.evaluation.predictions.as_coco_results` rounds).
-
-    Returns:
-        How many detections were written. The same predictions give the same bytes.
+        predictions: COCO results, those of an image next to each other, read once and never all held; of their fields
+            those of :data:`RULES` are written.
 
     Raises:
         StudyError: a number is not finite, the predictions of an image are not together, the disk is full, or the JSON
@@ -126,13 +122,10 @@ class Report:
 
 
 def check_server_file(path: Path | str, image_ids: Iterable[int] | None = None) -> Report:
-    """Check a file for COCO's evaluation server: name, zip, fields, numbers, image ids and sizes.
+    """Check a file for COCO's evaluation server: name, zip, fields, numbers, image ids (where ``image_ids`` has those
+    of test-dev2017) and sizes. A StudyError where there is none.
 
     pycocotools' ``loadRes`` asserts no more than a list and known image ids, and names no entry.
-
-    Args:
-        path: the zip; nothing of it is unpacked to the disk. A StudyError where there is none.
-        image_ids: those of test-dev2017; without them the ids themselves are not checked.
     """
     path = Path(path)
     if not path.is_file():
@@ -156,7 +149,7 @@ def check_server_file(path: Path | str, image_ids: Iterable[int] | None = None) 
 
 
 def _read_rows(path: Path, report: Report) -> list[Any]:
-    """The list in the one file that the zip may hold. Raises a StudyError for what leaves nothing to read."""
+    """The list in the one file that the zip may hold; a StudyError for what leaves nothing to read."""
     try:
         with zipfile.ZipFile(path) as archive:
             entry, *others = archive.infolist() or [None]
@@ -247,7 +240,6 @@ def read_image_ids(path: Path | str) -> list[int]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns 0 for a valid file and 2 for any other."""
     parser = argparse.ArgumentParser(prog="python -m yolopose.evaluation.coco_server.results_file",
                                      description="Check a file for COCO's keypoint evaluation server (test-dev2017).")
     parser.add_argument("file", type=Path, help=server_file_name("<algorithm>"))
