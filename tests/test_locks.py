@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -13,7 +14,6 @@ from yolopose.utils import locks
 from yolopose.utils.errors import StudyError
 from yolopose.utils.locks import KERNEL_NAME, holder, one_at_a_time, results_in_use, results_lock, try_claim
 
-REPO = Path(__file__).parents[1]
 REFUSED = """
 import fcntl
 def refused(*_):
@@ -21,61 +21,80 @@ def refused(*_):
 fcntl.flock = refused
 """
 COUNT = """
-import sys
-from pathlib import Path
-from yolopose.utils.locks import one_at_a_time
-folder = Path(sys.argv[1])
 for _ in range(40):
     with one_at_a_time(folder / "lock", "it counts"):
         number = int((folder / "number").read_text())
         (folder / "number").write_text(str(number + 1))
 """
+HOLD = """
+with results_lock(folder, "make reproduce"), kernel_lock(folder):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
-@pytest.fixture(params=["", "ENOLCK", "EOPNOTSUPP", "EINVAL"])
+@pytest.fixture(params=[None, errno.ENOLCK], ids=["locks", "no locks"])
 def setup(request, monkeypatch) -> str:
     """Code by which a process finds itself on a file system with locks, or without; this process does as well."""
-    if not request.param:
+    if request.param is None:
         return ""
     monkeypatch.setattr("fcntl.flock", None)  # put back in the end
-    exec(code := REFUSED.format(getattr(errno, request.param)))
+    exec(code := REFUSED.format(request.param))
     return code
+
+
+def elsewhere(folder: Path, script: str) -> subprocess.Popen[str]:
+    """Another process that runs ``script`` on ``folder``."""
+    imports = f"import time\nfrom yolopose.utils.locks import *\nfolder = Path({str(folder)!r})\n"
+    return subprocess.Popen([sys.executable, "-c", imports + script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, cwd=Path(__file__).parents[1])
 
 
 def test_processes_that_delete_the_files_of_their_locks_never_meet(tmp_path, setup):
     (tmp_path / "number").write_text("0")
-    processes = [subprocess.Popen([sys.executable, "-c", setup + COUNT, tmp_path], cwd=REPO) for _ in range(3)]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert [process.wait(60) for process in [elsewhere(tmp_path, setup + COUNT) for _ in range(3)]] == [0, 0, 0]
     assert (tmp_path / "number").read_text() == "120" and not (tmp_path / "lock").exists()
 
 
-def test_a_kernel_that_outlives_its_runner_keeps_others_out(tmp_path, capsys, setup):
-    script = (f"{setup}import time\nfrom pathlib import Path\nfrom yolopose.utils.locks import kernel_lock\n"
-              f"with kernel_lock(Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(60)")
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPO)
-    assert process.stdout.readline() == "held\n"
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL])
+def test_a_file_system_without_locks_is_recognised(tmp_path, monkeypatch, number):
+    monkeypatch.setattr("fcntl.flock", None)
+    exec(REFUSED.format(number))
+    locks.end_claim(lock := try_claim(tmp_path, "x"))
+    assert type(lock).__name__ == "SoftFileLock"
+
+
+def test_the_locks_of_a_killed_process_are_taken_over(tmp_path, capsys, setup):
+    """Also those of a kernel that outlives its runner, which keeps others out."""
+    process = elsewhere(tmp_path, setup + HOLD)
+    assert process.stdout.readline() == "held\n" and int(holder(tmp_path)["pid"]) == process.pid
     with (pytest.raises(StudyError, match="held it for over 0 s: the kernel of an earlier run is still at work; end"),
           one_at_a_time(tmp_path / KERNEL_NAME, "the kernel of an earlier run is still at work", wait_s=0.1)):
         pass
     assert "waiting for another process: the kernel" in capsys.readouterr().out
     process.kill()
-    process.wait()
+    process.communicate()
+    assert (tmp_path / ".lock").exists() and holder(tmp_path) is None
     with results_in_use(tmp_path, "train_study"):
         assert (tmp_path / KERNEL_NAME).exists()
     assert not list(tmp_path.iterdir()), "the file of the killed kernel is gone too"
 
 
-def test_without_locks_others_are_refused_too_and_told_whom_they_meet(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcntl.flock", None)
-    exec(REFUSED.format(errno.ENOTSUP))
+def test_others_are_refused_and_told_whom_they_meet(tmp_path, setup):
     with results_lock(tmp_path, "make reproduce"):
-        script = (f"{REFUSED.format(errno.ENOTSUP)}from yolopose.utils.locks import results_lock\n"
-                  f"with results_lock({str(tmp_path)!r}, 'x'):\n    pass")
-        other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO)
-        assert f"is at work there (process {os.getpid()} on {platform.node()}, since an unknown time; if it has " in (
-            other.stderr) and f"delete {tmp_path / '.lock'}" in other.stderr
-        assert try_claim(tmp_path, "x") is None and holder(tmp_path)["pid"] == str(os.getpid())
+        said = elsewhere(tmp_path, f"{setup}with results_lock(folder, 'x'): pass").communicate()[1]
+        name = "another command" if setup else "make reproduce"
+        assert f"StudyError: {tmp_path}: `{name}` is at work there (process {os.getpid()} on {platform.node()}" in said
+        assert not setup or f", since an unknown time; if it has ended, delete {tmp_path / '.lock'})" in said
+        assert try_claim(tmp_path, "x") is None and int(holder(tmp_path)["pid"]) == os.getpid()
     assert not list(tmp_path.iterdir()) and holder(tmp_path) is None
+
+
+def test_a_look_at_the_lock_does_not_stop_a_command(tmp_path):
+    """``make status`` holds the lock for an instant; a command that starts just then waits for it."""
+    Timer(0.4, locks._acquire(tmp_path / ".lock", 0.0).release).start()
+    with results_lock(tmp_path, "make reproduce"):
+        assert holder(tmp_path)["command"] == "make reproduce"
 
 
 def test_the_file_of_a_killed_process_that_shared_counts_nothing(tmp_path, monkeypatch):
@@ -84,3 +103,31 @@ def test_the_file_of_a_killed_process_that_shared_counts_nothing(tmp_path, monke
     with results_lock(tmp_path, "make reproduce"):
         assert holder(tmp_path)["command"] == "make reproduce"
     assert not list(tmp_path.iterdir())
+
+
+def test_single_runs_share_a_results_folder_that_nobody_else_gets(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "LOOK_S", 0.1)
+    with results_lock(tmp_path, "run a", shared=True):
+        with results_lock(tmp_path, "run b", shared=True):
+            pass
+        assert holder(tmp_path)["command"] == "run a", "the one that goes first leaves the other its lock"
+        with pytest.raises(StudyError, match="is at work there"), results_lock(tmp_path, "make reproduce"):
+            pass
+    assert not list(tmp_path.glob(".lock*"))
+    with (results_lock(tmp_path, "make reproduce"), pytest.raises(StudyError, match="`make reproduce` is at work"),
+          results_lock(tmp_path, "run a", shared=True)):
+        pass
+
+
+def test_a_notebook_opened_by_hand_holds_its_results_unless_the_runner_does(tmp_path, monkeypatch):
+    monkeypatch.delenv(locks.RESULTS_VARIABLE, raising=False)
+    monkeypatch.setattr(locks, "LOOK_S", 0.1)
+    with results_in_use(tmp_path, "train_study"):
+        assert holder(tmp_path)["command"] == "train_study"
+        with pytest.raises(StudyError, match="`train_study` is at work there"), results_lock(tmp_path, "make train"):
+            pass
+    monkeypatch.setenv(locks.RESULTS_VARIABLE, str(tmp_path.resolve()))
+    with results_lock(tmp_path, "make train"), results_in_use(tmp_path, "train_study"):
+        assert holder(tmp_path)["command"] == "make train"
+    with results_in_use(tmp_path / "other", "train_study"):  # the runner's kernel, but another folder
+        assert holder(tmp_path / "other")["command"] == "train_study"

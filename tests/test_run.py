@@ -19,7 +19,7 @@ import pytest
 from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, notebook
 from yolopose.utils import cli
 from yolopose.utils.errors import StudyError
-from yolopose.utils.locks import RESULTS_VARIABLE, holder, results_in_use, results_lock
+from yolopose.utils.locks import holder, results_lock
 from yolopose.workflow import run, stages, status
 from yolopose.workflow.execute import check_parameters, parameter_defaults
 from yolopose.workflow.stages import resolve_target
@@ -165,9 +165,6 @@ def test_further_parameters_reach_the_notebook_and_count(books, command, results
 
 @pytest.mark.parametrize("arguments, words", [
     (["reproduce", "--profile", "smok"], ["PROFILE='smok'", "did you mean 'smoke'"]),
-    (["reproduce", "--data", "/no/such/coco"], ["DATA=/no/such/coco", "COCO layout"]),
-    (["train", "--seeds", "one"], ["SEEDS=", "integers"]),
-    (["train", "--device", "gpu"], ["DEVICE='gpu'", "cuda"]),
     (["data", "--set", "IMAGE=6"], ["PARAMS=IMAGE=", "01_data.ipynb", "known: PROFILE"]),
     (["reproduce", "--set", "EPOCHS=6"], ["PARAMS=EPOCHS=", "the notebooks"]),
     (["data", "--set", "SEEDS=1"], ["give SEEDS by itself"]),
@@ -269,57 +266,6 @@ def test_a_stage_that_leaves_out_a_file_is_not_done(books, command, results, cap
     assert "fingerprint" not in stages.read_records(results)["complexity"]
     assert command("reproduce")[0] == 1
     assert "complexity: was stopped" in capsys.readouterr().err
-
-
-def elsewhere(script: str) -> subprocess.Popen[str]:
-    """Another process that runs ``script`` after the imports."""
-    imports = "import time\nfrom pathlib import Path\nfrom yolopose.utils.locks import _acquire, results_lock\n"
-    return subprocess.Popen([sys.executable, "-c", imports + script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, cwd=REPO)
-
-
-def test_two_commands_do_not_work_on_the_same_results(results):
-    with results_lock(results, "make reproduce"):
-        assert holder(results)["pid"] == os.getpid()
-        said = elsewhere(f"with results_lock({str(results)!r}, 'x'): pass").communicate()[1]
-        assert "StudyError" in said and f"`make reproduce` is at work there (process {os.getpid()}" in said
-    assert holder(results) is None and not any(results.glob(".lock*"))
-
-
-def test_the_lock_of_a_killed_process_is_taken_over(results):
-    process = elsewhere(f"with results_lock({str(results)!r}, 'x'):\n    print('held', flush=True)\n    time.sleep(60)")
-    assert process.stdout.readline() == "held\n"
-    assert holder(results)["pid"] == process.pid
-    process.kill()
-    process.communicate()
-    assert (results / ".lock").exists() and holder(results) is None
-    with results_lock(results, "make reproduce"):
-        pass
-
-
-def test_a_look_at_the_lock_does_not_stop_a_command(results):
-    """``make status`` holds the lock for an instant; a command that starts just then waits for it."""
-    process = elsewhere(f"handle = _acquire(Path({str(results / '.lock')!r}), 0.0)\nprint('held', flush=True)\n"
-                        "time.sleep(0.4)")
-    assert process.stdout.readline() == "held\n"
-    with results_lock(results, "make reproduce"):
-        assert holder(results)["command"] == "make reproduce"
-    process.communicate()
-
-
-def test_a_notebook_opened_by_hand_holds_its_results_unless_the_runner_does(results, monkeypatch):
-    monkeypatch.delenv(RESULTS_VARIABLE, raising=False)
-    with results_in_use(results, "train_study"):
-        assert holder(results)["command"] == "train_study"
-        with pytest.raises(StudyError, match="`train_study` is at work there"), results_lock(results, "make train"):
-            pass
-    assert holder(results) is None and not any(results.glob(".lock*"))
-    monkeypatch.setenv(RESULTS_VARIABLE, str(results.resolve()))
-    with results_lock(results, "make train"), results_in_use(results, "train_study"):
-        assert holder(results)["command"] == "make train"
-    other = results.with_name("other")
-    with results_in_use(other, "train_study"):  # the runner's kernel, but another folder
-        assert holder(other)["command"] == "train_study"
 
 
 # --- status ----------------------------------------------------------------------------------------------------------
