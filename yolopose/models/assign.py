@@ -38,12 +38,8 @@ def match_anchors(targets: Tensor, anchors_px: Tensor, stride: int, height: int,
     A matching anchor answers in the cell of the person's centre and in the horizontal and vertical neighbour that the
     centre is nearest to (at most three cells). Persons that match no anchor are left out: there is no fallback.
 
-    Args:
-        targets: (n, 6 + 3K): image, class, cx, cy, w, h in px, keypoints.
-        anchors_px: (A, 2) in px.
-        stride: px per cell.
-        height, width: cells of the map.
-        threshold: largest ratio of sides, either way.
+    ``targets`` are (n, 6 + 3K): image, class, cx, cy, w, h in px, keypoints; ``anchors_px`` (A, 2); ``height`` and
+    ``width`` count the map's cells.
     """
     ratio = targets[None, :, 4:6] / anchors_px[:, None]  # (A, n, 2)
     fits = torch.maximum(ratio, 1 / ratio).amax(-1) < threshold

@@ -48,14 +48,8 @@ def load_state(path: Path | str) -> dict[str, Any]:
 
 def save_weights(path: Path | str, model: YOLOPose, width_factor: float, input_size: int, schema: dict[str, Any],
                  about: dict[str, Any]) -> None:
-    """Write a model with all that is needed to run it.
-
-    Args:
-        model: unfused.
-        width_factor: of the reduced study that it belongs to.
-        input_size: px that it was trained at.
-        schema: of :meth:`yolopose.data.schema.KeypointSchema.as_dict`.
-    """
+    """Write an unfused model with all that is needed to run it; ``input_size`` in px, ``schema`` of
+    :meth:`yolopose.data.schema.KeypointSchema.as_dict`."""
     changed = changed_activations(model)
     save_state(path, {
         **({"activations": changed} if changed else {}),

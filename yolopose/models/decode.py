@@ -38,11 +38,7 @@ def decode(raw: list[Tensor], detect: Detect) -> Tensor:
 
     With t the raw output, (cx, cy) the cell, S the stride and (aw, ah) the anchor in px:
     centre = (2·sigmoid(t) − 0.5 + c)·S, size = (2·sigmoid(t))²·a, keypoint = (2·t − 0.5 + c)·S (linear); objectness,
-    class and keypoint confidence are sigmoids.
-
-    Args:
-        raw: per scale (B, A, H, W, 6 + 3K).
-        detect: the head, for anchors and strides.
+    class and keypoint confidence are sigmoids. ``raw`` has (B, A, H, W, 6 + 3K) of each scale.
 
     Returns:
         (B, N, 6 + 3K): cx, cy, w, h in px, objectness, class, K × (x px, y px, confidence), ordered by scale, anchor,
@@ -95,15 +91,8 @@ def non_maximum_suppression(decoded: Tensor, confidence: float = 0.001, iou: flo
     """Keep the best-scoring people of each image.
 
     The score is objectness × class. A candidate needs objectness and score above ``confidence``; of two boxes that
-    overlap by more than ``iou`` the better one stays.
-
-    Args:
-        decoded: (B, N, 6 + 3K) from :func:`decode`.
-        confidence, iou: thresholds in [0, 1].
-        max_detections: people kept per image.
-
-    Returns:
-        The people of each image, in the frame of the network input.
+    overlap by more than ``iou`` the better one stays. ``decoded`` (B, N, 6 + 3K) is that of :func:`decode`, whose frame
+    the people keep.
     """
     found = []
     for rows in decoded:

@@ -47,17 +47,13 @@ class Detect(nn.Module):
         self.num_outputs = BOX_CHANNELS + 3 * self.num_keypoints
         self.register_buffer("anchors", torch.zeros(len(channels), self.num_anchors, 2))
         self.register_buffer("anchor_grid", torch.zeros(len(channels), 1, self.num_anchors, 1, 1, 2))
-        self.set_anchors(anchors_px)
+        # Anchors in grid units and in px, under the official buffers' names.
+        self.anchors.copy_(anchors_px / torch.tensor(self.strides, dtype=anchors_px.dtype).view(-1, 1, 1))
+        self.anchor_grid.copy_(anchors_px.view(self.anchor_grid.shape))
         self.m = nn.ModuleList(nn.Conv2d(c, BOX_CHANNELS * self.num_anchors, 1) for c in channels)
         if self.num_keypoints:
             outputs = 3 * self.num_keypoints * self.num_anchors
             self.m_kpt = nn.ModuleList(keypoint_branch(c, outputs, decoder_depth) for c in channels)
-
-    def set_anchors(self, anchors_px: Tensor) -> None:
-        """Store (S, A, 2) anchors given in px, in grid units and in px, under the official buffer names."""
-        strides = torch.tensor(self.strides, dtype=anchors_px.dtype).view(-1, 1, 1)
-        self.anchors.copy_(anchors_px / strides)
-        self.anchor_grid.copy_(anchors_px.view(self.anchor_grid.shape))
 
     @property
     def anchors_px(self) -> Tensor:
@@ -85,10 +81,8 @@ class Detect(nn.Module):
         """Make an untrained head predict the mean pose scaled to each anchor: biases shifted, weights of x and y zero.
 
         The official code has no such prior. Without it joints start many sigmas away, where the OKS loss has next to no
-        gradient, and a reduced study ends before they move.
-
-        Args:
-            mean_pose: (K, 2) mean joint position relative to the box centre, as a share of box width and height.
+        gradient, and a reduced study ends before they move. ``mean_pose`` (K, 2) is relative to the box centre, as a
+        share of box width and height.
         """
         for scale, stride in enumerate(self.strides):
             for anchor in range(self.num_anchors):

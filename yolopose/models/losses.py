@@ -140,28 +140,23 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
                  total: Callable[[Tensor], Tensor] | None = None) -> LossTerms:
     """The loss of one batch, or of this process's share of one.
 
+    The total is finite for every input: a scale without matches or visible joints adds nothing.
+
     Args:
         raw: per scale (B, A, H, W, 6 + 3K) head outputs.
         targets: (n, 6 + 3K): image index, class, cx, cy, w, h in input px, K × (x px, y px, visibility 0/1/2). A loss
             on the segment's area needs one more column: that area as a share of the box's.
-        sigmas: (K,); unused where K = 0.
-        loss: a name of :data:`LOSSES`.
-        gains: effective gain of each of :data:`TERMS`.
+        loss, gains: a name of :data:`LOSSES`, and the effective gain of each of :data:`TERMS`.
         threshold: anchor matching ratio.
         progress: share of the training that is done, in [0, 1].
         total: sums a tensor over the processes that share the batch. The losses returned by them then add up to that of
             the whole batch.
-
-    Returns:
-        The total, finite for every input: a scale without matches or visible joints adds nothing.
     """
     if loss not in LOSSES:
         raise ValueError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
     kind, keypoints_end = LOSSES[loss], 6 + 3 * detect.num_keypoints
     sigmas = sigmas * sigma_widening(progress) if kind.annealed else sigmas
-    device, batch = raw[0].device, raw[0].shape[0]
-    zero = torch.zeros((), device=device)
-    sums = dict.fromkeys(TERMS, zero)
+    batch, sums = raw[0].shape[0], dict.fromkeys(TERMS, torch.zeros((), device=raw[0].device))
     scales = list(zip(raw, detect.strides, detect.anchors_px, strict=True))
     matches = [match_anchors(targets, anchors_px, stride, *maps.shape[2:4], threshold)
                for maps, stride, anchors_px in scales]
@@ -224,11 +219,8 @@ def keypoint_terms(pred: Tensor, target: Tensor, cell: Tensor, stride: int, size
                    loss: str) -> dict[str, Tensor]:
     """Keypoint and confidence terms of the matched rows of one scale, to be averaged over their first axis.
 
-    Args:
-        pred: (m, K, 3) raw x, y (linear) and confidence logit.
-        target: (m, K, 3) x, y in input px and visibility.
-        cell: (m, 2) column and row.
-        size: (m, 2) width and height of the box in cells; their product is OKS's area.
+    ``pred`` (m, K, 3) holds raw x, y and confidence logit, ``target`` (m, K, 3) x, y in input px and visibility,
+    ``cell`` (m, 2) column and row, ``size`` (m, 2) the box's sides in cells, whose product is OKS's area.
     """
     kind = LOSSES[loss]
     visible = (target[..., 2] > 0).float()

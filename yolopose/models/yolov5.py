@@ -1,8 +1,7 @@
 """YOLOv5-6.0 P6 networks with the YOLO-Pose head (paper Figure 2, reference §1.1–1.2)."""
 
-from __future__ import annotations
-
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -78,13 +77,12 @@ class YOLOPose(nn.Module):
         def width(nominal: int) -> int:
             return math.ceil(nominal * variant.width * width_factor / 8) * 8
 
-        modules: list[nn.Module] = []
-        channels: list[int] = []  # output channels of each layer
+        modules, channels = [], []  # the layers and their output channels
         for inputs, kind, nominal, size, option in LAYERS:
             c_in = sum(channels[i] for i in inputs) if channels else 3
             c_out = width(nominal) if nominal else c_in
             if kind == "focus":
-                module: nn.Module = stem(3, c_out, act)
+                module = stem(3, c_out, act)
             elif kind == "conv":
                 module = Conv(c_in, c_out, size, option, act=act)
             elif kind == "c3":
@@ -111,14 +109,13 @@ class YOLOPose(nn.Module):
         return self.model[-1]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        outputs: list[Tensor] = []
-        x = images
+        outputs, x = [], images
         for module, (inputs, kind, *_) in zip(self.model, LAYERS, strict=False):
             x = module([x if i == -1 else outputs[i] for i in inputs]) if kind == "concat" else module(x)
             outputs.append(x)
         return self.detect([outputs[i] for i in HEAD_INPUTS])
 
-    def fuse(self) -> YOLOPose:
+    def fuse(self) -> Self:
         """Fold every batch norm into its convolution, in place; for inference only."""
         self.eval()
         for module in self.modules():
@@ -133,8 +130,7 @@ def build_model(variant: Variant, num_keypoints: int, width_factor: float = 1.0,
 
     Args:
         width_factor: multiplies all widths, for reduced studies.
-        anchors_px: (4, 3, 2) anchors in px; default COCO's.
-        bn_momentum: batch-norm momentum; the official value is 0.03.
+        anchors_px: (4, 3, 2); default COCO's.
         seed: all that the initial weights depend on; the global random state is left as it was. Without it they come
             from that.
     """

@@ -56,9 +56,7 @@ def number_of_processes(device: str, asked: int | None = None) -> int:
 
 def train_study(study: Study, dataset: CocoDataset, processes: int | None = None) -> list[dict[str, Any]]:
     """Train every run that is missing, detectors first, resuming what was begun; returns one row per run.
-
-    ``processes``, as :func:`number_of_processes` has them, share each batch under torch's elastic launcher.
-    """
+    ``processes``, as :func:`number_of_processes` has them, share each batch under torch's elastic launcher."""
     device, processes, runs = select_device(study.device), number_of_processes(study.device, processes), study.runs()
     folders = [study.results_dir / run.name for run in runs]
     for run, folder in zip(runs, folders, strict=True):  # a stale result at the end must not cost what comes before it
@@ -151,22 +149,20 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
 
     def action() -> None:
-        study = load_study(o.profile or "mini", o.data, o.results, o.seeds, o.device, o.ablations)
-        if o.action == "list":
-            print(*(run.name for run in study.runs()))
-        elif launched() or (processes := number_of_processes(study.device)) == 1:
-            do_runs(study, o.names, not o.train_only)
-        else:
-            elastic(study, o.names, processes, not o.train_only)
-
-    def noted() -> None:
         try:
-            action()
+            study = load_study(o.profile or "mini", o.data, o.results, o.seeds, o.device, o.ablations)
+            if o.action == "list":
+                print(*(run.name for run in study.runs()))
+            elif launched() or (processes := number_of_processes(study.device)) == 1:
+                do_runs(study, o.names, not o.train_only)
+            else:
+                elastic(study, o.names, processes, not o.train_only)
         except StudyError as error:
-            note.write_text(str(error))
+            if launched():
+                note.write_text(str(error))
             raise
 
-    return exit_status(noted if launched() else action)
+    return exit_status(action)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,8 @@ def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype:
 
 
 def run_gains(run: RunConfig) -> dict[str, float]:
-    """Effective gains of a run: the profile's, or the loss's own rule where that says ``derived``.
-
-    A loss that the profile does not name has the gains of the official one; StudyError where a term has none.
-    """
+    """Effective gains of a run: the profile's, or the loss's own rule where that says ``derived``; a loss that the
+    profile does not name has those of the official one."""
     name = run.experiment.loss if run.experiment.loss in run.train.gains else "official"
     where = f"yolopose/study/profiles.yaml: {run.profile}.train.gains.{name}"
     given = run.train.gains.get(name)
@@ -62,9 +60,7 @@ def mean_pose(split: CocoSplit) -> np.ndarray:
 
 def choose_anchors(run: RunConfig, dataset: CocoDataset) -> tuple[np.ndarray, dict[str, Any]]:
     """(4, 3, 2) anchors in px and what to record of them; ``train.anchors`` keeps COCO's or fits them (reference §3).
-
-    Anchors that reach too few of the boxes are a StudyError, and so are too few boxes to fit them to.
-    """
+    Anchors that reach too few of the boxes are a StudyError, and so are too few boxes to fit them to."""
     boxes = training_boxes_px(dataset, run.input_size)
     anchors = np.asarray(COCO_ANCHORS_PX, np.float32)
     record = {"coco_recall": round(best_possible_recall(boxes, anchors, run.train.anchor_threshold), 4)}
@@ -82,10 +78,7 @@ def choose_anchors(run: RunConfig, dataset: CocoDataset) -> tuple[np.ndarray, di
 
 
 def best_possible_recall(boxes_wh: NDArray, anchors_px: NDArray, threshold: float = 4.0) -> float:
-    """Share of ``boxes_wh`` (n, 2) px that at least one of ``anchors_px`` (..., 2) matches.
-
-    ``threshold`` is the largest ratio of sides, as in :func:`yolopose.models.assign.match_anchors`.
-    """
+    """Share of ``boxes_wh`` (n, 2) px that at least one of ``anchors_px`` (..., 2) matches."""
     if len(boxes_wh) == 0:
         return 1.0
     ratio = boxes_wh[:, None] / anchors_px.reshape(1, -1, 2)

@@ -3,19 +3,15 @@
 Damaged images and data workers that die are :mod:`yolopose.data.loader`'s matter.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from yolopose.models.losses import TERMS
-from yolopose.utils.files import write_csv
 
 LOSSES = [*(f"loss_{t}" for t in TERMS), "loss"]
 CURVE = ["epoch", "images", *LOSSES, "lr", "val_AP", "val_AP50", "val_box_AP50"]
@@ -56,17 +52,6 @@ class Progress:
     def epoch_done(self) -> None:
         self.epoch, self.batch, self.skipped_in_epoch, self.sums = self.epoch + 1, 0, 0, [0.0] * (len(TERMS) + 1)
 
-    def write_curve(self, path: Path) -> None:
-        """Write the curve as far as it goes; what was not validated stays empty."""
-        write_csv(path, [{k: r.get(k) for k in CURVE} for r in self.curve], CURVE)
-
-    def note_hardware(self, now: str) -> str | None:
-        """Remember what computes from here on; the hardware that computed until here, where that is another."""
-        before = self.hardware[-1] if self.hardware else None
-        if before != now:
-            self.hardware.append(now)
-        return before if before not in (None, now) else None
-
 
 class Terminated(SystemExit):
     """The process was asked to end (SIGTERM) and has written its checkpoint; exit status 143."""
@@ -78,19 +63,15 @@ class Terminated(SystemExit):
 class Termination:
     """While it is entered, SIGTERM only sets ``asked``; in a thread, where Python has no signals, nothing changes."""
 
-    asked = False
+    asked, _before = False, None
 
-    def __enter__(self) -> Termination:
-        self._installed = threading.current_thread() is threading.main_thread()
-        if self._installed:
-            self._before = signal.signal(signal.SIGTERM, self._note)
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
         return self
 
-    def _note(self, *_: object) -> None:
-        self.asked = True
-
     def __exit__(self, *error: object) -> None:
-        if self._installed:
+        if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
 

@@ -24,10 +24,10 @@ from yolopose.models.yolov5 import build_model, count_parameters
 from yolopose.study.config import RunConfig
 from yolopose.training.optim import ExponentialMovingAverage, Schedule, build_optimizer
 from yolopose.training.recipe import autocast_dtype, choose_anchors, mean_pose, run_gains
-from yolopose.training.state import Progress, Terminated, Termination, mend_statistics
+from yolopose.training.state import CURVE, Progress, Terminated, Termination, mend_statistics
 from yolopose.utils.distributed import SINGLE, World, wrap
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import file_sha256, write_json
+from yolopose.utils.files import file_sha256, write_csv, write_json
 from yolopose.utils.provenance import device_words, peak_memory_gib, provenance
 
 CHECKPOINT_SECONDS = 90.0
@@ -36,13 +36,9 @@ DUMPS = 3  # of so many such steps the batches are kept
 
 
 class Trainer:
-    """One run's state and loop.
+    """One run's state and loop; the first process of ``world`` writes the files into ``run_dir``.
 
-    Args:
-        run_dir: where ``curve.csv``, ``checkpoint.pt``, ``weights.pt`` and ``run.json`` go.
-        detector: weights of a person detector to start from.
-        checkpoint_seconds: how much work a kill may lose.
-        world: the processes that train it together; the first one writes the files.
+    ``detector`` has the weights of a person detector to start from; a kill may lose ``checkpoint_seconds`` of work.
     """
 
     def __init__(self, run: RunConfig, dataset: CocoDataset, run_dir: Path, device: torch.device,
@@ -71,9 +67,11 @@ class Trainer:
         self.identity = {"config_hash": run.hash, "data_fingerprint": dataset.fingerprint}
         if world.tell((self.run_dir / "checkpoint.pt").exists()):
             self._resume()
-        before = self.progress.note_hardware(now := device_words(device, world))
-        if before and world.main:
-            print(f"{self.run_dir}: begun on {before}, goes on on {now}; run.json names both", flush=True)
+        hardware, now = self.progress.hardware, device_words(device, world)
+        if hardware[-1:] != [now]:
+            if hardware and world.main:
+                print(f"{self.run_dir}: begun on {hardware[-1]}, goes on on {now}; run.json names both", flush=True)
+            hardware.append(now)
 
     def fit(self) -> dict[str, Any]:
         """Train to the end and write the run's files; returns ``run.json``'s content (in the first process).
@@ -96,8 +94,7 @@ class Trainer:
         """The rest of the present epoch, its validation and its row of the curve."""
         p, started, saved = self.progress, time.perf_counter(), time.perf_counter()
         self.model.train()
-        losses = torch.zeros(len(TERMS) + 1, device=self.device, dtype=torch.float64)
-        losses += torch.tensor(p.sums, device=self.device, dtype=torch.float64)
+        losses = torch.tensor(p.sums, device=self.device, dtype=torch.float64)
         batches = self.loader.batches(p.epoch, p.batch)
         for _ in range(p.batch, len(self.loader)):
             asked = time.perf_counter()
@@ -108,7 +105,11 @@ class Trainer:
             bar.update()
             if p.iteration % 10 == 0:
                 bar.set_postfix_str(f"loss {losses[-1].item() / p.batch:.3f}", refresh=False)
-                self._write_progress(bar)
+                if self.world.main:
+                    rate = bar.format_dict["rate"]
+                    write_json(self.run_dir / "progress.json", {
+                        "epoch": p.epoch + 1, "epochs": self.cfg.epochs, "images": p.images,
+                        "seconds_left": round((bar.total - bar.n) / rate) if rate else None})
             now = time.perf_counter()
             if self.ending or (now - saved > self.checkpoint_seconds and p.batch < len(self.loader)):
                 p.seconds, started, saved = p.seconds + now - started, now, now
@@ -124,7 +125,7 @@ class Trainer:
         p.epoch_done()
         p.seconds += time.perf_counter() - started
         if self.world.main:
-            p.write_curve(self.run_dir / "curve.csv")
+            write_csv(self.run_dir / "curve.csv", p.curve, CURVE)  # what was not validated stays empty
         self._save()
         self._end_if_asked(self.world.any(self.termination.asked))
 
@@ -152,7 +153,10 @@ class Trainer:
                             self.cfg.anchor_threshold, p.iteration / (self.cfg.epochs * len(self.loader)),
                             None if alone else self.world.total)
         items = torch.stack([loss.items[t] for t in TERMS])
-        terms = self._together(torch.cat((items, items.sum()[None])).double())
+        terms, self.ending = torch.cat((items, items.sum()[None])).double(), self.termination.asked
+        if not alone:  # by the way each process learns whether one of them was asked to end
+            both = self.world.total(torch.cat((terms, terms.new_tensor([float(self.ending)]))))
+            terms, self.ending = both[:-1], both[-1].item() > 0
         if not math.isfinite(terms[-1].item()):
             return self._skip(images, targets, terms)
         (loss.total if alone else loss.total * self.world.size).backward()  # DDP gives the mean over the processes
@@ -170,20 +174,8 @@ class Trainer:
         p.skipped_in_a_row = 0
         return terms
 
-    def _together(self, terms: Tensor) -> Tensor:
-        """Sum the terms over the processes; by the way learn whether one of them was asked to end."""
-        self.ending = self.termination.asked
-        if self.world.size == 1:
-            return terms
-        both = self.world.total(torch.cat((terms, terms.new_tensor([float(self.ending)]))))
-        self.ending = both[-1].item() > 0
-        return both[:-1]
-
     def _skip(self, images: Tensor, targets: Tensor, terms: Tensor) -> Tensor:
-        """Leave a step out and say why; too many of them end the run.
-
-        Of the first few each process writes its part of the batch to ``bad_step<iteration>[_<rank>].pt``.
-        """
+        """Leave a step out and say why; keep the first few batches; too many of them end the run."""
         p, where = self.progress, f"in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
         p.step_skipped()
         mend_statistics(self.model, self.average.model)
@@ -254,15 +246,6 @@ class Trainer:
             parameters[name].grad = gradient.to(self.device)
         self.progress = Progress(**state["progress"])
         self.loader.damaged = dict(self.progress.damaged)
-
-    def _write_progress(self, bar: Any) -> None:
-        if not self.world.main:
-            return
-        rate = bar.format_dict["rate"]
-        left = (bar.total - bar.n) / rate if rate else None
-        write_json(self.run_dir / "progress.json", {
-            "epoch": self.progress.epoch + 1, "epochs": self.cfg.epochs, "images": self.progress.images,
-            "seconds_left": None if left is None else round(left)})
 
     def _finish(self) -> dict[str, Any]:
         """Weights, then ``run.json`` (where it stands the run is complete), then the checkpoint goes."""

@@ -9,12 +9,11 @@ official loss keeps its gain, so that both can be read: OKS as the study trains 
 import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yolopose.data.coco import CocoDataset, CocoSplit
+from yolopose.data.coco import CocoDataset
 from yolopose.data.prepare import prepare_data
 from yolopose.study.config import RunConfig, Study, load_study
 from yolopose.training.recipe import run_gains
@@ -39,21 +38,17 @@ def hold_out(dataset: CocoDataset, train_images: int = TRAIN_IMAGES, held_out: i
     if (held_out := min(held_out, total // 4)) < 1:
         raise StudyError(f"training set {dataset.name}: {total} images are too few to hold some out; give at least 4")
     val = dataset.train.subset(range(total - held_out, total))
-    val = replace(val, annotations=annotations_of(val))
-    return replace(dataset, train=dataset.train.subset(range(min(train_images, total - held_out))), val=val)
-
-
-def annotations_of(split: CocoSplit) -> dict[str, Any]:
-    """Ground truth in COCO's format of a split that carries none of its own: its labelled persons."""
-    store, rows = split.store, []
+    store, category, rows = val.store, val.schema.category_id, []
     owner = np.repeat(np.arange(len(store)), np.diff(store.offsets))
+    # The labelled persons as ground truth in COCO's format, which training images carry none of.
     for n, (index, box, person, share) in enumerate(zip(owner, store.boxes, store.persons, store.shares, strict=True)):
-        x1, y1, x2, y2 = (float(v) for v in box)
-        rows.append({"id": n + 1, "image_id": split.image_id(int(index)), "category_id": split.schema.category_id,
+        x1, y1, x2, y2 = map(float, box)
+        rows.append({"id": n + 1, "image_id": val.image_id(int(index)), "category_id": category,
                      "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1) * float(share), "iscrowd": 0,
                      "keypoints": person.ravel().tolist(), "num_keypoints": int((person[:, 2] > 0).sum())})
-    return {"images": split.images, "categories": [{"id": split.schema.category_id, "name": "person"}],
-            "annotations": rows}
+    truth = {"images": val.images, "categories": [{"id": category, "name": "person"}], "annotations": rows}
+    return replace(dataset, train=dataset.train.subset(range(min(train_images, total - held_out))),
+                   val=replace(val, annotations=truth))
 
 
 def candidate(study: Study, loss: str, multiple: float) -> RunConfig:
@@ -100,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         for row in tune(study, prepare_data(study)):
             print(f"{row['loss']:<10} keypoint gain {row['kpt_gain']:<6g} AP {100 * row['AP']:5.1f}  "
                   f"AP50 {100 * row['AP50']:5.1f}  on held-out training images")
-        print(f"written: {Path(study.results_dir) / 'tuning.json'}")
+        print(f"written: {study.results_dir / 'tuning.json'}")
 
     return exit_status(action)
 
