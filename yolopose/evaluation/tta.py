@@ -92,10 +92,8 @@ def view_side(input_size: int, scale: float) -> int:
 
 def cost_factor(input_size: int, scales: Sequence[float], flip: bool) -> tuple[float, float]:
     """By how much TTA multiplies GMACs: as the paper counts it (§3.5), Σ scale², and with padding to whole strides,
-    Σ (side / input_size)², both doubled by ``flip``: (5.25, 5.2844) for the scales 0.5, 1, 2 at 960 px.
-
-    Raises:
-        StudyError: no scale, one that is not a positive number, or an image smaller than the largest stride.
+    Σ (side / input_size)², both doubled by ``flip``: (5.25, 5.2844) for the scales 0.5, 1, 2 at 960 px. A StudyError
+    where there is no scale, or where :func:`view_side` refuses one.
     """
     if not scales:
         raise StudyError("TTA without a scale: give at least one, for example (1.0,)")
@@ -237,17 +235,11 @@ def find_poses(views: Views, mode: Mode, detect: Detect, flip_indices: Sequence[
 
 def evaluate_tta(study: Study, dataset: CocoDataset, experiment: str = "s6", max_images: int | None = MAX_IMAGES,
                  resamples: int = RESAMPLES) -> list[dict[str, Any]]:
-    """Measure every mode on val for each seed of an experiment; writes ``tta.json`` beside its ``metrics.json``.
+    """Measure every mode on the first ``max_images`` of val with keypoints, by id (``None``: all), for each seed of an
+    experiment; writes ``tta.json`` beside ``metrics.json``, or reads it where weights, data and settings are the same.
 
-    What stands there for the same weights, data and settings is read, not measured again. Tested are the first
-    ``max_images`` of val with keypoints, by id; ``None`` takes all.
-
-    Returns:
-        One row per seed and mode: scores as fractions, gain with its 95 % interval, times and factors.
-
-    Raises:
-        StudyError: not trained, weights that are not those of ``run.json`` or no model, a person detector, or an input
-            whose half is smaller than the largest stride.
+    One row per seed and mode: scores as fractions, gain with its 95 % interval, times and factors. A StudyError where
+    no pose model was trained, ``run.json`` describes other weights, or half of the input is smaller than the stride.
     """
     rows = []
     for seed in study.seeds:
@@ -287,12 +279,9 @@ def _measured(study: Study, dataset: CocoDataset, run: RunConfig, max_images: in
 
 def measure_tta(run: RunConfig, split: CocoSplit, run_dir: Path, device: torch.device, modes: Sequence[Mode],
                 settings: dict[str, Any]) -> dict[str, Any]:
-    """What ``tta.json`` says beside its ``settings``.
-
-    Metrics and gains are fractions; ``seconds`` are per image: ``prepare`` (resizing, mirroring), ``network`` (with
-    decoding) and ``post`` (merging, suppression), ``seconds_per_image`` the sum of the latter two, and ``time_factor``
-    that sum over the one of ``single``.
-    """
+    """What ``tta.json`` says beside its ``settings``: metrics and gains as fractions; ``seconds`` an image of
+    ``prepare`` (resizing, mirroring), ``network`` (with decoding) and ``post`` (merging, suppression);
+    ``seconds_per_image``, the sum of the latter two, and ``time_factor``, that sum over the one of ``single``."""
     model, about = load_trained(run_dir)
     if about["num_keypoints"] == 0:
         raise StudyError(f"{run_dir / 'weights.pt'}: a person detector has no keypoints, whose test-time augmentation "

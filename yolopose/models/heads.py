@@ -131,8 +131,6 @@ def keypoint_branch(channels: int, outputs: int, depth: int) -> nn.Module:
     if depth == 0:
         return nn.Conv2d(channels, outputs, 1)
     layers: list[nn.Module] = []
-    for stage in range(depth):
-        layers.append(Conv(channels, channels, 3, groups=channels))
-        last = stage == depth - 1
-        layers.append(nn.Conv2d(channels, outputs, 1) if last else Conv(channels, channels))
-    return nn.Sequential(*layers)
+    for _ in range(depth - 1):
+        layers += [Conv(channels, channels, 3, groups=channels), Conv(channels, channels)]
+    return nn.Sequential(*layers, Conv(channels, channels, 3, groups=channels), nn.Conv2d(channels, outputs, 1))

@@ -152,8 +152,6 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
         total: sums a tensor over the processes that share the batch. The losses returned by them then add up to that of
             the whole batch.
     """
-    if loss not in LOSSES:
-        raise ValueError(f"loss {loss!r} is not one of {', '.join(LOSSES)}")
     kind, keypoints_end = LOSSES[loss], 6 + 3 * detect.num_keypoints
     sigmas = sigmas * sigma_widening(progress) if kind.annealed else sigmas
     batch, sums = raw[0].shape[0], dict.fromkeys(TERMS, torch.zeros((), device=raw[0].device))

@@ -38,10 +38,9 @@ class Schedule:
 
     During warm-up the biases' rate falls from ``warmup_bias_lr``, the others' rises from 0, momentum rises from 0.8 and
     accumulation from 1 batch to the nominal one. The paper's cosine moves once an epoch; this one every iteration.
-    ``batches`` is the number of iterations of one epoch.
     """
 
-    def __init__(self, cfg: TrainConfig, batches: int):
+    def __init__(self, cfg: TrainConfig, batches: int):  # of one epoch
         self.cfg = cfg
         self.total = max(cfg.epochs * batches, 1)
         self.warmup = max(round(cfg.warmup_epochs * batches), cfg.warmup_iterations)

@@ -61,7 +61,6 @@ RULES = {
 
 
 def server_file_name(algorithm: str) -> str:
-    """Name of the zip for an algorithm; the JSON inside is named alike."""
     return f"person_keypoints_test-dev2017_{algorithm}_results.zip"
 
 
@@ -110,9 +109,9 @@ def write_server_file(path: Path | str, predictions: Iterable[dict[str, Any]]) -
 
 @dataclass
 class Report:
-    """What was found. ``problems`` and ``notes`` are one line each; only the former make a file invalid."""
+    """What was found."""
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # one line each, as notes; they alone make a file invalid
     notes: list[str] = field(default_factory=list)
     detections: int = 0
     images: int = 0
