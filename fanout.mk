@@ -1,6 +1,8 @@
 # Runs of a study beside each other: `make -j4 runs` calls this file, so that Make decides how many, and LAUNCH where.
 FANOUT ?= "$(PY)" -m yolopose.training.launch
-RUNS ?= $(shell $(FANOUT) list $(OPTIONS))
+ifndef RUNS # with ?= each mention of it would start Python again
+RUNS := $(shell $(FANOUT) list $(OPTIONS))
+endif
 
 .PHONY: all $(RUNS)
 all: $(RUNS)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import REPO
 from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, notebook
 from yolopose.utils import cli
 from yolopose.utils.errors import StudyError
@@ -24,12 +25,10 @@ from yolopose.workflow import run, stages, status
 from yolopose.workflow.execute import check_parameters, parameter_defaults
 from yolopose.workflow.stages import resolve_target
 
-REPO = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture
 def executed(monkeypatch) -> list[str]:
-    """Names of the notebooks executed; they are executed without a kernel, in this process."""
+    """Names of the notebooks executed, without a kernel, in this process."""
     names: list[str] = []
 
     def fake(source: Path, target: Path, parameters: dict[str, Any], results_dir: Path) -> None:
@@ -62,8 +61,6 @@ def reproduced(command, results, capsys) -> Path:
     return results
 
 
-# --- what runs and what does not -------------------------------------------------------------------------------------
-
 def test_deciding_that_nothing_is_to_do_takes_no_heavy_import_and_little_time(books, reproduced, command):
     assert command("reproduce") == (0, [])
     script = f"""
@@ -89,30 +86,39 @@ sys.exit(status or (f"imported {{heavy}}" if heavy else 0))
     (lambda b, r: notebook(b, "07_figures", STORED, HEAD, "# drawn anew\n" + CODE["07_figures"]), ["07_figures"]),
     (lambda b, r: (r / "complexity.csv").write_text("variant,input_size,params_m,gmacs,convention\nx,1,2,3,conv\n"),
      ["06_tables", "07_figures", "08_report"]),
+    (None, ["01_data"]),
 ])
-def test_only_what_no_longer_holds_runs_again(books, reproduced, command, change, again):
-    change(books, reproduced)
+def test_only_what_no_longer_holds_runs_again(books, reproduced, command, monkeypatch, change, again):
+    if change:
+        change(books, reproduced)
+    else:
+        monkeypatch.setattr("yolopose.study.config.GENERATOR_VERSION", "the next one")
     assert command("reproduce") == (0, again)
     assert command("reproduce") == (0, [])
 
 
-@pytest.mark.parametrize("file", ["report/quantities.py", "study/config.py", "study/profiles.yaml", "utils/files.py"])
-def test_code_that_makes_tables_of_results_counts(command, tmp_path, monkeypatch, capsys, file):
+def test_code_that_makes_tables_of_results_counts(command, tmp_path, monkeypatch, capsys):
     """Figures once held after the counting of models, the configuration or the reading of results had changed."""
     for name in stages.CODE_FOLDERS:
         shutil.copytree(REPO / name, tmp_path / "repository" / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(stages, "REPO", tmp_path / "repository")
     command("reproduce")
-    with open(tmp_path / "repository" / "yolopose" / file, "a") as changed:
-        changed.write("\n")
-    assert command("reproduce") == (0, ["06_tables", "07_figures", "08_report"])
-    said = capsys.readouterr().err
-    assert "figures: the code of yolopose/report or yolopose/study or yolopose/utils changed" in said
+    for file in ("report/quantities.py", "study/config.py", "study/profiles.yaml", "utils/files.py"):
+        with open(tmp_path / "repository" / "yolopose" / file, "a") as changed:
+            changed.write("\n")
+        assert command("reproduce") == (0, ["06_tables", "07_figures", "08_report"])
+        said = capsys.readouterr().err
+        assert "figures: the code of yolopose/report or yolopose/study or yolopose/utils changed" in said
 
 
-def test_a_named_stage_runs_again_after_what_it_needs(command):
+def test_a_named_stage_runs_again_after_what_it_needs(command, results, tmp_path):
     assert command("evaluate") == (0, ["01_data", "03_train", "04_evaluate"])
     assert command("train") == (0, ["03_train"])
+    for folder, profile in ((results, "smoke"), (tmp_path / "gpu", "gpu"), (tmp_path / "smoke-mine", "smoke"),
+                            (tmp_path / "elsewhere", "mini")):
+        assert resolve_target("", "", str(folder), "", "auto").profile == profile, "it is taken from the results"
+    with pytest.raises(StudyError, match="holds results of the profile 'smoke'"):
+        resolve_target("mini", "", str(results), "", "auto")
 
 
 def test_more_seeds_train_and_everything_after_follows(reproduced, command):
@@ -144,15 +150,6 @@ def test_committed_results_get_no_bookkeeping(reproduced, monkeypatch, tmp_path,
     assert {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()} == before
 
 
-def test_profile_is_taken_from_the_results(command, results, tmp_path):
-    command("data")
-    for folder, profile in ((results, "smoke"), (tmp_path / "gpu", "gpu"), (tmp_path / "smoke-mine", "smoke"),
-                            (tmp_path / "elsewhere", "mini")):
-        assert resolve_target("", "", str(folder), "", "auto").profile == profile
-    with pytest.raises(StudyError, match="holds results of the profile 'smoke'"):
-        resolve_target("mini", "", str(results), "", "auto")
-
-
 def test_further_parameters_reach_the_notebook_and_count(books, command, results):
     notebook(books, "01_data", PARAMETERS + "\nIMAGES = 24", HEAD, CODE["01_data"] + '\nput("n.txt", repr(IMAGES))')
     assert command("reproduce", "--set", "IMAGES=6")[0] == 0
@@ -160,8 +157,6 @@ def test_further_parameters_reach_the_notebook_and_count(books, command, results
     assert command("reproduce", "--set", "IMAGES=6") == (0, [])
     assert command("reproduce", "--set", "IMAGES=7") == (0, ["01_data"])
 
-
-# --- what is said when something is wrong ----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("arguments, words", [
     (["reproduce", "--profile", "smok"], ["PROFILE='smok'", "did you mean 'smoke'"]),
@@ -180,28 +175,16 @@ def test_mistakes_get_one_message_and_status_2(books, tmp_path, monkeypatch, cap
     assert said.startswith("error: ") and "Traceback" not in said and executed == []
 
 
-def test_results_of_another_configuration_are_listed_and_kept(reproduced, command, capsys):
-    path = reproduced / "s6/seed0/run.json"
-    record = json.loads(path.read_text())
-    record["config"]["train"]["epochs"], record["config_hash"] = 99, "0" * 16
-    path.write_text(json.dumps(record))
-    before = path.read_bytes()
+def test_results_of_another_configuration_or_other_data_are_listed_and_kept(reproduced, command, capsys):
+    stored_run(reproduced, "s6/seed0", width_factor=0.75)
+    (reproduced / "data.json").write_text(json.dumps({"fingerprint": "beef"}))
+    before = (reproduced / "s6/seed0/run.json").read_bytes()
     for stage in ("reproduce", "train", "evaluate"):
         assert command(stage) == (2, [])
         said = capsys.readouterr().err
-        assert "s6/seed0: train.epochs: 99 → 2" in said and "make clean" in said and str(reproduced) in said
-    assert path.read_bytes() == before
-
-
-def test_other_data_make_results_stale(reproduced, command, capsys):
-    (reproduced / "data.json").write_text(json.dumps({"fingerprint": "beef"}))
-    assert command("reproduce")[0] == 2
-    assert "data fingerprint: f00d → beef" in capsys.readouterr().err
-
-
-def test_a_new_generator_draws_the_data_again(reproduced, command, monkeypatch):
-    monkeypatch.setattr("yolopose.study.config.GENERATOR_VERSION", "the next one")
-    assert command("reproduce") == (0, ["01_data"])
+        assert "s6/seed0: width_factor: 0.75 → 0.25; data fingerprint: f00d → beef" in said
+        assert "make clean" in said and str(reproduced) in said
+    assert (reproduced / "s6/seed0/run.json").read_bytes() == before
 
 
 def test_models_are_counted_again_for_another_number_of_keypoints(books, command, results):
@@ -222,9 +205,8 @@ def stored_run(results: Path, name: str, **changes: Any) -> None:
 
 
 def test_runs_outside_the_seeds_and_experiments_asked_for_count_too(reproduced, command, capsys):
-    stored_run(reproduced, "s6/seed1", seed=1, width_factor=0.75)
-    stored_run(reproduced, "s6_r640/seed0")
-    stored_run(reproduced, "s7/seed0")
+    for name, changes in {"s6/seed1": {"seed": 1, "width_factor": 0.75}, "s6_r640/seed0": {}, "s7/seed0": {}}.items():
+        stored_run(reproduced, name, **changes)
     assert command("reproduce") == (2, [])
     said = capsys.readouterr().err
     assert "s6/seed1: width_factor: 0.75 → 0.25" in said and "s6_r640/seed0: experiment.name: s6 → s6_r640" in said
@@ -264,11 +246,8 @@ def test_a_stage_that_leaves_out_a_file_is_not_done(books, command, results, cap
     assert command("complexity")[0] == 1
     assert "ended without writing complexity.csv" in capsys.readouterr().err
     assert "fingerprint" not in stages.read_records(results)["complexity"]
-    assert command("reproduce")[0] == 1
-    assert "complexity: was stopped" in capsys.readouterr().err
+    assert command("reproduce")[0] == 1 and "complexity: was stopped" in capsys.readouterr().err
 
-
-# --- status ----------------------------------------------------------------------------------------------------------
 
 def test_status_tells_done_running_missing_and_stale(reproduced, capsys):
     def say() -> str:
