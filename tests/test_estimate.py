@@ -1,9 +1,8 @@
 """The estimate: hours, memory and disk by hand, what is measured and what follows from it, and the two forms of it."""
 
-import json
 import re
-import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ import torch
 
 from tests.coco_folder import make_folder
 from yolopose.analysis import cost
+from yolopose.analysis.complexity import count_macs
 from yolopose.analysis.cost import COCO_COUNTS, dataset_gib, estimate, image_counts, main, measure, study_for_estimate
 from yolopose.data.coco import load_dataset
-from yolopose.models.yolov5 import build_model
+from yolopose.models.yolov5 import build_model, count_parameters
 from yolopose.study.config import ABLATIONS
+from yolopose.study.paper import MAIN_CONVENTION
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json
 
@@ -28,10 +29,9 @@ PAPER_GMACS = {"s6": 22.8, "m6": 66.3, "l6": 145.6, "s6_person": 18.8, "m6_perso
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts without building a model: those of the paper's s6 for whatever is not listed, by area."""
-    monkeypatch.setattr(cost, "model_counts", lambda run, _: {
+    monkeypatch.setattr(cost, "model_counts", lambda run: {
         "gmacs": PAPER_GMACS.get(run.experiment.name, 22.8) * (run.input_size / 960) ** 2, "params_m": 15.0,
         "fixed_gib": 0.25, "image_gib": 1.0})
-    monkeypatch.setattr(cost, "_kept", lambda cache, key, make: make())
 
 
 def both(profile: str) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def test_measured_rates_go_to_models_of_their_depth_and_width(counted: None, stu
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def measured(study: Any, gmacs: dict[str, float], *_: Any) -> dict[str, Any]:
+    def measured(study: Any, gmacs: dict[str, float]) -> dict[str, Any]:
         asked.extend(gmacs)
         return {n: {"train": 1000 / g, "evaluate": 5000 / g, "train_batch": 8, "precision": "bfloat16",
                     "gpu_gib": 0.25 + 8 * 0.8, "pushed_off": 99.0 if n == "m6" else 1.0} for n, g in gmacs.items()}
@@ -183,10 +183,10 @@ def tiny() -> Any:
 
 
 def test_a_real_model_is_measured() -> None:
-    found = measure(tiny(), 0.01, "cpu", 17, seconds=0.01)
+    found = measure(tiny(), 0.01, "cpu", seconds=0.01)
     assert found["train"] > 0 and found["evaluate"] > 0 and found["train_batch"] == 2 and found["gpu_gib"] is None
     assert found["pushed_off"] >= 0 and found["precision"] in ("float32", "bfloat16")
-    assert measure(tiny(), 1e3, "cpu", 3, seconds=0.01)["train_batch"] == 1
+    assert measure(tiny(), 1e3, "cpu", seconds=0.01)["train_batch"] == 1
 
 
 def test_the_longest_calls_do_not_count() -> None:
@@ -197,7 +197,7 @@ def test_the_longest_calls_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("size", [128, 192])
-def test_computed_memory_is_what_a_real_pass_keeps(size: int) -> None:
+def test_operations_and_memory_are_those_of_a_real_pass(size: int) -> None:
     run = replace(tiny(), input_size=size)
     model, kept = build_model(run.variant, 17, 0.125).train(), {}
     weights = {p.data_ptr() for p in (*model.parameters(), *model.buffers())}
@@ -211,9 +211,10 @@ def test_computed_memory_is_what_a_real_pass_keeps(size: int) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         model(torch.zeros(1, 3, size, size))
     real = sum(storage.nbytes() for storage in kept.values()) / 2**30
-    found = cost.model_counts(run, 17)
+    found = cost.model_counts(run)
     assert found["image_gib"] == pytest.approx(real, rel=0.05)
-    assert found["params_m"] == pytest.approx(sum(p.numel() for p in model.parameters()) / 1e6)
+    assert found["params_m"] == pytest.approx(count_parameters(model) / 1e6)
+    assert found["gmacs"] == count_macs(model.eval(), size)[MAIN_CONVENTION] / 1e9
 
 
 def test_what_does_not_fit_the_gpu_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,37 +230,32 @@ def test_what_does_not_fit_the_gpu_is_halved(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(cost, "_train_rate", train)
     monkeypatch.setattr(cost, "_evaluate_rate", lambda _, batch, *__: {"evaluate_batch": batch})
     fits, run = 16, study_for_estimate("paper").run("l6", 0)
-    assert measure(run, 146, "cuda", 17) == {"train": 1.0, "train_batch": 16, "evaluate_batch": 16}
+    assert measure(run, 146, "cuda") == {"train": 1.0, "train_batch": 16, "evaluate_batch": 16}
     assert tried == [64, 32, 16]
     fits = 0
     with pytest.raises(StudyError, match="l6 at 960 px: not one image fits the GPU"):
-        measure(run, 146, "cuda", 17)
+        measure(run, 146, "cuda")
 
 
 def test_rates_are_measured_once_and_a_failed_measurement_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                                                                   ) -> None:
     calls, study = [], study_for_estimate("smoke", device="cpu")
 
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess:
-        calls.append(command)
-        return subprocess.CompletedProcess(command, *answer)
+    def measured(run: Any, *rest: Any) -> dict[str, float]:
+        if not calls:
+            raise StudyError("no GPU")
+        calls.append((run.experiment.name, *rest))
+        return {"train": 5.0}
 
-    monkeypatch.setattr(cost.subprocess, "run", run)
-    answer = 2, "", "estimate: no GPU"
+    monkeypatch.setattr(cost, "ProcessPoolExecutor", lambda number, _: ThreadPoolExecutor(number))
+    monkeypatch.setattr(cost, "measure", measured)
+    monkeypatch.setattr(cost, "CACHE", tmp_path)
     with pytest.raises(StudyError, match=r"measuring s6 failed .give its rate by --rate s6=.*no GPU"):
-        cost.rates(study, {"s6": 1}, 17, tmp_path)
+        cost.rates(study, {"s6": 1})
     assert not list(tmp_path.iterdir())
-    calls.clear()
-    answer = 0, json.dumps({"train": 5.0}), ""
+    calls = ["from now on it can"]
     for _ in range(2):
-        assert cost.rates(study, {"s6": 1, "m6": 2}, 17, tmp_path) == {"s6": {"train": 5.0}, "m6": {"train": 5.0}}
-    assert [c[3:] for c in calls] == [["--measure", "smoke", name, gmacs, "cpu", "17"]
-                                      for name, gmacs in (("s6", "1"), ("m6", "2"))]
+        assert cost.rates(study, {"s6": 1, "m6": 2}) == {"s6": {"train": 5.0}, "m6": {"train": 5.0}}
+    assert calls[1:] == [("s6", 1, "cpu"), ("m6", 2, "cpu")]
     (path,) = tmp_path.iterdir()
     assert all("torch" in key and "cpu" in key for key in read_json(path))
-
-
-def test_the_command_that_measures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "measure", lambda run, *rest: [run.experiment.name, *rest])
-    assert main(["--measure", "paper", "l6", "145.6", "cpu", "17"]) == 0
-    assert json.loads(capsys.readouterr().out) == ["l6", 145.6, "cpu", 17]

@@ -26,10 +26,7 @@ BACKBONE, UP = range(12), range(12, 24)
 
 def trace_modules(model: YOLOPose, input_size: int) -> tuple[dict[str, int], dict[str, list[int]]]:
     """MACs of every convolution (one for each weight of a filter and each element of the output), and the shape
-    (C, H, W) of every module that gives one map, by the module's name.
-
-    The model is in eval mode, and is left on the meta device, without weights.
-    """
+    (C, H, W) of every module that gives one map, by the name of the module; of a model on torch's meta device."""
     macs: dict[str, int] = {}
     shapes: dict[str, list[int]] = {}
 
@@ -41,8 +38,7 @@ def trace_modules(model: YOLOPose, input_size: int) -> tuple[dict[str, int], dic
 
     for name, module in model.named_modules():
         module.register_forward_hook(lambda m, _, out, name=name: record(name, m, out))
-    with torch.no_grad():
-        model.to("meta")(torch.zeros(1, 3, input_size, input_size, device="meta"))
+    model(torch.zeros(1, 3, input_size, input_size, device="meta"))
     return macs, shapes
 
 
@@ -67,7 +63,8 @@ def describe(variant_name: str = "yolov5s6_pose", input_size: int = 960, num_key
     if input_size <= 0 or input_size % STRIDES[-1]:
         raise StudyError(f"architecture: input_size {input_size} px is not a positive multiple of {STRIDES[-1]}; "
                          "give one, such as 960")
-    model = build_model(variants[variant_name], num_keypoints, width_factor, seed=0).fuse()
+    with torch.device("meta"):
+        model = build_model(variants[variant_name], num_keypoints, width_factor, seed=0).fuse()
     macs, shapes = trace_modules(model, input_size)
 
     def cost(*prefixes: str) -> dict[str, float]:

@@ -2,35 +2,37 @@
 
 Rates are given (``--images-per-second 400`` for the first experiment, ``--rate l6=90`` for another) or measured here on
 synthetic images of the real size: for a few seconds, one model of each depth and width, each in a process of its own;
-the others follow by their multiply-accumulates. What was measured or counted is kept in
-``results/estimate/<machine>.json``. Nothing is trained and no data are needed: without them COCO's own numbers of
-images stand in, and loading images is no part of a rate.
+the others follow by their multiply-accumulates. What was measured is kept in ``results/estimate/<machine>.json``.
+Nothing is trained and no data are needed: without them COCO's own numbers of images stand in, and loading images is no
+part of a rate.
 """
 
 import argparse
 import functools
-import json
+import math
 import re
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from pandas import DataFrame, Series, concat
+from torch import nn
 
-from yolopose.analysis.complexity import complexity_key, count_macs
+from yolopose.analysis.architecture import trace_modules
 from yolopose.analysis.timing import keep_candidates, seconds_of
 from yolopose.evaluation.evaluate import images_at_once
 from yolopose.models.decode import decode, non_maximum_suppression
 from yolopose.models.losses import compute_loss
-from yolopose.models.yolov5 import YOLOPose, build_model, count_parameters
+from yolopose.models.yolov5 import build_model, count_parameters
 from yolopose.study.config import ABLATIONS, RunConfig, Study, Variant, load_profiles, load_study
-from yolopose.study.paper import MAIN_CONVENTION, PAPER_KEYPOINTS
+from yolopose.study.paper import PAPER_KEYPOINTS
 from yolopose.training.optim import ExponentialMovingAverage, build_optimizer
 from yolopose.training.recipe import autocast_dtype
 from yolopose.utils.cli import add_target_arguments, exit_status, say
@@ -39,7 +41,7 @@ from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, write_json
 from yolopose.utils.provenance import hardware, machine_name
 
-CACHE = Path("results/estimate")
+CACHE = Path("results/estimate")  # of what was measured, by machine
 # COCO 2017: training images with labelled persons (reference §5), val and test-dev.
 COCO_COUNTS = {"train": 56599, "val": 5000, "test_dev": 20288}
 # Its archives have 18.0, 0.8 and 6.2 GiB (train, val, test); the annotations unpack to 0.8.
@@ -62,13 +64,12 @@ CELLS = {"images/s": "train_rate", "train h": "train_hours", "score h": "score_h
 UNIT = 128  # px at which a model is counted: both its operations and its maps are proportional to the area
 
 
-def study_for_estimate(profile: str, data: str = "", seeds: str = "", device: str = "auto",
-                       ablations: bool = False, results: str = "") -> Study:
+def study_for_estimate(profile: str, data: str = "", **options: Any) -> Study:
     """:func:`yolopose.study.config.load_study`, for a profile that needs ``data`` also before they are there."""
     known = load_profiles().get(profile)
     if known is not None and known.data.source == "folder" and not (data and Path(data).is_dir()):
         data = "."  # any folder: neither its name nor what is in it is used
-    return load_study(profile, data, results, seeds, device, ablations)
+    return load_study(profile, data, **options)
 
 
 # --- what does not depend on the machine -----------------------------------------------------------------------------
@@ -76,7 +77,7 @@ def study_for_estimate(profile: str, data: str = "", seeds: str = "", device: st
 def image_counts(study: Study, data: str = "") -> tuple[dict[str, int], str]:
     """Numbers of images ``train`` (with labelled persons), ``val`` and ``test_dev``, and where they are from."""
     settings, about = study.profile.data, study.results_dir / "data.json"
-    limits = {"train": settings.train, "val": settings.val, "test_dev": settings.test_dev}
+    limits = {key: getattr(settings, key) for key in COCO_COUNTS}
     if settings.source != "folder":
         return {key: value or 0 for key, value in limits.items()}, "the profile's"
     if data and about.is_file():
@@ -108,22 +109,21 @@ def dataset_gib(study: Study, images: Mapping[str, int], data: str = "") -> floa
     return DRAWN_BYTES_PER_PIXEL * study.profile.data.image_size**2 * sum(images.values()) / 2**30
 
 
-def model_counts(run: RunConfig, num_keypoints: int) -> dict[str, float]:
+def model_counts(run: RunConfig) -> dict[str, float]:
     """What a model costs by its structure alone: ``gmacs`` of an image (fused, with biases), ``params_m``,
     ``fixed_gib`` of memory for weights, gradients, momentum and moving average, and ``image_gib``: what one image in
     training keeps for the backward pass in float32, half of it in half precision. Workspace comes on top."""
-    macs, parameters, size = _unit_counts(run.variant, num_keypoints, run.width_factor)
+    macs, parameters, size = _unit_counts(run.variant, run.width_factor)
     area = (run.input_size / UNIT) ** 2
     return {"gmacs": macs * area / 1e9, "params_m": parameters / 1e6, "image_gib": size * area / 2**30,
             "fixed_gib": BYTES_PER_PARAMETER * parameters / 2**30}
 
 
 @functools.cache
-def _unit_counts(variant: Variant, num_keypoints: int, width_factor: float) -> tuple[float, int, int]:
+def _unit_counts(variant: Variant, width_factor: float) -> tuple[int, int, int]:
     """Multiply-accumulates, parameters, and bytes kept for the backward pass, of a square image of :data:`UNIT` px."""
-    model = build_model(variant, num_keypoints, width_factor, seed=0).eval()
-    macs = count_macs(model, UNIT)[MAIN_CONVENTION]
-    model.to("meta").train()  # shapes without numbers
+    with torch.device("meta"):  # shapes without numbers
+        model = build_model(variant, PAPER_KEYPOINTS, width_factor, seed=0).train()
     kept: dict[int, Any] = {}  # the storages themselves, so that no address is used twice
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -132,15 +132,19 @@ def _unit_counts(variant: Variant, num_keypoints: int, width_factor: float) -> t
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(torch.empty(1, 3, UNIT, UNIT, device="meta"))
+        macs, shapes = trace_modules(model, UNIT)
     for weight in (*model.parameters(), *model.buffers()):
         kept.pop(weight.untyped_storage()._cdata, None)
-    return macs, count_parameters(model), sum(storage.nbytes() for storage in kept.values())
+    # As MAIN_CONVENTION of complexity.py: one more for each element that a (fused, so biased) convolution or an
+    # upsampling makes.
+    further = sum(math.prod(shapes[name]) for name, module in model.named_modules()
+                  if isinstance(module, nn.Conv2d | nn.Upsample))
+    return sum(macs.values()) + further, count_parameters(model), sum(storage.nbytes() for storage in kept.values())
 
 
 # --- rates of this machine -------------------------------------------------------------------------------------------
 
-def timed(work: Callable[[], Any], device: torch.device, seconds: float = SECONDS) -> float:
+def timed(work: Callable[[], Any], device: torch.device, seconds: float) -> float:
     """The shortest time in seconds of as many calls of ``work`` as fit into ``seconds``, at least one, after one that
     does not count: what else runs on the machine can only make a call longer."""
     work()
@@ -150,8 +154,7 @@ def timed(work: Callable[[], Any], device: torch.device, seconds: float = SECOND
     return min(taken)
 
 
-def measure(run: RunConfig, gmacs: float, device_name: str, num_keypoints: int, seconds: float = SECONDS
-            ) -> dict[str, Any]:
+def measure(run: RunConfig, gmacs: float, device_name: str, seconds: float = SECONDS) -> dict[str, Any]:
     """Images a second of one run's training step and evaluation on this machine, ``seconds`` for each measurement.
 
     On a CPU the ``gmacs`` of one image decide the batch; a batch that does not fit the GPU is halved.
@@ -164,40 +167,33 @@ def measure(run: RunConfig, gmacs: float, device_name: str, num_keypoints: int, 
     Raises:
         StudyError: not even one image fits.
     """
+    torch.manual_seed(0)
     device, batch = select_device(device_name), run.train.batch_size
     if device.type != "cuda":
         batch = max(1, min(batch, int(GMACS_PER_BATCH / gmacs)))
     out: dict[str, Any] = {}
     while not out:
         try:
-            out = _train_rate(run, batch, device, num_keypoints, seconds)
+            out = _train_rate(run, batch, device, seconds)
         except torch.cuda.OutOfMemoryError as error:
             if batch == 1:
                 raise StudyError(f"{run.experiment.name} at {run.input_size} px: not one image fits the GPU for "
                                  "training; give a smaller profile, or DEVICE=cpu") from error
             batch //= 2
     most = max(1, min(images_at_once(run.input_size, run.evaluate, device), batch))
-    return out | _evaluate_rate(run, most, device, num_keypoints, seconds)
+    return out | _evaluate_rate(run, most, device, seconds)
 
 
-def _model_and_images(run: RunConfig, batch: int, device: torch.device, num_keypoints: int, rng: torch.Generator
-                      ) -> tuple[YOLOPose, torch.Tensor]:
-    model = build_model(run.variant, num_keypoints, run.width_factor, seed=0)
-    images = torch.rand(batch, 3, run.input_size, run.input_size, generator=rng).to(device)
-    return (model.to(device, memory_format=torch.channels_last),
-            images.contiguous(memory_format=torch.channels_last))
-
-
-def _train_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints: int, seconds: float) -> dict[str, Any]:
+def _train_rate(run: RunConfig, batch: int, device: torch.device, seconds: float) -> dict[str, Any]:
     """Forward, loss, backward, optimizer step and moving average, as in :class:`yolopose.training.trainer.Trainer`."""
-    rng = torch.Generator().manual_seed(0)
-    model, images = _model_and_images(run, batch, device, num_keypoints, rng)
-    model.train()
+    model = build_model(run.variant, PAPER_KEYPOINTS, run.width_factor, seed=0).train()
+    model.to(device, memory_format=torch.channels_last)
+    images = torch.rand(batch, 3, run.input_size, run.input_size).to(device, memory_format=torch.channels_last)
     average = ExponentialMovingAverage(model, run.train.ema_decay, run.train.ema_tau)
     optimizer = build_optimizer(model, run.train, 1)
     dtype = autocast_dtype(device, run.train.amp)
-    targets = _people(batch, run.input_size, num_keypoints, rng).to(device)
-    sigmas = torch.full((num_keypoints,), 0.07, device=device)
+    targets = _people(batch, run.input_size).to(device)
+    sigmas = torch.full((PAPER_KEYPOINTS,), 0.07, device=device)
     gains = {"box": 0.05, "obj": 0.7, "kpt": 0.1, "kpt_conf": 0.1, "cls": 0.1}
 
     def step() -> None:
@@ -223,11 +219,12 @@ def _train_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints:
             "gpu_gib": peak, "pushed_off": round(pushed_off, 1)}
 
 
-def _evaluate_rate(run: RunConfig, batch: int, device: torch.device, num_keypoints: int, seconds: float
-                   ) -> dict[str, Any]:
+def _evaluate_rate(run: RunConfig, batch: int, device: torch.device, seconds: float) -> dict[str, Any]:
     """Fused float32 model, decoding and NMS with :data:`CANDIDATES` an image, as in evaluation."""
-    model, images = _model_and_images(run, batch, device, num_keypoints, torch.Generator().manual_seed(0))
-    model, cfg = model.eval().fuse().to(memory_format=torch.channels_last), run.evaluate
+    model = build_model(run.variant, PAPER_KEYPOINTS, run.width_factor, seed=0).fuse()
+    model.to(device, memory_format=torch.channels_last)
+    images = torch.rand(batch, 3, run.input_size, run.input_size).to(device, memory_format=torch.channels_last)
+    cfg = run.evaluate
     with torch.inference_mode():
         taken = timed(lambda: model(images), device, seconds)
         raw = model(images)
@@ -237,63 +234,46 @@ def _evaluate_rate(run: RunConfig, batch: int, device: torch.device, num_keypoin
     return {"evaluate": batch / taken, "evaluate_batch": batch}
 
 
-def _people(batch: int, size: int, num_keypoints: int, rng: torch.Generator) -> torch.Tensor:
+def _people(batch: int, size: int) -> torch.Tensor:
     """(batch · PERSONS, 6 + 3K + 1) targets as the loader makes them: people of a quarter of the image, all visible."""
     n = batch * PERSONS
-    centre = size * (0.25 + 0.5 * torch.rand(n, 2, generator=rng))
-    keypoints = centre[:, None] + size / 4 * (torch.rand(n, num_keypoints, 2, generator=rng) - 0.5)
-    keypoints = torch.cat((keypoints, torch.full((n, num_keypoints, 1), 2.0)), 2).flatten(1)
+    centre = size * (0.25 + 0.5 * torch.rand(n, 2))
+    keypoints = centre[:, None] + size / 4 * (torch.rand(n, PAPER_KEYPOINTS, 2) - 0.5)
+    keypoints = torch.cat((keypoints, torch.full((n, PAPER_KEYPOINTS, 1), 2.0)), 2).flatten(1)
     return torch.cat((torch.arange(batch).repeat_interleave(PERSONS)[:, None].float(), torch.zeros(n, 1), centre,
                       torch.full((n, 2), size / 4), keypoints, torch.full((n, 1), 0.5)), 1)
 
 
-def _kept(cache: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The entry ``key`` in the cache file of this kind of machine; made and stored if it is not there."""
-    path = cache / f"{machine_name(hardware())}.json"
+def rates(study: Study, gmacs: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """:func:`measure` of the experiments whose ``gmacs`` are given, each in a process of its own; what stands in the
+    file of this kind of machine is not measured again. A StudyError names a measurement that failed."""
+    path, found = CACHE / f"{machine_name(hardware())}.json", {}
     stored = read_json(path) if path.is_file() else {}
-    if key not in stored:
-        stored[key] = make()
-        write_json(path, stored)
-    return stored[key]
-
-
-def counts(study: Study, num_keypoints: int, cache: Path) -> dict[str, dict[str, float]]:
-    """:func:`model_counts` of a study's experiments, from the cache where they stand there."""
-    runs = [study.run(name, study.seeds[0]) for name in study.experiments]
-    return {run.experiment.name: _kept(
-        cache, f"counts {complexity_key(run.variant, run.input_size, num_keypoints, run.width_factor)}",
-        functools.partial(model_counts, run, num_keypoints)) for run in runs}
-
-
-def rates(study: Study, gmacs: Mapping[str, float], num_keypoints: int, cache: Path) -> dict[str, dict[str, Any]]:
-    """:func:`measure` of the experiments whose ``gmacs`` are given, each in a process of its own (``--measure`` of
-    :func:`main`), from the cache where they stand there; a StudyError shows the message of one that failed."""
-    def measure_apart(run: RunConfig) -> dict[str, Any]:
-        name = run.experiment.name
-        say(f"estimate: measuring {name}, {run.input_size} px …")
-        command = [sys.executable, "-m", "yolopose.analysis.cost", "--measure", study.profile.name, name,
-                   str(gmacs[name]), study.device, str(num_keypoints)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise StudyError(f"measuring {name} failed (give its rate by --rate {name}=<images a second>): "
-                             f"{done.stderr.strip()[-1500:]}")
-        return json.loads(done.stdout.strip().splitlines()[-1])
-
-    kind, runs = select_device(study.device).type, [study.run(name, study.seeds[0]) for name in gmacs]
-    return {run.experiment.name: _kept(
-        cache, f"{run.variant.name} × {run.width_factor:g}, {run.input_size} px, {run.experiment.loss}, batch "
-               f"{run.train.batch_size}, {kind}, torch {metadata.version('torch')}",
-        functools.partial(measure_apart, run)) for run in runs}
+    for name, number in gmacs.items():
+        run = study.run(name, study.seeds[0])
+        key = (f"{run.variant.name} × {run.width_factor:g}, {run.input_size} px, {run.experiment.loss}, batch "
+               f"{run.train.batch_size}, {select_device(study.device).type}, torch {metadata.version('torch')}")
+        if key not in stored:
+            say(f"estimate: measuring {name}, {run.input_size} px …")
+            try:
+                with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                    stored[key] = process.submit(measure, run, number, study.device).result()
+            except Exception as error:  # also that of a process killed for its memory
+                raise StudyError(f"measuring {name} failed (give its rate by --rate {name}=<images a second>): "
+                                 f"{error}") from error
+            write_json(path, stored)
+        found[name] = stored[key]
+    return found
 
 
 # --- the estimate ----------------------------------------------------------------------------------------------------
 
-def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Mapping[str, float] | None = None,
-             num_keypoints: int = PAPER_KEYPOINTS, cache: Path = CACHE) -> DataFrame:
+def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Mapping[str, float] | None = None
+             ) -> DataFrame:
     """A row per experiment with all its seeds, of ``study`` and, where the profile has one, ``ablations``.
 
-    Training images a second may be ``given`` by experiment: then nothing is measured. ``num_keypoints`` is the data
-    set's, ``images`` are of :func:`image_counts`, ``cache`` is the folder of the measurements.
+    Training images a second may be ``given`` by experiment: then nothing is measured. ``images`` are of
+    :func:`image_counts`.
 
     Returns:
         ``part`` (a key of ``studies``) and ``experiment``; of one run ``train_images`` over all epochs and
@@ -309,8 +289,7 @@ def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Map
     if unknown := set(given or ()) - set(runs):
         raise StudyError(f"--rate {min(unknown)}=…: the profile {main.profile.name} has no such experiment; it has "
                          f"{', '.join(runs)}")
-    model = {name: one for study in reversed(studies.values())
-             for name, one in counts(study, num_keypoints, cache).items()}
+    model = {name: model_counts(run) for name, run in runs.items()}
     shape = {name: (run.variant.depth, run.variant.width) for name, run in runs.items()}
     if given:
         known = {name: {"train": rate, "evaluate": FORWARD_SHARE * rate} for name, rate in given.items()}
@@ -319,7 +298,7 @@ def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Map
         for name in main.experiments:
             if runs[name].variant.head != "person":
                 first.setdefault(shape[name], name)
-        known = rates(main, {name: model[name]["gmacs"] for name in first.values()}, num_keypoints, cache)
+        known = rates(main, {name: model[name]["gmacs"] for name in first.values()})
     half = main.profile.train.amp if given else all(one["precision"] in HALF for one in known.values())
     share = 0.5 if half else 1
     libraries_gib = LIBRARIES_GIB if not given and select_device(main.device).type == "cpu" else 0
@@ -327,9 +306,9 @@ def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Map
     for part, study in studies.items():
         for name in study.experiments:
             run, own = study.run(name, study.seeds[0]), model[name]
-            alike = [other for other in known if shape[other] == shape[name]]
-            base = name if name in known else (alike or list(known))[0]
+            base = name if name in known else next((n for n in known if shape[n] == shape[name]), next(iter(known)))
             rate, computed = known[base], model[base]
+            relative = own["gmacs"] / computed["gmacs"]
             source = ("given" if "pushed_off" not in rate else
                       "measured while busy" if rate["pushed_off"] > BUSY else "measured")
             tests = images["test_dev"] if run.evaluate.test_dev and run.variant.head != "person" else 0
@@ -344,8 +323,8 @@ def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Map
                 "gmacs": own["gmacs"], "seeds": len(study.seeds),
                 "train_images": min(images["train"], run.train.epoch_images or images["train"]) * run.train.epochs,
                 "scored_images": checks * min(run.train.validate_images, images["val"]) + images["val"] + tests,
-                "train_rate": rate["train"] / (own["gmacs"] / computed["gmacs"]),
-                "score_rate": rate["evaluate"] / (own["gmacs"] / computed["gmacs"]),
+                "train_rate": rate["train"] / relative,
+                "score_rate": rate["evaluate"] / relative,
                 "source": source if base == name else f"as {base}",
                 "precision": "half precision" if half else "float32",
                 "memory_gib": own["fixed_gib"] + run.train.batch_size * image_gib + libraries_gib,
@@ -390,7 +369,8 @@ def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str
         lines += [own, _total(f"total, {part}", own)]
     lines = concat(lines + ([_total("total", rows)] if len(lines) > 2 else []), ignore_index=True)
     table = DataFrame({"experiment": lines.experiment, "px": lines.input_size.map("{:.0f}".format, na_action="ignore"),
-                       "seeds": lines.seeds.astype(str), "GMACs": lines.gmacs.map("{:.3g}".format, na_action="ignore"),
+                       "seeds": lines.seeds.map("{:.0f}".format),
+                       "GMACs": lines.gmacs.map("{:.3g}".format, na_action="ignore"),
                        **{title: lines[name].map(digits, na_action="ignore") for title, name in CELLS.items()},
                        "rate": lines.source}).fillna("")
     if markdown:
@@ -410,9 +390,8 @@ def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str
 
 def _total(title: str, rows: DataFrame) -> DataFrame:
     """The line of sums; memory is the largest, for runs go one after the other."""
-    sums = rows[["seeds", "train_hours", "score_hours", "disk_gib"]].sum().to_dict()
-    return DataFrame([{"part": title, "experiment": title, **sums, "seeds": rows.seeds.sum(),
-                       "memory_gib": rows.memory_gib.max()}])
+    return DataFrame([{"part": title, "experiment": title, "memory_gib": rows.memory_gib.max(),
+                       **rows[["seeds", "train_hours", "score_hours", "disk_gib"]].sum()}])
 
 
 def _notes(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float, device: str,
@@ -461,9 +440,10 @@ def _notes(study: Study, rows: DataFrame, images: Mapping[str, int], source: str
 def parse_rates(first: str, others: Iterable[str], study: Study) -> dict[str, float]:
     """``{"s6": 400.0}`` of ``--images-per-second 400`` and of ``--rate s6=400``; StudyError if one is not positive."""
     leading = next(name for name in study.experiments if study.run(name, 0).variant.head != "person")
+    texts = [("--images-per-second", leading, first)] if first else []
+    texts += [("--rate", *pair.partition("=")[::2]) for pair in others]
     given = {}
-    for option, name, text in [*([("--images-per-second", leading, first)] if first else []),
-                               *(("--rate", *pair.partition("=")[::2]) for pair in others)]:
+    for option, name, text in texts:
         try:
             given[name] = float(text)
             if not 0 < given[name] < 1e6:
@@ -482,31 +462,23 @@ def main(arguments: list[str] | None = None) -> int:
                         help="training rate of the first experiment, in place of a measurement")
     parser.add_argument("--rate", action="append", default=[], metavar="EXPERIMENT=N", help="of another experiment")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the measurements")
-    parser.add_argument("--measure", nargs=5, metavar=("PROFILE", "EXPERIMENT", "GMACS", "DEVICE", "KEYPOINTS"),
-                        help="measure one model alone and print its rates as JSON")
     o = parser.parse_args(arguments)
 
     def action() -> None:
         profile = o.profile or "mini"
-        study = study_for_estimate(profile, o.data, o.seeds, o.device, results=o.results)
+        study = study_for_estimate(profile, o.data, seeds=o.seeds, device=o.device, results=o.results)
         studies = {"study": study}
         if study.profile.ablations:
-            studies[ABLATIONS] = study_for_estimate(profile, o.data, "", o.device, ablations=True)
+            studies[ABLATIONS] = study_for_estimate(profile, o.data, device=o.device, ablations=True)
         given = parse_rates(o.images_per_second, o.rate, study)
         images, source = image_counts(study, o.data)
-        rows = estimate(studies, images, given, cache=o.cache)
+        rows = estimate(studies, images, given)
         device, machine = "given" if given else select_device(o.device).type, hardware()
         if device == "cuda":
             machine["gpu_gib"] = torch.cuda.get_device_properties(0).total_memory / 2**30
         print(report(study, rows, images, source, dataset_gib(study, images, o.data), device, machine, o.markdown))
 
-    def measure_one() -> None:
-        profile, experiment, gmacs, device, num_keypoints = o.measure
-        run = study_for_estimate(profile).run(experiment, 0)
-        print(json.dumps(measure(run, float(gmacs), device, int(num_keypoints))))
-
-    return exit_status(measure_one, "estimate") if o.measure else exit_status(action)
+    return exit_status(action)
 
 
 if __name__ == "__main__":
