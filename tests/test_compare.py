@@ -10,30 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import fabricated
-from yolopose.report.claims import (
-    CLAIM_COLUMNS,
-    ORDERING_FLOOR,
-    UNDECIDED,
-    Outcome,
-    decide,
-    decide_claims,
-    describe,
-    measured_verdict,
-    write_comparison,
-)
-from yolopose.report.compare import (
-    NOT_COMPARABLE,
-    NOT_REPRODUCED,
-    NOT_RUN,
-    REPRODUCED,
-    WITHIN_NOISE,
-    accuracy_verdict,
-    compare_with_paper,
-    same_digits,
-)
+from yolopose.report import claims, verdicts
+from yolopose.report.claims import ORDERING_FLOOR, UNDECIDED, decide, decide_claims, describe, write_comparison
+from yolopose.report.compare import compare_with_paper, same_digits
 from yolopose.report.measured import ResultSet, load_results
 from yolopose.report.quantities import Value, combine
 from yolopose.report.seeds import Measurement, difference, t975
+from yolopose.report.verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, WITHIN_NOISE
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
 
@@ -48,7 +31,7 @@ def mini(tmp_path: Path) -> Path:
     return fabricated.study(tmp_path / "mini", MINI, test_dev=49.0)
 
 
-def verdicts(folder: Path) -> dict[str, dict[str, str]]:
+def claims_of(folder: Path) -> dict[str, dict[str, str]]:
     return {claim["id"]: claim for claim in decide_claims(folder)}
 
 
@@ -85,7 +68,7 @@ def test_counts_compare_at_any_scale(mini: Path) -> None:
     text = (mini / "complexity.csv").read_text().replace("15.08654", "15.2")
     (mini / "complexity.csv").write_text(text)
     assert compared(mini)["table1.row10.params_m"]["verdict"] == NOT_REPRODUCED
-    assert verdicts(mini)["C20"]["verdict"] == NOT_REPRODUCED
+    assert claims_of(mini)["C20"]["verdict"] == NOT_REPRODUCED
 
 
 def test_full_scale_compares(tmp_path: Path) -> None:
@@ -111,7 +94,7 @@ def test_the_full_recipe_on_other_data_is_not_comparable(tmp_path: Path) -> None
     (0.5, [1.0], REPRODUCED), (-0.6, [1.0], NOT_REPRODUCED), (1.0, [60.0, 62.0], NOT_REPRODUCED),
     (1.0, [60.0, 61.0, 62.0], WITHIN_NOISE), (2.6, [60.0, 61.0, 62.0], NOT_REPRODUCED)])  # half-width 4.303 / √3 = 2.48
 def test_accuracy_verdict_needs_three_seeds_for_noise(gap: float, scores: list[float], expected: str) -> None:
-    assert accuracy_verdict(gap, Measurement(dict(enumerate(scores)))) == expected
+    assert verdicts.accuracy_verdict(gap, Measurement(dict(enumerate(scores)))) == expected
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------
@@ -142,7 +125,7 @@ def test_claims_that_the_papers_tables_decide() -> None:
 
 
 def test_orderings_hold_at_reduced_scale_and_name_it(mini: Path) -> None:
-    found = verdicts(mini)
+    found = claims_of(mini)
     assert found["C16"]["verdict"] == found["C17"]["verdict"] == REPRODUCED
     assert found["C16"]["scale"] == "mini: width × 0.5, 128 px, 1 seed"
     assert found["C42"]["verdict"] == NOT_RUN and "make ablations" in found["C42"]["reason"]
@@ -153,14 +136,14 @@ def test_orderings_hold_at_reduced_scale_and_name_it(mini: Path) -> None:
     assert found["C24"]["verdict"] == NOT_REPRODUCED  # 22.80 / 18.78 = 1.21
     assert found["C29"]["verdict"] == NOT_RUN and "make ablations" in found["C29"]["reason"]
     fabricated.ablations(mini, {"s6_faithful": [20.0, 21.0, 22.0], "s6": [50.0, 51.0, 51.5]})
-    assert verdicts(mini)["C42"]["verdict"] == REPRODUCED
-    assert verdicts(mini)["C42"]["scale"] == "mini: width × 0.5, 128 px, 3 seeds"
+    assert claims_of(mini)["C42"]["verdict"] == REPRODUCED
+    assert claims_of(mini)["C42"]["scale"] == "mini: width × 0.5, 128 px, 3 seeds"
 
 
 @pytest.mark.parametrize("m6", [50.0, 50.5, 51.5, 52.5, 49.0, 47.0])
 def test_one_seed_never_yields_within_noise(tmp_path: Path, m6: float) -> None:
     folder = fabricated.study(tmp_path / "mini", {"s6": 50.0, "m6": m6, "l6": 60.0, "s6_faithful": 49.0})
-    assert WITHIN_NOISE not in {c["verdict"] for c in verdicts(folder).values()}
+    assert WITHIN_NOISE not in {c["verdict"] for c in claims_of(folder).values()}
 
 
 @pytest.mark.parametrize(("m6", "reduced", "full"), [
@@ -171,7 +154,7 @@ def test_one_seed_needs_the_margin(tmp_path: Path, m6: float, reduced: str, full
     scores = {"s6": 50.0, "m6": m6, "l6": 70.0}
     for name, comparable, expected in (("mini", False, reduced), ("paper", True, full)):
         options = FULL | {"profile": name, "comparable": comparable}
-        claim = verdicts(fabricated.study(tmp_path / name, scores, **options))["C16"]
+        claim = claims_of(fabricated.study(tmp_path / name, scores, **options))["C16"]
         assert claim["verdict"] == expected
         assert (UNDECIDED in claim["reason"]) == (expected == NOT_COMPARABLE)
 
@@ -181,7 +164,7 @@ def test_one_seed_needs_the_margin(tmp_path: Path, m6: float, reduced: str, full
     (0.3, 0.2, REPRODUCED), (0.2, 0.2, WITHIN_NOISE), (-0.2, 0.2, WITHIN_NOISE), (-0.3, 0.2, NOT_REPRODUCED)])
 def test_the_interval_decides_and_the_margin_only_with_one_seed(advantage: float, half: float | None, expected: str
                                                                 ) -> None:
-    assert measured_verdict(advantage, half, margin=0.5) == expected
+    assert verdicts.measured_verdict(advantage, half, margin=0.5) == expected
 
 
 @pytest.mark.parametrize(("name", "scores", "expected"), [
@@ -193,7 +176,7 @@ def test_the_interval_decides_and_the_margin_only_with_one_seed(advantage: float
 def test_several_seeds_decide_by_interval(tmp_path: Path, name: str, scores: dict, expected: str) -> None:
     full = FULL if name == "C03" else {}
     others = {} if full else {"s6": [50.0, 51.0, 52.0], "l6": [70.0, 71.0, 72.0]}
-    claim = verdicts(fabricated.study(tmp_path / "results", others | scores, **full))[name]
+    claim = claims_of(fabricated.study(tmp_path / "results", others | scores, **full))[name]
     assert claim["verdict"] == expected and claim["scale"].endswith("3 seeds")
     assert full or "interval" in claim["reason"]
 
@@ -207,21 +190,21 @@ def test_the_printed_rule_of_an_ordering_says_when_it_decides() -> None:
 
 
 def test_smoke_and_unlearned_models_decide_nothing(tmp_path: Path) -> None:
-    smoke = verdicts(fabricated.study(tmp_path / "smoke", MINI, profile="smoke"))["C16"]
-    bad = verdicts(fabricated.study(tmp_path / "mini", {"s6": 0.5, "m6": 2.0, "l6": 4.0}))["C17"]
+    smoke = claims_of(fabricated.study(tmp_path / "smoke", MINI, profile="smoke"))["C16"]
+    bad = claims_of(fabricated.study(tmp_path / "mini", {"s6": 0.5, "m6": 2.0, "l6": 4.0}))["C17"]
     assert smoke["verdict"] == bad["verdict"] == NOT_COMPARABLE
     assert "smoke" in smoke["reason"] and "not learned" in bad["reason"]
 
 
 def test_full_scale_claims_are_decided(tmp_path: Path) -> None:
-    found = verdicts(fabricated.study(tmp_path / "paper", {"s6": 87.6, "m6": 89.1, "l6": 90.2}, **FULL))
+    found = claims_of(fabricated.study(tmp_path / "paper", {"s6": 87.6, "m6": 89.1, "l6": 90.2}, **FULL))
     assert found["C13"]["verdict"] == REPRODUCED
     assert found["C03"]["verdict"] == REPRODUCED  # 90.2 against 88.4, margin 0.5
     assert found["C12"]["verdict"] == NOT_REPRODUCED  # AP is half of AP50 in fabricated metrics
     assert found["C04"]["verdict"] == NOT_RUN
 
 
-def outcome(results: Path | ResultSet, rule: str) -> Outcome:
+def outcome(results: Path | ResultSet, rule: str) -> claims.Outcome:
     return decide(load_results(results), yaml.safe_load(rule))
 
 
@@ -259,9 +242,9 @@ def test_a_malformed_rule_names_the_claim(tmp_path: Path, mini: Path) -> None:
 
 def test_half_widths_propagate() -> None:
     a, b = Value(10.0, "10", (3.0, 3.0), True), Value(5.0, "5", (4.0, 1.0), True)
-    assert combine("difference", [a, b]).half == pytest.approx(5.0)
-    assert combine("ratio", [a, b]).half == pytest.approx(2 * math.hypot(0.3, 0.8))
-    assert combine("sum", [a, Value(1.0, "1", None, True)]).half is None
+    assert combine("difference", [a, b]).sides[0] == pytest.approx(5.0)
+    assert combine("ratio", [a, b]).sides[0] == pytest.approx(2 * math.hypot(0.3, 0.8))
+    assert combine("sum", [a, Value(1.0, "1", None, True)]).sides is None
 
 
 # --- the ablations' set, the paired bootstrap and stored values -------------------------------------------------------
@@ -395,7 +378,7 @@ def test_write_comparison_is_complete_and_repeatable(mini: Path) -> None:
     counts = write_comparison(mini)
     first = [(mini / name).read_bytes() for name in ("comparison.csv", "claims.csv")]
     assert sum(counts.values()) == len(read_csv(mini / "claims.csv"))
-    assert list(read_csv(mini / "claims.csv")[0]) == CLAIM_COLUMNS
+    assert list(read_csv(mini / "claims.csv")[0]) == claims.CLAIM_COLUMNS
     assert write_comparison(mini) == counts
     assert first == [(mini / name).read_bytes() for name in ("comparison.csv", "claims.csv")]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests import fabricated
-from yolopose.report.compare import NOT_COMPARABLE
 from yolopose.report.sets import compare_sets, describe_difference, main
+from yolopose.report.verdicts import NOT_COMPARABLE
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
 

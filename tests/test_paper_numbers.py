@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from yolopose.report.claims import DECIDERS, ORDERING_FLOOR, load_claims
-from yolopose.report.compare import METRICS, TABLES, VERDICTS, number, paper_numbers, printed_rows
+from yolopose.report.compare import METRICS, TABLES, number, paper_numbers, printed_rows
 from yolopose.report.conditions import profile_differences
+from yolopose.report.verdicts import VERDICTS
 from yolopose.study.config import load_experiments, load_profiles
 from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.errors import StudyError

@@ -16,7 +16,8 @@ from yolopose.evaluation.evaluate import evaluate_study, predict_split
 from yolopose.models.checkpoints import load_weights
 from yolopose.released import catalogue, runs
 from yolopose.released.catalogue import BASE, GROUPS, Released, chosen, get_checkpoints, load_released
-from yolopose.report.compare import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, released_rows
+from yolopose.report.compare import released_rows
+from yolopose.report.verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from yolopose.study.config import load_experiments, load_study, load_variants
 from yolopose.study.paper import PAPER_DIR
 from yolopose.training.launch import train_study

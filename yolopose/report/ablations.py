@@ -1,9 +1,5 @@
-"""The ablations: each experiment beside its baseline, over seeds and over images, from stored results alone.
-
-Their tables (``tables/ablation_*.csv`` and ``.md``), one a group, show what was measured over seeds, the difference to
-the group's baseline with its 95 % intervals over seeds and over resampled images, and the numbers that the paper or the
-official README print for the same comparison.
-"""
+"""The ablations: each experiment beside its baseline, with intervals over seeds and over resampled images, and beside
+the numbers that the paper or the official README print for the same comparison; a table a group."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +67,8 @@ class Row:
         return found | ({"images": (images.low, images.high)} if images else {})
 
     def verdict(self) -> str:
-        """*better* or *worse* in AP than the baseline where the intervals over seeds and over images both exclude 0;
-        else *within noise*, and with one seed, whose spread nobody knows, *one seed*. Empty without a baseline."""
+        """*better* or *worse* in AP than the baseline where all intervals exclude 0, else *within noise*; *one seed*
+        where nobody knows the spread over seeds. Empty without a baseline."""
         intervals = self.intervals("AP")
         if "seeds" not in intervals:
             return ONE_SEED if self.over_seeds("AP") else ""
@@ -85,13 +81,12 @@ class Row:
             return "an unknown number of points"
         spans = ", ".join(f"{signed(low)} to {signed(high)} over {kind}"
                           for kind, (low, high) in self.intervals(metric).items())
-        told = ["one seed" if seeds[1] is None else "", f"95 % {spans}" if spans else ""]
-        return f"{signed(seeds[0])} points ({'; '.join(filter(None, told))})"
+        told = ["one seed"] * (seeds[1] is None) + [f"95 % {spans}"] * bool(spans)
+        return f"{signed(seeds[0])} points ({'; '.join(told)})"
 
     def record(self) -> dict[str, Any]:
         """The row as plain numbers: percent and points; ``None`` where there is none."""
-        found: dict[str, Any] = {"group": self.group, "experiment": self.experiment, "title": self.title,
-                                 "baseline": self.baseline}
+        found = {"group": self.group, "experiment": self.experiment, "title": self.title, "baseline": self.baseline}
         if not (runs := self.results.runs.get(self.experiment)):
             return found
         found |= {"seeds": " ".join(str(run.seed) for run in runs), "images_seen": max(run.images_seen for run in runs)}
@@ -111,8 +106,8 @@ class Row:
 
 
 def ablation_rows(group: str, results: ResultSet | None, reference: ResultSet | None = None) -> list[Row]:
-    """The rows of one of :data:`GROUPS` that were run: in the set of this run's ablations (``ResultSet.ablations``), or
-    else in the committed reference's."""
+    """The rows of one of :data:`GROUPS` that were run: in this set of ablations (``ResultSet.ablations``), or else in
+    the committed reference's."""
     return [Row(group, experiment, baseline, source, source is reference)
             for experiment, baseline in GROUPS[group].rows.items()
             if (source := next((one for one in (results, reference) if one and experiment in one.runs), None))]
@@ -125,8 +120,8 @@ def joint_rates(results: ResultSet, experiment: str, key: str) -> dict[str, Meas
 
 
 def build_ablations(results: ResultSet, reference: ResultSet | None = None) -> list[Table]:
-    """The tables of the groups in which an experiment was measured beside its baseline, and that of joints; of the main
-    set's ``ablations`` and, for rows that they lack, of the committed reference's, marked "(ref)"."""
+    """The tables of the groups in which an experiment was measured beside its baseline, and that of joints; rows that
+    the main set's ``ablations`` lack are the committed reference's, marked "(ref)"."""
     tables = []
     for group in GROUPS:
         made = ablation_rows(group, results.ablations, reference.ablations if reference else None)
@@ -151,7 +146,6 @@ def _group_table(group: str, made: list[Row], sets: Sets) -> Table | None:
 
 
 def _cells(row: Row, printed: dict[str, str], sets: Sets) -> layout.Row:
-    """What a row shows, and its numbers."""
     (kind, cells), data, runs = row.named(), row.record(), row.results.runs.get(row.experiment, [])
     data |= {f"{metric}_printed": number(printed.get(metric)) for metric in ("AP", "AP50")}
     if row.group == "depth":
@@ -180,7 +174,6 @@ def _cells(row: Row, printed: dict[str, str], sets: Sets) -> layout.Row:
 
 
 def _sources(made: list[Row]) -> list[str]:
-    """What the sets were trained on that the rows come from."""
     notes = []
     for words in ("here = ", "(ref) = not in this run; from the committed reference: "):
         if rows := [row for row in made if row.from_reference == words.startswith("(ref)")]:
@@ -193,8 +186,8 @@ def _sources(made: list[Row]) -> list[str]:
 
 
 def _joints_table(heads: list[Row]) -> Table | None:
-    """Errors of left eye, left ear, their partners and the other joints with each head, and how often they lie far
-    outside the box; ``None`` where no run has them."""
+    """Errors of the joints with each head, and how often they lie far outside the box; ``None`` where no run has them.
+    """
     rows = []
     for row in heads:
         (kind, cells), record = row.named(), row.record()

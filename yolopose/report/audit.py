@@ -1,9 +1,8 @@
 """Audit of the paper's adjusted complexities: are the other methods' GMACs what their own papers say, times the factor?
 
-§3.5 and the captions of Tables 1 and 2: GMACs of results with flip test are those of one pass times 2, with multi-scale
-testing times 5.25, with both times 10.5. Each printed value of another method is compared with its published single
-pass (``results/paper/baselines.csv``) times the factor, and each multi-scale row with 5.25 times its single-scale row.
-Table 4 prints other methods, too, without a word on factors.
+§3.5 and the captions of Tables 1 and 2: GMACs with flip test are those of one pass times 2, with multi-scale testing
+times 5.25, with both times 10.5; Table 4 prints other methods without a word on factors. Each printed value is compared
+with the published single pass (``results/paper/baselines.csv``), each multi-scale row with its single-scale row, too.
 """
 
 from collections import Counter
@@ -23,9 +22,9 @@ NAMES = {"HRNet": "HRNet bottom-up", "PiPaf": "PifPaf"}  # the paper's name: tha
 ACCURACIES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APL": "apl"}  # printed column: that of baselines.csv
 MODEL = ("method", "backbone", "input_size")
 SINGLE_PASS, WITHIN = "single pass × factor", "single-scale row × 5.25"
-COLUMNS = ["table", "row", *MODEL, "test", "check", "printed", "single_pass", "factor", "expected",
-           "residual", "residual_percent", "implied_factor", "verdict", "why", "params_difference",
-           "accuracy_differences", "source"]
+COLUMNS = ["table", "row", *MODEL, "test", "check", "printed", "single_pass", "factor", "expected", "residual",
+           "residual_percent", "implied_factor", "verdict", "why", "params_difference", "accuracy_differences",
+           "source"]
 SHOWN = {"table": "Table", "row": "Row", "method": "Method", "backbone": "Backbone", "input_size": "Input",
          "test": "Test", "check": "Expected is", "printed": "Printed GMACs", "single_pass": "One pass (or row)",
          "factor": "Factor", "expected": "Expected", "residual": "Residual", "residual_percent": "Residual %",
@@ -33,20 +32,14 @@ SHOWN = {"table": "Table", "row": "Row", "method": "Method", "backbone": "Backbo
 
 
 def audit_rows(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """One row per printed row of another method, and one more for each multi-scale row.
-
-    Returns:
-        Records with ``COLUMNS``; GMACs in 1e9, accuracies in points, ``None`` where there is nothing. ``residual`` is
-        printed − expected; a value *holds* when the expected one rounds to the printed digits, an edge either way.
-
-    Raises:
-        StudyError: a row of ``baselines.csv`` that one of the tables needs is there twice.
-    """
-    baselines, audit = read_csv(paper_dir / "baselines.csv"), []
+    """One row per printed row of another method, and one more for each multi-scale row, with ``COLUMNS``: ``residual``
+    is printed − expected in GMACs; a value *holds* when the expected one rounds to the printed digits, an edge either
+    way. A row of ``baselines.csv`` that one of the tables needs and that is there twice is a StudyError."""
+    baselines, audit = paper_dir / "baselines.csv", []
     for table in TABLES:
         others = [{"backbone": "-"} | row for row in printed_rows(table, paper_dir) if not row["experiment"]]
         for printed in others:
-            found = [_against_baseline(printed, baselines, paper_dir)]
+            found = [_against_baseline(printed, baselines)]
             if printed["test"] == "multi-scale":  # against the single-scale row of the same model in the same table
                 same = [other for other in others if other["test"] != "multi-scale"
                         and all(other[key] == printed[key] for key in MODEL)]
@@ -59,14 +52,14 @@ def audit_rows(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     return audit
 
 
-def _against_baseline(printed: dict[str, str], baselines: list[dict[str, str]], paper_dir: Path) -> dict[str, Any]:
-    """Compare a printed row with the method's own published numbers."""
+def _against_baseline(printed: dict[str, str], baselines: Path) -> dict[str, Any]:
     wanted = {key: printed[key] for key in MODEL} | {"split": TABLES[int(printed["table"])]}
     wanted["method"] = NAMES.get(printed["method"], printed["method"])
-    found = [row for row in baselines if wanted.items() <= row.items() and row["test"].startswith(printed["test"])]
+    found = [row for row in read_csv(baselines)
+             if wanted.items() <= row.items() and row["test"].startswith(printed["test"])]
     if len(found) > 1:
-        raise StudyError(f"{paper_dir / 'baselines.csv'}: {len(found)} rows are {printed['test']} results of "
-                         f"{', '.join(wanted.values())}; keep one")
+        names = ", ".join(wanted.values())
+        raise StudyError(f"{baselines}: {len(found)} rows are {printed['test']} results of {names}; keep one")
     factor = FLIP * MULTI_SCALE if printed["test"] == "multi-scale" else FLIP
     row, value = {"check": SINGLE_PASS, "factor": factor}, number(printed["gmacs"])
     if not found:
@@ -93,7 +86,6 @@ def _against_baseline(printed: dict[str, str], baselines: list[dict[str, str]], 
 
 
 def _judged(single: float, factor: float, printed: str) -> dict[str, Any]:
-    """Expected value, residual, implied factor and verdict for a printed number."""
     expected, value = single * factor, float(printed)
     return {"single_pass": single, "expected": round(expected, 3), "residual": round(value - expected, 3),
             "residual_percent": round(100 * (value / expected - 1), 3), "implied_factor": round(value / single, 3),
@@ -101,7 +93,6 @@ def _judged(single: float, factor: float, printed: str) -> dict[str, Any]:
 
 
 def _difference(a: str, b: str) -> float | None:
-    """``a − b`` of two printed numbers; ``None`` where one is missing."""
     x, y = number(a), number(b)
     return None if x is None or y is None else round(x - y, 3)
 
@@ -120,10 +111,9 @@ def _cell(value: Any) -> str:
     return f"{value:g}".replace("-", "−") if isinstance(value, float) else str(value)
 
 
-def write_audit(results_dir: Path | str, paper_dir: Path = PAPER_DIR) -> Table:
-    """Write ``tables/tta_audit.{csv,md}`` into a results folder and return the table; a missing file of ``paper_dir``
-    or a folder that cannot be written is a StudyError."""
-    rows = audit_rows(paper_dir)
+def write_audit(results_dir: Path | str) -> Table:
+    """Write ``tables/tta_audit.{csv,md}`` into a results folder and return the table."""
+    rows = audit_rows()
     table = Table.of(
         "tta_audit", "Audit", "Adjusted GMACs of other methods (§3.5; Tables 1, 2 and 4).",
         [("other", {("", title): _cell(row[key]) for key, title in SHOWN.items()}, row) for row in rows],

@@ -1,13 +1,11 @@
 """The claims of ``results/paper/claims.yaml``: decided by their rules, and the rules in words.
 
-A rule is data, not code: a form of :data:`FORMS` over quantities (``yolopose.report.quantities``). The README of
-``results/paper`` lists the forms with examples. ``set: ablations`` beside a form takes its measurements from the set of
-``make ablations``. With several seeds a measured difference decides when its 95 % interval excludes 0 and is *within
-noise* otherwise; one seed decides only what exceeds the margin.
+A rule is data, not code: a form of :data:`FORMS` over quantities (``yolopose.report.quantities``), listed with examples
+in the README of ``results/paper``. ``set: ablations`` beside a form takes its measurements from ``make ablations``.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,27 +13,12 @@ from typing import Any
 
 import yaml
 
-from yolopose.report.compare import (
-    COMPARISON_COLUMNS,
-    NOT_COMPARABLE,
-    NOT_REPRODUCED,
-    NOT_RUN,
-    REPRODUCED,
-    VERDICTS,
-    WITHIN_NOISE,
-    compare_with_paper,
-)
+from yolopose.report import verdicts
+from yolopose.report.compare import COMPARISON_COLUMNS, compare_with_paper
 from yolopose.report.measured import PAIRS, PairedInterval, ResultSet, load_results, paired_interval
-from yolopose.report.quantities import (
-    OPERATIONS,
-    SMOKE_REASON,
-    Missing,
-    NotComparable,
-    choose_set,
-    evaluate,
-    read_number,
-)
+from yolopose.report.quantities import OPERATIONS, SMOKE_REASON, Missing, NotComparable, evaluate, pick_set, read_number
 from yolopose.report.seeds import Measurement, difference
+from yolopose.report.verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, WITHIN_NOISE, measured_verdict
 from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_csv
@@ -46,7 +29,6 @@ KEYS = {"id", "text", "where", "kind", "evidence", "rule", "tolerance", "decided
 AS_PRINTED = {"paper": "printed numbers", "official code": "official code, as read"}  # in place of a scale
 DECIDERS = ("paper", "official code", "run", "nothing at hand")
 UNDECIDED = "undecided: one seed, difference within the margin"
-WORST_FIRST = (NOT_REPRODUCED, NOT_RUN, NOT_COMPARABLE, WITHIN_NOISE, REPRODUCED)
 SYMBOLS = {"==": "equals", ">=": "≥", "<=": "≤", ">": ">", "<": "<"}
 # Below this AP or AP50 in percent even the best model has not learned the task, and their order means nothing.
 ORDERING_FLOOR = 5.0
@@ -55,12 +37,11 @@ NAMES = {"gmacs": "GMACs", "params_m": "parameters", "gflops_single_pass": "GFLO
 
 def load_claims(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     """The claims, checked: known keys, unique ids, a known decider; a ``StudyError`` names what is malformed."""
-    path = paper_dir / "claims.yaml"
+    path, seen = paper_dir / "claims.yaml", set()
     try:
         claims = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
-    seen = set()
     for claim in claims:
         name = claim.get("id", "?")
         for problem, keys in (("lacks", KEYS - set(claim)), ("unknown key", set(claim) - KEYS)):
@@ -75,7 +56,7 @@ def load_claims(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
 
 
 def decide_claims(results: ResultSet | Path | str, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """Decide all claims from the paper's tables and what a results folder holds: rows with ``CLAIM_COLUMNS``. A
+    """All claims, decided from the paper's tables and what a results folder holds: rows with ``CLAIM_COLUMNS``. A
     malformed rule is a ``StudyError`` that names the claim."""
     results, rows = load_results(results), []
     for claim in load_claims(paper_dir):
@@ -98,7 +79,7 @@ def write_comparison(results_dir: Path | str) -> dict[str, int]:
     write_csv(results.root / "comparison.csv", compare_with_paper(results), COMPARISON_COLUMNS)
     claims = decide_claims(results)
     write_csv(results.root / "claims.csv", claims, CLAIM_COLUMNS)
-    return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+    return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in verdicts.VERDICTS}
 
 
 @dataclass(frozen=True)
@@ -111,37 +92,24 @@ class Outcome:
     scale: str = ""
 
 
-def measured_verdict(advantage: float, half: float | None, margin: float) -> str:
-    """Verdict on "the advantage is above 0", measured: with several seeds ``half`` of its 95 % interval decides alone;
-    with one seed (``None``) the advantage must exceed the margin. All are in points."""
-    bar = margin if half is None else half
-    if abs(advantage) > bar + 1e-9:
-        return REPRODUCED if advantage > 0 else NOT_REPRODUCED
-    return NOT_COMPARABLE if half is None else WITHIN_NOISE
-
-
-def interval_verdict(low: float, high: float) -> str:
-    return REPRODUCED if low > 0 else NOT_REPRODUCED if high < 0 else WITHIN_NOISE
-
-
 def decide(results: ResultSet, rule: dict[str, Any]) -> Outcome:
-    """The outcome of one rule for a results folder and the paper's tables; a malformed one, or one that selects no row
-    or several, is a ``ValueError`` or ``KeyError``."""
-    form = [name for name in FORMS if name in rule]
-    if len(form) != 1:
+    """The outcome of one rule; a malformed one, or one that selects no row or several, is a ``ValueError`` or
+    ``KeyError``."""
+    forms = [decide_form for name, decide_form in FORMS.items() if name in rule]
+    if len(forms) != 1:
         raise ValueError(f"needs exactly one of {', '.join(FORMS)}")
     try:
-        outcome = FORMS[form[0]](choose_set(results, rule.get("set")), rule)
+        outcome = forms[0](pick_set(results, rule.get("set")), rule)
     except Missing as error:
         outcome = Outcome(error.verdict, "", str(error))
     if "set" not in rule or outcome.verdict == NOT_RUN:
         return outcome
-    return replace(outcome, scale=choose_set(results, rule["set"]).scale())
+    return replace(outcome, scale=pick_set(results, rule["set"]).scale())
 
 
 def _all(results: ResultSet, rule: dict[str, Any]) -> Outcome:
     outcomes = [decide(results, part) for part in rule["all"]]
-    verdict = worst(o.verdict for o in outcomes)
+    verdict = verdicts.worst(o.verdict for o in outcomes)
     reasons = dict.fromkeys(o.reason for o in outcomes if o.verdict == verdict and o.reason)
     scales = dict.fromkeys(o.scale for o in outcomes if o.scale)
     return Outcome(verdict, "; ".join(o.values for o in outcomes if o.values), "; ".join(reasons), "; ".join(scales))
@@ -154,13 +122,12 @@ def _compare(results: ResultSet, rule: dict[str, Any]) -> Outcome:
     if "floor" in rule and (best := evaluate(results, rule["floor"])).number < ORDERING_FLOOR:
         raise NotComparable(f"the best is {best.number:.2g}, under {ORDERING_FLOOR:g}: the task was not learned")
     a, b, margin = evaluate(results, left), evaluate(results, right), float(rule.get("margin", 0))
-    gap = a.number - b.number
-    low = high = half = None
+    gap, half = a.number - b.number, None
     if a.sides is not None and b.sides is not None:
         low, high = gap - math.hypot(a.sides[0], b.sides[1]), gap + math.hypot(a.sides[1], b.sides[0])
         half = gap - low if gap > 0 else high - gap  # the side of the interval that looks towards 0
     values = f"{a.text} {'against' if operator == '==' else SYMBOLS[operator]} {b.text}"
-    advantage = gap if operator[0] == ">" else -gap
+    advantage, reason = gap if operator[0] == ">" else -gap, ""
     if operator == "==":
         beyond = abs(gap) > margin + 1e-9 + (half or 0)
         verdict = REPRODUCED if abs(gap) <= margin + 1e-9 else NOT_REPRODUCED if beyond else WITHIN_NOISE
@@ -169,7 +136,6 @@ def _compare(results: ResultSet, rule: dict[str, Any]) -> Outcome:
     else:
         holds = advantage > margin + 1e-9 or ("=" in operator and advantage >= margin - 1e-9)
         verdict = REPRODUCED if holds else NOT_REPRODUCED
-    reason = ""
     if verdict == NOT_COMPARABLE:
         reason = f"{UNDECIDED} of {margin:g}; run more seeds"
     elif verdict == WITHIN_NOISE:
@@ -192,29 +158,27 @@ def _ordering(results: ResultSet, rule: dict[str, Any]) -> Outcome:
     if max(value.mean for value in found.values()) < ORDERING_FLOOR:
         reason = f"no model reached {metric} {ORDERING_FLOOR:g}: the task was not learned"
         return Outcome(NOT_COMPARABLE, values, reason)
-    steps = []
-    for (one, x), (two, y) in pairwise(found.items()):
-        images = _bootstrap(results, one, two, metric, split, x, y) if rule.get("bootstrap") else None
-        steps.append(_step(f"{two} − {one}", x, y, margin, images))
-    return Outcome(worst(verdict for verdict, _ in steps), values, "; ".join(reason for _, reason in steps))
-
-
-def _bootstrap(results: ResultSet, one: str, two: str, metric: str, split: str, x: Measurement, y: Measurement
-               ) -> PairedInterval:
-    """The stored interval of ``two − one`` over resampled images, of the seeds that were measured."""
-    if split != "val":
+    steps, bootstrap = [], rule.get("bootstrap")
+    if bootstrap and split != "val":
         raise ValueError(f"bootstrap: the paired bootstrap is of val, not of {split}")
+    for (one, x), (two, y) in pairwise(found.items()):
+        images = _bootstrap(results, one, two, metric, set(x.by_seed) & set(y.by_seed)) if bootstrap else None
+        steps.append(_step(f"{two} − {one}", x, y, margin, images))
+    return Outcome(verdicts.worst(verdict for verdict, _ in steps), values, "; ".join(reason for _, reason in steps))
+
+
+def _bootstrap(results: ResultSet, one: str, two: str, metric: str, seeds: set[int]) -> PairedInterval:
+    """The stored interval of ``two − one`` over resampled images, of the seeds that were measured."""
     found = paired_interval(results, one, two, metric)
     if found is None:
         raise Missing(f"{PAIRS} has no paired bootstrap of {two} against {one}; make ablations writes it")
-    if set(found.seeds) != set(x.by_seed) & set(y.by_seed):
+    if set(found.seeds) != seeds:
         raise Missing(f"{PAIRS} is older than the runs: its {two} against {one} is of other seeds; "
                       "make ablations writes it again")
     return found
 
 
-def _step(label: str, x: Measurement, y: Measurement, margin: float, images: PairedInterval | None
-          ) -> tuple[str, str]:
+def _step(label: str, x: Measurement, y: Measurement, margin: float, images: PairedInterval | None) -> tuple[str, str]:
     """Verdict and reason of one step of an ordering, that ``y`` is above ``x``; ``images`` must agree where given."""
     gap, half = difference(x, y)
     verdict = measured_verdict(gap, half, margin)
@@ -226,17 +190,16 @@ def _step(label: str, x: Measurement, y: Measurement, margin: float, images: Pai
     if images is None:
         return verdict, reason
     reason += f", over images {images}" if half is None else f" over seeds, {images} over images"
-    if verdict not in (NOT_COMPARABLE, interval_verdict(images.low, images.high)):
+    if verdict not in (NOT_COMPARABLE, verdicts.interval_verdict(images.low, images.high)):
         verdict = NOT_COMPARABLE if half is None else WITHIN_NOISE  # the two kinds of chance do not both exclude 0
     return verdict, reason
 
 
 def _interval(results: ResultSet, rule: dict[str, Any]) -> Outcome:
-    """A stored gain: above 0 where its whole interval is."""
     fields = dict(rule["interval"])
-    results, key = choose_set(results, fields.pop("set", None)), fields.pop("key")
+    results, key = pick_set(results, fields.pop("set", None)), fields.pop("key")
     gain, low, high = (read_number(results, key=f"{key}.{part}", **fields) for part in ("difference", "low", "high"))
-    return Outcome(interval_verdict(low, high), f"{gain:+.3g}, 95 % interval {low:+.3g} to {high:+.3g}")
+    return Outcome(verdicts.interval_verdict(low, high), f"{gain:+.3g}, 95 % interval {low:+.3g} to {high:+.3g}")
 
 
 def _matches_printed(results: ResultSet, rule: dict[str, Any]) -> Outcome:
@@ -247,7 +210,7 @@ def _matches_printed(results: ResultSet, rule: dict[str, Any]) -> Outcome:
         raise ValueError(f"no printed number matches {rule['matches_printed']}")
     values = "; ".join(f"{r['experiment']} {r['measured']} (printed {r['printed']})" for r in rows
                        if r.get("measured") is not None)
-    verdict = worst(row["verdict"] for row in rows)
+    verdict = verdicts.worst(row["verdict"] for row in rows)
     notes = [row["note"] for row in rows if row["verdict"] == verdict != REPRODUCED and row["note"]]
     return Outcome(verdict, values, "; ".join(dict.fromkeys(notes)))
 
@@ -257,10 +220,6 @@ FORMS: dict[str, Callable[[ResultSet, dict[str, Any]], Outcome]] = {
     "fact": lambda _, rule: Outcome((NOT_REPRODUCED, REPRODUCED)[rule["fact"]["holds"]], "", rule["fact"]["source"]),
     "undecidable": lambda _, rule: Outcome(NOT_RUN, "", rule["undecidable"]),
 }
-
-
-def worst(verdicts: Iterable[str]) -> str:
-    return min(verdicts, key=WORST_FIRST.index)
 
 
 def describe(rule: dict[str, Any]) -> str:

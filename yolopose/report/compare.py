@@ -1,30 +1,19 @@
-"""Measured numbers beside the printed ones, with a verdict on each.
-
-Verdicts (the study's fixed vocabulary): *reproduced*, *not reproduced*, *within noise*, *not comparable at this scale*,
-*not run*. An accuracy of a reduced profile is never compared with the paper's; one seed never yields *within noise*,
-and its difference within a claim's margin is *not comparable at this scale* too, with the reason *undecided*.
-"""
+"""Measured numbers beside the printed ones, with a verdict on each; of accuracies at full scale only."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from yolopose.report.measured import ResultSet, load_results
-from yolopose.report.seeds import Measurement
+from yolopose.report.verdicts import AP_TOLERANCE, NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, accuracy_verdict
 from yolopose.study.paper import BASE_SIZE, CONVENTIONS, DECODER_LADDER, MAIN_CONVENTION, PAPER_DIR
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv
 
-REPRODUCED, NOT_REPRODUCED, WITHIN_NOISE = "reproduced", "not reproduced", "within noise"
-NOT_COMPARABLE, NOT_RUN = "not comparable at this scale", "not run"
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, WITHIN_NOISE, NOT_COMPARABLE, NOT_RUN)
 TABLES = (1, 2, 3, 4, 5)
 METRICS = ("params_m", "gmacs", "AP", "AP50", "AP75", "APL", "AR")
 UNITS = {"params_m": "M", "gmacs": "GMAC"}
-# An accuracy at full scale agrees with the printed one when it lies within this many points: the README's AP of the
-# same checkpoint differs by 0.1 and a retrained one by 1.3 (reference §7).
-AP_TOLERANCE = 0.5
-RELEASED_TOLERANCE = 0.1  # of the released weights themselves: the same numbers on the same images
+RELEASED_TOLERANCE = 0.1  # points; of the released weights themselves: the same numbers on the same images
 GMAC_TOLERANCE_PERCENT = 0.5
 COMPARISON_COLUMNS = ["id", "table", "row", "method", "experiment", "split", "metric", "unit", "printed", "measured",
                       "spread", "seeds", "difference", "tolerance", "verdict", "note"]
@@ -41,8 +30,8 @@ def printed_rows(table: int, paper_dir: Path = PAPER_DIR) -> list[dict[str, str]
 
 
 def paper_numbers() -> list[dict[str, Any]]:
-    """Every number that the paper's tables print; ``id`` is ``table1.row10.AP``, ``experiment`` is empty for other
-    methods, ``printed`` is in percent, millions or GMACs and ``text`` its digits as printed."""
+    """Every number of the paper's tables; ``id`` is ``table1.row10.AP``, ``experiment`` is empty for other methods,
+    ``printed`` is in percent, millions or GMACs and ``text`` its digits as printed."""
     return [{"id": f"table{table}.row{row['row']}.{metric}", "table": table, "row": int(row["row"]),
              "method": row["method"], "experiment": row["experiment"], "split": row["split"], "metric": metric,
              "printed": number(row[metric]), "text": row[metric], "unit": UNITS.get(metric, "%")}
@@ -61,12 +50,9 @@ def same_digits(value: float, text: str) -> bool:
 
 
 def compare_with_paper(results: ResultSet | Path | str) -> list[dict[str, Any]]:
-    """Every printed number beside its measured counterpart.
-
-    Parameters and GMACs are counted at the paper's true width and size and can always be compared: to the printed
-    digits in Tables 1 and 2, within 0.5 % in Table 4. Accuracies can be compared at full scale only, within 0.5 points.
-    Rows have ``COMPARISON_COLUMNS``; ``spread`` is the standard deviation over ``seeds`` seeds.
-    """
+    """Every printed number beside its measured counterpart, in rows with ``COMPARISON_COLUMNS``. Parameters and GMACs,
+    counted at the paper's width and size, are always compared: to the printed digits in Tables 1 and 2, within 0.5 % in
+    Table 4. Accuracies are at full scale only, within 0.5 points; ``spread`` is their deviation over seeds."""
     results, rows = load_results(results), []
     for record in paper_numbers():
         if not record["experiment"]:
@@ -110,16 +96,6 @@ def _compare_accuracy(results: ResultSet, record: dict[str, Any]) -> dict[str, A
                   "verdict": accuracy_verdict(gap, measured, tolerance), "note": note}
 
 
-def accuracy_verdict(gap: float, measured: Measurement, tolerance: float = AP_TOLERANCE) -> str:
-    """Verdict on ``gap`` = measured − printed, in points: within the tolerance *reproduced*; beyond it, but with the
-    printed value inside the 95 % interval over at least three seeds, *within noise*; otherwise *not reproduced*."""
-    if abs(gap) <= tolerance + 1e-9:
-        return REPRODUCED
-    if len(measured.by_seed) >= 3 and abs(gap) <= measured.half_width:
-        return WITHIN_NOISE
-    return NOT_REPRODUCED
-
-
 def released_rows(results_dir: Path | str) -> list[dict[str, Any]]:
     """The released checkpoints beside the AP that their path prints: the rows of ``released.csv`` with ``difference``
     and ``tolerance`` in points (empty where nothing is compared) and ``verdict``; none where none were scored."""
@@ -136,19 +112,12 @@ def released_rows(results_dir: Path | str) -> list[dict[str, Any]]:
 
 
 def decoder_depth_rows(rows: Sequence[dict[str, Any]], paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """The decoder ladder: GMACs that the official README prints for one to six depth-wise convolutions, and ours.
+    """The decoder ladder: GMACs that the official README prints for one to six depth-wise convolutions, and ours of the
+    ``rows`` of ``complexity.csv``. A ``decoder_depth.csv`` with two numbers for one depth is a StudyError.
 
-    Args:
-        rows: of ``complexity.csv``, read or as :func:`write_complexity` returns them.
-        paper_dir: folder of ``decoder_depth.csv``.
-
-    Returns:
-        One row a depth: ``depth``, ``printed``, and for each convention its GMACs at 960 px and true width, the
-        residual against the printed number in percent (``<convention>_residual``) and whether it gives the printed
-        digits (``<convention>_digits``); ``None`` where ``rows`` has no count.
-
-    Raises:
-        StudyError: ``decoder_depth.csv`` is missing or prints two numbers for one depth.
+    A row a depth has ``depth``, ``printed``, and for each convention its GMACs at 960 px and true width, their residual
+    in percent (``<convention>_residual``) and whether they give the printed digits (``<convention>_digits``), or
+    ``None`` where ``rows`` has no count.
     """
     printed: dict[int, str] = {}
     for row in read_csv(paper_dir / "decoder_depth.csv"):

@@ -1,9 +1,4 @@
-"""A finished table: its values, what a reader sees of them, and its forms: CSV, Markdown, LaTeX (booktabs) and HTML.
-
-All forms are functions of the table alone: the same results give the same bytes.
-"""
-
-from __future__ import annotations
+"""A finished table: its values, what a reader sees of them, and its forms: CSV, Markdown, LaTeX (booktabs) and HTML."""
 
 import html
 import itertools
@@ -12,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pandas import DataFrame, MultiIndex
 from pandas.io.formats.style import Styler
@@ -37,12 +32,9 @@ Row = tuple[str, Cells, dict[str, Any]]  # kind, cells, values by column of the 
 
 @dataclass
 class Table:
-    """A finished table.
-
-    ``shown`` holds text under columns ``(heading over neighbouring columns, title)``; its index has the kind of each
+    """``shown`` holds text under columns ``(heading over neighbouring columns, title)``; its index has the kind of each
     row, which decides its emphasis: ``ours``, ``other``, ``study`` (not in the paper) or ``rtmo``. ``data`` has a
-    column for each printed and each measured quantity. ``name`` is that of its files.
-    """
+    column for each printed and each measured quantity. ``name`` is that of its files."""
 
     name: str
     heading: str
@@ -52,7 +44,7 @@ class Table:
     notes: list[str]
 
     @classmethod
-    def of(cls, name: str, heading: str, caption: str, rows: Iterable[Row], notes: list[str]) -> Table:
+    def of(cls, name: str, heading: str, caption: str, rows: Iterable[Row], notes: list[str]) -> Self:
         """A table of these rows; a column without a value in any of them is not shown."""
         kinds, cells, values = zip(*rows, strict=True)
         shown = DataFrame(cells, index=kinds, dtype=object).fillna("")
@@ -126,7 +118,6 @@ def markdown(frame: DataFrame, words: Iterable[str]) -> str:
 
 
 def latex(text: str) -> str:
-    """Text as LaTeX source that prints it."""
     return text.translate(LATEX)
 
 
@@ -136,7 +127,6 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def rounded(value: float | None, digits: int = 2) -> float | None:
-    """A number as it stands in a CSV."""
     return None if value is None else round(value, digits)
 
 

@@ -1,7 +1,7 @@
 """Reading what a study measured: runs, curves, counts and stored numbers of one results folder.
 
-Everything that compares, tabulates or draws goes through :class:`ResultSet`; nothing here trains or evaluates.
-Accuracies are handed out in percent, as the paper prints them, although ``metrics.json`` holds fractions.
+All that compares, tabulates or draws goes through :class:`ResultSet`. Accuracies are handed out in percent, as the
+paper prints them, although ``metrics.json`` holds fractions.
 """
 
 from __future__ import annotations
@@ -125,14 +125,12 @@ class ResultSet:
         return {seed: float(value) for seed, value in found.items() if isinstance(value, (int, float))}
 
     def why_missing(self, experiment: str, split: str) -> str:
-        """The reason why :meth:`measure` found nothing."""
         if experiment not in self.runs:
             known = experiment in load_experiments()
             return f"experiment {experiment} was not run" if known else f"there is no experiment {experiment}"
         part = self.runs[experiment][0].metrics.get(split)
-        if isinstance(part, dict) and part.get("reason"):
-            return str(part["reason"])
-        return f"{experiment} has no result on {split}"
+        reason = isinstance(part, dict) and part.get("reason")
+        return str(reason or f"{experiment} has no result on {split}")
 
     def count(self, key: str, variant: str, input_size: int, convention: str = MAIN_CONVENTION,
               width_factor: float = 1.0) -> float | None:
@@ -182,11 +180,8 @@ class ResultSet:
 
 
 def load_results(folder: Path | str | ResultSet) -> ResultSet:
-    """Read a results folder; what is read already is returned as it is.
-
-    Raises:
-        StudyError: no such folder, it holds neither a run nor ``complexity.csv``, or one of its files is damaged.
-    """
+    """Read a results folder; what is read already is returned as it is. A folder that is missing, holds neither a run
+    nor ``complexity.csv`` or has a damaged file is a StudyError."""
     if isinstance(folder, ResultSet):
         return folder
     root = Path(folder)
@@ -240,7 +235,7 @@ def curve_points(rows: list[dict[str, str]], key: str) -> list[tuple[float, floa
 
 def load_reference(results: ResultSet, reference_dir: Path | None = None) -> ResultSet | None:
     """The committed results of the same profile and data set; ``None`` where there are none or ``results`` is that set.
-    Data of the same name may have another fingerprint, which :func:`fingerprint_note` then says."""
+    Data of the same name may have another fingerprint: see :func:`fingerprint_note`."""
     folder = reference_dir or REFERENCE_DIR / results.profile
     if not folder.is_dir() or folder.resolve() == results.root.resolve():
         return None
@@ -254,11 +249,9 @@ def load_reference(results: ResultSet, reference_dir: Path | None = None) -> Res
 def fingerprint_note(results: ResultSet, reference: ResultSet) -> str | None:
     """A sentence where the reference's data have another fingerprint; ``None`` where they do not."""
     ours, theirs = (side.about_data("data_fingerprint", "fingerprint") for side in (results, reference))
-    if not ours or ours == theirs:
-        return None
-    return ("The data of the committed reference have the same name and another fingerprint "
-            f"({', '.join(sorted(theirs))}, not {', '.join(sorted(ours))}): another generator version is another data "
-            "set.")
+    return None if not ours or ours == theirs else (
+        "The data of the committed reference have the same name and another fingerprint ("
+        f"{', '.join(sorted(theirs))}, not {', '.join(sorted(ours))}): another generator version is another data set.")
 
 
 @dataclass(frozen=True)
@@ -279,9 +272,8 @@ def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str =
     ``AP`` or ``AP50``, ``kind`` is ``pose`` or ``box``."""
     pairs = (results.stored(PAIRS) or {}).get("pairs", {})
     for one, two, sign in ((a, b, 1), (b, a, -1)):
-        found = pairs.get(one, {}).get(two)
-        if found and metric in found.get(kind, {}):
-            part = found[kind][metric]
+        found = pairs.get(one, {}).get(two, {})
+        if part := found.get(kind, {}).get(metric):
             ends = sorted(100.0 * sign * part[end] for end in ("low", "high"))
             return PairedInterval(100.0 * sign * part["difference"], *ends, tuple(found["seeds"]))
     return None
@@ -291,9 +283,9 @@ def load_quantization(results: ResultSet) -> dict[str, Any] | None:
     """``quantization.json`` of a results folder; ``None`` where nothing was quantized, a ``StudyError`` where the
     file is not one of :func:`yolopose.export.quantize.quantize_study`."""
     value = results.stored("quantization.json")
+    if isinstance(value, dict) and {"models", "curve", "changes"} <= set(value):
+        return value
     if value is None or (isinstance(value, dict) and value.get("status") == "not run"):
         return None
-    if not isinstance(value, dict) or not {"models", "curve", "changes"} <= set(value):
-        raise StudyError(f"{results.root / 'quantization.json'}: is not what quantize_study writes; delete it and "
-                         "quantize again")
-    return value
+    path = results.root / "quantization.json"
+    raise StudyError(f"{path}: is not what quantize_study writes; delete it and quantize again")

@@ -1,8 +1,5 @@
-"""``report.html``: the whole study on one page, from stored results alone.
-
-Style and numbers are inside the page, the pictures beside it in ``figures/``; it refers to no address. The same results
-give the same bytes: no date is written, seconds come from ``run.json``.
-"""
+"""``report.html``: the whole study on one page with its pictures beside it in ``figures/``; it refers to no address.
+The same results give the same bytes: no date is written, seconds come from ``run.json``."""
 
 import argparse
 import re
@@ -24,6 +21,7 @@ from yolopose.report.layout import markdown
 from yolopose.report.measured import ResultSet, fingerprint_note, load_reference, load_results
 from yolopose.report.sets import compare_sets, describe_difference
 from yolopose.report.tables import build_tables
+from yolopose.report.verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, VERDICTS, WITHIN_NOISE
 from yolopose.study.config import load_experiments, load_profiles
 from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.cli import exit_status
@@ -32,18 +30,17 @@ from yolopose.utils.files import atomic_write
 
 
 def headline(results: ResultSet, claims: list[dict[str, Any]]) -> list[str]:
-    """The answer in a few sentences, made from the verdicts."""
-    verdicts = {claim["id"]: claim["verdict"] for claim in claims}
-    answers = {"Reproduced here": [compare.REPRODUCED], "Not reproduced here": [compare.NOT_REPRODUCED],
-               "Run, but not decided": [compare.WITHIN_NOISE, compare.NOT_COMPARABLE]}
+    given = {claim["id"]: claim["verdict"] for claim in claims}
+    answers = {"Reproduced here": [REPRODUCED], "Not reproduced here": [NOT_REPRODUCED],
+               "Run, but not decided": [WITHIN_NOISE, NOT_COMPARABLE]}
     sentences = [f"{answer}: {'; '.join(said)}." for answer, wanted in answers.items() if (said := [
-        words for verdict in wanted for name, words in HEADLINE if verdicts.get(name) == verdict])]
+        words for verdict in wanted for name, words in HEADLINE if given.get(name) == verdict])]
     if not results.full_scale and results.runs:
         what = "on other data than COCO 2017" if results.other_data else "at a reduced scale"
         sentences.append(f"These runs are {what} ({results.scale()}): orderings can be judged, the paper's absolute "
                          "accuracies cannot, and no accuracy below stands beside a printed one as its equal.")
     paper = [claim for claim in claims if claim["decided_by"] == "paper"]
-    bad = [claim["id"] for claim in paper if claim["verdict"] == compare.NOT_REPRODUCED]
+    bad = [claim["id"] for claim in paper if claim["verdict"] == NOT_REPRODUCED]
     tail = f" and {len(bad)} do not ({', '.join(bad)})." if bad else "."
     return [*sentences, f"Of {len(paper)} claims that the paper's own tables and equations decide, "
                         f"{len(paper) - len(bad)} hold{tail}"]
@@ -81,15 +78,18 @@ def markdown_to_html(text: str) -> str:
     return mistune.create_markdown(plugins=["table"])(re.sub("^#", "##", text, flags=re.MULTILINE))
 
 
-def build_context(results: ResultSet, reference: ResultSet | None) -> dict[str, Any]:
-    """Everything that the template shows, as plain values; only ``deviations`` and what tables render are HTML."""
-    claims = decide_claims(results)
+def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> Path:
+    """Write ``report.html`` into a results folder and return its path; it shows the files of ``figures/``, names those
+    missing, and has tables, comparison and claims made afresh. A folder that is missing, holds no results or a damaged
+    file, or cannot be written is a StudyError."""
+    results = load_results(results_dir)
+    reference, claims = load_reference(results, reference_dir), decide_claims(results)
     deviations = (PAPER_DIR / "deviations.md").read_text(encoding="utf-8")
     headline_run = next(iter(results.runs.get("s6") or results.every_run), None)
     both = (results.root, reference.root) if reference and results.runs else None
-    return {
+    shown = {
         "results": results, "known": load_experiments(), "profile": load_profiles().get(results.profile),
-        "claims": claims, "verdicts": compare.VERDICTS, "headline": headline(results, claims),
+        "claims": claims, "verdicts": VERDICTS, "headline": headline(results, claims),
         "own_claims": [claim["id"] for claim in claims if claim["where"].startswith("this study")],
         "provenance": provenance_rows(results), "no_test_dev": no_test_dev(results),
         "tables": build_tables(results, reference), "ablations": build_ablations(results, reference),
@@ -104,21 +104,10 @@ def build_context(results: ResultSet, reference: ResultSet | None) -> dict[str, 
         "differences": profile_differences(headline_run.config) if headline_run else [],
         "deviations": markdown_to_html(deviations.partition("\n")[2]),
     }
-
-
-def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> Path:
-    """Write ``report.html`` into a results folder and return its path; it shows the files of ``figures/``, names those
-    missing, and has tables, comparison and claims made afresh.
-
-    Raises:
-        StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
-    """
-    results = load_results(results_dir)
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
-    context = build_context(results, load_reference(results, reference_dir))
     path = results.root / "report.html"
-    atomic_write(path, environment.get_template("report.html.j2").render(context))
+    atomic_write(path, environment.get_template("report.html.j2").render(shown))
     return path
 
 
@@ -127,8 +116,8 @@ def readme_claims_table(results_dir: Path | str) -> str:
     claims = decide_claims(results_dir)
     table = DataFrame([{"": claim["id"], "Claim": claim["claim"], "Where": claim["where"],
                         "Verdict": f"**{claim['verdict']}**", "Decided on": claim["scale"]}
-                       for claim in claims if claim["verdict"] != compare.NOT_RUN])
-    waiting = [claim["id"] for claim in claims if claim["verdict"] == compare.NOT_RUN]
+                       for claim in claims if claim["verdict"] != NOT_RUN])
+    waiting = [claim["id"] for claim in claims if claim["verdict"] == NOT_RUN]
     tail = f"\nNot run ({len(waiting)}; the reasons are in `claims.csv`): {', '.join(waiting)}.\n" if waiting else ""
     return f"{markdown(table, words=table)}\n{tail}"
 

@@ -1,7 +1,7 @@
 """The quantities that rules of claims speak about: printed, measured, counted, stored or computed, with intervals.
 
-A quantity is a number or a mapping with one of the keys of :data:`FORMS`, or a ``ratio``, ``difference``, ``sum`` or
-``product`` of quantities. With ``set: ablations`` it is taken from the set of ``make ablations``.
+A quantity is a number or a mapping with one of the keys of :data:`FORMS` or of :data:`OPERATIONS` on quantities. With
+``set: ablations`` it is taken from the set of ``make ablations``.
 """
 
 import math
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from yolopose.report.compare import NOT_COMPARABLE, NOT_RUN, number, printed_rows
+from yolopose.report.compare import number, printed_rows
 from yolopose.report.measured import ResultSet
+from yolopose.report.verdicts import NOT_COMPARABLE, NOT_RUN
 from yolopose.study.config import ABLATIONS
-from yolopose.study.paper import MAIN_CONVENTION, PAPER_DIR
+from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.files import read_csv
 
 SMOKE_REASON = "the numbers of the smoke profile mean nothing"
@@ -30,11 +31,6 @@ class Value:
     sides: tuple[float, float] | None = (0.0, 0.0)
     measured: bool = False
 
-    @property
-    def half(self) -> float | None:
-        """Half of the interval, where that is not symmetric its wider half."""
-        return None if self.sides is None else max(self.sides)
-
 
 class Missing(Exception):
     """A quantity that no run has produced; the message says why."""
@@ -48,9 +44,8 @@ class NotComparable(Missing):
     verdict = NOT_COMPARABLE
 
 
-def choose_set(results: ResultSet, name: str | None) -> ResultSet:
-    """The results that a rule or a quantity names: the main study's, or with ``ablations`` those of ``make ablations``.
-    """
+def pick_set(results: ResultSet, name: str | None) -> ResultSet:
+    """The results that a rule or a quantity names: with ``ablations`` those of ``make ablations``."""
     if name not in (None, ABLATIONS):
         raise ValueError(f"set: {name!r}; known: {ABLATIONS}")
     if name and results.ablations is None:
@@ -59,16 +54,12 @@ def choose_set(results: ResultSet, name: str | None) -> ResultSet:
 
 
 def evaluate(results: ResultSet, quantity: Any) -> Value:
-    """Evaluate a quantity against one results folder and the paper's tables.
-
-    Raises:
-        Missing, NotComparable: there is no number, or none that may be compared.
-        ValueError, KeyError, TypeError: the quantity is malformed or selects no row or several.
-    """
+    """The value of a quantity. Missing, NotComparable: there is no number, or none that may be compared; ValueError,
+    KeyError, TypeError: the quantity is malformed or selects no row or several."""
     if isinstance(quantity, (int, float)):
         return Value(float(quantity), f"{quantity:g}")
     fields = dict(quantity)
-    results = choose_set(results, fields.pop("set", None))
+    results = pick_set(results, fields.pop("set", None))
     for form, function in FORMS.items():
         if form in fields:
             return function(results, fields.pop(form), **fields)
@@ -76,6 +67,10 @@ def evaluate(results: ResultSet, quantity: Any) -> Value:
         if operation in fields:
             return combine(operation, [evaluate(results, part) for part in fields[operation]])
     raise ValueError(f"no such quantity: {quantity}")
+
+
+def _select(rows: list[dict[str, str]], wanted: dict[str, Any]) -> list[dict[str, str]]:
+    return [row for row in rows if all(row[key] == str(value) for key, value in wanted.items())]
 
 
 def _printed(_: ResultSet, metric: str, table: int, reduce: str = "", **wanted: Any) -> Value:
@@ -120,13 +115,8 @@ def _stored(results: ResultSet, file: str, key: str, half: str = "", low: str = 
 
 
 def read_number(results: ResultSet, stored: str, key: str, percent: bool = False) -> float:
-    """One number of a stored JSON file, times 100 with ``percent``; ``true`` and ``false`` are 1 and 0.
-
-    Args:
-        results: the set.
-        stored: relative to the results folder, or ``<experiment>/<file>`` for that of the experiment's first seed.
-        key: path of keys separated by dots; a list takes a position.
-    """
+    """One number of a stored JSON file (:meth:`ResultSet.stored`), times 100 with ``percent``; ``true`` and ``false``
+    are 1 and 0. ``key`` is a path of keys separated by dots; a list takes a position."""
     value = results.stored(stored)
     if value is None:
         raise Missing(f"{stored} does not exist: the stage that writes it was not run")
@@ -144,10 +134,8 @@ def read_number(results: ResultSet, stored: str, key: str, percent: bool = False
     return 100 * float(value) if percent else float(value)
 
 
-def _counted(results: ResultSet, key: str, experiment: str = "", convention: str = MAIN_CONVENTION, **model: Any
-             ) -> Value:
-    found = (results.experiment_count(experiment, key, convention) if experiment
-             else results.count(key, **model, convention=convention))
+def _counted(results: ResultSet, key: str, experiment: str = "", **model: Any) -> Value:
+    found = results.experiment_count(experiment, key, **model) if experiment else results.count(key, **model)
     if found is None:
         raise Missing(f"complexity.csv has no row for {experiment or model['variant']}")
     return Value(found, f"{found:.2f}")
@@ -159,20 +147,15 @@ def combine(operation: str, parts: list[Value]) -> Value:
     total = {"ratio": lambda a, b: a / b, "product": lambda *n: math.prod(n), "difference": lambda a, b: a - b,
              "sum": lambda *n: sum(n)}[operation](*numbers)
     weights = [total / n if operation in ("ratio", "product") else 1.0 for n in numbers]
-    halves = [p.half for p in parts]
+    halves = [p.sides and max(p.sides) for p in parts]  # the wider half of an interval that is not symmetric
     half = None if None in halves else math.hypot(*(w * h for w, h in zip(weights, halves, strict=True)))
     terms = [f"({head})" if tail else head for head, _, tail in (p.text.partition(" = ") for p in parts)]
     return Value(total, f"{OPERATIONS[operation].join(terms)} = {total:.4g}", None if half is None else (half, half),
                  any(p.measured for p in parts))
 
 
-def _select(rows: list[dict[str, str]], wanted: dict[str, Any]) -> list[dict[str, str]]:
-    return [row for row in rows if all(row[key] == str(value) for key, value in wanted.items())]
-
-
 def _cell(rows: list[dict[str, str]], column: str, wanted: dict[str, Any], where: str) -> Value:
-    rows = _select(rows, wanted)
-    if len(rows) != 1:
+    if len(rows := _select(rows, wanted)) != 1:
         raise ValueError(f"{wanted} selects {len(rows)} rows of {where}, needs one")
     return Value(float(rows[0][column]), rows[0][column])
 
@@ -192,7 +175,7 @@ def _oks_term(distance: float, scale: float, k: float, sign: int = -1) -> Value:
     return Value(loss, f"loss(d={distance:g}, s={scale:g}, k={k:g}) = {loss:.4g}")
 
 
-ANALYTIC: dict[str, Callable[..., Value]] = {"oks_gradient": _oks_gradient, "oks_term": _oks_term}
+ANALYTIC = {"oks_gradient": _oks_gradient, "oks_term": _oks_term}
 # By the key that names a form: its function of the results, the value of that key, and the other keys.
 FORMS: dict[str, Callable[..., Value]] = {
     "printed": _printed, "measured": _measured, "stored": _stored, "complexity": _counted,

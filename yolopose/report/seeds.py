@@ -38,15 +38,15 @@ class Measurement:
     def half_width(self) -> float | None:
         """Half of the 95 % interval of the mean over seeds; ``None`` with one seed, which has no interval."""
         n = len(self.by_seed)
-        return t975(n - 1) * statistics.stdev(self.values) / math.sqrt(n) if n > 1 else None
+        return t975(n - 1) * self.deviation / math.sqrt(n) if n > 1 else None
 
     def __str__(self) -> str:
         return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
 
 
 def difference(a: Measurement, b: Measurement) -> tuple[float, float | None]:
-    """Mean of ``b − a`` and half of its 95 % interval: paired by seed where both have the same seeds, else Welch's;
-    ``None`` where either side has one seed."""
+    """Mean of ``b − a`` and half of its 95 % interval: paired where both have the same seeds, else Welch's; ``None``
+    where either side has one seed."""
     mean = b.mean - a.mean
     if len(a.by_seed) < 2 or len(b.by_seed) < 2:
         return mean, None

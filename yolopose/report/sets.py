@@ -1,6 +1,4 @@
-"""Comparison of any two result sets with each other; either may be the paper.
-
-``python -m yolopose.report.sets A B [--out file.csv]`` prints the differences and what differs between the runs.
+"""Comparison of any two result sets; either may be the paper: ``python -m yolopose.report.sets A B [--out file.csv]``.
 """
 
 import argparse
@@ -9,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolopose.report.compare import NOT_COMPARABLE, UNITS, paper_numbers
+from yolopose.report.compare import UNITS, paper_numbers
 from yolopose.report.measured import ResultSet, load_results
 from yolopose.report.seeds import Measurement, difference
+from yolopose.report.verdicts import NOT_COMPARABLE
 from yolopose.study.config import load_experiments
 from yolopose.study.freshness import config_changes
 from yolopose.utils.cli import exit_status
@@ -39,16 +38,9 @@ def _quantities(results: ResultSet | None) -> dict[tuple[str, str, str], Measure
 
 
 def compare_sets(a: str | Path, b: str | Path) -> list[dict[str, Any]]:
-    """Compare two result sets, which are folders or the word ``paper``, quantity by quantity.
-
-    Returns:
-        Rows with the columns of ``SET_COLUMNS`` for every quantity that both have: the difference is ``b − a`` in its
-        unit, with a 95 % interval where both have several seeds. Against the paper, accuracies of a reduced profile
-        get no difference.
-
-    Raises:
-        StudyError: a folder is missing or holds no results, or the sets share no quantity.
-    """
+    """Two result sets, folders or the word ``paper``, side by side: rows with ``SET_COLUMNS`` for every quantity that
+    both have. The difference is ``b − a`` in its unit, with a 95 % interval where both have several seeds; against the
+    paper, accuracies of a reduced profile get none. Sets that share no quantity are a StudyError."""
     sets = {side: None if str(which) == PAPER else load_results(which) for side, which in (("a", a), ("b", b))}
     one_is_paper, measured = None in sets.values(), sets["a"] or sets["b"]
     numbers, rows = {side: _quantities(results) for side, results in sets.items()}, []

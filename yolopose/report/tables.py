@@ -1,8 +1,7 @@
 """Tables 1 to 5 of the paper, printed and measured side by side, from stored results.
 
-The input is a results folder, ``results/paper/`` and, for rows that a run did not make, the committed reference of the
-same profile (marked "(ref)"). Tables 3 and 4 have the ablations in a column of their own: their schedule is another, so
-that no column mixes two budgets. Accuracies are in percent, GMACs in 1e9 multiply-accumulates.
+Rows that a run did not make are those of the committed reference, marked "(ref)". The ablations, whose schedule is
+another, have a column of their own in Tables 3 and 4: no column mixes two budgets.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +46,6 @@ Sets = tuple[ResultSet | None, ...]  # a run and the committed reference, which 
 
 
 def build_tables(results: ResultSet, reference: ResultSet | None = None) -> list[Table]:
-    """Tables 1 to 5 of a results folder; ``reference`` supplies what the run lacks."""
     sets, tables = (results, reference), []
     for table in TABLES:
         split = "test_dev" if table == 2 else "val"
@@ -80,7 +78,6 @@ def _printed(table: int, split: str) -> list[dict[str, str]]:
 
 
 def _row(sets: Sets, table: int, printed: dict[str, str]) -> Row:
-    """One printed row: every quantity printed and, where the row is ours, measured."""
     experiment, split, backbone = printed["experiment"], printed["split"], printed.get("backbone", "-")
     method = printed["method"] + ("" if experiment or backbone in ("-", printed["method"]) else f" ({backbone})")
     method += " †" if printed.get("test") == "multi-scale" else ""
@@ -112,7 +109,6 @@ def _first(sets: Sets, measure: Callable[..., Any], *wanted: str) -> tuple[Any, 
 
 
 def _accuracy(sets: Sets, experiment: str, split: str, metric: str, data: dict[str, Any]) -> str:
-    """What is shown of a measured accuracy; its numbers go into ``data``."""
     value, origin, source = _first(sets, ResultSet.measure, experiment, split, metric)
     if value is None:
         return UNDEFINED if sets[0].undefined(experiment, split, metric) else NOT_RUN
@@ -123,7 +119,6 @@ def _accuracy(sets: Sets, experiment: str, split: str, metric: str, data: dict[s
 
 
 def _ablation(sets: Sets, experiment: str, split: str, metric: str, data: dict[str, Any]) -> str:
-    """The same of the set of ``make ablations``."""
     value, origin, _ = _first([one and one.ablations for one in sets], ResultSet.measure, experiment, split, metric)
     data |= {f"{metric}_ablations": rounded(value and value.mean),
              f"{metric}_ablations_spread": rounded(value and value.deviation)}
@@ -161,7 +156,6 @@ def _add_drops(rows: list[Row]) -> None:
 
 
 def _notes(results: ResultSet, reference: ResultSet | None, rows: list[Row], split: str) -> list[str]:
-    """Where the numbers come from, and what words and marks among them mean."""
     of_ablations = {data.get("ablations_from") for *_, data in rows} - {None}
     used_reference = "reference" in of_ablations | {data["measured_from"] for *_, data in rows}
     source = results if results.runs else reference if used_reference else None
@@ -187,8 +181,7 @@ def conventions_note(rows: Sequence[dict[str, Any]]) -> str:
     """The sentence on Table 4's GMACs, with how many rows each convention gives to the printed digit."""
     hits, residuals = {}, []
     for convention, title in CONVENTION_TITLES.items():
-        found = [row for row in rows if row.get(f"gmacs_{convention}") is not None]
-        if not found:
+        if not (found := [row for row in rows if row.get(f"gmacs_{convention}") is not None]):
             return TABLE4_SENTENCE
         hits[title] = [same_digits(row[f"gmacs_{convention}"], f"{row['gmacs_printed']:.2f}") for row in found]
         residuals += [abs(row[f"residual_percent_{convention}"]) for row in found]
@@ -201,11 +194,8 @@ def write_tables(results_dir: Path | str, reference_dir: Path | None = None,
                  build: Callable[..., list[Table]] = build_tables, forms: Sequence[str] = ("csv", "md", "tex")
                  ) -> list[Table]:
     """Write ``tables/table{1..5}.{csv,md,tex}`` into a results folder (or what ``build`` makes of it, in ``forms``) and
-    return the tables. ``reference_dir`` has the rows that the run lacks; default: the same profile's reference.
-
-    Raises:
-        StudyError: the folder is missing, holds no results or a damaged file, or cannot be written.
-    """
+    return the tables. ``reference_dir`` has the rows that the run lacks; default: the same profile's reference. A
+    folder that is missing, holds no results or a damaged file, or cannot be written is a StudyError."""
     results = load_results(results_dir)
     tables = build(results, load_reference(results, reference_dir))
     for table in tables:

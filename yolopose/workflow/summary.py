@@ -3,8 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
-from yolopose.report.compare import VERDICTS
 from yolopose.report.measured import ResultSet, load_reference, load_results
+from yolopose.report.verdicts import VERDICTS
 from yolopose.study.config import load_experiments
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv

@@ -1,7 +1,6 @@
 """Figures of the ablations: losses and heads against images seen, and every difference with its two intervals.
 
-Dashed lines are the main study's runs, solid ones and filled markers those of ``make ablations``: their schedules
-differ. Each experiment has its own colour and marker.
+Dashed lines are the main study's runs, solid ones and filled markers those of ``make ablations``, on other schedules.
 """
 
 from collections.abc import Sequence
@@ -31,17 +30,16 @@ def _style(experiments: Sequence[str], experiment: str) -> dict[str, str]:
 
 
 def _trajectories(axes: Axes, results: ResultSet, experiments: Sequence[str], quantity: str) -> None:
-    """Accuracy against images seen: curves of the main set (dashed) and of the ablations (solid, seeds thin), which are
-    scored on a part of val while training, and the ablations' final scores on all of val with their standard deviation.
-    """
+    """Accuracy against images seen: curves on a part of val while training (seeds thin), and the final scores of the
+    ablations on all of val with their standard deviation."""
     key, split, metric = CURVES[quantity]
     ablations = results.ablations
     for source, dash in ((results, "--"), (ablations, "-")):
         curves = read_curves(source) if source else {}
         for experiment in experiments:
             style = _style(experiments, experiment)
-            seeds = [dict(curve_points(rows, key)) for rows in curves.get(experiment, {}).values()]
-            seeds = [points for points in seeds if len(points) > 1]
+            seeds = [points for rows in curves.get(experiment, {}).values()
+                     if len(points := dict(curve_points(rows, key))) > 1]
             for points in seeds:
                 axes.plot(list(points), list(points.values()), dash, color=style["color"], linewidth=0.7, alpha=0.5)
             if seeds:
@@ -107,7 +105,6 @@ def _rows(group: str, results: ResultSet, reference: ResultSet | None) -> list[R
 
 
 def _nothing(group: str, results: ResultSet, rows: Sequence[Row]) -> bool:
-    """Whether no experiment of a group but s6 was trained, here or in the reference."""
     trained = set(results.runs) | set(results.ablations.runs if results.ablations else ())
     return not (set(GROUPS[group].rows) - {"s6"}) & trained and len(rows) < 2
 
@@ -115,7 +112,7 @@ def _nothing(group: str, results: ResultSet, rows: Sequence[Row]) -> bool:
 @styled
 def draw_losses(results: ResultSet, reference: ResultSet | None = None) -> Figure | None:
     """AP against images seen, one line a loss, and each loss's difference to the released OKS loss; ``None`` where no
-    loss but s6's was trained. ``reference`` supplies differences that this run did not measure."""
+    loss but s6's was trained. The ``reference`` supplies differences that this run did not measure."""
     rows = _rows("losses", results, reference)
     if _nothing("losses", results, rows):
         return None
@@ -130,9 +127,8 @@ def draw_losses(results: ResultSet, reference: ResultSet | None = None) -> Figur
 
 @styled
 def draw_heads(results: ResultSet, reference: ResultSet | None = None) -> Figure | None:
-    """AP and box AP50 against images seen for the repaired head, each defect of the released one and both, from scratch
-    and from a detector; below, joints far outside the box and the differences with their intervals. ``None`` where no
-    other head than s6's was trained."""
+    """AP and box AP50 against images seen for each head, from scratch and from a detector; below, joints far outside
+    the box and the differences. ``None`` where no other head than s6's was trained."""
     rows = _rows("heads", results, reference)
     if _nothing("heads", results, rows):
         return None
@@ -149,7 +145,6 @@ def draw_heads(results: ResultSet, reference: ResultSet | None = None) -> Figure
 
 
 def _far_outside(axes: Axes, rows: Sequence[Row]) -> None:
-    """Bars of the rate of joints far outside the box by group of joints, a bar a head."""
     found = [(row, rates) for row in rows if (rates := joint_rates(row.results, row.experiment, "far_outside"))]
     if not found:
         axes.remove()

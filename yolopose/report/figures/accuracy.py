@@ -1,8 +1,5 @@
-"""Figures 4, 5 and 6 of the paper: accuracy against GMACs.
-
-The paper's points come from ``results/paper/``. Measured points of a reduced profile stand in a panel of their own at
-the GMACs of the models that really ran; only at full scale do they share the paper's panel.
-"""
+"""Figures 4, 5 and 6 of the paper: accuracy against GMACs. Measured points of a reduced profile, at the GMACs of the
+models that really ran, have a panel of their own; only at full scale do they share the paper's."""
 
 import re
 from operator import attrgetter
@@ -36,8 +33,6 @@ class Point(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What a figure shows."""
-
     number: int
     table: int
     metric: str
@@ -45,11 +40,9 @@ class Spec(NamedTuple):
     title: str
 
 
-SPECS = (
-    Spec(4, 4, "AP", "val", "AP against GMACs, low-complexity models, COCO val2017"),
-    Spec(5, 1, "AP50", "val", "AP50 against GMACs, COCO val2017"),
-    Spec(6, 2, "AP50", "test_dev", "AP50 against GMACs, COCO test-dev2017"),
-)
+SPECS = (Spec(4, 4, "AP", "val", "AP against GMACs, low-complexity models, COCO val2017"),
+         Spec(5, 1, "AP50", "val", "AP50 against GMACs, COCO val2017"),
+         Spec(6, 2, "AP50", "test_dev", "AP50 against GMACs, COCO test-dev2017"))
 
 
 def paper_points(spec: Spec) -> tuple[list[Point], list[str]]:
@@ -73,21 +66,18 @@ def paper_points(spec: Spec) -> tuple[list[Point], list[str]]:
 
 
 def measured_points(spec: Spec, results: ResultSet) -> list[Point]:
-    """This study's points of a figure, at the GMACs of the models that ran; empty where nothing was measured.
-
-    Figure 4 takes s6 at every size that was run: those of the ablations, where there are any, so that all of its points
-    have one schedule; without them, at a reduced scale, it shows m6 and l6 too, which are small there.
-    """
-    points = []
-    sizes_only = spec.number == 4 and (results.full_scale or results.ablations is not None)
-    if spec.number == 4 and results.ablations is not None:
-        results = results.ablations
+    """This study's points of a figure, at the GMACs of the models that ran. Figure 4 takes s6 at every size, of the
+    ablations where there are any: all of its points have one schedule. Without them, at a reduced scale, it shows m6
+    and l6 too, which are small there."""
+    points, by_size = [], spec.number == 4
+    sizes_only = results.full_scale or results.ablations is not None
+    if by_size:
+        results = results.ablations or results
     for experiment in results.runs:
-        known = load_experiments().get(experiment)
+        known, at_a_size = load_experiments().get(experiment), re.fullmatch(r"s6_r\d+", experiment)
         if known is None or known.variant.endswith("_person"):
             continue
-        at_a_size = re.fullmatch(r"s6_r\d+", experiment) is not None
-        if at_a_size if spec.number != 4 else sizes_only and experiment != "s6" and not at_a_size:
+        if sizes_only and experiment != "s6" and not at_a_size if by_size else at_a_size:
             continue
         value, gmacs = results.measure(experiment, spec.split, spec.metric), results.own_gmacs(experiment)
         if value and gmacs is not None:
@@ -105,8 +95,7 @@ def _scatter(axes: Axes, points: list[Point]) -> None:
             if group := [p for p in points if p.method == method and p.hollow == hollow]:
                 axes.scatter([p.gmacs for p in group], [p.accuracy for p in group], s=46, marker=marker, zorder=3,
                              facecolor="white" if hollow else colour, edgecolor=colour, linewidth=1.4)
-        line = _line(points, method)
-        if len(line) > 1 and method in CONNECTED:
+        if method in CONNECTED and len(line := _line(points, method)) > 1:
             axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.2, zorder=2)
     for point in filter(attrgetter("error"), points):
         axes.errorbar(point.gmacs, point.accuracy, point.error, color=STYLES[point.method][0], capsize=3, linewidth=1,

@@ -1,7 +1,6 @@
 """Figures of the analyses: gradient of the losses, cost of poses, run time against persons, and decoder depth."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,14 +17,15 @@ from yolopose.utils.palette import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED
 WITHIN = 0.5  # percent: how near a count comes to the printed number to count as the same
 ALMOST_FREE = 10  # percent: this study's reading of "almost free", as in claim C24
 NAMES = {"conv": "convolutions alone", "fused_bias": "fused, plus biases", "fvcore_unfused": "fvcore, unfused"}
+COSTS = ("{person[params_m]:.1f} → {pose[params_m]:.1f} M\n{person[gmacs]:.1f} → {pose[gmacs]:.1f} GMACs\n"
+         "{person[total_ms][median]:.0f} → {pose[total_ms][median]:.0f} ms")
 FLOOR = 1e-10  # of the largest gradient: the lower edge of the figure
 
 
 @styled
 def draw_loss_shape(results: ResultSet) -> Figure | None:
     """Gradient of the keypoint losses, as a share of each loss's largest, against distance; and that of boxes."""
-    shape = results.stored("loss_shape.json")
-    if shape is None:
+    if (shape := results.stored("loss_shape.json")) is None:
         return None
     x = shape["distance_px"]
     figure = sheet(10.4, 4.1, "How far a loss pulls. × marks where its gradient becomes exactly zero in float32.")
@@ -56,8 +56,7 @@ def draw_loss_shape(results: ResultSet) -> Figure | None:
 
 def _gradients(axes: Axes, x: Sequence[float], curves: dict[str, Sequence[float]], zeros: dict[str, float | None],
                lines: dict[str, tuple[str, str, str]]) -> None:
-    """Gradients as shares of their largest, with a cross where one becomes zero; zeros right of the panel are named in
-    a free corner."""
+    """Gradients as shares of their largest; a cross where one becomes zero, in a free corner if off the panel."""
     for name, (label, colour, dash) in lines.items():
         largest = max(curves[name])
         points = [(at, value / largest) for at, value in zip(x, curves[name], strict=True) if at > 0 and value > 0]
@@ -75,8 +74,7 @@ def _gradients(axes: Axes, x: Sequence[float], curves: dict[str, Sequence[float]
 @styled
 def draw_almost_free(results: ResultSet) -> Figure | None:
     """What the pose models add to the same person detectors, in percent."""
-    stored = results.stored("runtime.json")
-    if stored is None:
+    if (stored := results.stored("runtime.json")) is None:
         return None
     free, machine = stored["almost_free"], stored["machine"]
     models = {name: value for name, value in free.items() if isinstance(value, dict)}
@@ -95,7 +93,7 @@ def draw_almost_free(results: ResultSet) -> Figure | None:
             annotate(axes, f"{more:+.0f} %", (at, 100 * (max(top, 1) - 1)), (0, 3), ha="center")
     axes.axhline(ALMOST_FREE, color=INK, linestyle="--", linewidth=1, zorder=1,
                  label=f"{ALMOST_FREE} %: this study's reading of “almost free”")
-    axes.set_xticks(range(len(models)), [f"{name}\n{_side_by_side(**model)}" for name, model in models.items()])
+    axes.set_xticks(range(len(models)), [f"{name}\n{COSTS.format(**model)}" for name, model in models.items()])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
     axes.set(xlim=(-0.5, len(models) - 0.5), ylabel="pose model over person detector (%)")
@@ -107,23 +105,16 @@ def draw_almost_free(results: ResultSet) -> Figure | None:
     return figure
 
 
-def _side_by_side(person: dict[str, Any], pose: dict[str, Any], **_: Any) -> str:
-    return (f"{person['params_m']:.1f} → {pose['params_m']:.1f} M\n{person['gmacs']:.1f} → {pose['gmacs']:.1f} "
-            f"GMACs\n{person['total_ms']['median']:.0f} → {pose['total_ms']['median']:.0f} ms")
-
-
 @styled
 def draw_constant_runtime(results: ResultSet) -> Figure | None:
     """Time against the number of persons: the network and the steps after it, and an image's time as a multiple."""
     constant = (results.stored("runtime.json") or {}).get("constant", {})
-    if "points" not in constant:
+    if (points := constant.get("points")) is None:
         return None
-    points = constant["points"]
-    persons = [p["persons"] for p in points]
+    persons, network = ([p[key] for p in points] for key in ("persons", "network_ms"))
     mean, ends = sum(persons) / len(persons), (0, max(persons))
     figure = sheet(10.4, 4.2, "Run time against the number of persons, mosaics of one size")
     left, right = figure.subplots(1, 2)
-    network = [p["network_ms"] for p in points]
     series = [("network", network, constant["network"]["slope_ms"], BLUE, "o", "-")]
     styles = ((RED, "^", "--"), (GREEN, "s", "-."))
     for (name, about), (colour, marker, dash) in zip(constant["thresholds"].items(), styles, strict=True):

@@ -1,8 +1,5 @@
-"""Figure 2: the network as a block diagram, drawn from ``architecture.json``.
-
-Columns are the backbone, PANet's way up to finer maps, its way down, and the heads; rows are the strides. Every
-numbered module stands as a block of its own, with the shape of its output and its GMACs.
-"""
+"""Figure 2: the network as a block diagram, drawn from ``architecture.json``: a row a stride; in columns the
+backbone, PANet's way up to finer maps, its way down, and the heads."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,7 +20,7 @@ KINDS = {"focus": "Focus", "spp": "SPP", "upsample": "Upsample", "concat": "Conc
 
 
 class Block(NamedTuple):
-    """A drawn module in inches: left, bottom, width, height."""
+    """A drawn module, in inches."""
 
     x: float
     y: float
@@ -47,11 +44,8 @@ def block_name(layer: dict[str, Any]) -> str:
 
 
 def layout(architecture: dict[str, Any]) -> tuple[dict[Any, Block], float, dict[int, tuple[float, float]]]:
-    """Place the blocks: by module number, or by (level, branch) for the heads; y grows upwards.
-
-    Returns:
-        Blocks in inches, the height of the whole figure, and bottom and top of each stride's row.
-    """
+    """The blocks by module number, or by (level, branch) for the heads, the height of the whole figure, and bottom and
+    top of each stride's row; y grows upwards."""
     columns: dict[tuple[str, int], list[int]] = {}
     for layer in architecture["layers"]:
         columns.setdefault((layer["part"], layer["stride"]), []).append(layer["number"])
@@ -93,10 +87,9 @@ def _draw_block(axes: Axes, block: Block, name: str, shape: Sequence[int], gmacs
 
 def _arrow(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     """A line through ``points`` with a head at its end."""
+    head = {"arrowstyle": "-|>,head_width=0.16,head_length=0.3", "color": GREY, "linewidth": 1.0}
     axes.plot(*zip(*points[:-1], strict=True), color=GREY, linewidth=1.0, zorder=2, solid_capstyle="butt")
-    axes.annotate("", points[-1], points[-2], zorder=2, arrowprops={
-        "arrowstyle": "-|>,head_width=0.16,head_length=0.3", "color": GREY, "linewidth": 1.0, "shrinkA": 0,
-        "shrinkB": 0})
+    axes.annotate("", points[-1], points[-2], zorder=2, arrowprops=head | {"shrinkA": 0, "shrinkB": 0})
 
 
 def _connect(axes: Axes, source: Block, target: Block) -> None:
@@ -114,8 +107,7 @@ def _connect(axes: Axes, source: Block, target: Block) -> None:
 @styled
 def draw_architecture(results: ResultSet) -> Figure | None:
     """Figure 2 from ``architecture.json``; ``None`` where there is none (make complexity)."""
-    architecture = results.stored("architecture.json")
-    if architecture is None:
+    if (architecture := results.stored("architecture.json")) is None:
         return None
     blocks, height, rows = layout(architecture)
     figure = sheet(WIDTH_IN, height)

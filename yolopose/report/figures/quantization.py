@@ -17,13 +17,9 @@ TABLE_5_SHARE = 0.3  # of the layers at 16 bits
 
 @styled
 def draw_quantization(results: ResultSet) -> Figure | None:
-    """AP of the ReLU model against the share of its layers, and of its GMACs, at 16 bits; ``None`` without any.
-
-    The horizontal lines are float32 and 8 bits; the ring is the mixed precision of Table 5. With several seeds the
-    points are means and the bars standard deviations.
-    """
-    stored = load_quantization(results)
-    if stored is None:
+    """AP of the ReLU model against the share of its layers, and of its GMACs, at 16 bits; ``None`` without any. The
+    ring is the mixed precision of Table 5; points are means over seeds, bars standard deviations."""
+    if (stored := load_quantization(results)) is None:
         return None
     seeds = len(stored.get("seeds", []))
     figure = sheet(10.4, 4.3, "AP against the share of 16-bit layers, the most sensitive first "

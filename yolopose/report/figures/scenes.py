@@ -1,7 +1,5 @@
 """Figures 1 and 3: crowded scenes and joints outside the predicted box, drawn from ``scenes.json`` and its pictures.
-
-Beside the pictures, which are single cases, stand the rates over the whole split.
-"""
+Beside the pictures, which are single cases, stand the rates over the whole split."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +25,7 @@ BINS = {"by_overlap": ("0", "to 0.1", "to 0.3", "above"), "by_people": ("2", "3"
 
 
 def _picture(axes: Axes, results: ResultSet, scene: dict[str, Any]) -> None:
-    """The stored picture, stretched to the original's px, without ticks."""
+    """The stored picture, stretched to the original's px."""
     if not (picture := results.root / scene["picture"]).is_file():
         path = results.root / "scenes.json"
         raise StudyError(f"{picture}: not found, though {path.name} names it; delete {path} and run make evaluate, "
@@ -95,13 +93,8 @@ def _grid(figure: Figure, pictures: int, rows: int = 1) -> GridSpec:
 @styled
 def draw_crowd(results: ResultSet) -> Figure | None:
     """Figure 1 from ``scenes.json``: crowded scenes, ours above, true joints grouped by distances alone below, and how
-    often a joint ends at another person, by overlap and by the number of people. ``None`` without a scene.
-
-    Raises:
-        StudyError: a stored picture is missing.
-    """
-    scenes = results.stored("scenes.json")
-    if scenes is None or not scenes["crowd"]["scenes"]:
+    often a joint ends at another person; ``None`` without a scene. A stored picture that is missing is a StudyError."""
+    if (scenes := results.stored("scenes.json")) is None or not scenes["crowd"]["scenes"]:
         return None
     chosen, grouping = scenes["crowd"]["scenes"], scenes.get("grouping")
     rows = 2 if grouping else 1
@@ -144,12 +137,8 @@ def draw_crowd(results: ResultSet) -> Figure | None:
 @styled
 def draw_outside(results: ResultSet) -> Figure | None:
     """Figure 3 from ``scenes.json``: joints outside the predicted box in pictures, and how many are found by distance.
-
-    Raises:
-        StudyError: a stored picture is missing.
-    """
-    scenes = results.stored("scenes.json")
-    if scenes is None:
+    A stored picture that is missing is a StudyError."""
+    if (scenes := results.stored("scenes.json")) is None:
         return None
     chosen, box = scenes["outside"]["scenes"], scenes["box"]
     figure = sheet(10.4 if chosen else 4.6, 3.6, f"Figure 3. Joints outside the predicted box: {scenes['experiment']} "

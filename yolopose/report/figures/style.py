@@ -1,6 +1,5 @@
 """What all figures share: their look, colours, empty sheets, files, and labels that cover nothing."""
 
-import io
 from collections.abc import Callable, Sequence
 from functools import wraps
 from itertools import pairwise
@@ -13,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from yolopose.utils.files import atomic_write
+from yolopose.utils.files import replaced
 from yolopose.utils.palette import BLACK, BLUE, GREEN, GREY, GRID, INK, ORANGE, PINK, RED, SKY
 
 LINES = (RED, BLUE, GREEN, PINK, ORANGE, SKY, BLACK)
@@ -65,15 +64,11 @@ def annotate(axes: Axes, text: str, at: tuple[float, float], offset_pt: tuple[fl
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG and SVG without dates, atomically."""
-    written = []
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        buffer = io.BytesIO()
-        with rc_context(OPTIONS):
-            figure.savefig(buffer, format=suffix, metadata=metadata)
-        path = stem.with_suffix(f".{suffix}")
-        atomic_write(path, buffer.getvalue())
-        written.append(path)
-    return written
+    undated = {stem.with_suffix(".png"): {"Software": None}, stem.with_suffix(".svg"): {"Date": None, "Creator": None}}
+    for path, metadata in undated.items():
+        with rc_context(OPTIONS), replaced(path) as file:
+            figure.savefig(file, format=path.suffix[1:], metadata=metadata)
+    return list(undated)
 
 
 def line_samples(vertices: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -84,12 +79,9 @@ def line_samples(vertices: Sequence[tuple[float, float]]) -> list[tuple[float, f
 
 def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str]], obstacles: Sequence[tuple[float, float]] = ()
                  ) -> list[Bbox]:
-    """Write ``(x, y, text)`` labels beside their points, clear of points, lines, other labels and the axes' edge.
-
-    Candidates lie on growing rings around a point; the first free one is taken. Call it last: it fixes the layout.
-    ``obstacles`` are further points that stay free, such as samples of a line; both are in data coordinates. Returns
-    the boxes of the labels in px, in the order of ``labels``.
-    """
+    """Write ``(x, y, text)`` labels beside their points, clear of points, ``obstacles`` (such as samples of a line, in
+    data coordinates), other labels and the axes' edge: at the first free place on growing rings around a point. Call it
+    last: it fixes the layout. Returns the boxes of the labels in px, in the order of ``labels``."""
     figure = axes.figure
     figure.canvas.draw()
     figure.set_layout_engine("none")  # a later layout would move the points under their labels
