@@ -1,13 +1,13 @@
-"""What the tests run in several processes: ``torchrun -m tests.elastic_worker WORK DATA FOLDER``.
+"""What the tests run in several processes.
 
-WORK is ``train`` (one tiny run), ``evaluate`` (score it) or ``parts`` (the building blocks, checked in place).
+:func:`work` does ``train`` (one tiny run), ``evaluate`` (score it) or ``parts`` (the building blocks, checked in
+place); ``train+evaluate`` does both.
 """
 
 import copy
 import json
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,13 +101,8 @@ def evaluate(root: Path, folder: Path, world: World) -> None:
     evaluate_run(configured(), load_dataset(root), folder, CPU, world)
 
 
-def main() -> None:
-    work, root, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+def work(names: str, root: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with process_group(own_device(CPU)) as world:
-        for one in work.split("+"):
-            {"train": train, "parts": parts, "evaluate": evaluate}[one](root, folder, world)
-
-
-if __name__ == "__main__":
-    main()
+        for name in names.split("+"):
+            {"train": train, "parts": parts, "evaluate": evaluate}[name](root, folder, world)

@@ -1,16 +1,18 @@
 """Several processes: same losses as one, whatever is killed; evaluation shared; one claim for a run."""
 
 import json
+import multiprocessing
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from tests import elastic_worker
 from tests.coco_folder import make_folder
-from tests.elastic_worker import configured
 from tests.tiny import CPU, ENVIRONMENT, files
 from yolopose.data.coco import load_dataset
 from yolopose.data.synthetic.generate import SyntheticSpec, generate
@@ -26,16 +28,29 @@ from yolopose.utils.files import read_csv, read_json
 
 
 def start(work: str, root: Path, folder: Path, processes: int = 2, restarts: int = 0) -> str:
-    """Run ``tests.elastic_worker`` in one process, or in several under torch's elastic launcher; its standard error.
+    """Run ``tests.elastic_worker`` in one process, or in several under torch's elastic launcher; what they said.
 
-    A file ``term`` in the folder says that it is to fail."""
-    fails = (folder / "term").exists()
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--max-restarts",
-                str(restarts), "--monitor-interval", "0.1"] if processes > 1 else []
-    done = subprocess.run([sys.executable, *launcher, "-m", "tests.elastic_worker", work, root, folder],
-                          env=ENVIRONMENT, timeout=300, capture_output=True, text=True)
-    assert (done.returncode != 0) == fails, done.stderr
-    return done.stderr
+    All are forks of one process that has loaded torch. A file ``term`` in the folder says that they are to fail.
+    """
+    multiprocessing.set_forkserver_preload(["tests.elastic_worker"])
+    if processes == 1:
+        forked = multiprocessing.get_context("forkserver")
+        process = forked.Process(target=elastic_worker.work, args=(work, root, folder))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        return ""
+    fails, logs = (folder / "term").exists(), folder.with_name(f"{folder.name}-logs")
+    logs.mkdir(exist_ok=True)
+    config = LaunchConfig(1, 1, processes, run_id=folder.name, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+                          max_restarts=restarts, monitor_interval=0.1, start_method="forkserver",
+                          logs_specs=DefaultLogsSpecs(str(logs), redirects=Std.ERR))
+    if fails:
+        with pytest.raises(ChildFailedError) as failure:
+            elastic_launch(config, elastic_worker.work)(work, root, folder)
+        return str(failure.value)
+    elastic_launch(config, elastic_worker.work)(work, root, folder)
+    return "".join(path.read_text() for path in logs.rglob("stderr.log"))
 
 
 def ordered(folder: Path, order: str, text: str = "") -> Path:
@@ -87,7 +102,7 @@ def test_evaluation_by_two_processes_counts_every_image_once(whole, root, tmp_pa
     dataset, threads = load_dataset(root), torch.get_num_threads()
     torch.set_num_threads(1)  # as in each of the two: the last digits, and with them equal scores, depend on it
     try:
-        metrics = evaluate_run(configured(), dataset, tmp_path / "copy", CPU)
+        metrics = evaluate_run(elastic_worker.configured(), dataset, tmp_path / "copy", CPU)
     finally:
         torch.set_num_threads(threads)
     assert metrics == read_json(whole / "metrics.json")

@@ -1,47 +1,19 @@
-"""The whole study at smoke scale, as a user runs it: to the end, again, killed, from stored results, on real images."""
+"""The whole study at smoke scale, as a user runs it: to the end, again, from stored results."""
 
 import json
-import os
-import random
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.tiny import REPO, RUN, reproduce
 from yolopose.study.paper import CONVENTIONS, MAIN_CONVENTION
 from yolopose.utils.files import read_csv
 from yolopose.workflow.stages import NOTEBOOKS, STAGES
 
-REPO = Path(__file__).resolve().parents[1]
-EXACT = ("*/seed*/curve.csv", "*/seed*/metrics.json", "*/seed*/predictions.json.gz", "tables/*", "figures/*",
-         "comparison.csv", "claims.csv", "complexity.csv", "data.json")
-
 pytestmark = pytest.mark.slow
-
-
-RUN = [sys.executable, "-m", "yolopose.workflow.run"]
-
-
-def reproduce(results: Path, *more: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*RUN, "reproduce", "--profile", "smoke", "--results", results, *more], cwd=REPO,
-                          capture_output=True, text=True, timeout=900)
-    assert done.returncode == status, done.stderr[-3000:]
-    return done
-
-
-def exact_files(results: Path) -> dict[str, bytes]:
-    """What must be the same to the byte however often a run was stopped; times and memory live in ``run.json`` and
-    ``runtime.json``, and in the figures and the claims that tell of them."""
-    found = {str(p.relative_to(results)): p.read_bytes() for pattern in EXACT for p in sorted(results.glob(pattern))
-             if p.stem not in ("almost_free", "constant_runtime")}
-    if "claims.csv" in found:
-        found["claims.csv"] = b"".join(line for line in found["claims.csv"].splitlines(True)
-                                       if not line.startswith((b"C24,", b"C58,")))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -119,37 +91,6 @@ def test_tables_figures_and_report_are_rebuilt_to_the_byte_from_stored_results(s
         subprocess.run([*RUN, stage, "--results", stored], cwd=REPO, check=True, timeout=900)
     assert time.monotonic() - start < 60
     assert {name: (stored / name).read_bytes() for name in made} == before
-
-
-def test_killed_at_any_moment_it_ends_in_the_same_bytes(smoke, tmp_path):
-    results = tmp_path / "killed"
-    results.mkdir()
-    shutil.copy(smoke / "complexity.csv", results)  # counted already: the kills are meant for the rest
-    chance = random.Random(0)
-    arguments = [*RUN, "reproduce", "--profile", "smoke", "--results", results]
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
-        process = subprocess.Popen(arguments, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=chance.uniform(4, 40))
-        except subprocess.TimeoutExpired:
-            process.send_signal(number)
-            process.wait(timeout=60)
-    reproduce(results)
-    ours, theirs = exact_files(results), exact_files(smoke)
-    assert sorted(ours) == sorted(theirs)
-    assert [name for name in ours if ours[name] != theirs[name]] == []
-
-
-def test_the_same_chain_runs_on_real_images(shared, tmp_path, smoke):
-    data = os.path.relpath(shared / "data" / "coco-real", REPO)
-    results = tmp_path / "smoke-coco-real"
-    results.mkdir()
-    shutil.copy(smoke / "complexity.csv", results)
-    reproduce(results, "--data", data)
-    metrics = json.loads((results / "s6/seed0/metrics.json").read_text())
-    assert metrics["test_dev"]["status"] == "not run" and metrics["val"]["images"] > 0
-    assert json.loads((results / "study.json").read_text())["data"] == "coco-real"
-    assert "data.source: folder → synthetic" in reproduce(results, status=2).stderr
 
 
 def test_a_notebook_opened_in_its_own_folder_finds_the_repository(tmp_path):

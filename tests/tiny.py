@@ -16,6 +16,7 @@ from yolopose.study.config import RunConfig, load_study
 
 CPU = torch.device("cpu")
 REPO = Path(__file__).parents[1]
+RUN = [sys.executable, "-m", "yolopose.workflow.run"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}  # of processes that tests start
 
 
@@ -58,3 +59,11 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
 def files(folder: Path) -> dict[str, bytes]:
     """The curve and the weights of a finished run."""
     return {name: (folder / name).read_bytes() for name in ("curve.csv", "weights.pt")}
+
+
+def reproduce(results: Path, *more: str, status: int = 0, code: Path = REPO) -> subprocess.CompletedProcess[str]:
+    """The whole study at smoke scale with the given results folder, in a process that must end with ``status``."""
+    done = subprocess.run([*RUN, "reproduce", "--profile", "smoke", "--results", results, *more], cwd=code,
+                          capture_output=True, text=True, timeout=900)
+    assert done.returncode == status, done.stderr[-3000:]
+    return done
