@@ -1,0 +1,82 @@
+"""A short study on real images where they are at hand: whole, and killed at random moments."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SHARED
+from tests.tiny import REPO, RUN, reproduce
+
+EXACT = ("*/seed*/curve.csv", "*/seed*/metrics.json", "*/seed*/predictions.json.gz", "tables/*", "figures/*",
+         "comparison.csv", "claims.csv", "complexity.csv", "data.json")
+DATA = ["--data", str(SHARED / "data" / "coco-real")] if SHARED.is_dir() else []
+
+pytestmark = pytest.mark.slow
+
+
+def exact_files(results: Path) -> dict[str, bytes]:
+    """What must be the same to the byte however often a run was stopped; times and memory live in ``run.json`` and
+    ``runtime.json``, and in the figures and the claims that tell of them."""
+    found = {str(p.relative_to(results)): p.read_bytes() for pattern in EXACT for p in sorted(results.glob(pattern))
+             if p.stem not in ("almost_free", "constant_runtime")}
+    if "claims.csv" in found:
+        found["claims.csv"] = b"".join(line for line in found["claims.csv"].splitlines(True)
+                                       if not line.startswith((b"C24,", b"C58,")))
+    return found
+
+
+def begun(results: Path) -> Path:
+    """A results folder in which the paper's models are counted already: the kills are meant for the rest."""
+    results.mkdir()
+    shutil.copy(REPO / "results" / "reference" / "mini" / "complexity.csv", results)
+    return results
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory) -> Path:
+    """A copy of the repository whose smoke profile has two experiments in place of seven."""
+    copy = tmp_path_factory.mktemp("code")
+    for name in ("yolopose", "notebooks", "results/paper", "env"):
+        shutil.copytree(REPO / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPO / "pyproject.toml", copy)
+    profiles = copy / "yolopose" / "study" / "profiles.yaml"
+    seven = "experiments: [s6, m6, l6, s6_faithful, s6_paper_eq, s6_relu, s6_l1]"
+    assert profiles.read_text().count(seven) == 1
+    profiles.write_text(profiles.read_text().replace(seven, "experiments: [s6, s6_relu]"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(code, tmp_path_factory) -> Path:
+    """Results of one uninterrupted run."""
+    results = begun(tmp_path_factory.mktemp("study") / "uninterrupted")
+    reproduce(results, *DATA, code=code)
+    return results
+
+
+def test_the_chain_runs_on_real_images(shared, code, uninterrupted):
+    metrics = json.loads((uninterrupted / "s6/seed0/metrics.json").read_text())
+    assert metrics["test_dev"]["status"] == "not run" and metrics["val"]["images"] > 0
+    assert json.loads((uninterrupted / "study.json").read_text())["data"] == "coco-real"
+    assert "data.source: folder → synthetic" in reproduce(uninterrupted, status=2, code=code).stderr
+
+
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(code, uninterrupted, tmp_path):
+    results, chance = begun(tmp_path / "killed"), random.Random(0)
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        process = subprocess.Popen([*RUN, "reproduce", "--profile", "smoke", "--results", results, *DATA], cwd=code,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=chance.uniform(4, 30))
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            process.wait(timeout=60)
+    reproduce(results, *DATA, code=code)
+    ours, theirs = exact_files(results), exact_files(uninterrupted)
+    assert sorted(ours) == sorted(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
