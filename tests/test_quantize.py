@@ -1,8 +1,10 @@
 """Post-training quantization: layers, scales, sensitivities, files, the study's record, and what it refuses."""
 
+import shutil
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +24,6 @@ from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.export import quantize, quantized_run
 from yolopose.export import quantize_graph as qdq
 from yolopose.export.graph import MAP_NAMES, OnnxNetwork, open_session
-from yolopose.export.onnx_file import export_network
 from yolopose.export.quantize import compare_speed, quantize_study, share_recovered
 from yolopose.export.quantize_graph import OPSET, Layer, Scheme, list_layers, prepare_graph, quantize_graph
 from yolopose.export.quantized_run import SPLITS, choose_images
@@ -80,9 +81,15 @@ def ranges(graph, pictures) -> Any:
 
 
 @pytest.fixture(scope="module")
-def eight(graph, ranges, layers) -> onnx.ModelProto:
+def quantized_graph(graph, ranges, layers) -> Any:
+    """The graph by a scheme, with wide layers."""
+    return partial(quantize_graph, graph, ranges, layers)
+
+
+@pytest.fixture(scope="module")
+def eight(quantized_graph) -> onnx.ModelProto:
     """The graph at 8 bits."""
-    return quantize_graph(graph, ranges, layers)
+    return quantized_graph()
 
 
 def stored(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -107,24 +114,10 @@ def test_layers_are_convolutions_with_their_activation(layers):
     assert [layer.macs for layer in layers] == [3 * 2 * 16, 9 * 2 * 16, 4 * 5 * 16]
 
 
-def test_layers_need_a_size_and_a_convolution(graph):
-    open_size = deepcopy(graph)
-    del open_size.graph.value_info[:]
-    with pytest.raises(StudyError, match="a: the graph does not say how large its output is"):
-        list_layers(open_size)
-    none = helper.make_model(helper.make_graph([helper.make_node("Relu", ["images"], ["out"])], "none", [], []))
-    with pytest.raises(StudyError, match="no convolution"):
-        list_layers(none)
-
-
-@pytest.mark.parametrize(("wide", "expected"), [
-    ((), set()),
-    (("a",), {"a_conv", "a_out", "pooled", "joined"}),
-    (("b",), {"b_conv", "b_sigmoid", "b_out", "joined"}),
-    (("c",), {"out"}),
-])
-def test_what_is_no_convolution_passes_on_the_widest_precision(graph, layers, wide, expected):
-    assert qdq.wide_tensors(graph, layers, wide) == (expected, {"images"})
+def test_what_is_no_convolution_passes_on_the_widest_precision(graph, layers):
+    for wide, expected in (((), set()), (("a",), {"a_conv", "a_out", "pooled", "joined"}),
+                           (("b",), {"b_conv", "b_sigmoid", "b_out", "joined"}), (("c",), {"out"})):
+        assert qdq.wide_tensors(graph, layers, wide) == (expected, {"images"}), wide
 
 
 def test_ranges_are_the_smallest_and_largest_values(graph, pictures, ranges):
@@ -147,29 +140,20 @@ def test_eight_bits(graph, eight, pictures):
     assert 1e-4 < error(eight, graph, pictures[0]) < 0.2
 
 
-def test_sixteen_bits_are_two_hundred_times_as_near(graph, ranges, layers, eight, pictures):
-    wide = quantize_graph(graph, ranges, layers, wide=LAYERS)
-    values = stored(wide)
+def test_sixteen_bits_are_much_nearer_and_can_be_mixed_with_eight(quantized_graph, graph, eight, pictures):
+    wide = quantized_graph(wide=LAYERS)
+    values, mixed = stored(wide), stored(quantized_graph(wide=["c"]))
     assert values["a.weight_quantized"].dtype == np.int16 and values["out_zero_point"].dtype == np.uint16
     assert values["images_zero_point"].dtype == np.uint8
     assert error(wide, graph, pictures[0]) < error(eight, graph, pictures[0]) / 50
+    assert mixed["c.weight_quantized"].dtype == np.int16 and mixed["out_zero_point"].dtype == np.uint16
+    assert mixed["a.weight_quantized"].dtype == np.int8 and mixed["joined_zero_point"].dtype == np.uint8
 
 
-def test_a_mixed_graph_has_both(graph, ranges, layers):
-    values = stored(quantize_graph(graph, ranges, layers, wide=["c"]))
-    assert values["c.weight_quantized"].dtype == np.int16 and values["out_zero_point"].dtype == np.uint16
-    assert values["a.weight_quantized"].dtype == np.int8 and values["joined_zero_point"].dtype == np.uint8
-    with pytest.raises(StudyError, match="nowhere: no such layer"):
-        quantize_graph(graph, ranges, layers, wide=["nowhere"])
-
-
-def test_one_scale_a_channel(graph, ranges, layers):
-    values = stored(quantize_graph(graph, ranges, layers, Scheme(per_channel=True)))
+def test_scales_a_channel_and_of_powers_of_two(quantized_graph, graph, pictures):
+    values = stored(quantized_graph(Scheme(per_channel=True)))
     assert values["c.weight_scale"].shape == (5,) and values["out_scale"].shape == ()
-
-
-def test_power_of_two_scales(graph, ranges, layers, pictures):
-    model = quantize_graph(graph, ranges, layers, Scheme(power_of_two=True))
+    model = quantized_graph(Scheme(power_of_two=True))
     powers = {name: np.log2(value) for name, value in stored(model).items()
               if name.endswith("_scale") and name != "images_scale" and "bias" not in name}
     assert len(powers) > 6 and all(power == np.round(power) for power in powers.values()), powers
@@ -177,11 +161,10 @@ def test_power_of_two_scales(graph, ranges, layers, pictures):
     assert error(model, graph, pictures[0]) < 0.4
 
 
-@pytest.mark.parametrize(("low", "high", "expected"), [
-    (0.0, 127.5, (0.5, 0)), (0.0, 128.0, (1.0, 0)), (-1.0, 0.5, (2.0**-6, 128)), (-127.0, 3.0, (1.0, 128)),
-])
-def test_power_of_two_scale(low, high, expected):
-    assert qdq.power_of_two_scale(low, high) == expected
+def test_power_of_two_scale():
+    for low, high, expected in ((0.0, 127.5, (0.5, 0)), (0.0, 128.0, (1.0, 0)), (-1.0, 0.5, (2.0**-6, 128)),
+                                (-127.0, 3.0, (1.0, 128))):
+        assert qdq.power_of_two_scale(low, high) == expected
 
 
 @given(st.floats(-1e4, 0), st.floats(1e-3, 1e4))
@@ -235,15 +218,9 @@ def test_the_most_sensitive_layers_are_chosen():
 
 # --- files and networks ----------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory) -> tuple[Any, Path]:
+def test_the_prepared_graph_is_the_network():
     model = build_model(load_variants()["yolov5s6_pose_relu"], 3, 0.125, seed=0).eval().fuse()
-    return model, export_network(model, tmp_path_factory.mktemp("network") / "network.onnx", 64)
-
-
-def test_the_prepared_graph_is_the_network(network):
-    model, path = network
-    prepared = prepare_graph(path)
+    prepared = prepare_graph(model, 64)
     assert prepared.opset_import[0].version == OPSET and len(prepared.opset_import) == 1
     layers = list_layers(prepared)
     convolutions = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)]
@@ -256,21 +233,13 @@ def test_the_prepared_graph_is_the_network(network):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-def test_a_file_that_is_no_network_is_refused(network, tmp_path, graph):
-    model, _ = network
-    renamed = deepcopy(graph)
-    renamed.graph.input[0].name = renamed.graph.node[0].input[0] = "pixels"
+def test_a_file_that_is_no_network_is_refused(tmp_path, graph):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     onnx.save(graph, tmp_path / "other.onnx")
-    onnx.save(renamed, tmp_path / "pixels.onnx")
-    for action, name, words in (
-            (prepare_graph, "broken", "broken.onnx: is no ONNX model that can be read"),
-            (lambda path: OnnxNetwork(path, model.detect), "broken", "broken.onnx: is no ONNX model"),
-            (prepare_graph, "absent", "absent.onnx: not found"), (open_session, "absent", "absent.onnx: not found"),
-            (lambda path: OnnxNetwork(path, model.detect), "other", "its outputs are out and not box_p3"),
-            (prepare_graph, "pixels", "its inputs are not the one called 'images'")):
+    for name, words in (("broken", "broken.onnx: is no ONNX model"), ("absent", "absent.onnx: not found"),
+                        ("other", "its outputs are out and not box_p3")):
         with pytest.raises(StudyError, match=words):
-            action(tmp_path / f"{name}.onnx")
+            OnnxNetwork(tmp_path / f"{name}.onnx", None)
 
 
 def test_calibration_images():
@@ -282,10 +251,6 @@ def test_calibration_images():
     assert choose_images(Split(range(96)), 64, 16) == (calibration, held_out)
     calibration, held_out = choose_images(Split(range(60)), 64, 16)
     assert len(calibration) == 60 and len(held_out) == 16 and set(held_out) <= set(calibration)
-    with pytest.raises(StudyError, match="only 49 are asked for; quantization needs at least 50"):
-        choose_images(Split(range(96)), 49, 16)
-    with pytest.raises(StudyError, match="only 12 does the training split of train2017 have"):
-        choose_images(Split(range(12)), 64, 16)
 
 
 # --- speed -----------------------------------------------------------------------------------------------------------
@@ -294,21 +259,22 @@ TINY = load_variants() | {name: replace(load_variants()[name], **SHALLOW)
                           for name in ("yolov5s6_pose", "yolov5s6_pose_relu")}
 
 
-def test_speed_rows(monkeypatch):
+def test_speed_rows_of_sessions_that_take_turns(monkeypatch):
+    order: list[int] = []
+
+    def logged(payload: bytes) -> SimpleNamespace:
+        run = open_session(payload).run
+        return SimpleNamespace(run=lambda *inputs: order.append(len(payload)) or run(*inputs))
+
     monkeypatch.setattr(quantize, "load_variants", lambda: TINY)
+    monkeypatch.setattr(quantize, "open_session", logged)
     found = compare_speed(["yolov5s6_pose_relu"], ["int8"], input_size=64, width_factor=0.125, rounds=2)
     float32, int8 = found["rows"]
     assert (float32["model"], float32["faster"], float32["smaller"]) == ("float32", 1, 1)
     assert int8["model"] == "int8" and int8["smaller"] > 1.5 and int8["ms"] >= int8["ms_min"] > 0
     assert int8["faster"] == pytest.approx(float32["ms"] / int8["ms"], rel=0.1)
     assert found["input_size"] == 64 and found["threads"] >= 1 and found["vnni"] in (True, False, None)
-
-
-def test_sessions_take_turns():
-    order: list[str] = []
-    sessions = {name: SimpleNamespace(run=lambda *_, name=name: order.append(name)) for name in "ab"}
-    times = quantize.interleaved_times(sessions, {}, rounds=3)
-    assert order == ["a", "b"] * 5 and {len(values) for values in times.values()} == {3}
+    assert order == order[:2] * 4 and order[0] > order[1]
 
 
 @pytest.mark.parametrize(("variant", "size", "words"), [("yolov5s6_person", 640, "without keypoints"),
@@ -380,16 +346,12 @@ def test_a_study_writes_files_metrics_and_its_record(quantized):
     assert "reason" in report["contrasts"]["relu_minus_silu_int8_pow2"]
 
 
-def test_metrics_of_quantized_models_join_the_runs(quantized):
-    study, _ = quantized
-    results = load_results(study.results_dir)
-    assert {"val", "val_int8", "val_mixed"} <= set(results.runs["s6_relu"][0].metrics)
-    path = study.run_dir("s6", 0) / "quantized.json"
-    text = path.read_text()
-    path.write_text("[]")
+def test_metrics_of_quantized_models_join_the_runs(quantized, tmp_path):
+    assert {"val", "val_int8", "val_mixed"} <= set(load_results(quantized[0].results_dir).runs["s6_relu"][0].metrics)
+    shutil.copytree(quantized[0].results_dir, tmp_path / "results")
+    (tmp_path / "results" / "s6" / "seed0" / "quantized.json").write_text("[]")
     with pytest.raises(StudyError, match=r"quantized\.json: must be a JSON object"):
-        load_results(study.results_dir)
-    path.write_text(text)
+        load_results(tmp_path / "results")
 
 
 def test_what_is_done_is_kept_and_what_is_lost_is_made_again(quantized, monkeypatch):
@@ -422,38 +384,31 @@ def test_eight_bit_predictions_come_from_the_file(quantized):
 
 
 def test_a_study_refuses_bad_input(tiny, tmp_path):
-    study, dataset = tiny
-    empty = replace(study, results_dir=tmp_path / "empty")
-    with pytest.raises(StudyError, match=r"s6_relu/seed0/run\.json: not found; quantization needs s6_relu"):
-        quantize_study(empty, dataset)
-    folder = pretend_trained(empty, dataset, "s6_relu")
-    with pytest.raises(StudyError, match="only 49 are asked for"):
-        quantize_study(empty, dataset, calibration_images=49)
-    with pytest.raises(StudyError, match="only 10 does the training split"):
-        quantize_study(empty, replace(dataset, train=dataset.train.subset(range(10))))
-    with pytest.raises(StudyError, match="data fingerprint"):
-        quantize_study(empty, replace(dataset, fingerprint="other"))
+    def refused(words: str, data: CocoDataset = tiny[1], images: int = 64) -> None:
+        with pytest.raises(StudyError, match=words):
+            quantize_study(study, data, images)
+
+    study, dataset = replace(tiny[0], results_dir=tmp_path / "empty"), tiny[1]
+    refused(r"s6_relu/seed0/run\.json: not found; quantization needs s6_relu")
+    folder = pretend_trained(study, dataset, "s6_relu")
+    refused("only 49 are asked for; quantization needs at least 50", images=49)
+    refused("only 10 does the training .*train2017 have", replace(dataset, train=dataset.train.subset(range(10))))
+    refused("data fingerprint", replace(dataset, fingerprint="other"))
     (folder / "weights.pt").write_bytes(b"no weights")
-    with pytest.raises(StudyError, match="is not the file that run.json describes"):
-        quantize_study(empty, dataset)
+    refused("is not the file that run.json describes")
     (folder / "weights.pt").unlink()
-    with pytest.raises(StudyError, match=r"weights\.pt: not found"):
-        quantize_study(empty, dataset)
-    pretend_trained(empty, dataset, "s6_relu", build_model(load_variants()["yolov5s6_person"], 0, 0.125))
-    with pytest.raises(StudyError, match="without keypoints"):
-        quantize_study(empty, dataset)
-    odd = replace(study, results_dir=tmp_path / "odd", profile=replace(study.profile, sizes={960: 96}))
-    pretend_trained(odd, dataset, "s6_relu")
-    with pytest.raises(StudyError, match="96"):
-        quantize_study(odd, dataset)
+    refused(r"weights\.pt: not found")
+    pretend_trained(study, dataset, "s6_relu", build_model(load_variants()["yolov5s6_person"], 0, 0.125))
+    refused("without keypoints")
+    study = replace(study, results_dir=tmp_path / "odd", profile=replace(study.profile, sizes={960: 96}))
+    pretend_trained(study, dataset, "s6_relu")
+    refused("96")
 
 
 def test_share_recovered():
-    def changes(int8: float, mixed: float) -> dict[str, Any]:
-        return {"int8": {"AP": {"difference": int8}}, "mixed": {"AP": {"difference": mixed}}}
-
-    assert share_recovered(changes(-0.063, -0.013)) == {"share": pytest.approx(0.7937, abs=1e-4)}  # Table 5
-    assert "reason" in share_recovered(changes(0.001, 0.002))
+    for int8, mixed, found in ((-0.063, -0.013, {"share": 0.7937}),  # Table 5
+                               (0.001, 0.002, {"reason": "8 bits lost no AP: nothing to bring back"})):
+        assert share_recovered({"int8": {"AP": {"difference": int8}}, "mixed": {"AP": {"difference": mixed}}}) == found
 
 
 def test_a_record_of_another_kind_is_refused(tmp_path):

@@ -1,7 +1,5 @@
-"""The modules that ONNX export traces, the traced graph as a file, and such a file as a callable network.
-
-Only standard operators (domain ``ai.onnx``) come out, of opset ``OPSET``, so that any runtime can run the file.
-"""
+"""The modules that ONNX export traces, the traced graph as a file, and such a file as a callable network. Only standard
+operators (domain ``ai.onnx``) of opset ``OPSET`` come out, so that any runtime can run it."""
 
 import copy
 import io
@@ -11,21 +9,25 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from yolopose.export.standalone import first_line
 from yolopose.models.decode import MAX_CANDIDATES, cxcywh_to_xyxy, decode
 from yolopose.models.heads import Detect
 from yolopose.models.yolov5 import YOLOPose
+from yolopose.study.config import EvaluateConfig
 from yolopose.utils.errors import StudyError
 from yolopose.utils.processes import available_cores
 
 OPSET = 17
 MAP_NAMES = tuple(f"{branch}_{scale}" for scale in ("p3", "p4", "p5", "p6") for branch in ("box", "kpt"))
 IMAGES = "images"  # the one input of export_network's files
+OUTPUTS = ("image_index", "boxes_xyxy", "scores", "keypoints")  # of export_model's
 
 
 class Branches(nn.Module):
@@ -52,12 +54,9 @@ class Suppress(torch.autograd.Function):
 
 
 class PoseGraph(nn.Module):
-    """From uint8 images to people: network, decoding, non-maximum suppression as in :mod:`yolopose.models.decode`.
-
-    The same people in the same order as :func:`yolopose.models.decode.non_maximum_suppression`: class confidence is at
-    most 1, so that a score above the threshold implies an objectness above it, and cutting to the best
-    ``MAX_CANDIDATES`` commutes with the threshold.
-    """
+    """From uint8 images to people: the same in the same order as network, decoding and
+    :func:`yolopose.models.decode.non_maximum_suppression` find. Class confidence is at most 1, so that a score above
+    the threshold implies an objectness above it, and cutting to the best ``MAX_CANDIDATES`` commutes with it."""
 
     def __init__(self, model: YOLOPose):
         super().__init__()
@@ -81,6 +80,12 @@ class PoseGraph(nn.Module):
         return image, found, scores.flatten().index_select(0, place), keypoints
 
 
+def threshold_inputs(cfg: EvaluateConfig) -> dict[str, np.ndarray]:
+    """The inputs of a :class:`PoseGraph` beside the images, by name."""
+    return {"confidence": np.array([cfg.confidence], np.float32), "nms_iou": np.array([cfg.nms_iou], np.float32),
+            "max_detections": np.array([cfg.max_detections], np.int64)}
+
+
 def fused(model: YOLOPose) -> YOLOPose:
     """A fused float32 copy on the CPU; ``model`` stays as it is."""
     return copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).fuse()
@@ -88,11 +93,10 @@ def fused(model: YOLOPose) -> YOLOPose:
 
 def trace(module: nn.Module, inputs: tuple[Tensor, ...], input_names: list[str], output_names: list[str],
           dynamic_axes: dict[str, dict[int, str]]) -> ModelProto:
-    """The module as an ONNX graph of opset ``OPSET``, its open axes named."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        # The TorchScript exporter is deprecated in favour of one that needs the package onnxscript. It is used all the
-        # same: every torch 2 has it, it needs nothing else, and it writes plain operators.
+        # The TorchScript exporter is deprecated in favour of one that needs onnxscript. Every torch 2 has it, it needs
+        # nothing else, and it writes plain operators.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # shapes: all that vary are in the graph
         torch.onnx.export(module.eval(), inputs, buffer, input_names=input_names, output_names=output_names,
@@ -131,14 +135,9 @@ def serialise(model: ModelProto, properties: dict[str, str]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def first_line(error: Exception) -> str:
-    """What went wrong, without the rest of the page that onnx and onnxruntime write about it."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
 def open_session(source: Path | str | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """An onnxruntime session of a file or a serialised model, on the CPU; ``threads`` of one operator, by default all
-    processors that this process may use. A file that is missing or no ONNX model is a StudyError."""
+    """An onnxruntime session of a file or a serialised model on ``threads`` (default: all) processors; a StudyError
+    of a file that is missing or no ONNX model."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or available_cores()
@@ -153,12 +152,9 @@ def open_session(source: Path | str | bytes, threads: int | None = None) -> onnx
 
 
 class OnnxNetwork:
-    """A file of :func:`yolopose.export.onnx_file.export_network`, or a quantized one, as a callable network.
-
-    Like the model that it was made of, it takes (B, 3, H, W) images in [0, 1], gives raw predictions
-    (B, A, H/s, W/s, 6 + 3K) of each scale, and has ``detect``: anchors and strides for decoding. Outputs other than
-    ``MAP_NAMES`` are a StudyError.
-    """
+    """A file of :func:`yolopose.export.onnx_file.export_network`, or a quantized one, in the place of its model: from
+    (B, 3, H, W) images in [0, 1] to raw predictions (B, A, H/s, W/s, 6 + 3K) of each scale, decoded with ``detect``.
+    Outputs other than ``MAP_NAMES`` are a StudyError."""
 
     def __init__(self, source: Path | str | bytes, detect: Detect):
         self.session, self.detect = open_session(source), detect
@@ -169,5 +165,5 @@ class OnnxNetwork:
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         array = images.cpu().contiguous(memory_format=torch.contiguous_format).numpy()
-        maps = list(map(torch.from_numpy, self.session.run(None, {IMAGES: array})))
+        maps = [torch.from_numpy(found) for found in self.session.run(None, {IMAGES: array})]
         return [self.detect.join(box, kpt) for box, kpt in zip(maps[::2], maps[1::2], strict=True)]

@@ -11,29 +11,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
 
 from yolopose.data.coco import CocoDataset
 from yolopose.data.letterbox import PAD_VALUE
-from yolopose.export.graph import IMAGES, MAP_NAMES, OPSET, Branches, PoseGraph, fused, operators, serialise, trace
+from yolopose.export import graph
+from yolopose.export.graph import IMAGES, MAP_NAMES, OPSET, OUTPUTS
 from yolopose.export.parity import measure_parity
+from yolopose.export.standalone import FORMAT
 from yolopose.models.checkpoints import load_weights
 from yolopose.models.decode import MAX_CANDIDATES
 from yolopose.models.yolov5 import STRIDES, YOLOPose
-from yolopose.study.config import RunConfig, Study
+from yolopose.study.config import EvaluateConfig, RunConfig, Study
 from yolopose.study.freshness import check_fresh
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import atomic_write, file_sha256, read_json, write_json
 from yolopose.utils.locks import results_in_use
 from yolopose.utils.provenance import provenance
 
-FORMAT = "yolopose-onnx-1"  # changes with what the file takes, gives or says of itself
 LICENCE = "Apache-2.0"
 EXPERIMENTS = ("s6", "s6_relu")  # the model of the headline and the one that is quantized
-OUTPUTS = ("image_index", "boxes_xyxy", "scores", "keypoints")
+DEFAULTS = EvaluateConfig(confidence=0.25, nms_iou=0.65, max_detections=300)  # thresholds that a file has of its own
 PARITY_IMAGES = 64
 STANDALONE = Path(__file__).with_name("standalone.py")
 
@@ -54,24 +54,21 @@ def check_exportable(model: YOLOPose, input_size: int | None = None) -> None:
 
 
 def export_network(model: YOLOPose, path: Path | str, input_size: int | None = None) -> Path:
-    """Write the fused network alone, cut before decoding, as quantization wants it.
+    """Write the fused network alone, cut before decoding, as quantization wants it and
+    :class:`yolopose.export.graph.OnnxNetwork` runs it.
 
     Input ``images``: (B, 3, H, W) float32 RGB in [0, 1]. Outputs, named and ordered by ``MAP_NAMES``: ``box_p3``
     (B, 6A, H/8, W/8), ``kpt_p3`` (B, 3KA, H/8, W/8), … ``box_p6``, ``kpt_p6``, straight from the last convolutions, so
-    that pixels, scores and keypoints need not share one range; :class:`yolopose.export.graph.OnnxNetwork` runs such a
-    file in the place of the model. ``model`` is fused or not and left as it was; ``input_size`` fixes height and width
-    in px, which are open without it, as the batch always is.
-
-    Raises:
-        StudyError: see :func:`check_exportable`; or the file cannot be written.
+    that pixels, scores and keypoints need not share one range. ``model`` is fused or not and left as it was;
+    ``input_size`` fixes height and width in px, which are open without it. A StudyError of :func:`check_exportable`.
     """
     check_exportable(model, input_size)
-    network = fused(model)
-    network.model[-1] = Branches(network.detect)
+    network = graph.fused(model)
+    network.model[-1] = graph.Branches(network.detect)
     size = input_size or 2 * max(STRIDES)
     axes = {name: _open_axes(input_size, name[-3:]) for name in MAP_NAMES} | {IMAGES: _open_axes(input_size)}
-    traced = trace(network, (torch.zeros(2, 3, size, size),), [IMAGES], list(MAP_NAMES), axes)
-    atomic_write(path, serialise(traced, {"format": f"{FORMAT}-network", "variant": model.variant.name}))
+    traced = graph.trace(network, (torch.zeros(2, 3, size, size),), [IMAGES], list(MAP_NAMES), axes)
+    atomic_write(path, graph.serialise(traced, {"format": f"{FORMAT}-network", "variant": model.variant.name}))
     return Path(path)
 
 
@@ -79,79 +76,59 @@ def _open_axes(input_size: int | None, suffix: str = "") -> dict[int, str]:
     return {0: "batch"} | ({} if input_size else {2: f"height{suffix}", 3: f"width{suffix}"})
 
 
-def export_model(model: YOLOPose, about: dict[str, Any], path: Path | str, *, weights_sha256: str = "",
-                 input_size: int | None = None, confidence: float = 0.25, nms_iou: float = 0.65,
-                 max_detections: int = 300) -> Path:
+def export_model(model: YOLOPose, about: dict[str, Any], path: Path | str, weights_sha256: str = "") -> Path:
     """Write one standalone ONNX file: letterboxed images in, the people of each out.
 
     Inputs:
-        ``images`` (B, 3, H, W) uint8 RGB, H and W multiples of 64; and with defaults, each of shape (1,):
+        ``images`` (B, 3, H, W) uint8 RGB, H and W multiples of 64; and with ``DEFAULTS``, each of shape (1,):
         ``confidence`` float32, ``nms_iou`` float32, ``max_detections`` int64 (people kept per image).
 
     Outputs, one entry a person, by image and then by falling score, in px of the input:
         ``image_index`` (n,) int64 place in the batch, ``boxes_xyxy`` (n, 4), ``scores`` (n,) in [0, 1], ``keypoints``
         (n, K, 3) x, y and confidence in [0, 1]. n is 0 where nobody is found.
 
-    Args:
-        model: fused or not, with either head; it is left as it was.
-        about: what :func:`yolopose.models.checkpoints.load_weights` gives beside the model.
-        weights_sha256: for the metadata.
-        input_size: px that the metadata recommend; default the one trained at.
-        confidence, nms_iou, max_detections: defaults of the inputs. The evaluation uses 0.001, 0.65 and the profile's.
-
-    Raises:
-        StudyError: see :func:`check_exportable`; a default out of range; or the file cannot be written.
+    ``model`` is fused or not, with either head, and left as it was; ``about`` is what
+    :func:`yolopose.models.checkpoints.load_weights` gives beside it. A StudyError of :func:`check_exportable`.
     """
-    input_size = about["input_size"] if input_size is None else input_size
-    check_exportable(model, input_size)
-    for name, value, most in (("confidence", confidence, 1), ("nms_iou", nms_iou, 1),
-                              ("max_detections", max_detections, MAX_CANDIDATES)):
-        if not 0 <= value <= most or (most > 1 and value < 1):
-            raise StudyError(f"{name}={value}: give a number between {0 if most == 1 else 1} and {most}")
-    defaults = {"confidence": np.array([confidence], np.float32), "nms_iou": np.array([nms_iou], np.float32),
-                "max_detections": np.array([max_detections], np.int64)}
-    size = 2 * max(STRIDES)
+    check_exportable(model, about["input_size"])
+    defaults, size = graph.threshold_inputs(DEFAULTS), 2 * max(STRIDES)
     example = (torch.zeros(2, 3, size, size, dtype=torch.uint8), *map(torch.from_numpy, defaults.values()))
-    traced = trace(PoseGraph(fused(model)), example, [IMAGES, *defaults], list(OUTPUTS),
-                   {IMAGES: _open_axes(None)} | {name: {0: "people"} for name in OUTPUTS})
+    traced = graph.trace(graph.PoseGraph(graph.fused(model)), example, [IMAGES, *defaults], list(OUTPUTS),
+                         {IMAGES: _open_axes(None)} | {name: {0: "people"} for name in OUTPUTS})
     # An initialiser with the name of an input is its default.
     traced.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in defaults.items())
     schema, made = about["schema"], about.get("about", {})
-    atomic_write(path, serialise(traced, {
+    atomic_write(path, graph.serialise(traced, {
         "format": FORMAT, "variant": model.variant.name, "head": model.detect.layout,
         "experiment": str(made.get("experiment", "")), "profile": str(made.get("profile", "")),
-        "input_size": str(input_size), "size_multiple": str(max(STRIDES)), "pad_value": str(PAD_VALUE),
+        "input_size": str(about["input_size"]), "size_multiple": str(max(STRIDES)), "pad_value": str(PAD_VALUE),
         "keypoints": json.dumps(schema["names"]), "skeleton": json.dumps(schema["skeleton"]),
         "sigmas": json.dumps(schema["sigmas"]), "weights_sha256": weights_sha256, "licence": LICENCE,
         "opset": str(OPSET), "max_candidates": str(MAX_CANDIDATES),
-        "letterbox": f"longer side to input_size (area average when shrinking, bilinear when enlarging), shorter side "
+        "letterbox": "longer side to input_size (area average when shrinking, bilinear when enlarging), shorter side "
                      f"truncated, centred on grey {PAD_VALUE}",
         **{name: f"{value[0]:g}" for name, value in defaults.items()}}))
     return Path(path)
 
 
-def export_weights(weights: Path | str, path: Path | str, **options: Any) -> Path:
+def export_weights(weights: Path | str, path: Path | str) -> Path:
     """:func:`export_model` of a weights file of this study."""
     model, about = load_weights(weights)
     try:
-        check_exportable(model, options.get("input_size"))
+        check_exportable(model)
     except StudyError as error:
         raise StudyError(f"{weights}: {error}") from None
-    return export_model(model, about, path, weights_sha256=file_sha256(weights), **options)
+    return export_model(model, about, path, file_sha256(weights))
 
 
-def export_study(study: Study, dataset: CocoDataset, images: int = PARITY_IMAGES) -> list[dict[str, Any]]:
+def export_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     """Export what of ``EXPERIMENTS`` the study has trained with its first seed, and hold each file against PyTorch on
-    ``images`` validation images, evenly spread.
+    ``PARITY_IMAGES`` validation images, evenly spread.
 
     Writes ``export/<experiment>.onnx`` and ``export.json`` into the results folder. A file that was made of the same
-    weights by the same format, and still has the bytes that ``export.json`` describes, stays.
-
-    Returns:
-        One row per file: see :func:`yolopose.export.parity.measure_parity` for its comparison and times.
-
-    Raises:
-        StudyError: none of the experiments is trained, or its results are stale.
+    weights by the same format, and still has the bytes that ``export.json`` describes, stays. Returns one row a file
+    (its comparison and times: :func:`yolopose.export.parity.measure_parity`); a StudyError where none of the
+    experiments is trained, or its results are stale.
     """
     seed = study.seeds[0]
     runs = [study.run(name, seed) for name in EXPERIMENTS if name in study.experiments]
@@ -167,7 +144,7 @@ def export_study(study: Study, dataset: CocoDataset, images: int = PARITY_IMAGES
         check_fresh(run, dataset.fingerprint, run_dir)
         if not _holds(rows.get(name, {}), study, seed, read_json(run_dir / "run.json")["weights_sha256"]):
             with results_in_use(study.results_dir, "export_study"):
-                rows[name] = _export_run(study, run, run_dir / "weights.pt", dataset, images)
+                rows[name] = _export_run(study, run, run_dir / "weights.pt", dataset)
                 write_json(path, {"models": list(rows.values())})
     return [rows[run.experiment.name] for run in runs]
 
@@ -179,17 +156,17 @@ def _holds(row: dict[str, Any], study: Study, seed: int, weights_sha256: str) ->
             and path.is_file() and file_sha256(path) == row["sha256"])
 
 
-def _export_run(study: Study, run: RunConfig, weights: Path, dataset: CocoDataset, images: int) -> dict[str, Any]:
+def _export_run(study: Study, run: RunConfig, weights: Path, dataset: CocoDataset) -> dict[str, Any]:
     path = export_weights(weights, study.results_dir / "export" / f"{run.experiment.name}.onnx")
     model, _ = load_weights(weights)
-    used = operators(onnx.load(path, load_external_data=False))
+    used = graph.operators(onnx.load(path))
     return {
         "experiment": run.experiment.name, "seed": run.seed, "variant": run.variant.name, "format": FORMAT,
         "file": path.relative_to(study.results_dir).as_posix(), "sha256": file_sha256(path),
         "size_mib": round(path.stat().st_size / 2**20, 3), "opset": OPSET,
         "operators": used, "other_domains": len(set(used) - {"ai.onnx"}), "input_size": run.input_size,
         "weights_sha256": file_sha256(weights),
-        **measure_parity(model, path, dataset.val, run.input_size, run.evaluate, images), **provenance(),
+        **measure_parity(model, path, dataset.val, run.input_size, run.evaluate, PARITY_IMAGES), **provenance(),
     }
 
 
@@ -207,12 +184,8 @@ def parity_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def run_alone(model: Path | str, photo: Path | str, out: Path | str, confidence: float | None = None) -> str:
     """Run a file of :func:`export_model` by ``standalone.py``, in a process that imports none of this project.
 
-    Args:
-        photo, out: a picture and its drawing, or a folder of them and one for the drawings.
-        confidence: smallest score of a person; default the file's own.
-
-    Returns:
-        What the script prints: the people found. What the user can mend is a StudyError with the script's message.
+    ``photo`` and ``out`` are a picture and its drawing, or a folder of them and one for the drawings. Returns what the
+    script prints, the people found; what the user can mend is a StudyError with the script's message.
     """
     options = [] if confidence is None else ["--confidence", str(confidence)]
     done = subprocess.run([sys.executable, "-I", str(STANDALONE), str(model), str(photo), str(out), *options],

@@ -3,13 +3,14 @@
 Two float32 runtimes round differently, in the last digit or two. Where a decision hangs on such a digit, one of them
 may keep a person that the other drops: a *near-tie*. Such a person has a score within ``SCORE_TIE`` of the threshold or
 of the last place of a full list, or overlaps a person of the other list by the NMS threshold within ``IOU_TIE``, or by
-more with a score within ``SCORE_TIE`` (either may then suppress the other). Near-ties are counted apart; any other
-difference means that the file does not do what the model does.
+more with a score within ``SCORE_TIE`` (either may then suppress the other). Any other difference means that the file
+does not do what the model does.
 """
 
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
+from timeit import timeit
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torchvision.ops import box_iou
 
 from yolopose.data.coco import CocoSplit
 from yolopose.data.loader import EvalLoader
-from yolopose.export.graph import open_session
+from yolopose.export.graph import IMAGES, OUTPUTS, open_session, threshold_inputs
 from yolopose.models.decode import Poses, decode, non_maximum_suppression
 from yolopose.models.yolov5 import YOLOPose
 from yolopose.study.config import EvaluateConfig
@@ -34,17 +35,15 @@ TIMED_IMAGES = 16
 
 
 class OnnxModel:
-    """An exported file in onnxruntime, with the thresholds of ``cfg``: (B, 3, H, W) uint8 -> each image's people."""
+    """An exported file with the thresholds of ``cfg``: (B, 3, H, W) uint8 -> each image's people."""
 
     def __init__(self, path: Path | str, cfg: EvaluateConfig, threads: int | None = None):
         self.session = open_session(path, threads)
-        self.thresholds = {"confidence": np.array([cfg.confidence], np.float32),
-                           "nms_iou": np.array([cfg.nms_iou], np.float32),
-                           "max_detections": np.array([cfg.max_detections], np.int64)}
+        self.thresholds = threshold_inputs(cfg)
 
     def __call__(self, images: Tensor) -> list[Poses]:
         index, boxes, scores, keypoints = map(torch.from_numpy, self.session.run(
-            ["image_index", "boxes_xyxy", "scores", "keypoints"], {"images": images.numpy(), **self.thresholds}))
+            OUTPUTS, {IMAGES: images.numpy(), **self.thresholds}))
         return [Poses(boxes[index == i], scores[index == i], keypoints[index == i]) for i in range(len(images))]
 
 
@@ -62,7 +61,7 @@ class TorchModel:
 
 
 def same_people(ours: Poses, theirs: Poses) -> list[tuple[int, int]]:
-    """Pairs of indices of the same person: boxes within ``SAME_BOX_PX``, nearest pairs first; sorted."""
+    """Pairs of indices of the same person, sorted: boxes within ``SAME_BOX_PX``, of several the nearest."""
     distance = (ours.boxes_xyxy[:, None] - theirs.boxes_xyxy[None]).abs().amax(-1).numpy()
     near = np.argwhere(~(distance > SAME_BOX_PX))  # what is not finite is near: its difference will tell
     pairs: dict[int, int] = {}
@@ -87,14 +86,9 @@ def is_near_tie(poses: Poses, i: int, others: Poses, cfg: EvaluateConfig) -> boo
 
 
 def compare_people(ours: list[Poses], theirs: list[Poses], cfg: EvaluateConfig) -> dict[str, Any]:
-    """Differences between two lists of people per image, of the same images and thresholds, in the same frame.
-
-    Returns:
-        ``images``, ``people`` of ``ours``, ``same_people`` (pairs), ``near_ties`` and ``other_differences`` (persons
-        that only one list has), the largest absolute difference of the pairs' ``boxes_px``, ``scores``,
-        ``keypoints_px`` and ``keypoint_confidence``, and ``holds``: no other difference, and keypoints within
-        ``KEYPOINT_LIMIT_PX``.
-    """
+    """Differences between the people of each image in two lists, of the same thresholds and frame: ``images``,
+    ``people`` of ``ours``, ``same_people`` (pairs), ``near_ties`` and ``other_differences`` (persons that only one list
+    has), the pairs' ``largest_difference``, and ``holds``: no other difference, keypoints in ``KEYPOINT_LIMIT_PX``."""
     pairs_found, ties, others = 0, 0, 0
     largest = dict.fromkeys(("boxes_px", "scores", "keypoints_px", "keypoint_confidence"), 0.0)
     for a, b in zip(ours, theirs, strict=True):
@@ -120,15 +114,10 @@ def compare_people(ours: list[Poses], theirs: list[Poses], cfg: EvaluateConfig) 
 
 def measure_parity(model: YOLOPose, path: Path | str, split: CocoSplit, input_size: int, cfg: EvaluateConfig,
                    images: int) -> dict[str, Any]:
-    """Compare an exported file with its model, which is fused in place, on ``images`` evenly spread images of a split,
-    and time both.
-
-    Returns:
-        ``parity`` (see :func:`compare_people`, and the thresholds) and ``seconds_per_image``: medians over single
-        images from tensor to people, on the same number of threads.
-    """
-    places = np.linspace(0, len(split) - 1, min(images, len(split))).round().astype(int)
-    chosen = split.subset(list(dict.fromkeys(places.tolist())))
+    """``parity`` (:func:`compare_people`, and the thresholds) of an exported file with its model, which is fused in
+    place, on ``images`` evenly spread images of a split, and ``seconds_per_image``: medians over single images from
+    tensor to people, on the same number of threads."""
+    chosen = split.subset(np.linspace(0, len(split) - 1, min(images, len(split))).round().astype(int).tolist())
     threads = torch.get_num_threads()
     runtimes = {"pytorch": TorchModel(model, cfg), "onnxruntime": OnnxModel(path, cfg, threads)}
     found: dict[str, list[Poses]] = {name: [] for name in runtimes}
@@ -140,9 +129,7 @@ def measure_parity(model: YOLOPose, path: Path | str, split: CocoSplit, input_si
         runtime(batch[:1])  # the first call of a shape plans memory; it does not count
     for batch, _ in EvalLoader(chosen.subset(range(min(TIMED_IMAGES, len(chosen)))), input_size, 1):
         for name, runtime in runtimes.items():
-            started = time.perf_counter()
-            runtime(batch)
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(timeit(partial(runtime, batch), number=1))
     return {
         "parity": {**compare_people(found["pytorch"], found["onnxruntime"], cfg), "confidence": cfg.confidence,
                    "nms_iou": cfg.nms_iou, "max_detections": cfg.max_detections},

@@ -2,31 +2,28 @@
 
 The ReLU model gets every precision of the table and the curve of AP against the share of 16-bit layers; the SiLU model
 beside it tests the paper's reason for ReLU. Changes of AP (quantized − float32) are compared with the paper's −0.1,
-−6.3 and −1.3, not absolute AP. The table's "8 bits" is one scale a tensor (``int8``), as the paper says no more than
-"8" and onnxruntime does it so by default; one scale a channel and power-of-two scales stand beside it.
-
-Size and latency are compared at the paper's width and 640 px on this CPU, with untrained weights. The networks run in
-turn (float32, 8-bit, float32, …), so that whatever else the machine does meets all of them.
+−6.3 and −1.3, not absolute AP. Size and latency are compared at the paper's width and 640 px on this CPU, with
+untrained weights; the networks run in turn, so that whatever else the machine does meets all of them.
 """
 
 import hashlib
-import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import numpy as np
+from pandas import DataFrame
 
 from yolopose.data.coco import CocoDataset
 from yolopose.evaluation import bootstrap
 from yolopose.evaluation.bootstrap import METRICS, RESAMPLES, Resampled
 from yolopose.export.graph import IMAGES, open_session
-from yolopose.export.onnx_file import export_network
 from yolopose.export.quantize_graph import DISTANCE, OPSET, calibrate, list_layers, prepare_graph, quantize_graph
-from yolopose.export.quantized_run import FORMAT, MIXED, SCHEMES, SPLITS, QuantizedRun, letterboxed
+from yolopose.export.quantized_run import FORMAT, MIXED, SCHEMES, SPLITS, QuantizedRun
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import Study, load_variants
 from yolopose.study.paper import PAPER_KEYPOINTS
@@ -35,7 +32,6 @@ from yolopose.utils.locks import results_in_use
 from yolopose.utils.processes import available_cores
 from yolopose.utils.provenance import hardware, provenance
 
-FILE = "quantization.json"
 RELU, SILU = "s6_relu", "s6"  # the paper's Table 5, and the same model with the activation that it replaced
 RUN_FILE = "quantized.json"
 ABOUT = {
@@ -72,22 +68,14 @@ SMOKE = Settings(4, (), ("float32", "int8"), 3, ("yolov5s6_pose_relu",), ("int8"
 
 
 def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int = 64) -> list[dict[str, Any]]:
-    """Quantize, evaluate and time; what is done already is kept.
+    """Quantize, evaluate and time ``s6_relu`` and, where it is trained, ``s6``, every seed; what is done is kept.
 
     Writes ``export/<experiment>_seed<k>_<model>.onnx``, ``<experiment>/seed<k>/quantized.json`` (metrics by split) and
-    ``quantization.json`` into the results folder.
-
-    Quantized are ``s6_relu`` and, where it is trained, ``s6``, every seed; nothing where the study has no ``s6_relu``,
-    which the file then says. Training images calibrate, at least 50, validation images are scored.
-
-    Returns:
-        One row per model: experiment, seed, model, size, AP and AP50 as fractions, their changes with the interval of
-        AP's, and the shares of layers and multiply-accumulates at 16 bits.
-
-    Raises:
-        StudyError: too few calibration images, ``s6_relu`` is not trained, or its results are stale.
+    ``quantization.json`` into the results folder; only a reason into the latter where the study has no ``s6_relu``.
+    Returns one row a model, ``SHOWN`` with AP as a fraction; a StudyError where calibration images are too few (below
+    50), or ``s6_relu`` is not trained, or stale.
     """
-    path = study.results_dir / FILE
+    path = study.results_dir / "quantization.json"
     if RELU not in study.experiments:
         write_json(path, {"status": "not run", "reason": f"the profile {study.profile.name} has no {RELU}"})
         return []
@@ -98,16 +86,13 @@ def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int =
             for name in ((RELU, SILU) if with_silu else (RELU,))}
     key = config_hash([FORMAT, vars(settings), {name: [run.key for run in each] for name, each in runs.items()}])
 
-    def make() -> dict[str, Any]:
-        with results_in_use(study.results_dir, "quantize_study"):
-            return _quantize(study, runs, settings)
-
     def holds(stored: dict[str, Any]) -> bool:
         files = [run.run_dir / RUN_FILE for each in runs.values() for run in each]
         return all(file.is_file() for file in (*files, *(study.results_dir / row["file"] for row in stored["models"])))
 
-    return [{name: row.get(key) for name, key in SHOWN.items()}
-            for row in memo(path, {"key": key}, make, holds)["models"]]
+    stored = memo(path, {"key": key}, lambda: _quantize(study, runs, settings), holds,
+                  results_in_use(study.results_dir, "quantize_study"))
+    return [{name: row.get(key) for name, key in SHOWN.items()} for row in stored["models"]]
 
 
 def share_recovered(changes: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
@@ -127,10 +112,9 @@ def _quantize(study: Study, runs: dict[str, list[QuantizedRun]], settings: Setti
         for run in each:
             found = {model: run.evaluate(model) for model in models[name]}
             write_json(run.run_dir / RUN_FILE, {SPLITS[model]: one["metrics"] for model, one in found.items()})
-            ids, sigmas = run.scored.image_ids(), run.dataset.schema.sigmas
-            ranked = {model: bootstrap.rank_detections(run.scored.annotations, one["predictions"], ids, sigmas)
-                      for model, one in found.items()}
-            scores = {model: bootstrap.resample(detections, draws) for model, detections in ranked.items()}
+            rank = partial(bootstrap.rank_detections, run.scored.annotations, image_ids=run.scored.image_ids(),
+                           sigmas=run.dataset.schema.sigmas)
+            scores = {model: bootstrap.resample(rank(one["predictions"]), draws) for model, one in found.items()}
             for model, one in found.items():
                 changed = _differences([scores["float32"]], [scores[model]])
                 rows.append(_row(study, run, model, one, found["float32"]["metrics"], changed["AP"]))
@@ -163,7 +147,7 @@ def _gains(a: Sequence[Resampled], b: Sequence[Resampled]) -> list[Resampled]:
 
 def _contrasts(resampled: dict[str, dict[str, list[Resampled]]]) -> dict[str, dict[str, Any]]:
     """On the same resamples: ``mixed_minus_int8`` of the ReLU model, and for each 8-bit scheme (change with ReLU) −
-    (change with SiLU), above 0 where ReLU loses less; a reason where SiLU was not quantized so."""
+    (change with SiLU), above 0 where ReLU loses less."""
     relu, silu = resampled[RELU], resampled.get(SILU, {})
     found: dict[str, dict[str, Any]] = {"mixed_minus_int8": _differences(relu["int8"], relu["mixed"])}
     for model in ("int8", "int8_channel", "int8_pow2"):
@@ -186,7 +170,6 @@ def _row(study: Study, run: QuantizedRun, model: str, found: dict[str, Any], flo
 
 
 def _shares(run: QuantizedRun, wide: Sequence[str]) -> dict[str, float]:
-    """Share of 16-bit layers among the layers and among the multiply-accumulates."""
     macs = {layer.name: layer.macs for layer in run.layers}
     return {"share_layers_16bit": round(len(wide) / len(macs), 4),
             "share_gmacs_16bit": round(sum(macs[name] for name in wide) / sum(macs.values()), 4)}
@@ -194,8 +177,8 @@ def _shares(run: QuantizedRun, wide: Sequence[str]) -> dict[str, float]:
 
 def _curve(run: QuantizedRun, settings: Settings) -> list[dict[str, Any]]:
     """AP against the share of 16-bit layers, from none (8 bits) to all (16 bits)."""
-    wanted = {0: "int8", round(100 * MIXED): "mixed", 100: "int16"}
-    wanted |= {percent: f"mixed_{percent}" for percent in settings.percentages}
+    wanted = {percent: f"mixed_{percent}" for percent in settings.percentages}
+    wanted |= {0: "int8", round(100 * MIXED): "mixed", 100: "int16"}
     points = []
     for percent, model in sorted(wanted.items()):
         found = run.evaluate(model, keep_file=model in SPLITS)
@@ -206,7 +189,7 @@ def _curve(run: QuantizedRun, settings: Settings) -> list[dict[str, Any]]:
 
 
 def _layer_rows(run: QuantizedRun) -> list[dict[str, Any]]:
-    """Every layer in the order of computation: GMACs, sensitivity, rank of it and bits in the mixed model."""
+    """Every layer in the order of computation, with its bits in the mixed model."""
     macs, wide = sum(layer.macs for layer in run.layers), set(run.wide_layers("mixed"))
     ranks = sorted(run.sensitivities, key=lambda name: -run.sensitivities[name])
     return [{"name": layer.name, "order": order, "gmacs": round(layer.macs / 1e9, 6),
@@ -218,8 +201,7 @@ def _layer_rows(run: QuantizedRun) -> list[dict[str, Any]]:
 def _calibration_record(run: QuantizedRun) -> dict[str, Any]:
     digest = hashlib.sha256()
     for index in run.calibration:
-        pixels = letterboxed(run.dataset.train, index, run.run.input_size) * 255
-        digest.update(pixels.round().astype(np.uint8).tobytes())
+        digest.update((run.pixels(index) * 255).round().astype(np.uint8).tobytes())
     return {"images": len(run.calibration), "image_ids": run.dataset.train.image_ids(run.calibration),
             "hash": digest.hexdigest()[:16], "split": "train", "method": "MinMax", "input_size": run.run.input_size}
 
@@ -235,43 +217,28 @@ def has_vnni() -> bool | None:
 
 def compare_speed(variants: Sequence[str], schemes: Sequence[str], input_size: int = 640,
                   width_factor: float = 1.0, rounds: int = 15) -> dict[str, Any]:
-    """Latency of one image and file size of float32 and 8-bit networks.
+    """Latency of one image and file size of float32 and 8-bit networks; ``schemes`` are ``int8`` and those of
+    :data:`~yolopose.export.quantized_run.SCHEMES`.
 
-    Each of ``variants`` has keypoints, ``input_size`` (px) is a multiple of 64, ``width_factor`` 1 the paper's width;
-    ``schemes`` are of :data:`~yolopose.export.quantized_run.SCHEMES`, or ``int8``.
-
-    Returns:
-        ``rows`` and what they were measured with; a row has variant, model, ``ms`` and ``ms_min`` (median and best of
-        the rounds), ``size_mib``, and against float32 ``faster`` (ratio of the medians) and ``smaller``.
+    Returns ``rows`` and what they were measured with; a row has variant, model, ``ms`` and ``ms_min`` (median and best
+    of the rounds), ``size_mib``, and against float32 ``faster`` (ratio of the medians) and ``smaller``.
     """
     rows: list[dict[str, Any]] = []
     image = np.random.default_rng(0).random((1, 3, input_size, input_size), np.float32)
     for name in variants:
         variant = load_variants()[name]
         model = build_model(variant, 0 if variant.head == "person" else PAPER_KEYPOINTS, width_factor, seed=0)
-        with tempfile.TemporaryDirectory() as folder:
-            graph = prepare_graph(export_network(model, Path(folder) / "network.onnx", input_size))
+        graph = prepare_graph(model, input_size)
         ranges, layers = calibrate(graph, image), list_layers(graph)
         files = {"float32": graph.SerializeToString()}
         files |= {key: quantize_graph(graph, ranges, layers, SCHEMES.get(key)).SerializeToString() for key in schemes}
-        times = interleaved_times({key: open_session(payload) for key, payload in files.items()}, {IMAGES: image},
-                                  rounds)
-        medians = {key: statistics.median(values) for key, values in times.items()}
+        runs = {key: partial(open_session(payload).run, None, {IMAGES: image}) for key, payload in files.items()}
+        times = DataFrame([{key: timeit(run, number=1) for key, run in runs.items()} for _ in range(rounds + 2)])
+        medians, best = times[2:].median(), times[2:].min()  # the first two rounds do not count
         rows += [{"variant": name, "activation": variant.activation, "model": key, "ms": round(1e3 * medians[key], 2),
-                  "ms_min": round(1e3 * min(times[key]), 2), "size_mib": round(len(files[key]) / 2**20, 2),
+                  "ms_min": round(1e3 * best[key], 2), "size_mib": round(len(files[key]) / 2**20, 2),
                   "faster": round(medians["float32"] / medians[key], 2),
                   "smaller": round(len(files["float32"]) / len(files[key]), 2)} for key in files]
     return {"input_size": input_size, "width_factor": width_factor, "batch": 1, "threads": available_cores(),
             "rounds": rounds, "weights": "untrained, calibrated on noise: speed and size do not depend on them",
             "cpu": hardware()["cpu"], "vnni": has_vnni(), "rows": rows}
-
-
-def interleaved_times(sessions: dict[str, Any], inputs: dict[str, np.ndarray], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each session's runs; every round runs each once, after two rounds that do not count."""
-    times: dict[str, list[float]] = {key: [] for key in sessions}
-    for _ in range(rounds + 2):
-        for key, session in sessions.items():
-            started = time.perf_counter()
-            session.run(None, inputs)
-            times[key].append(time.perf_counter() - started)
-    return {key: values[2:] for key, values in times.items()}

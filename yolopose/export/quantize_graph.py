@@ -3,11 +3,9 @@
 A *layer* is one convolution with its activation function. Its precision is that of its weights and of its output, as in
 TI's tool, whose options name the layers with 16-bit outputs and parameters. What is no convolution (concatenation,
 addition, pooling, upsampling) passes on the widest precision of its inputs. The pixels stay 8-bit at every precision:
-they are integers from 0 to 255, and their scale of 1/255 loses nothing.
-
-A quantized graph holds QuantizeLinear and DequantizeLinear pairs (QDQ) around float operators. onnxruntime fuses the
-8-bit ones into integer kernels. It has none for 16-bit convolutions on a CPU: those really round weights and
-activations to 16-bit integers and then compute in float32, a simulation of the accuracy and not of the speed.
+they are integers from 0 to 255, and their scale of 1/255 loses nothing. onnxruntime fuses the pairs of QuantizeLinear
+and DequantizeLinear (QDQ) of 8 bits into integer kernels; those of 16 bits round and then compute in float32, which
+simulates the accuracy and not the speed.
 
 In mixed precision the layers that suffer most from 8 bits get 16. A layer's *sensitivity* is the error of the network's
 predictions when that layer alone is rounded to 8 bits, weights and output, and all the others stay float32. It is
@@ -22,13 +20,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import ModelProto, helper, numpy_helper, version_converter
-from onnxruntime.quantization import CalibrationDataReader, QuantType, create_calibrator, quant_pre_process
+from onnxruntime.quantization import QuantType, create_calibrator, quant_pre_process
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -36,11 +35,12 @@ from onnxruntime.quantization.registry import QDQRegistry
 from torch import Tensor
 from tqdm import tqdm
 
-from yolopose.export.graph import IMAGES, OnnxNetwork, first_line
+from yolopose.export.graph import IMAGES, OnnxNetwork
+from yolopose.export.onnx_file import export_network
 from yolopose.models.decode import decode
 from yolopose.models.heads import Detect
 from yolopose.models.losses import keypoint_similarity
-from yolopose.utils.errors import StudyError
+from yolopose.models.yolov5 import YOLOPose
 
 OPSET = 21  # the first whose QuantizeLinear knows 16-bit integers
 DISTANCE = ("sum over all anchors of (s' − s)² + s² (1 − OKS), divided by the sum of s²: s and s' are the scores "
@@ -52,11 +52,9 @@ BATCH_PIXELS = 16 * 128 * 128  # images run at once: 16 of 128 px, one of 512 px
 
 @dataclass(frozen=True)
 class Scheme:
-    """How 8-bit numbers are laid out.
-
-    Activations are unsigned with one scale and zero point a tensor, weights signed and symmetric with one scale a
-    tensor, or one an output channel (``per_channel``). With ``power_of_two`` every scale is rounded up to a power of
-    two and the zero point is 0, or 128 where a tensor has negative values (symmetric), as TI's tool does it.
+    """How 8-bit numbers are laid out: activations unsigned with one scale and zero point a tensor, weights signed and
+    symmetric with one scale a tensor, or one an output channel (``per_channel``). With ``power_of_two`` every scale is
+    rounded up to a power of two and the zero point is 0, or 128 where a tensor has negative values, as TI's tool does.
     """
 
     per_channel: bool = False
@@ -84,30 +82,19 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def prepare_graph(path: Path | str) -> ModelProto:
-    """The file's graph cleaned by onnxruntime (constants folded) and lifted to opset ``OPSET``; a file that is missing,
-    no ONNX model or without the input ``images`` is refused."""
-    path = Path(path)
-    if not path.is_file():
-        raise StudyError(f"{path}: not found; yolopose.export.onnx_file.export_network writes such a file")
+def prepare_graph(model: YOLOPose, input_size: int) -> ModelProto:
+    """The network of :func:`yolopose.export.onnx_file.export_network`, cleaned by onnxruntime (constants folded) and
+    lifted to opset ``OPSET``."""
     with tempfile.TemporaryDirectory() as folder, quiet():
-        clean = Path(folder) / "clean.onnx"
-        try:
-            onnx.checker.check_model(onnx.load(path))
-            quant_pre_process(path, clean, skip_symbolic_shape=True)
-            graph = onnx.load(clean)
-        except Exception as error:  # protobuf's, onnx's and onnxruntime's own kinds, which share no base class
-            raise StudyError(f"{path}: is no ONNX model that can be read ({first_line(error)}); delete it and export "
-                             "again") from error
-    if [value.name for value in graph.graph.input] != [IMAGES]:
-        raise StudyError(f"{path}: its inputs are not the one called {IMAGES!r} that export_network writes; "
-                         "give such a file")
+        exported, clean = export_network(model, Path(folder) / "network.onnx", input_size), Path(folder) / "clean.onnx"
+        quant_pre_process(exported, clean, skip_symbolic_shape=True)
+        graph = onnx.load(clean)
     del graph.opset_import[1:]  # onnxruntime's own domains, of which the graph has no operator
     return onnx.shape_inference.infer_shapes(version_converter.convert_version(graph, OPSET))
 
 
 def list_layers(graph: ModelProto) -> list[Layer]:
-    """The convolutions of a prepared graph of fixed height and width, in the order of computation."""
+    """The convolutions of a prepared graph, in the order of computation."""
     consumers = ONNXModel(graph).input_name_to_nodes()
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
     sizes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -120,23 +107,9 @@ def list_layers(graph: ModelProto) -> list[Layer]:
         readers = sorted(consumers.get(outputs[0], []), key=lambda reader: reader.op_type, reverse=True)
         if [reader.op_type for reader in readers] in (["Relu"], ["Sigmoid", "Mul"]):  # the latter is SiLU
             outputs += [reader.output[0] for reader in readers]
-        shape = sizes.get(node.output[0], [])
-        if len(shape) != 4 or not all(shape[1:]):
-            raise StudyError(f"{node.name}: the graph does not say how large its output is; "
-                             "export it with a fixed size")
         layers.append(Layer(node.input[1].removesuffix(".weight"), node.input[1], tuple(outputs),
-                            math.prod(weights[node.input[1]]) * shape[2] * shape[3]))
-    if not layers:
-        raise StudyError("the graph holds no convolution: there is nothing to quantize")
+                            math.prod(weights[node.input[1]]) * math.prod(sizes[node.output[0]][2:])))
     return layers
-
-
-class _Images(CalibrationDataReader):
-    def __init__(self, images: Iterable[np.ndarray]):
-        self.feeds = ({IMAGES: image[None]} for image in images)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self.feeds, None)
 
 
 def calibrate(graph: ModelProto, images: Iterable[np.ndarray]) -> TensorsData:
@@ -145,7 +118,8 @@ def calibrate(graph: ModelProto, images: Iterable[np.ndarray]) -> TensorsData:
         plain, augmented = Path(folder) / "plain.onnx", Path(folder) / "augmented.onnx"
         onnx.save(graph, plain)
         calibrator = create_calibrator(plain, None, augmented_model_path=str(augmented))
-        calibrator.collect_data(_Images(images))  # it keeps two numbers a tensor and image
+        feeds = ({IMAGES: image[None]} for image in images)
+        calibrator.collect_data(SimpleNamespace(get_next=lambda: next(feeds, None)))  # two numbers a tensor and image
         return calibrator.compute_data()
 
 
@@ -164,10 +138,8 @@ def wide_tensors(graph: ModelProto, layers: Sequence[Layer], wide: Iterable[str]
 
 
 def power_of_two_scale(low: float, high: float) -> tuple[float, int]:
-    """Scale (a power of two, rounded up) and zero point of an unsigned 8-bit tensor with values from low to high.
-
-    Without negative ones 0 … 255 stand for 0 … 255·scale; otherwise 128 is 0 and 127 steps reach the larger side.
-    """
+    """Scale (a power of two, rounded up) and zero point of an unsigned 8-bit tensor with values from low to high:
+    without negative ones 0 … 255 stand for 0 … 255·scale; otherwise 128 is 0 and 127 steps reach the larger side."""
     return (_ceil_power(max(high, 1e-30) / 255), 0) if low >= 0 else (_ceil_power(max(-low, high) / 127), 128)
 
 
@@ -177,14 +149,9 @@ def _ceil_power(scale: float) -> float:
 
 def quantize_graph(graph: ModelProto, ranges: TensorsData, layers: Sequence[Layer], scheme: Scheme | None = None,
                    wide: Iterable[str] = ()) -> ModelProto:
-    """A copy of a prepared graph with QuantizeLinear and DequantizeLinear pairs, made by onnxruntime's quantizer.
-
-    8-bit tensors follow ``scheme``; the layers called ``wide`` have 16 bits (unsigned activations, signed symmetric
-    weights, one scale a tensor).
-    """
+    """A copy of a prepared graph with QuantizeLinear and DequantizeLinear pairs: 8-bit tensors by ``scheme``, 16 bits
+    in the layers called ``wide`` (unsigned activations, signed symmetric weights, one scale a tensor)."""
     scheme, wide = scheme or Scheme(), set(wide)
-    if unknown := wide - {layer.name for layer in layers}:
-        raise StudyError(f"{', '.join(sorted(unknown))}: no such layer to set to 16 bits; list_layers names them")
     wide_names, pixels = wide_tensors(graph, layers, wide)
     fixed = dict.fromkeys(pixels, (1 / 255, 0))  # scale and zero point by tensor
     overrides: dict[str, dict[str, Any]] = {name: {"quant_type": QuantType.QUInt16} for name in wide_names}
@@ -193,10 +160,10 @@ def quantize_graph(graph: ModelProto, ranges: TensorsData, layers: Sequence[Laye
         fixed |= {name: power_of_two_scale(*(float(np.min(v)) for v in ranges[name].range_value))
                   for name in ranges if name not in overrides and name not in fixed}
         narrow = {layer.weight for layer in layers} - overrides.keys()
-        largest = {tensor.name: float(np.abs(numpy_helper.to_array(tensor)).max())
-                   for tensor in graph.graph.initializer if tensor.name in narrow}
-        overrides |= {name: {"scale": _ceil_power(max(value, 1e-30) / 127), "zero_point": 0}
-                      for name, value in largest.items()}
+        for tensor in graph.graph.initializer:
+            if tensor.name in narrow:
+                largest = float(np.abs(numpy_helper.to_array(tensor)).max())
+                overrides[tensor.name] = {"scale": _ceil_power(max(largest, 1e-30) / 127), "zero_point": 0}
     overrides |= {name: {"scale": np.array(scale, np.float32), "zero_point": np.array(zero, np.uint8)}
                   for name, (scale, zero) in fixed.items()}
     options = {"TensorQuantOverrides": {name: [override] for name, override in overrides.items()}}
@@ -242,14 +209,8 @@ def round_one_layer(graph: ModelProto, layer: Layer, eight_bit: ModelProto) -> M
 
 def measure_sensitivities(graph: ModelProto, eight_bit: ModelProto, layers: Sequence[Layer], images: np.ndarray,
                           detect: Detect, sigmas: np.ndarray, label: str | None = None) -> dict[str, float]:
-    """Sensitivity of every layer, by name, on (B, 3, S, S) float32 training images in [0, 1].
-
-    Args:
-        graph: float32, of :func:`prepare_graph`.
-        eight_bit: the same graph with all layers at 8 bits.
-        detect: the head, for decoding.
-        label: of a progress bar; ``None`` shows none.
-    """
+    """Sensitivity of every layer, by name, on (B, 3, S, S) float32 training images in [0, 1]; ``graph`` is float32, of
+    :func:`prepare_graph`, ``eight_bit`` the same with all layers at 8 bits. ``label`` shows a progress bar."""
     def predictions(model: ModelProto) -> Tensor:
         network = OnnxNetwork(model.SerializeToString(), detect)
         parts = torch.from_numpy(images).split(max(1, BATCH_PIXELS // images.shape[-1] ** 2))
@@ -261,9 +222,7 @@ def measure_sensitivities(graph: ModelProto, eight_bit: ModelProto, layers: Sequ
 
 
 def choose_layers(sensitivities: dict[str, float], fraction: float) -> list[str]:
-    """The most sensitive layers, ``fraction`` of all by number (rounded), in falling order of sensitivity.
-
-    Of equally sensitive layers the earlier one is taken. A sensitivity that is not finite counts as the largest.
-    """
+    """The most sensitive layers, ``fraction`` of all by number (rounded), in falling order of sensitivity; of equally
+    sensitive ones the earlier, and one that is not finite counts as the largest."""
     largest = {name: value if math.isfinite(value) else math.inf for name, value in sensitivities.items()}
     return sorted(largest, key=largest.__getitem__, reverse=True)[:round(fraction * len(largest))]

@@ -1,8 +1,6 @@
-"""One trained run quantized: files, accuracies and the choice of 16-bit layers, each made once and kept.
+"""One trained run quantized: files, accuracies and the choice of 16-bit layers, in ``export/`` of the results folder.
 
-Everything goes into ``export/`` of the results folder: ``<experiment>_seed<k>_<model>.onnx``, its predictions and
-metrics beside it, and the sensitivities. Each carries a key, the hash of all that it depends on, so that a killed
-quantization goes on where it stopped.
+Each file carries a key, the hash of all that it depends on, so that a killed quantization goes on where it stopped.
 """
 
 from functools import cached_property
@@ -21,7 +19,7 @@ from yolopose.evaluation.evaluate import load_trained, predict_split
 from yolopose.evaluation.scoring import score_keypoints
 from yolopose.export import quantize_graph as qdq
 from yolopose.export.graph import OnnxNetwork
-from yolopose.export.onnx_file import check_exportable, export_network
+from yolopose.export.onnx_file import check_exportable
 from yolopose.export.quantize_graph import OPSET, Layer, Scheme
 from yolopose.study.config import RunConfig, Study
 from yolopose.study.freshness import check_fresh
@@ -48,18 +46,9 @@ def choose_images(train: CocoSplit, wanted: int, held_out: int) -> tuple[list[in
     return calibration, sorted(order[wanted:wanted + held_out]) or calibration[:held_out]
 
 
-def letterboxed(split: CocoSplit, index: int, size: int) -> np.ndarray:
-    """(3, S, S) float32 image in [0, 1], letterboxed as in the evaluation."""
-    square, _ = letterbox(split.load_image(index), size)
-    return np.ascontiguousarray(square.transpose(2, 0, 1), dtype=np.float32) / 255
-
-
 class QuantizedRun:
-    """One trained run and what is made of it.
-
-    Training images calibrate, and further ones measure sensitivities; validation images are scored. A run that is not
-    trained or stale, a model without keypoints and too few images are a StudyError.
-    """
+    """One trained run: training images calibrate, and further ones measure sensitivities; validation images are scored.
+    A run that is not trained or stale, a model without keypoints and too few images are a StudyError."""
 
     def __init__(self, study: Study, run: RunConfig, dataset: CocoDataset, calibration_images: int,
                  sensitivity_images: int):
@@ -80,6 +69,11 @@ class QuantizedRun:
         self.key = config_hash([FORMAT, OPSET, self.weights_sha256, dataset.fingerprint, self.calibration,
                                 self.held_out, run.input_size, run.as_dict()["evaluate"]])
 
+    def pixels(self, index: int) -> np.ndarray:
+        """(3, S, S) float32 training image in [0, 1], letterboxed as in the evaluation."""
+        square, _ = letterbox(self.dataset.train.load_image(index), self.run.input_size)
+        return np.ascontiguousarray(square.transpose(2, 0, 1), dtype=np.float32) / 255
+
     @cached_property
     def scored(self) -> CocoSplit:
         """The validation images with keypoints, on which the paper's AP is taken."""
@@ -87,12 +81,7 @@ class QuantizedRun:
 
     @cached_property
     def graph(self) -> ModelProto:
-        """The float32 network, cut before decoding."""
-        path = self.folder / f".{self.stem}_network.onnx"
-        try:
-            return qdq.prepare_graph(export_network(self.model, path, self.run.input_size))
-        finally:
-            path.unlink(missing_ok=True)
+        return qdq.prepare_graph(self.model, self.run.input_size)
 
     @cached_property
     def layers(self) -> list[Layer]:
@@ -100,8 +89,7 @@ class QuantizedRun:
 
     @cached_property
     def ranges(self) -> TensorsData:
-        return qdq.calibrate(self.graph, (letterboxed(self.dataset.train, i, self.run.input_size)
-                                      for i in self.calibration))
+        return qdq.calibrate(self.graph, map(self.pixels, self.calibration))
 
     @cached_property
     def eight_bit(self) -> ModelProto:
@@ -109,12 +97,10 @@ class QuantizedRun:
 
     @cached_property
     def sensitivities(self) -> dict[str, float]:
-        """By layer; measured once and kept in ``export/``."""
         def measure() -> dict[str, Any]:
-            images = np.stack([letterboxed(self.dataset.train, i, self.run.input_size) for i in self.held_out])
-            return {"sensitivities": qdq.measure_sensitivities(self.graph, self.eight_bit, self.layers, images,
-                                                           self.model.detect, self.dataset.schema.sigmas,
-                                                           f"{self.stem} sensitivities")}
+            return {"sensitivities": qdq.measure_sensitivities(
+                self.graph, self.eight_bit, self.layers, np.stack(list(map(self.pixels, self.held_out))),
+                self.model.detect, self.dataset.schema.sigmas, f"{self.stem} sensitivities")}
 
         return memo(self.folder / f"{self.stem}_sensitivities.json", {"key": self.key}, measure)["sensitivities"]
 
@@ -144,12 +130,8 @@ class QuantizedRun:
         return graph.SerializeToString(deterministic=True)
 
     def evaluate(self, model: str, keep_file: bool = True) -> dict[str, Any]:
-        """Make, store and score one model of :meth:`wide_layers`; what was done with the same key is read again.
-
-        Returns:
-            ``metrics`` as fractions on the validation images, their ``predictions`` (COCO results), and the names of
-            the 16-bit layers, ``wide``.
-        """
+        """Make, store and score one model of :meth:`wide_layers`: ``metrics`` as fractions on the validation images,
+        their ``predictions`` (COCO results), and the names of the 16-bit layers, ``wide``."""
         path = self.file(model)
 
         def make() -> dict[str, Any]:

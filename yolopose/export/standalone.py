@@ -27,7 +27,7 @@ try:
 except ImportError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install onnxruntime numpy pillow")
 
-FORMAT = "yolopose-onnx-1"
+FORMAT = "yolopose-onnx-1"  # changes with what the file takes, gives or says of itself
 BATCH = 8
 DRAWN_PX = 480  # a drawing's longer side is at least this, so that small photos can be read
 VISIBLE = 0.5  # joints of less confidence are drawn hollow
@@ -44,9 +44,12 @@ class UserError(Exception):
     """Bad input that the user can mend; printed as one line."""
 
 
-class Model:
-    """An exported file."""
+def first_line(error: Exception) -> str:
+    """What went wrong, without the rest of the page that onnx and onnxruntime write about it."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
+
+class Model:
     def __init__(self, path: str, size: int | None = None):
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file; give the .onnx file of an export")
@@ -56,7 +59,7 @@ class Model:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common class of their own
             raise UserError(f"{path}: is not an ONNX model that this onnxruntime can run "
-                            f"({_first_line(error)})") from error
+                            f"({first_line(error)})") from error
         self.about = about = self.session.get_modelmeta().custom_metadata_map
         if about.get("format") != FORMAT:
             raise UserError(f"{path}: is an ONNX model without this project's metadata (format is "
@@ -69,11 +72,9 @@ class Model:
             raise UserError(f"--size {self.size}: must be a multiple of {multiple} px")
 
     def people(self, images: list[np.ndarray], **thresholds: float | None) -> list[dict[str, np.ndarray]]:
-        """The people of each (H, W, 3) uint8 RGB image, best first, in px of the image and clipped to it.
-
-        Each image has ``boxes_xyxy`` (n, 4), ``scores`` (n,) and ``keypoints`` (n, K, 3) x, y, confidence. Of
-        ``THRESHOLDS`` the file's defaults hold where one is missing or ``None``.
-        """
+        """``boxes_xyxy`` (n, 4), ``scores`` (n,) and ``keypoints`` (n, K, 3) x, y, confidence of the people of each
+        (H, W, 3) uint8 RGB image, best first, in px of the image and clipped to it; of ``THRESHOLDS`` the file's
+        defaults hold where one is missing or ``None``."""
         squares, places = zip(*(letterbox(image, self.size, int(self.about["pad_value"])) for image in images),
                               strict=True)
         feeds: dict[str, np.ndarray] = {"images": np.stack(squares).transpose(0, 3, 1, 2)}
@@ -120,14 +121,13 @@ def shrink(values: np.ndarray, new: int, axis: int) -> np.ndarray:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned upright by the EXIF entry."""
     try:
         with Image.open(path) as file:
             return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a photo or a folder of photos") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
-        raise UserError(f"{path}: cannot be read as an image ({_first_line(error)}); give a JPEG or PNG file") from None
+        raise UserError(f"{path}: cannot be read as an image ({first_line(error)}); give a JPEG or PNG file") from None
 
 
 def draw(image: np.ndarray, people: dict[str, np.ndarray], model: Model) -> Image.Image:
@@ -154,13 +154,11 @@ def draw(image: np.ndarray, people: dict[str, np.ndarray], model: Model) -> Imag
 
 
 def describe(photo: Path, image: np.ndarray, people: dict[str, np.ndarray], names: list[str]) -> Iterator[str]:
-    """Lines for the terminal."""
     count = len(people["scores"])
     yield f"{photo}: {count or 'no'} {'person' if count == 1 else 'people'} in {image.shape[1]}x{image.shape[0]} px"
     for n, (box, score, person) in enumerate(zip(*people.values(), strict=True), 1):
         yield f"  person {n}: score {score:.3f}, box {' '.join(f'{v:.1f}' for v in box)}"
-        yield "    " + ", ".join(f"{name} {x:.1f} {y:.1f} ({c:.2f})"
-                                 for name, (x, y, c) in zip(names, person, strict=True))
+        yield "    " + ", ".join(f"{k} {x:.1f} {y:.1f} ({c:.2f})" for k, (x, y, c) in zip(names, person, strict=True))
 
 
 def plan(photo: str, out: str) -> list[tuple[Path, Path]]:
@@ -182,7 +180,6 @@ def plan(photo: str, out: str) -> list[tuple[Path, Path]]:
 
 
 def run(o: argparse.Namespace) -> None:
-    """The command; raises :class:`UserError`."""
     thresholds: dict[str, Any] = {name: getattr(o, name) for name in THRESHOLDS}
     for name, value in thresholds.items():
         _, least, most, _ = THRESHOLDS[name]
@@ -199,10 +196,6 @@ def run(o: argparse.Namespace) -> None:
                 draw(image, people, model).save(out)
             except OSError as error:
                 raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def main(words: list[str] | None = None) -> int:
