@@ -1,7 +1,5 @@
-"""The study as data: variants, experiments and profiles are rows of YAML, resolved into the configurations of runs.
-
-An unknown key, name or word is rejected with the file, the key and the nearest known one.
-"""
+"""The study as data: variants, experiments and profiles are rows of YAML, resolved into the configurations of runs. An
+unknown key, name or word is rejected with the file, the key and the nearest known one."""
 
 import difflib
 import re

@@ -35,8 +35,7 @@ GROUPS = {group.name: group for group in (
     Group("heads", "The released head, each of its two defects alone, and the repaired head", "s6, repaired head", {
         "s6": None, "s6_misplaced_priors": "s6", "s6_mixed_layout": "s6", "s6_faithful": "s6",
         "s6_from_person": None, "s6_faithful_from_person": "s6_from_person"}, boxes=True),
-    Group("depth", "Decoder depth: depth-wise convolutions in the keypoint head",
-          "s6, 6 depth-wise convolutions", {
+    Group("depth", "Decoder depth: depth-wise convolutions in the keypoint head", "s6, 6 depth-wise convolutions", {
         **{f"s6_dw{depth}": "s6" for depth in range(1, 6)}, "s6": None}),
     Group("activation", "SiLU against ReLU", "s6, SiLU", {"s6": None, "s6_relu": "s6"}),
     Group("initialisation", "Initialisation: from scratch and from a person detector", "s6 from scratch", {

@@ -105,10 +105,8 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[World]:
-    """Join the other processes of the launcher, gloo between processors and NCCL between GPUs; alone without one.
-
-    After a failure the group is left as it is: to take it down would wait for processes that are gone.
-    """
+    """Join the other processes of the launcher, gloo between processors and NCCL between GPUs; alone without one. After
+    a failure the group is left as it is: to take it down would wait for processes that are gone."""
     if not launched():
         yield SINGLE
         return
@@ -122,11 +120,9 @@ def process_group(device: torch.device) -> Iterator[World]:
 
 
 def _meeting_place(world: World) -> dist.Store:
-    """A store in which these processes find each other, and no others.
-
-    The launcher's own outlives a restart and would tell them the addresses of the processes that are gone. Process 0
-    opens a new one and leaves its port there; where that is still the old one, nobody answers, and it is read again.
-    """
+    """A store in which these processes find each other, and no others. The launcher's own outlives a restart and would
+    tell them the addresses of the processes that are gone. Process 0 opens a new one and leaves its port there; where
+    that is still the old one, nobody answers, and it is read again."""
     launchers, *_ = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     host, deadline = os.environ["MASTER_ADDR"], time.monotonic() + TIMEOUT.total_seconds()
     if world.main:
@@ -184,10 +180,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 def wrap(model: nn.Module, world: World, device: torch.device, sync_batch_norm: bool) -> nn.Module:
     """The network whose ``backward`` averages gradients over the processes; ``model`` itself where there is one.
 
-    With ``sync_batch_norm`` the batch norms of ``model`` get, in place, common statistics: torch's on a GPU, else
-    :class:`SharedBatchNorm2d`. Without, every process normalises its own share of a batch and process 0's running
-    statistics are everybody's. The gradients are averaged after every backward pass, also within an accumulation: that
-    costs some traffic, and a checkpoint may be written at any batch by process 0 alone.
+    With ``sync_batch_norm`` the batch norms get common statistics in place, by torch on a GPU, else by
+    :class:`SharedBatchNorm2d`; without, process 0's running statistics are everybody's. Gradients are averaged after
+    every backward pass, also within an accumulation: process 0 alone may write a checkpoint at any batch.
     """
     if world.size == 1:
         return model

@@ -2,10 +2,8 @@
 
 
 class StudyError(Exception):
-    """Bad input or state that the user can mend: the message names the file, the key and the remedy.
-
-    Command lines print it without a traceback and exit with status 2; what else is raised is a defect of this project.
-    """
+    """Bad input or state that the user can mend: the message names the file, the key and the remedy. A command line
+    prints it without a traceback and exits with status 2; what else is raised is a defect of this project."""
 
 
 class DamagedImage(StudyError):

@@ -96,13 +96,9 @@ def read_object(path: Path | str) -> dict[str, Any]:
 def memo(path: Path | str, key: Mapping[str, Any], make: Callable[[], dict[str, Any]],
          holds: Callable[[dict[str, Any]], bool] = lambda stored: True,
          lock: contextlib.AbstractContextManager[Any] | None = None) -> dict[str, Any]:
-    """The JSON object at ``path``, if it can be read and was made from the same ``key``; else a new one, written there.
-
-    Args:
-        key: entries of the object that tell what it was made from; :func:`make` gives the others.
-        holds: whether an object of the same key may be kept, for example because files that it names still exist.
-        lock: held while a new one is made and written.
-    """
+    """The JSON object at ``path``, if it can be read, has the entries of ``key`` (which tell what it was made from) and
+    ``holds`` (for example because files that it names still exist); else a new one, of ``key`` and what ``make`` gives,
+    made and written there under ``lock``."""
     path, stored = Path(path), read_object(path)
     if stored and all(stored.get(name) == key[name] for name in key) and holds(stored):
         return stored

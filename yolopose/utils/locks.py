@@ -37,22 +37,21 @@ def _acquire(path: Path, wait_s: float, command: str = "") -> Any:
     """filelock's lock on ``path``, noting the ``command`` that holds it; ``None``: another kept it for ``wait_s``."""
     from filelock import FileLock, SoftFileLock, Timeout  # here: make clean works before anything is installed
 
+    lock = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = FileLock if _has_locks(path.parent) else SoftFileLock
         lock = kind(path, mode=0o644, thread_local=False)
         lock.acquire(timeout=wait_s)
+        note = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": time.strftime("%H:%M:%S")}
+        if command and kind is FileLock:  # the other kind needs what filelock wrote there
+            path.write_text(json.dumps(note))
     except Timeout:
         return None
     except OSError as error:
-        raise explain_os_error(error, path.parent) from error
-    if command and kind is FileLock:  # the other kind needs what filelock wrote there
-        note = {"pid": os.getpid(), "host": platform.node(), "command": command, "started": time.strftime("%H:%M:%S")}
-        try:
-            path.write_text(json.dumps(note))
-        except OSError as error:
+        if lock and lock.is_locked:
             end_claim(lock)
-            raise explain_os_error(error, path) from error
+        raise explain_os_error(error, path.parent) from error
     return lock
 
 

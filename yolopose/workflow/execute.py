@@ -94,15 +94,11 @@ class Console:
         if self.live:
             self.stream.write(text)
             return
-        for part in re.split(r"(\r\n|[\r\n])", text):
-            if part in ("\n", "\r\n"):
+        for part in re.split(r"([\r\n])", text.replace("\r\n", "\n")):
+            late = self.line.strip() and time.monotonic() - self.shown >= self.period_s
+            if part == "\n" or (part == "\r" and late):
                 self._show()
-            elif part == "\r":
-                if self.line.strip() and time.monotonic() - self.shown >= self.period_s:
-                    self._show()
-                self.line = ""
-            else:
-                self.line += part
+            self.line = "" if part in ("\r", "\n") else self.line + part
 
     def _show(self) -> None:
         self.stream.write(ANSI.sub("", self.line).rstrip() + "\n")
@@ -148,10 +144,8 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
     The notebook's working directory is the repository's root. The copy grows in a hidden file beside ``target``, and
     is kept as ``<name>.failed.ipynb`` after a failure that is not the user's to mend.
 
-    Raises:
-        StudyError: an unknown parameter, a full disk, or a StudyError in the notebook, with its own message.
-        Stopped: training in the notebook was asked to end.
-        NotebookFailure: any other exception in the notebook, or the death of its kernel.
+    A StudyError: an unknown parameter, a full disk, or a StudyError in the notebook, with its own message. Stopped:
+    training in the notebook was asked to end. NotebookFailure: any other exception, or the death of the kernel.
     """
     parameters = check_parameters(notebook, parameters)
     import nbformat

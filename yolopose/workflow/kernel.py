@@ -1,7 +1,5 @@
-"""The kernel in which ``run.py`` executes notebooks: IPython's own, which ends with the process that started it.
-
-Started as ``python -m yolopose.workflow.kernel -f <connection file>`` by Jupyter; never by hand.
-"""
+"""The kernel in which ``run.py`` executes notebooks: IPython's own, which ends with the process that started it (by
+``python -m yolopose.workflow.kernel -f <connection file>``, as Jupyter does; never by hand)."""
 
 import contextlib
 import os

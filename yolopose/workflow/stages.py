@@ -1,8 +1,7 @@
 """The stages of a study: which notebook each one is, what it needs and writes, and whether it still holds.
 
 A stage holds when ``<results>/stages.json`` has its record, every file that it must write is there, and the fingerprint
-in the record is today's: the hashes, by name, of all that its outcome depends on. Deciding this imports neither torch
-nor papermill nor pandas.
+in the record is today's: the hashes, by name, of all that its outcome depends on. Deciding this loads nothing heavy.
 """
 
 from dataclasses import asdict, dataclass
@@ -77,11 +76,6 @@ class Target:
         return {name: STAGES[name] for name in (("data", "train", "evaluate") if self.ablations else STAGES)
                 if name not in left_out}
 
-    @property
-    def reference(self) -> Path:
-        """Where the committed results of the same kind are."""
-        return REFERENCE_DIR / self.profile / (ABLATIONS if self.ablations else "")
-
     def record_study(self) -> None:
         """Write ``study.json``: profile, data set, experiments and seeds of the results in this folder."""
         if (study := self.study) is None or self.committed:
@@ -93,11 +87,9 @@ class Target:
 
 def resolve_target(profile: str, data: str, results: str, seeds: str, device: str, stored_only: bool = False,
                    ablations: bool = False) -> Target:
-    """Turn the command line's words into a target; an empty word means the default.
-
-    Without ``profile`` it is what the ``results`` folder holds or is named after, else ``mini``. A StudyError: an
-    unknown profile, bad data, seeds or device, or a ``results`` folder of another profile.
-    """
+    """Turn the command line's words into a target; an empty word means the default, of ``profile`` what the ``results``
+    folder holds or is named after, else ``mini``. A StudyError: an unknown profile, bad data, seeds or device, or a
+    ``results`` folder of another profile."""
     held = profile_of(Path(results)) if results else None
     if profile and held and profile != held:
         raise StudyError(f"PROFILE={profile}: {results} holds results of the profile {held!r}; "

@@ -15,6 +15,7 @@ from typing import Any
 
 from yolopose.study.config import ABLATIONS, RunConfig, Study, load_experiments
 from yolopose.study.freshness import changes_since
+from yolopose.study.paper import REFERENCE_DIR
 from yolopose.utils.cli import add_target_arguments, exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, read_object
@@ -24,17 +25,14 @@ from yolopose.workflow.stages import Target, data_fingerprint, data_name, read_r
 
 
 def stale_runs(target: Target) -> dict[str, list[str]]:
-    """Finished runs of another configuration or data than today's: ``{"s6/seed0": ["train.epochs: 3 → 5"]}``.
-
-    Every ``<experiment>/seed<k>/run.json`` on the disk counts, whichever seeds and experiments are asked for: tables
-    and figures read them all. Known experiments come first, in their order.
-    """
+    """Finished runs of another configuration or data than today's: ``{"s6/seed0": ["train.epochs: 3 → 5"]}``; whichever
+    seeds and experiments are asked for, for tables and figures read them all. Known experiments come first."""
     known, data, stale = list(load_experiments()), data_fingerprint(target), []
     for path in target.results_dir.glob("*/seed*/run.json"):
         name, folder = path.parts[-3:-1]
         if re.fullmatch(r"seed\d+", folder):
             place, seed = known.index(name) if name in known else len(known), int(folder.removeprefix("seed"))
-            stale.append((place, name, seed, _changes(target.study, name, seed, _object(path), data)))
+            stale.append((place, name, seed, _changes(target.study, name, seed, read_json(path), data)))
     return {f"{name}/seed{seed}": changes for _, name, seed, changes in sorted(stale) if changes}
 
 
@@ -47,16 +45,11 @@ def _changes(study: Study, experiment: str, seed: int, record: dict[str, Any], d
         return [f"the profile {study.profile.name} has no input size for {experiment}"]
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file holds something else."""
-    return value if isinstance(value := read_json(path), dict) else {}
-
-
 def remedy(target: Target, stale: dict[str, list[str]]) -> str:
     """What to do about stale runs, in one sentence; names ``DATA=``, as it was, where other data are what changed."""
     ways = ["undo the difference"]
     if any(change.startswith(("data.", "data fingerprint")) for changes in stale.values() for change in changes):
-        configs = [_object(target.results_dir / run / "run.json").get("config") or {} for run in stale]
+        configs = [read_json(target.results_dir / run / "run.json").get("config") or {} for run in stale]
         names = {f"a folder named {d.get('name')}" if d.get("source") == "folder" else "none: the profile's own set"
                  for config in configs if (d := config.get("data"))}
         ways.append("give the same DATA= as before" + (f" ({' or '.join(sorted(names))})" if names else ""))
@@ -91,7 +84,8 @@ class RunState:
 def run_states(target: Target) -> list[RunState]:
     """The state of every run of the study, in the order in which they are made, then stale ones outside it."""
     runs, stale, busy = target.study.runs(), stale_runs(target), holder(target.results_dir) is not None
-    expected = {name: _seconds((target.reference / name).glob("seed*/run.json")) for name in target.study.experiments}
+    reference = REFERENCE_DIR / target.profile / (ABLATIONS if target.ablations else "")
+    expected = {name: _seconds((reference / name).glob("seed*/run.json")) for name in target.study.experiments}
     spent = [(_seconds([target.results_dir / run.name / "run.json"]), expected[run.experiment.name]) for run in runs]
     ratios = [ours / theirs for ours, theirs in spent if ours and theirs]
     pace = statistics.median(ratios) if ratios else 1.0  # this machine's seconds per second of the reference
