@@ -22,12 +22,9 @@ CFG = EvaluateConfig(confidence=0.3, max_detections=100)
 
 
 def lively_model(name: str = "yolov5s6_pose", keypoints: int = 3, width: float = 0.125, **changes: Any) -> YOLOPose:
-    """Random weights whose raw outputs vary from place to place about as a trained model's do.
-
-    Plain random features fade from layer to layer; a gain keeps them alive, and each row of the head's last
-    convolutions is scaled to a standard deviation of 1.5 (boxes) or 1 (keypoints) about zero. ``changes`` are of the
-    variant, ``SHALLOW`` for example.
-    """
+    """Random weights whose raw outputs vary about as a trained model's do: a gain keeps the features alive, and each
+    row of the head's last convolutions is scaled to a standard deviation of 1.5 (boxes) or 1 (keypoints) about zero.
+    ``changes`` are of the variant, ``SHALLOW`` for example."""
     model = build_model(replace(load_variants()[name], **changes), keypoints, width, seed=0).eval()
     features: list[torch.Tensor] = []
     hook = model.detect.register_forward_pre_hook(lambda _, inputs: features.extend(inputs[0]))

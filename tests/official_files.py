@@ -12,19 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-# Class and input of every numbered module; -1 is the module before. The strides of the convolutions are the rest.
-TABLE = [("Focus", -1), ("Conv", -1), ("C3", -1), ("Conv", -1), ("C3", -1), ("Conv", -1), ("C3", -1), ("Conv", -1),
-         ("C3", -1), ("Conv", -1), ("SPP", -1), ("C3", -1), ("Conv", -1), ("Upsample", -1), ("Concat", [-1, 8]),
-         ("C3", -1), ("Conv", -1), ("Upsample", -1), ("Concat", [-1, 6]), ("C3", -1), ("Conv", -1), ("Upsample", -1),
-         ("Concat", [-1, 4]), ("C3", -1), ("Conv", -1), ("Concat", [-1, 20]), ("C3", -1), ("Conv", -1),
-         ("Concat", [-1, 16]), ("C3", -1), ("Conv", -1), ("Concat", [-1, 12]), ("C3", -1),
-         ("Detect", [23, 26, 29, 32])]
-STRIDE_TWO = (1, 3, 5, 7, 9, 24, 27, 30)
+# Class of every numbered module, and the inputs of those that read others than the module before.
+KINDS = ("Focus Conv C3 Conv C3 Conv C3 Conv C3 Conv SPP C3 Conv Upsample Concat C3 Conv Upsample Concat C3 Conv "
+         "Upsample Concat C3 Conv Concat C3 Conv Concat C3 Conv Concat C3 Detect")
+SOURCES = {14: [-1, 8], 18: [-1, 6], 22: [-1, 4], 25: [-1, 20], 28: [-1, 16], 31: [-1, 12], 33: [23, 26, 29, 32]}
+STRIDE_TWO = ("model.0.conv_slice", *(f"model.{i}" for i in (1, 3, 5, 7, 9, 24, 27, 30)))
 ANCHORS_PX = [[(19, 27), (44, 40), (38, 94)], [(96, 68), (86, 152), (180, 137)],
               [(140, 301), (303, 264), (238, 542)], [(436, 615), (739, 380), (925, 792)]]
 COMMON = ("Focus", "ConvFocus", "Contract", "Conv", "Bottleneck", "C3", "SPP", "Concat")
@@ -35,18 +33,13 @@ def official_classes() -> Iterator[types.SimpleNamespace]:
     """Empty ``nn.Module`` classes under the official names, importable while the block lasts."""
     names = {"models.yolo": ("Model", "Detect"), "models.common": COMMON}
     classes: dict[str, type] = {}
+    places = {module: types.ModuleType(module) for module in ("models", *names)}
     for module, members in names.items():
-        place = types.ModuleType(module)
-        for name in members:
-            classes[name] = type(name, (nn.Module,), {"__module__": module})
-            setattr(place, name, classes[name])
-        sys.modules[module] = place
-    sys.modules["models"] = types.ModuleType("models")
-    try:
+        made = {name: type(name, (nn.Module,), {"__module__": module}) for name in members}
+        vars(places[module]).update(made)
+        classes |= made
+    with patch.dict(sys.modules, places):
         yield types.SimpleNamespace(**classes)
-    finally:
-        for module in ("models", *names):
-            del sys.modules[module]
 
 
 def small_shapes(shapes: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -92,12 +85,8 @@ def rule_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def person_state(state: dict[str, Tensor], empty_branch: bool) -> dict[str, Tensor]:
     """The same network as a person detector: without a keypoint branch, or with one of no output."""
     rest = {key: value for key, value in state.items() if ".m_kpt." not in key}
-    if empty_branch:
-        for i in range(4):
-            channels = rest[f"model.33.m.{i}.weight"].shape[1]
-            rest[f"model.33.m_kpt.{i}.weight"] = torch.zeros(0, channels, 1, 1)
-            rest[f"model.33.m_kpt.{i}.bias"] = torch.zeros(0)
-    return rest
+    empty = {key.replace(".m.", ".m_kpt."): value[:0] for key, value in rest.items() if key.startswith("model.33.m.")}
+    return rest | (empty if empty_branch else {})
 
 
 class Builder:
@@ -110,7 +99,7 @@ class Builder:
 
     def model(self) -> nn.Module:
         model = self.classes.Model()
-        model.model = nn.Sequential(*(self._numbered(i, kind, source) for i, (kind, source) in enumerate(TABLE)))
+        model.model = nn.Sequential(*(self._numbered(i, kind) for i, kind in enumerate(KINDS.split())))
         model.yaml = {"nc": 1, "nkpt": self.nkpt, "dw_conv_kpt": "model.33.m_kpt.0.11.weight" in self.state,
                       "depth_multiple": 0.33, "width_multiple": 0.5, "anchors": ANCHORS_PX}
         model.names, model.nc, model.gr, model.save = ["person"], 1, 1.0, [4, 6, 8]
@@ -118,93 +107,60 @@ class Builder:
         model.load_state_dict(self.state)
         return model.eval().requires_grad_(False)
 
-    def _numbered(self, i: int, kind: str, source: Any) -> nn.Module:
-        key = f"model.{i}"
-        if kind == "Conv":
-            module = self._conv(key, 2 if i in STRIDE_TWO else 1)
-        elif kind == "Upsample":
-            module = nn.Upsample(None, 2, "nearest")
-        elif kind == "Concat":
-            module = self.classes.Concat()
-            module.d = 1
-        else:
-            module = getattr(self, f"_{kind.lower()}")(key)
-        module.i, module.f, module.type, module.np = i, source, f"models.common.{kind}", 0
+    def _numbered(self, i: int, kind: str) -> nn.Module:
+        module = nn.Upsample(None, 2, "nearest") if kind == "Upsample" else self._module(f"model.{i}", kind)
+        module.i, module.f, module.type, module.np = i, SOURCES.get(i, -1), f"models.common.{kind}", 0
         return module
 
-    def _plain(self, key: str) -> nn.Conv2d:
+    def _module(self, path: str, kind: str = "") -> nn.Module:
+        """The module at ``path`` and all below; where no class is given, it follows from the names of the parts."""
+        parts = [key.removeprefix(f"{path}.").partition(".")[0] for key in self.state if key.startswith(f"{path}.")]
+        if "weight" in parts:
+            return self._plain(path)
+        if "bn" in parts:
+            return self._conv(path)
+        kind = "ConvFocus" if "conv_slice" in parts else kind or ("Bottleneck" if "cv1" in parts else "Sequential")
+        module = getattr(nn if hasattr(nn, kind) else self.classes, kind)()
+        for name in dict.fromkeys(parts):
+            if name not in ("anchors", "anchor_grid"):
+                module.add_module(name, self._module(f"{path}.{name}", "ModuleList" if kind == "Detect" else ""))
+        if kind == "Concat":
+            module.d = 1
+        elif kind == "Focus" and self.contract:
+            module.contract = self.classes.Contract()
+            module.contract.gain = 2
+        elif kind == "SPP":
+            pools = [[nn.MaxPool2d(3, 1, 1) for _ in range(n)] for n in (1, 2, 3)]
+            module.m = nn.ModuleList(nn.Sequential(*row) if len(row) > 1 else row[0] for row in pools)
+        elif kind == "Detect":
+            module.nc, module.nkpt, module.na, module.nl, module.no = 1, self.nkpt, 3, 4, 6 + 3 * self.nkpt
+            module.stride, module.grid = torch.tensor([8.0, 16.0, 32.0, 64.0]), [torch.zeros(1)] * 4
+            module.register_buffer("anchors", torch.zeros(4, 3, 2))
+            module.register_buffer("anchor_grid", torch.zeros(4, 1, 3, 1, 1, 2))
+        return module
+
+    def _plain(self, path: str) -> nn.Conv2d:
         """A convolution with a bias; one without output rows where the state has none."""
-        out, channels = self.state[f"{key}.weight"].shape[:2]
+        out, channels = self.state[f"{path}.weight"].shape[:2]
         conv = nn.Conv2d(channels, max(out, 1), 1)
         if not out:
             conv.out_channels, conv.weight, conv.bias = 0, nn.Parameter(conv.weight[:0]), nn.Parameter(conv.bias[:0])
         return conv
 
-    def _conv(self, key: str, stride: int = 1, act: type | None = None) -> nn.Module:
-        out, channels, kernel, _ = self.state[f"{key}.conv.weight"].shape
-        groups = out if channels == 1 else 1
+    def _conv(self, path: str) -> nn.Module:
+        out, channels, kernel, _ = self.state[f"{path}.conv.weight"].shape
+        groups, stride = out if channels == 1 else 1, 2 if path in STRIDE_TWO else 1
         module = self.classes.Conv()
         module.conv = nn.Conv2d(channels * groups, out, kernel, stride, kernel // 2, groups=groups, bias=False)
         module.bn = nn.BatchNorm2d(out, eps=1e-3, momentum=0.03)
-        module.act = (act or self.act)()
+        module.act = {"10": self.spp_act, "33": nn.SiLU}.get(path.split(".")[1], self.act)()
         return module
 
-    def _focus(self, key: str) -> nn.Module:
-        if f"{key}.conv_slice.conv.weight" in self.state:
-            module = self.classes.ConvFocus()
-            module.conv_slice = self._conv(f"{key}.conv_slice", 2)
-        else:
-            module = self.classes.Focus()
-            if self.contract:
-                module.contract = self.classes.Contract()
-                module.contract.gain = 2
-        module.conv = self._conv(f"{key}.conv")
-        return module
 
-    def _pairs(self, module: nn.Module, key: str, count: int, **options: Any) -> nn.Module:
-        """The module with its convolutions cv1, cv2, ... below ``key``."""
-        for name in ("cv1", "cv2", "cv3")[:count]:
-            setattr(module, name, self._conv(f"{key}.{name}", **options))
-        return module
-
-    def _c3(self, key: str) -> nn.Module:
-        module, blocks = self._pairs(self.classes.C3(), key, 3), []
-        while f"{key}.m.{len(blocks)}.cv1.conv.weight" in self.state:
-            blocks.append(self._pairs(self.classes.Bottleneck(), f"{key}.m.{len(blocks)}", 2))
-        module.m = nn.Sequential(*blocks)
-        return module
-
-    def _spp(self, key: str) -> nn.Module:
-        module = self._pairs(self.classes.SPP(), key, 2, act=self.spp_act)
-        module.m = nn.ModuleList(nn.Sequential(*(nn.MaxPool2d(3, 1, 1) for _ in range(n))) if n > 1
-                                 else nn.MaxPool2d(3, 1, 1) for n in (1, 2, 3))
-        return module
-
-    def _detect(self, key: str) -> nn.Module:
-        module = self.classes.Detect()
-        module.nc, module.nkpt, module.na, module.nl, module.no = 1, self.nkpt, 3, 4, 6 + 3 * self.nkpt
-        module.stride, module.grid = torch.tensor([8.0, 16.0, 32.0, 64.0]), [torch.zeros(1)] * 4
-        module.register_buffer("anchors", torch.zeros(4, 3, 2))
-        module.register_buffer("anchor_grid", torch.zeros(4, 1, 3, 1, 1, 2))
-        module.m = nn.ModuleList(self._plain(f"{key}.m.{i}") for i in range(4))
-        if any(name.startswith(f"{key}.m_kpt.") for name in self.state):
-            branch = self._plain if f"{key}.m_kpt.0.weight" in self.state else self._branch
-            module.m_kpt = nn.ModuleList(branch(f"{key}.m_kpt.{i}") for i in range(4))
-        return module
-
-    def _branch(self, key: str) -> nn.Module:
-        count = sum(f"{key}.{i}.conv.weight" in self.state for i in range(20))
-        return nn.Sequential(*(self._conv(f"{key}.{i}", act=nn.SiLU) for i in range(count)),
-                             self._plain(f"{key}.{count}"))
-
-
-def write_checkpoint(path: Path, state: dict[str, Tensor], half: bool = True, spoil: Any = None, legacy: bool = False,
+def write_checkpoint(path: Path, state: dict[str, Tensor], half: bool = True, spoil: Any = None,
                      **options: Any) -> Path:
-    """Write a finished run's checkpoint as the official training leaves it.
-
-    ``spoil`` is called with the tree of modules and the classes before it is saved; a ``legacy`` file is in the
-    container that torch wrote before 1.6; ``options`` are those of :class:`Builder`.
-    """
+    """Write a finished run's checkpoint as the official training leaves it; ``spoil`` is called with the tree of
+    modules and the classes before, ``options`` are those of :class:`Builder`."""
     with official_classes() as classes:
         model = Builder(classes, state, **options).model()
         if half:
@@ -212,8 +168,7 @@ def write_checkpoint(path: Path, state: dict[str, Tensor], half: bool = True, sp
         if spoil:
             spoil(model, classes)
         torch.save({"epoch": -1, "best_fitness": np.array([0.5]), "training_results": None, "model": model, "ema": None,
-                    "updates": None, "optimizer": None, "wandb_id": None}, path,
-                   _use_new_zipfile_serialization=not legacy)
+                    "updates": None, "optimizer": None, "wandb_id": None}, path)
     return path
 
 

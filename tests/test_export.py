@@ -38,8 +38,6 @@ def exported(request, tmp_path_factory) -> tuple[YOLOPose, Path]:
     return model, export_model(model, ABOUT, tmp_path_factory.mktemp("export") / "model.onnx", weights_sha256="ab" * 32)
 
 
-# --- the same people as PyTorch --------------------------------------------------------------------------------------
-
 @pytest.mark.parametrize("shape", [(1, 3, 128, 128), (3, 3, 128, 128), (2, 3, 128, 192), (1, 3, 64, 64)])
 def test_people_are_pytorchs_at_any_size_and_batch(exported, shape):
     model, path = exported
@@ -95,8 +93,6 @@ def test_real_images_at_the_scale_of_mini(shared, tmp_path):
     assert measured["parity"]["images"] == 24 and measured["seconds_per_image"]["onnxruntime"] > 0
 
 
-# --- how two lists of people are compared ----------------------------------------------------------------------------
-
 def people(*rows: tuple[float, float, float]) -> Poses:
     """40 × 80 px persons from (left, score, x of the only joint)."""
     boxes = torch.tensor([[left, 0.0, left + 40, 80] for left, _, _ in rows]).reshape(-1, 4)
@@ -127,8 +123,6 @@ def test_a_missing_person_is_a_difference_unless_a_last_digit_explains_it():
         assert is_near_tie(people((0, score, 5)), 0, people(*others), cfg) == tie, (score, others)
 
 
-# --- the network alone, for quantization -----------------------------------------------------------------------------
-
 @pytest.mark.parametrize("size", [None, 128])
 def test_the_network_alone_gives_the_same_in_every_head(exported, tmp_path, size):
     model = exported[0]
@@ -154,8 +148,6 @@ def test_every_convolution_of_a_fresh_network_reads_its_own_constants(tmp_path):
     assert len(convolutions) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
     assert all(name in stored for node in convolutions for name in node.input[1:])
 
-
-# --- what the file is and says ---------------------------------------------------------------------------------------
 
 def test_standard_operators_alone_and_metadata(exported):
     assert {load_variants()[name].head for name in VARIANTS} == set(LAYOUTS) - {"person"}
@@ -184,8 +176,6 @@ def test_the_same_model_gives_the_same_bytes_and_stays_as_it_was(pose_file, tmp_
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
-
 def test_a_person_detector_and_a_wrong_size_are_refused(tmp_path):
     person, pose = (build_model(load_variants()[name], 3, 0.125) for name in ("yolov5s6_person", "yolov5s6_pose"))
     for model, size, words in ((person, 128, "yolov5s6_person: a model without keypoints"),
@@ -208,8 +198,6 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
         with pytest.raises(StudyError, match=words):
             export_weights(tmp_path / f"{name}.pt", tmp_path / "m.onnx")
 
-
-# --- a study's export ------------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def trained(tmp_path) -> tuple[Study, CocoDataset]:

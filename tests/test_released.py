@@ -1,7 +1,6 @@
 """The list of released checkpoints, fetching them once from a server on this machine, and their runs."""
 
 import csv
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,12 @@ import pytest
 import torch
 
 from tests.file_server import serving
-from tests.official_files import ANCHORS_PX, random_state, small_shapes, write_checkpoint, write_container
+from tests.official_files import random_state, small_shapes, write_checkpoint, write_container
 from yolopose.data.prepare import prepare_data
 from yolopose.evaluation.evaluate import evaluate_study, predict_split
 from yolopose.models.checkpoints import load_weights
 from yolopose.released import catalogue, runs
-from yolopose.released.catalogue import BASE, GROUPS, Released, chosen, get_checkpoints, load_released
+from yolopose.released.catalogue import BASE, GROUPS, chosen, get_checkpoints, load_released
 from yolopose.report.compare import released_rows
 from yolopose.report.verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from yolopose.study.config import load_experiments, load_study, load_variants
@@ -31,7 +30,7 @@ NAMES = ("s6_960", "s6_960_retrained", "s6_640_ti_lite")
 @pytest.fixture(scope="module")
 def official(shared, tmp_path_factory) -> dict[str, bytes]:
     """What the server has: two small pose models and a ti_lite one, by name."""
-    shapes = json.loads((shared / "reference/official_state_dict_shapes.json").read_text())
+    shapes = read_json(shared / "reference/official_state_dict_shapes.json")
     folder, found = tmp_path_factory.mktemp("official"), {}
     for seed, name in enumerate(NAMES):
         lite = name.endswith("lite")
@@ -45,17 +44,20 @@ def official(shared, tmp_path_factory) -> dict[str, bytes]:
 def server(official):
     """A server of those files at the addresses of the list; every other file of it is gone."""
     with serving() as files:
-        for name, content in official.items():
-            files.files["/" + load_released()[name].url("")] = content
+        files.files = {"/" + load_released()[name].url(""): content for name, content in official.items()}
+        files.address += "/"
         yield files
 
 
-def asked(server) -> list[str]:
-    """Files that were asked for, without the sign of life."""
-    return [path for path, *_ in server.log if path.endswith(".pt")]
+def asked(server) -> int:
+    """How many files were asked for, without the sign of life."""
+    return sum(path.endswith(".pt") for path, *_ in server.log)
 
 
-# --- the list --------------------------------------------------------------------------------------------------------
+def put(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+
 
 def test_the_list_is_the_references(shared):
     text = (shared / "reference" / "yolo-pose-official.md").read_text(encoding="utf-8")
@@ -100,57 +102,49 @@ def test_names_and_groups_choose():
         chosen(["s6_96"])
 
 
-# --- fetching --------------------------------------------------------------------------------------------------------
-
 def test_files_are_fetched_imported_and_never_asked_for_again(server, official, tmp_path, capsys):
     rows = chosen(NAMES)
-    report = get_checkpoints(rows, tmp_path, server.address + "/")
-    assert [row["state"] for row in report] == ["imported"] * 3 and len(asked(server)) == 3
+    report = get_checkpoints(rows, tmp_path, server.address)
+    assert [row["state"] for row in report] == ["imported"] * 3 and asked(server) == 3
     checksums = read_json(tmp_path / "checksums.json")
     for row, line in zip(rows, report, strict=True):
         assert checksums[row.name]["sha256"] == line["sha256"] == file_sha256(row.source(tmp_path))
         assert row.source(tmp_path).read_bytes() == official[row.name]
         _, about = load_weights(row.weights(tmp_path))
-        assert about["input_size"] == row.input_size and about["about"]["release"] == row.name
-        assert about["about"]["source_sha256"] == line["sha256"]
-        assert about["about"]["AP_path"] == row.AP_path and about["about"]["AP_readme"] == row.AP_readme
+        assert about["input_size"] == row.input_size
+        assert about["about"].items() >= {"release": row.name, "source_sha256": line["sha256"],
+                                          "AP_path": row.AP_path, "AP_readme": row.AP_readme}.items()
     assert load_weights(rows[0].weights(tmp_path))[1]["about"]["focus_order"] == "slices"
     before, times = len(server.log), [row.weights(tmp_path).stat().st_mtime_ns for row in rows]
-    assert catalogue.main([*NAMES, "--cache", str(tmp_path), "--base", server.address + "/"]) == 0
+    assert catalogue.main([*NAMES, "--cache", str(tmp_path), "--base", server.address]) == 0
     assert len(server.log) == before and times == [row.weights(tmp_path).stat().st_mtime_ns for row in rows]
     printed = capsys.readouterr().out
     assert re.search(r"s6_960_retrained +960 +64\.8 +63\.7 +\w{12} +imported", printed)
 
 
-def test_without_a_network_what_is_there_works_and_the_rest_says_how(server, tmp_path, capsys):
-    get_checkpoints(chosen(["s6_960"]), tmp_path, server.address + "/")
-    assert get_checkpoints(chosen(["s6_960"]), tmp_path, NOWHERE)[0]["state"] == "imported"
+def test_without_a_network_what_was_put_there_by_hand_works_and_the_rest_says_how(official, tmp_path, capsys):
+    put(load_released()["s6_960"].source(tmp_path), official["s6_960"])
+    for _ in range(2):
+        assert get_checkpoints(chosen(["s6_960"]), tmp_path, NOWHERE)[0]["state"] == "imported"
+    assert read_json(tmp_path / "checksums.json")["s6_960"]["bytes"] == len(official["s6_960"])
     assert catalogue.main(["s6_960", "s6_640_ti_lite", "--cache", str(tmp_path), "--base", NOWHERE]) == 2
     message = capsys.readouterr().err
     assert "cannot be reached" in message and str(tmp_path / "s6_640_ti_lite" / "last.pt") in message
     assert f"{NOWHERE}yolov5s6_640_ti_lite_54p9_82p2/weights/last.pt" in message
 
 
-def test_a_file_put_by_hand_is_imported_without_a_network(official, tmp_path):
-    row = load_released()["s6_960"]
-    row.source(tmp_path).parent.mkdir()
-    row.source(tmp_path).write_bytes(official["s6_960"])
-    assert get_checkpoints([row], tmp_path, NOWHERE)[0]["state"] == "imported"
-    assert read_json(tmp_path / "checksums.json")["s6_960"]["bytes"] == len(official["s6_960"])
-
-
 def test_a_file_that_is_gone_is_named_and_the_others_come(server, tmp_path):
-    report = get_checkpoints(chosen(["m6_960", "s6_960"]), tmp_path, server.address + "/")
+    report = get_checkpoints(chosen(["m6_960", "s6_960"]), tmp_path, server.address)
     states = {row["name"]: row["state"] for row in report}
     assert states["s6_960"] == "imported"
     assert states["m6_960"].startswith("not reached: ") and "404" in states["m6_960"]
     assert "67.4" in catalogue.table(report) and "not reached" in catalogue.table(report)
     with pytest.raises(StudyError, match="none of the 2 checkpoints"):
-        get_checkpoints(chosen(["m6_960", "l6_960"]), tmp_path, server.address + "/")
+        get_checkpoints(chosen(["m6_960", "l6_960"]), tmp_path, server.address)
 
 
 def test_a_file_that_changed_since_its_first_use_is_refused(server, official, tmp_path):
-    row, base = load_released()["s6_960"], server.address + "/"
+    row, base = load_released()["s6_960"], server.address
     get_checkpoints([row], tmp_path, base)
     row.weights(tmp_path).unlink()  # so that the source is needed again
     with row.source(tmp_path).open("ab") as file:
@@ -165,7 +159,7 @@ def test_a_file_that_changed_since_its_first_use_is_refused(server, official, tm
 
 
 def test_changed_weights_and_a_newer_importer_are_noticed(server, tmp_path, monkeypatch):
-    row, base = load_released()["s6_960"], server.address + "/"
+    row, base = load_released()["s6_960"], server.address
     path = row.weights(tmp_path)
     get_checkpoints([row], tmp_path, base)
     path.write_bytes(b"something else")
@@ -176,7 +170,7 @@ def test_changed_weights_and_a_newer_importer_are_noticed(server, tmp_path, monk
     monkeypatch.setattr(catalogue, "IMPORTER", 2)
     assert not catalogue.is_imported(row, tmp_path)
     get_checkpoints([row], tmp_path, NOWHERE)  # anew from the file, not from the network
-    assert catalogue.is_imported(row, tmp_path) and len(asked(server)) == 1
+    assert catalogue.is_imported(row, tmp_path) and asked(server) == 1
 
 
 def test_a_hostile_file_is_refused_loudly(server, tmp_path):
@@ -185,11 +179,9 @@ def test_a_hostile_file_is_refused_loudly(server, tmp_path):
     hostile = write_container(tmp_path / "hostile.pt", f"cos\nsystem\n(S'touch {effect}'\ntR.".encode())
     server.files["/" + row.url("")] = hostile.read_bytes()
     with pytest.raises(StudyError, match="asks for .*system"):
-        get_checkpoints(chosen(["s6_960", "s6_640_ti_lite"]), tmp_path, server.address + "/")
+        get_checkpoints(chosen(["s6_960", "s6_640_ti_lite"]), tmp_path, server.address)
     assert not effect.exists()
 
-
-# --- runs ------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
@@ -202,12 +194,11 @@ def dataset(tmp_path_factory):
 
 def study_of(results: Path, monkeypatch, size: int = 64):
     """A study of the smoke profile that takes s6 from the released weights, here of a quarter of the width."""
-    name = "small"
     variant = replace(load_variants()["yolov5s6_pose_faithful"], name="yolov5x6_pose_faithful_dw6", width=0.125)
-    variants = {**load_variants(), name: variant}
+    variants = load_variants() | {"small": variant}
     monkeypatch.setattr("yolopose.study.config.load_variants", lambda: variants)
-    experiments = {**load_experiments(), "s6": replace(load_experiments()["s6"], variant=name),
-                   "m6": replace(load_experiments()["m6"], variant=name)}
+    small = {name: replace(load_experiments()[name], variant="small") for name in ("s6", "m6")}
+    experiments = load_experiments() | small
     monkeypatch.setattr("yolopose.study.config.load_experiments", lambda: experiments)
     rows = {key: replace(row, input_size=size) for key, row in load_released().items()}
     monkeypatch.setattr(runs, "load_released", lambda: rows)
@@ -219,7 +210,7 @@ def study_of(results: Path, monkeypatch, size: int = 64):
 
 def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys):
     """Import, estimate, evaluation and tables of runs that nobody trained; one of the files is gone."""
-    study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address + "/"
+    study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address
     report = runs.import_runs(study, dataset, cache, base=base)
     assert [row["state"][:8] for row in report] == ["imported", "not reac"]
     record = read_json(study.run_dir("s6", 0) / "run.json")
@@ -255,16 +246,14 @@ def test_offline_a_study_makes_do_with_what_is_there_but_not_with_nothing(offici
     with pytest.raises(StudyError, match=r"none of the checkpoints of s6, m6 .* no network; fetch http"):
         runs.import_runs(study, dataset, tmp_path, base=NOWHERE)
     assert not (study.results_dir / "not_reached.json").exists()
-    place = load_released()["s6_960"].source(tmp_path)
-    place.parent.mkdir()
-    place.write_bytes(official["s6_960"])
+    put(load_released()["s6_960"].source(tmp_path), official["s6_960"])
     runs.import_runs(study, dataset, tmp_path, base=NOWHERE)
     assert (study.run_dir("s6", 0) / "weights.pt").is_file()
     assert "m6_960/best.pt" in read_json(study.results_dir / "not_reached.json")["m6"]
 
 
 def test_the_others_are_reported_apart(server, dataset, tmp_path, monkeypatch, capsys):
-    study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address + "/"
+    study, cache, base = study_of(tmp_path / "results", monkeypatch), tmp_path / "cache", server.address
     rows = {row["name"]: row for row in runs.evaluate_apart(study, dataset, cache, base=base)}
     written = {row["name"]: row for row in released_rows(study.results_dir)}
     assert set(rows) == set(written)
@@ -304,25 +293,19 @@ def test_verdicts_need_coco_and_a_tenth_of_a_point(dataset, tmp_path, monkeypatc
 
 def test_weights_of_another_model_or_size_are_no_run(server, dataset, tmp_path, monkeypatch):
     study = study_of(tmp_path / "results", monkeypatch)
-    lite, other = chosen(["s6_640_ti_lite", "s6_960"])[::-1]
-    get_checkpoints([lite, other], tmp_path, server.address + "/")
-    with pytest.raises(StudyError, match=r"weights\.pt: variant is .*profiles\.yaml"):
-        runs._import_as_run(study.run("s6", 0), dataset, tmp_path / "run", lite.weights(tmp_path))
-    with pytest.raises(StudyError, match=r"weights\.pt: input_size is 960"):
-        runs._import_as_run(study.run("s6", 0), dataset, tmp_path / "run", other.weights(tmp_path))
+    get_checkpoints(chosen(["s6_640_ti_lite", "s6_960"]), tmp_path, server.address)
+    for name, words in (("s6_640_ti_lite", "variant is .*profiles\\.yaml"), ("s6_960", "input_size is 960")):
+        with pytest.raises(StudyError, match=rf"weights\.pt: {words}"):
+            runs._import_as_run(study.run("s6", 0), dataset, tmp_path / "run", tmp_path / name / "weights.pt")
     assert not (tmp_path / "run").exists()
-    other = replace(study, experiments=("s6_l1",))
     with pytest.raises(StudyError, match="s6_l1: no checkpoint of it was released"):
-        runs.import_runs(other, dataset, tmp_path)
+        runs.import_runs(replace(study, experiments=("s6_l1",)), dataset, tmp_path)
 
 
-def test_the_table_shows_both_numbers_and_a_dash(tmp_path):
-    row = Released("a", "person", "A", 640, 64.8, 90.2, None, None, "", "folder", "last.pt", "")
-    line = {"name": "a", "group": "person", "model": "A", "input_size": 640, "AP_path": 64.8, "AP_readme": None,
-            "sha256": None, "state": "not reached: x"}
+def test_the_table_shows_both_numbers_and_a_dash():
+    line = {"name": "a", "group": "person", "input_size": 640, "AP_path": 64.8, "AP_readme": None, "sha256": None,
+            "state": "not reached: x"}
     assert re.search(r"person detectors.*\n +a +640 +64\.8 +– +not reached: x", catalogue.table([line]))
-    assert row.url("http://x/") == "http://x/folder/weights/last.pt"
-    assert row.weights(tmp_path) == tmp_path / "a" / "weights.pt" and len(ANCHORS_PX) == 4
 
 
 def test_the_profile_asks_for_the_released_heads_and_drops_what_was_not_reached(tmp_path):

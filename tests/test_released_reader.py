@@ -4,8 +4,6 @@ Every hostile pickle is first given to Python's own unpickler, which proves that
 behind.
 """
 
-from __future__ import annotations
-
 import copyreg
 import functools
 import os
@@ -14,6 +12,8 @@ import struct
 import zipfile
 from collections import OrderedDict
 from contextlib import nullcontext, suppress
+from copy import copy
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Call:
 class Born:
     """Leaves its file when an object of it is made, before anything is initialised."""
 
-    def __new__(cls, file: str = "", **more: str) -> Born:
+    def __new__(cls, file: str = "", **more: str) -> Any:
         if found := file or more.get("named"):
             Path(found).touch()
         return super().__new__(cls)
@@ -120,7 +120,7 @@ def import_it(path: Path) -> None:
 
 
 @pytest.fixture
-def registered(monkeypatch):
+def registered():
     """``os.system`` under number 240 in copyreg's registry."""
     copyreg.add_extension("os", "system", 0xF0)
     yield
@@ -137,37 +137,34 @@ def test_a_hostile_pickle_is_refused_by_name_and_nothing_of_it_runs(tmp_path, re
     assert effect.exists(), "this pickle does nothing: the test would prove nothing"
     effect.unlink()
     path = write_container(tmp_path / "last.pt", payload)
-    with pytest.raises(StudyError, match=r"nothing of it was executed.*[Dd]elete") as refused:
+    with pytest.raises(StudyError, match=rf"^{path}: .*nothing of it was executed.*[Dd]elete") as refused:
         read_checkpoint(path)
-    assert not effect.exists()
-    assert str(refused.value).startswith(f"{path}: ")
-    assert ASKED_FOR.get(kind, "asks for ") in str(refused.value)
+    assert not effect.exists() and ASKED_FOR.get(kind, "asks for ") in str(refused.value)
 
 
-def test_a_refused_pickle_imports_nothing(tmp_path):
-    name = "module_that_must_not_be_imported"
-    (tmp_path / f"{name}.py").write_text(python(tmp_path / "ran"))
-    payload = f"\x80\x02c{name}\nThing\n.".encode("latin-1")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(tmp_path)
-        with pytest.raises(StudyError, match=f"{name}.Thing"):
-            read_checkpoint(write_container(tmp_path / "last.pt", payload))
+def asking(folder: Path, name: str) -> Path:
+    """A file that asks for "module name"."""
+    return write_container(folder / "a.pt", f"\x80\x02c{name.replace(' ', chr(10), 1)}\n.".encode("latin-1"))
+
+
+def test_a_refused_pickle_imports_nothing(tmp_path, monkeypatch):
+    (tmp_path / "module_not_to_be_imported.py").write_text(python(tmp_path / "ran"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(StudyError, match="module_not_to_be_imported.Thing"):
+        read_checkpoint(asking(tmp_path, "module_not_to_be_imported Thing"))
     assert not (tmp_path / "ran").exists()
 
 
 def test_the_allowed_names_are_an_exact_list(tmp_path):
-    def asking(name: str) -> Path:
-        return write_container(tmp_path / "a.pt", f"\x80\x02c{name.replace(' ', chr(10), 1)}\n.".encode("latin-1"))
-
     for name in NAMES:
-        found = read_checkpoint(asking(name))
+        found = read_checkpoint(asking(tmp_path, name))
         assert name.startswith(("torch ", "torch._utils", "collections", "_codecs", "__builtin__", "builtins")) or (
             issubclass(found, Inert) and f"{found.__module__} {found.__name__}" == name)
     for name in ("torch load", "torch.serialization load", "models.yolo Model.load", " os", "builtins getattr",
                  "torch.nn.modules.conv Conv2d.__init__", "torch.hub load", "models yolo.Model",
                  "torch._utils _rebuild_wrapper_subclass", "builtins bytearray"):  # the last two torch would allow
         with pytest.raises(StudyError, match="asks for"):
-            read_checkpoint(asking(name))
+            read_checkpoint(asking(tmp_path, name))
 
 
 def test_a_torch_that_cannot_read_safely_is_named(tmp_path, monkeypatch):
@@ -209,7 +206,7 @@ def tensor_pickle(key: str = "0", numel: int = 4, offset: int = 0, size: tuple =
         return b"\x8a" + bytes([n.bit_length() // 8 + 1]) + n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)
 
     def numbers(values: tuple) -> bytes:
-        return b"(" + b"".join(number(v) for v in values) + b"t"
+        return b"(" + b"".join(map(number, values)) + b"t"
 
     return (b"ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + f"ctorch\n{kind}\n".encode()
             + text(key) + text("cpu") + number(numel) + b"tQ" + number(offset) + numbers(size) + numbers(stride)
@@ -259,14 +256,12 @@ def test_a_tuple_that_doubles_itself_a_thousand_times_costs_nothing(tmp_path):
         read_checkpoint(write_container(tmp_path / "last.pt", b"\x80\x02}X\x01\x00\x00\x00a" + doubled + b"K\x01s."))
 
 
-# --- the container ---------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize(("entries", "words"), [({"data/0": bytes(64 << 20)}, "zip bomb"), ({}, "compressed")])
-def test_a_compressed_entry_is_refused_before_it_is_unpacked(tmp_path, entries, words):
-    path = write_container(tmp_path / "last.pt", b"\x80\x02N.", entries, zipfile.ZIP_DEFLATED)
-    assert path.stat().st_size < 1 << 20
-    with pytest.raises(StudyError, match=words):
-        read_checkpoint(path)
+def test_a_compressed_entry_is_refused_before_it_is_unpacked(tmp_path):
+    for entries, words in (({"data/0": bytes(64 << 20)}, "zip bomb"), ({}, "compressed")):
+        path = write_container(tmp_path / "last.pt", b"\x80\x02N.", entries, zipfile.ZIP_DEFLATED)
+        assert path.stat().st_size < 1 << 20
+        with pytest.raises(StudyError, match=words):
+            read_checkpoint(path)
 
 
 def test_overlapping_entries_are_refused(tmp_path):
@@ -275,14 +270,10 @@ def test_overlapping_entries_are_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02N.")
         archive.writestr("archive/data/0", bytes(100_000))
-        first = archive.getinfo("archive/data/0")
         for i in range(1, 50):
-            info = zipfile.ZipInfo(f"archive/data/{i}")
-            info.header_offset, info.file_size, info.compress_size, info.CRC = \
-                first.header_offset, first.file_size, first.compress_size, first.CRC
+            info = copy(archive.getinfo("archive/data/0"))
+            info.filename = info.orig_filename = f"archive/data/{i}"
             archive.filelist.append(info)
-            archive.NameToInfo[info.filename] = info
-        archive._didModify = True
     with pytest.raises(StudyError, match="zip bomb"):
         read_checkpoint(path)
 
@@ -306,9 +297,8 @@ def test_other_files_are_refused_in_words(tmp_path):
         archive.writestr("archive/version", b"3")
     for name, words in (("old", "before version 1.6"), ("page", "no checkpoint"), ("empty", "no checkpoint"),
                         ("zip", "data.pkl"), ("absent", "not found")):
-        with pytest.raises(StudyError, match=words) as refused:
+        with pytest.raises(StudyError, match=rf"{name}\.pt: .*{words}"):
             read_checkpoint(tmp_path / f"{name}.pt")
-        assert f"{name}.pt" in str(refused.value)
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +307,14 @@ def honest(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("honest") / "a.pt"
     torch.save({"model": torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.SiLU()).half(), "epoch": 3}, path)
     return path.read_bytes()
+
+
+def damaged(data: Any, content: bytes, most: int) -> bytes:
+    """With up to ``most`` bytes drawn anew."""
+    changed = bytearray(content)
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=most)):
+        changed[place] = data.draw(st.integers(0, 255))
+    return bytes(changed)
 
 
 @settings(max_examples=60, deadline=None)
@@ -328,10 +326,7 @@ def test_a_damaged_file_is_refused_or_read_but_never_a_traceback(honest, tmp_pat
         with pytest.raises(StudyError):
             read_checkpoint(path)
         return
-    changed = bytearray(honest)
-    for place in data.draw(st.lists(st.integers(0, len(honest) - 1), min_size=1, max_size=4)):
-        changed[place] = data.draw(st.integers(0, 255))
-    path.write_bytes(bytes(changed))
+    path.write_bytes(damaged(data, honest, 4))
     with suppress(StudyError):
         read_checkpoint(path)
 
@@ -340,13 +335,9 @@ def test_a_damaged_file_is_refused_or_read_but_never_a_traceback(honest, tmp_pat
 @given(st.data())
 def test_a_damaged_pickle_is_refused_or_read_but_never_a_traceback(honest, tmp_path_factory, data):
     """The same behind the checksum: what a forger would change."""
-    folder = tmp_path_factory.mktemp("forged")
-    (folder / "a.pt").write_bytes(honest)
-    with zipfile.ZipFile(folder / "a.pt") as archive:
+    with zipfile.ZipFile(BytesIO(honest)) as archive:
         entries = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
-    pickled = bytearray(entries.pop("data.pkl"))
-    for place in data.draw(st.lists(st.integers(0, len(pickled) - 1), min_size=1, max_size=6)):
-        pickled[place] = data.draw(st.integers(0, 255))
+    pickled = damaged(data, entries.pop("data.pkl"), 6)
     entries.pop("version", None)
     with suppress(StudyError):
-        read_checkpoint(write_container(folder / "b.pt", bytes(pickled), entries))
+        read_checkpoint(write_container(tmp_path_factory.mktemp("forged") / "b.pt", pickled, entries))

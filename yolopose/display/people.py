@@ -1,9 +1,5 @@
 """Pictures of people for the notebooks: contact sheets, augmented samples, predictions beside ground truth, a photo.
-
-Each function returns a matplotlib ``Figure`` (nothing goes through pyplot's global state). Left limbs are orange, right
-ones blue, the middle is white with a dark edge; a keypoint that is labelled but hidden is hollow. The colours keep
-apart for all common kinds of colour blindness.
-"""
+The colours of left, right and middle keep apart for all common kinds of colour blindness."""
 
 import base64
 import io
@@ -59,16 +55,10 @@ def grid(count: int, columns: int, cell_in: float, title: str, note: str = "",
 
 def draw_people(axis: Axes, image: NDArray[np.uint8], boxes_xyxy: NDArray, keypoints: NDArray, schema: KeypointSchema,
                 visible: float = 1.5, least: float = 0.5, scores: Sequence[float] | None = None) -> None:
-    """Draw an image with its people and, where given, the scores at their boxes.
+    """Draw an (H, W, 3) RGB image with its people in px and, where given, the scores at their boxes.
 
-    Args:
-        axis: where.
-        image: (H, W, 3) RGB.
-        boxes_xyxy: (n, 4) in px of the image.
-        keypoints: (n, K, 3) x px, y px, and a visibility flag (0, 1, 2) or a confidence in [0, 1].
-        schema: names and skeleton.
-        visible, least: third values from ``visible`` on give a filled keypoint, those under ``least`` none, nor a limb.
-        scores: (n,).
+    ``keypoints`` (n, K, 3) end in a visibility flag (0, 1, 2) or a confidence in [0, 1]: from ``visible`` on it gives a
+    filled keypoint, under ``least`` none, nor a limb.
     """
     axis.imshow(image, interpolation="antialiased")
     axis.set_xlim(0, image.shape[1])
@@ -92,8 +82,7 @@ def draw_people(axis: Axes, image: NDArray[np.uint8], boxes_xyxy: NDArray, keypo
 
 def evenly(indices: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of ``indices``, evenly spread from first to last: a choice that nobody made by looking."""
-    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
-    return [indices[i] for i in places]
+    return [indices[i] for i in np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)]
 
 
 def contact_sheet(split: CocoSplit, count: int = 24, columns: int = 6) -> Figure:

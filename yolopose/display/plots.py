@@ -1,5 +1,4 @@
-"""Plots for the notebooks: anchors against box sizes, precision against recall. Those of stored results are made in
-``report.figures``."""
+"""Plots for the notebooks: anchors against box sizes, precision against recall; those of stored results are figures."""
 
 from typing import Any
 

@@ -10,8 +10,7 @@ from yolopose.utils.errors import StudyError
 
 
 def enter_repository() -> Path:
-    """First call of every notebook, wherever it was opened from: make the repository's root the working directory, draw
-    pictures in the page. Returns the root."""
+    """Make the repository's root, which is returned, the working directory, and draw pictures in the page."""
     os.chdir(REPO)
     if (shell := get_ipython()) is not None:
         shell.run_line_magic("matplotlib", "inline")
@@ -19,9 +18,8 @@ def enter_repository() -> Path:
 
 
 def open_results(profile: str, results: str = "") -> Path:
-    """The results folder that a notebook of tables, figures or report reads: ``results`` if it is given; else
-    ``results/<profile>`` once it holds results; else, on a fresh clone, the committed reference of that profile or of
-    ``mini``, which is said; a ``StudyError`` where there is none."""
+    """The results folder that a notebook reads: ``results`` if it is given; else ``results/<profile>`` once it holds
+    results; else the committed reference of that profile or of ``mini``, which is said; else a ``StudyError``."""
     if results:
         return Path(results)
     own = Path("results") / profile

@@ -10,13 +10,8 @@ NUMBER = r"[-+−\d.,e]+( ?%)?"
 
 
 def table(rows: DataFrame | Sequence[Mapping[str, Any]], columns: Sequence[str] = (), digits: int = 3) -> Styler:
-    """Rows as a table: columns of text stand left, a missing value is a dash, integers have no decimals.
-
-    Args:
-        rows: a DataFrame, or one dictionary a row.
-        columns: names to show, in order; all if empty.
-        digits: of other numbers, after the point.
-    """
+    """These ``columns`` of rows (else all) as a table: text stands left, a missing value is a dash, integers have no
+    decimals, other numbers ``digits``."""
     frame = DataFrame(rows, columns=list(columns) or None, dtype=object).replace("", None).reset_index(drop=True)
     text = [name for name in frame if not frame[name].dropna().astype(str).str.fullmatch(NUMBER).all()]
     styler = frame.style.format(precision=digits, na_rep="–", escape="html").hide(axis="index")

@@ -227,7 +227,7 @@ def compare_speed(variants: Sequence[str], schemes: Sequence[str], input_size: i
     image = np.random.default_rng(0).random((1, 3, input_size, input_size), np.float32)
     for name in variants:
         variant = load_variants()[name]
-        model = build_model(variant, 0 if variant.head == "person" else PAPER_KEYPOINTS, width_factor, seed=0)
+        model = build_model(variant, PAPER_KEYPOINTS, width_factor, seed=0)
         graph = prepare_graph(model, input_size)
         ranges, layers = calibrate(graph, image), list_layers(graph)
         files = {"float32": graph.SerializeToString()}

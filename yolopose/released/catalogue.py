@@ -1,10 +1,9 @@
-"""The released YOLO-Pose checkpoints: which there are, fetching them once, and importing each (reference §7).
+"""The released YOLO-Pose checkpoints: which there are, fetching them once, and importing each (reference §7), by
+``make checkpoints`` or ``python -m yolopose.released.catalogue [name ...]``.
 
-``make checkpoints``, or ``python -m yolopose.released.catalogue [name ...]``; the list is
-``results/paper/released_checkpoints.csv``. Since August 2022 the official README's links lead to retrained models,
-while its table still prints the paper's AP: the list has both folders and both numbers. The server speaks plain HTTP
-and publishes no checksums, so that the SHA-256 of a file is recorded when it is first used and checked ever after. That
-notices a change, not a first file that was wrong.
+Since August 2022 the official README's links lead to retrained models, while its table still prints the paper's AP:
+the list has both folders and both numbers. The server speaks plain HTTP and publishes no checksums, so that the SHA-256
+of a file is recorded when it is first used and checked ever after, which notices no first file that was wrong.
 """
 
 import argparse
@@ -59,15 +58,13 @@ class Released:
     note: str
 
     def url(self, base: str = BASE) -> str:
-        """Where the file is."""
         return f"{base}{self.folder}/weights/{self.file}"
 
     def source(self, cache: Path) -> Path:
-        """The official file in a cache folder."""
         return cache / self.name / self.file
 
     def weights(self, cache: Path) -> Path:
-        """The plain weights file made of it."""
+        """The plain weights file made of the source."""
         return cache / self.name / "weights.pt"
 
 
@@ -81,7 +78,7 @@ def load_released() -> dict[str, Released]:
 
 
 def chosen(names: Iterable[str]) -> list[Released]:
-    """The checkpoints of these names or groups; of no name, all of them. A StudyError for a name that is neither."""
+    """The checkpoints of these names or groups (of none: all); a StudyError for a name that is neither."""
     every, names = load_released(), list(names)
     for name in names:
         if name not in every and name not in GROUPS:
@@ -110,7 +107,6 @@ def is_imported(row: Released, cache: Path) -> bool:
 
 
 def _get_checkpoint(row: Released, cache: Path, base: str) -> None:
-    """Fetch a file, unless it is there, and import it."""
     known, source, weights = read_checksums(cache), row.source(cache), row.weights(cache)
     before = known.get(row.name, {})
     digest = fetch(row.url(base), source, before.get("sha256"), before.get("bytes"))
@@ -124,16 +120,9 @@ def _get_checkpoint(row: Released, cache: Path, base: str) -> None:
 
 def get_checkpoints(rows: Iterable[Released], cache: Path = CACHE, base: str = BASE,
                     offline: bool = False) -> list[dict[str, Any]]:
-    """Fetch and import what is missing; a file that the server no longer has does not stop the others.
-
-    Args:
-        rows: which ones.
-        cache: where the files go.
-        base: address of the server.
-        offline: make do with what is there or can be had, without a network too.
-
-    Returns:
-        A row for each: :data:`SHOWN`, ``sha256`` and ``state``, which is ``imported`` or ``not reached: <why>``.
+    """Fetch and import what is missing in ``cache``; a file that the server no longer has does not stop the others, nor
+    does a missing network if ``offline``. Returns a row for each: :data:`SHOWN`, ``sha256`` and ``state``, which is
+    ``imported`` or ``not reached: <why>``.
 
     Raises:
         StudyError: no network and something is missing, or nothing at all was reached (neither if ``offline``); a file
@@ -171,9 +160,8 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     lines = [["", "px", "AP in the path", "AP in the README", "SHA-256", ""]]
     for group, members in groupby(rows, key=itemgetter("group")):
         lines.append([f"{GROUPS[group]}:", "", "", "", "", ""])
-        lines += [[f"  {row['name']}", str(row["input_size"]), f"{row['AP_path']:.1f}",
-                   "–" if row["AP_readme"] is None else f"{row['AP_readme']:.1f}", (row["sha256"] or "")[:12],
-                   row["state"]] for row in members]
+        lines += [[f"  {row['name']}", str(row["input_size"]), f"{row['AP_path']:.1f}", f"{row['AP_readme'] or '–'}",
+                   (row["sha256"] or "")[:12], row["state"]] for row in members]
     return align(lines, "")
 
 

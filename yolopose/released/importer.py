@@ -1,16 +1,15 @@
 """From a released YOLO-Pose checkpoint to a plain weights file of this study (reference §1.3, §1.5 to §1.8).
 
-The checkpoint's modules are read as names and what they stored (:mod:`yolopose.released.reader`). From them come the
-tensors and all that their values do not say: depth and width, the kind of head, the order of channels behind the first
-layer, the activation of every convolution, and the anchors. A model of ours is built from that, and every module of the
-checkpoint is held against it: its class, its inputs, the settings of its convolutions and the shapes of its tensors.
-What does not fit is refused by name; nothing is guessed.
+The modules, read as names and what they stored (:mod:`yolopose.released.reader`), tell what the tensors do not: depth
+and width, the kind of head, the order of channels behind the first layer, the activation of every convolution, and the
+anchors. A model of ours is built from that, and every module of the checkpoint is held against it: its class, its
+inputs, the settings of its convolutions and the shapes of its tensors. What does not fit is refused by name.
 """
 
-import reprlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +19,12 @@ from yolopose.data.synthetic.generate import CATEGORY
 from yolopose.models.checkpoints import changed_activations, save_weights, set_activations
 from yolopose.models.layers import Conv
 from yolopose.models.yolov5 import COCO_ANCHORS_PX, HEAD_INPUTS, LAYERS, STRIDES, YOLOPose, build_model
-from yolopose.released.reader import Inert, is_plain, read_checkpoint, refuse
+from yolopose.released.reader import PLAIN, Inert, is_plain, read_checkpoint, refuse
 from yolopose.study.config import Variant, load_variants
 from yolopose.utils.files import file_sha256
 
-NUM_KEYPOINTS = 17
+SCHEMA = KeypointSchema.from_category(CATEGORY)  # COCO's 17 keypoints, which every released checkpoint predicts
+NUM_KEYPOINTS = len(SCHEMA)
 HEAD = f"model.{len(LAYERS)}"  # path of the head among the numbered modules
 SPP_PATH, SPP_WINDOWS = "model.10", [3, 5, 7]
 DEPTHS = {(1, 3): 0.33, (2, 6): 0.67, (3, 9): 1.0}  # by the bottlenecks of modules 2 and 4
@@ -37,58 +37,26 @@ SETTINGS = {nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", 
                         "padding_mode"),
             nn.BatchNorm2d: ("num_features", "eps"), nn.Upsample: ("scale_factor", "mode")}
 CONFIGURATION = ("nc", "nkpt", "dw_conv_kpt", "act", "depth_multiple", "width_multiple")  # of the official model's yaml
-PLAIN = (int, float, str, bool)
+MISSING = type("missing", (Inert,), {"state": {}})()
 
 
-@dataclass(frozen=True)
-class Module:
-    """An ``nn.Module`` of the checkpoint: the last part of its class's name, and what it stored."""
+def import_checkpoint(source: Path, target: Path, input_size: int, about: dict[str, Any] | None = None) -> None:
+    """Write the model of an official checkpoint as a weights file for :func:`yolopose.models.checkpoints.load_weights`.
 
-    kind: str = "missing"
-    state: dict[str, Any] | None = None
-
-    def setting(self, name: str) -> Any:
-        """A plain value, or a list or tuple of some; anything else as the text that a message shows."""
-        value = self.state.get(name)
-        if is_plain(value) and value.numel() <= len(STRIDES):
-            value = value.tolist()
-        several = value if type(value) in (list, tuple) else [value]
-        return value if all(type(one) in (*PLAIN, type(None)) for one in several) else reprlib.repr(value)
-
-
-def import_checkpoint(source: Path | str, target: Path | str, input_size: int,
-                      about: dict[str, Any] | None = None) -> None:
-    """Write the model of an official checkpoint as a plain weights file.
-
-    Half precision becomes float32. The head is ``faithful`` (``person`` where there is no keypoint branch).
-
-    Args:
-        source: official ``last.pt`` or ``best.pt``.
-        target: weights file to write, for :func:`yolopose.models.checkpoints.load_weights`; its provenance is
-            ``about``, the source's name and SHA-256, and what was found out about it.
-        input_size: px that the checkpoint was trained at, which it does not say itself.
-        about: further provenance, such as the name of the release.
-
-    Raises:
-        StudyError: the file is no official checkpoint, asks for code, or holds a model that is not one of this study's.
+    Half precision becomes float32. The head is ``faithful`` (``person`` where there is no keypoint branch). Provenance
+    is ``about``, the source's name and SHA-256, and what was found out. ``input_size``: px that the checkpoint was
+    trained at, which it does not say itself. A StudyError where the file is no official checkpoint, asks for code, or
+    holds a model that is not one of this study's.
     """
-    source = Path(source)
     model, found = Checkpoint(source).model()
     record = {**(about or {}), "source_file": source.name, "source_sha256": file_sha256(source), **found}
-    save_weights(target, model, 1.0, input_size, coco_schema().as_dict(), record)
-
-
-def coco_schema() -> KeypointSchema:
-    """COCO's 17 keypoints, which every released checkpoint predicts."""
-    return KeypointSchema.from_category(CATEGORY)
+    save_weights(target, model, 1.0, input_size, SCHEMA.as_dict(), record)
 
 
 def reorder_focus(weight: Tensor) -> Tensor:
-    """First convolution's weights (C, 12, 3, 3) for the channel order of slices, as those for this study's order.
-
-    Slices are joined as (dy, dx) = (0,0), (1,0), (0,1), (1,1), this study's :class:`~yolopose.models.layers.Focus` and
-    the official ``contract`` as (0,0), (0,1), (1,0), (1,1): the groups in the middle change places (reference §1.3).
-    """
+    """First convolution's weights (C, 12, 3, 3) for the channel order of slices, (dy, dx) = (0,0), (1,0), (0,1), (1,1),
+    as those for the order of :class:`~yolopose.models.layers.Focus` and the official ``contract``, where the groups in
+    the middle change places (reference §1.3)."""
     first, second, third, fourth = weight.split(3, 1)
     return torch.cat((first, third, second, fourth), 1)
 
@@ -97,8 +65,8 @@ class Checkpoint:
     """The modules and tensors of an official checkpoint by the paths and keys that torch gives them."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self.modules: dict[str, Module] = {}
+        self.refuse = partial(refuse, path)
+        self.modules: dict[str, Inert] = {}
         self.tensors: dict[str, Tensor] = {}
         self.root = read_checkpoint(path)
         if type(self.root) is not dict or not {"model", "ema"} & self.root.keys():
@@ -109,25 +77,19 @@ class Checkpoint:
             self.refuse(f"its model is a {self.modules[''].kind} whose module {len(LAYERS)} is no Detect: it is not "
                         "one of the YOLO-Pose P6 models")
 
-    def refuse(self, reason: str) -> NoReturn:
-        """Raise the error that names the file."""
-        refuse(self.path, reason)
-
-    def _module(self, path: str) -> Module:
-        return self.modules.get(path, Module())
+    def _module(self, path: str) -> Inert:
+        return self.modules.get(path, MISSING)
 
     def _below(self, path: str) -> list[str]:
-        """Paths of the children of a module."""
         return [one for one in self.modules if one.rpartition(".")[0] == path]
 
     def _add(self, path: str, value: Any) -> None:
-        """Keep a module and those below it."""
         state = value.state if isinstance(value, Inert) else None
         parts = [state.get(key) for key in ("_modules", "_parameters", "_buffers")] if type(state) is dict else [None]
         if not all(isinstance(part, dict) and all(type(name) is str and name and "." not in name for name in part)
                    for part in parts):
             self.refuse(f"{path or 'model'}: is not a stored module")
-        self.modules[path] = Module(type(value).__name__, state)
+        self.modules[path] = value
         if len(self.modules) > MAX_MODULES or path.count(".") > MAX_DEPTH:
             self.refuse(f"{path[:100]}: modules are nested deeper, or more of them, than in any official model")
         children, parameters, buffers = (
@@ -144,25 +106,24 @@ class Checkpoint:
         """The model (unfused, eval mode, float32) and what was found out about it."""
         variant = self._variant()
         if person := variant.head == "person":  # a detector's keypoint branch has no output, where it has one at all
-            self.modules, self.tensors = ({path: value for path, value in those.items()
-                                           if not path.startswith(f"{HEAD}.m_kpt")}
-                                          for those in (self.modules, self.tensors))
+            for those in (self.modules, self.tensors):
+                for path in [path for path in those if path.startswith(f"{HEAD}.m_kpt")]:
+                    del those[path]
         model = build_model(variant, 0 if person else NUM_KEYPOINTS)
         self._check_modules(model)
         state = self._float_tensors(model)
         set_activations(model, {path: self._activation(path) for path, module in model.named_modules()
                                 if isinstance(module, Conv)})
-        order = None
-        if variant.stem == "focus":
-            order = "contract" if "model.0.contract" in self.modules else "slices"
-            if order == "slices":
-                state["model.0.conv.conv.weight"] = reorder_focus(state["model.0.conv.conv.weight"])
+        joined = "contract" if "model.0.contract" in self.modules else "slices"
+        order = joined if variant.stem == "focus" else None
+        if order == "slices":
+            state["model.0.conv.conv.weight"] = reorder_focus(state["model.0.conv.conv.weight"])
         model.load_state_dict(state)
         precisions = {str(t.dtype).removeprefix("torch.") for t in self.tensors.values() if t.is_floating_point()}
         recipe, epoch = self.modules[""].state.get("yaml"), self.root.get("epoch")
         return model.eval(), {
-            "precision": "/".join(sorted(precisions)),
-            "focus_order": order, "other_activations": changed_activations(model),
+            "precision": "/".join(sorted(precisions)), "focus_order": order,
+            "other_activations": changed_activations(model),
             "anchors_changed": not torch.equal(model.detect.anchors_px, torch.tensor(COCO_ANCHORS_PX).float()),
             "yaml": {key: recipe[key] for key in CONFIGURATION if type(recipe.get(key)) in PLAIN}
             if type(recipe) is dict else {},
@@ -199,14 +160,12 @@ class Checkpoint:
         return replace(found, name=known or f"yolov5{size}6_{'pose' if num_keypoints else 'person'}{suffix}")
 
     def _activation(self, path: str) -> str:
-        """``silu`` or ``relu``: the class of the activation that the convolution at ``path`` stored."""
         kind = self._module(f"{path}.act").kind
         if kind not in ("SiLU", "ReLU"):
             self.refuse(f"{path}.act: is {kind}; read are SiLU and ReLU")
         return kind.lower()
 
     def _check_modules(self, model: YOLOPose) -> None:
-        """Hold every module against the same one of ours: class, settings, inputs, pooling windows."""
         ours, name = dict(model.named_modules()), model.variant.name
         for path, module in self.modules.items():
             if path not in ours and path != "model.0.contract" and not path.startswith(f"{SPP_PATH}.m"):

@@ -1,14 +1,14 @@
 """An official checkpoint file as inert objects and tensors, read without running anything that it contains.
 
 The files (reference §1.8) are zip archives with a pickle of whole ``nn.Module`` objects, and a pickle is a program: it
-may ask for any name and call it. Names other than those of :data:`NAMES` are refused before torch's restricted
-unpickler (``weights_only=True``) sees the file. There the authors' classes are stand-ins without any code
-(:class:`Inert`), and every size is held against the archive. What torch does not check is checked here: that the
-archive is an honest one of ``torch.save``, that nothing in it is compressed, and its checksums.
+may ask for any name and call it. Names other than :data:`NAMES` are refused before torch's restricted unpickler
+(``weights_only=True``) sees the file, to which the authors' classes are stand-ins without code (:class:`Inert`). What
+torch does not check is checked here: an honest archive of ``torch.save``, nothing compressed, and the checksums.
 """
 
 import pickletools
 import re
+import reprlib
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -25,6 +25,9 @@ MAX_ENTRIES, MAX_PICKLE_BYTES, MAX_DIMENSIONS = 50_000, 64 << 20, 8
 MAX_SHARED = 48  # uses of a tuple that stands elsewhere, too: one of tuples of itself would take for ever to hash
 
 
+PLAIN = (int, float, str, bool)
+
+
 class Inert:
     """An object or the result of a call of the checkpoint: its class is a name, its ``state`` what was stored."""
 
@@ -35,6 +38,18 @@ class Inert:
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+    def setting(self, name: str) -> Any:
+        """A plain value, or a list or tuple of some; anything else as the text that a message shows."""
+        value = self.state.get(name)
+        if is_plain(value) and value.numel() <= 4:  # the strides, for example
+            value = value.tolist()
+        several = value if type(value) in (list, tuple) else [value]
+        return value if all(type(one) in (*PLAIN, type(None)) for one in several) else reprlib.repr(value)
 
 
 # Names with a stand-in, by module: the classes of the official model, and what a NumPy number (the best score) needs.
@@ -59,16 +74,12 @@ NAMES = frozenset({*STAND_INS, *(f"{module} {name}" for module, names in OF_TORC
 
 
 def refuse(path: Path, reason: str) -> NoReturn:
-    """Raise the error that names the file."""
     raise StudyError(f"{path}: {reason}")
 
 
 def read_checkpoint(path: Path) -> Any:
-    """The value that a checkpoint pickled: plain values, tensors on the CPU, and :class:`Inert` for all else.
-
-    Raises:
-        StudyError: the file is missing, damaged, no honest archive of ``torch.save``, or asks for another name.
-    """
+    """The value that a checkpoint pickled: plain values, tensors on the CPU, and :class:`Inert` for all else. A
+    StudyError where the file is missing, damaged, no honest archive of ``torch.save``, or asks for another name."""
     if torch.__version__ < "2.6":
         raise StudyError(f"torch {torch.__version__} cannot read released checkpoints safely, 2.6 and newer can; make "
                          "setup installs the one that this study was made with")

@@ -1,9 +1,8 @@
 """Released checkpoints as runs of a study that trains nothing (``PROFILE=checkpoints``), and those reported apart.
 
 The paper's own models become the runs of its experiments, so that evaluation, tables and comparison work on them as on
-any other. Retrained and ``ti_lite`` models are not the paper's: they are scored into ``<results>/released/<name>/`` and
-listed in ``<results>/released.csv`` beside the numbers that their path and the README print. Whether they agree, the
-report says (:func:`yolopose.report.compare.released_rows`).
+any other. Retrained and ``ti_lite`` models are not the paper's: they are scored beside the numbers that their path and
+the README print. Whether they agree, the report says (:func:`yolopose.report.compare.released_rows`).
 """
 
 import time
@@ -37,17 +36,11 @@ TIMED_IMAGES, TIMED_BATCH = 4, 2
 
 
 def import_runs(study: Study, dataset: CocoDataset, cache: Path = CACHE, base: str = BASE) -> list[dict[str, Any]]:
-    """Make every run of a study from the released checkpoint that is its experiment's; those that are done stay.
-
-    Args:
-        study: where its ``train.initialisation`` is not ``released``, nothing is done.
-        dataset: the runs are bound to it as trained ones are.
-        cache: folder of the checkpoints.
-        base: address of the server.
+    """Make every missing run of a study whose ``train.initialisation`` is ``released`` from a checkpoint.
 
     Returns:
-        The rows of ``get_checkpoints`` for the runs that were missing. An experiment whose checkpoint was not reached
-        has no run: ``not_reached.json`` says why, and is to be deleted for another attempt.
+        The rows of ``get_checkpoints`` for these runs. An experiment whose checkpoint was not reached has no run:
+        ``not_reached.json`` says why, and is to be deleted for another attempt.
 
     Raises:
         StudyError: an experiment that has no released checkpoint, weights of another model, size or set of keypoints
@@ -80,7 +73,7 @@ def import_runs(study: Study, dataset: CocoDataset, cache: Path = CACHE, base: s
 
 
 def _import_as_run(run: RunConfig, dataset: CocoDataset, run_dir: Path, weights: Path) -> None:
-    """Write ``weights.pt``, an empty ``curve.csv`` and ``run.json`` as a training would have."""
+    """Write what a training would have."""
     model, about = _load(weights, dataset)
     found = {"variant": model.variant, "width_factor": about["width_factor"], "input_size": about["input_size"]}
     for key, value in found.items():
@@ -111,11 +104,8 @@ def _load(weights: Path, dataset: CocoDataset) -> tuple[YOLOPose, dict[str, Any]
 
 
 def announce_evaluation(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
-    """Time a few real images with the model of every run that is not scored yet, and print what the rest will take.
-
-    Returns:
-        Rows ``{experiment, images, input_size, seconds_per_image, seconds}``; none where nothing is ``released``.
-    """
+    """Time a few real images with the model of every run that is not scored yet, and print what the rest will take;
+    rows ``{experiment, images, input_size, seconds_per_image, seconds}``, none where nothing is ``released``."""
     rows = []
     for run in study.runs() if study.released else ():
         name, run_dir = run.experiment.name, study.run_dir(run.experiment.name, run.seed)
@@ -152,11 +142,8 @@ def evaluate_apart(study: Study, dataset: CocoDataset, cache: Path = CACHE, base
     """Score the released models that are not the paper's on val and write ``released.csv`` of all pose models.
 
     Each writes ``<results>/released/<name>/{predictions.json.gz,metrics.json}``, and is scored again only where the
-    weights, the data or the settings changed. The paper's models are listed with the scores of their runs.
-
-    Returns:
-        The rows of ``released.csv`` (percent): see :data:`COLUMNS`; ``comparable`` says of a scored model whether its
-        ``images`` are COCO val2017's with keypoints, so that AP may stand beside the path's.
+    weights, the data or the settings changed. The paper's models are listed with the scores of their runs. Returns the
+    rows (percent); ``comparable``: on COCO val2017's images with keypoints, so that AP may stand beside the path's.
     """
     if not study.released:
         return []
@@ -168,8 +155,7 @@ def evaluate_apart(study: Study, dataset: CocoDataset, cache: Path = CACHE, base
         if row.experiment and (path := study.run_dir(row.experiment, study.seeds[0]) / "metrics.json").is_file():
             metrics = read_json(path)
         elif report.get(row.name) == "imported":
-            with results_in_use(study.results_dir, "evaluate_apart"):
-                metrics = _score(study, dataset, row, row.weights(cache))
+            metrics = _score(study, dataset, row, row.weights(cache))
         else:
             note = report.get(row.name, f"experiment {row.experiment} was not run").partition(";")[0]
         rows.append(_line(study, dataset, row, metrics, note))
@@ -178,7 +164,6 @@ def evaluate_apart(study: Study, dataset: CocoDataset, cache: Path = CACHE, base
 
 
 def _score(study: Study, dataset: CocoDataset, row: Released, weights: Path) -> dict[str, Any]:
-    """Metrics of one released model, from its folder where they still hold."""
     folder, cfg = study.results_dir / "released" / row.name, study.profile.evaluate
 
     def score() -> dict[str, Any]:
@@ -191,12 +176,12 @@ def _score(study: Study, dataset: CocoDataset, row: Released, weights: Path) -> 
         return {**metrics, "released": about["about"], "device": str(device), **provenance()}
 
     identity = config_hash([file_sha256(weights), dataset.fingerprint, row.input_size, asdict(cfg)])
-    return memo(folder / "metrics.json", {"identity": identity}, score)
+    return memo(folder / "metrics.json", {"identity": identity}, score,
+                lock=results_in_use(study.results_dir, "evaluate_apart"))
 
 
 def _line(study: Study, dataset: CocoDataset, row: Released, metrics: dict[str, Any] | None,
           note: str) -> dict[str, Any]:
-    """One row of ``released.csv``; a detector's accuracies are those of its boxes."""
     line = {key: value for key, value in asdict(row).items() if key in COLUMNS} | ({"note": note} if note else {})
     if metrics is None:
         return line
