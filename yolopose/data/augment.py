@@ -20,6 +20,7 @@ from yolopose.study.config import AugmentConfig
 MIN_SIDE = 2.0  # px; smaller boxes are dropped
 MIN_VISIBLE = 0.10  # share of a person's box that must be in view
 MAX_ASPECT = 20.0
+ENDS_AT_CENTRE = np.array([(True, True), (False, True), (True, False), (False, False)])  # a mosaic's tiles, in x and y
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,18 @@ def plan_single(index: int, image_size: np.ndarray, size: int, zoom: float, shif
 
 def plan_mosaic(indices: np.ndarray, image_sizes: np.ndarray, size: int, centre: np.ndarray, zoom: float,
                 shift: np.ndarray) -> list[Tile]:
-    """Four images meeting at ``centre`` of a canvas of 2 ``size`` px, zoomed about the canvas centre (reference §5).
+    """Four images, top left, top right, bottom left and bottom right, that meet on a canvas of 2 ``size`` px (reference
+    §5), zoomed about the canvas centre.
 
     Args:
-        indices: (4,) for the top left, top right, bottom left and bottom right tile; ``image_sizes`` (4, 2) in px.
+        image_sizes: (4, 2) in px.
         size: side of the output in px, to which every image's long side is scaled; ``zoom`` scales the canvas in it.
         centre: (2,) meeting point on the canvas in px, U(size / 2, 3 size / 2) in the recipe.
         shift: (2,) where the canvas centre lies in the output, px.
     """
     tiles = []
-    for position, (index, image_size) in enumerate(zip(indices, image_sizes, strict=True)):
+    for index, image_size, before in zip(indices, image_sizes, ENDS_AT_CENTRE, strict=True):
         gain = size / image_size.max()
-        before = np.array([position % 2 == 0, position // 2 == 0])  # per axis: the tile ends at the centre
         corner = centre - np.where(before, image_size * gain, 0)
         tiles.append(_tile(index, image_size, gain, corner, 2 * size, size, zoom, shift))
     return tiles
@@ -99,9 +100,9 @@ def place_labels(tile: Tile, boxes: np.ndarray, keypoints: np.ndarray) -> tuple[
 
     Boxes (n, 4) and keypoints (n, K, 3), float32 in px of the image, become (m, 4) and (m, K, 3) in px of the output;
     the third result, (n,) bool, says which were kept. Boxes are clipped to the tile's window and dropped where 2 px or
-    less remain of a side, 10 % or less of the area, or a sliver of aspect 20. Joints outside the window become absent
-    (v = 0 and x = y = 0); a person all of whose joints are gone stays as a box. The official code clips joints to the
-    canvas instead, which leaves false ones (reference §5).
+    less remain of a side, 10 % or less of the area, or a sliver of aspect 20. Keypoints outside the window are absent
+    then (v = 0 and x = y = 0), but their person stays; the official code clips them to the canvas, which leaves false
+    ones (reference §5).
     """
     x0, y0, x1, y1 = tile.window
     placed = boxes * np.float32(tile.scale) + np.float32(tile.offset * 2)
@@ -143,13 +144,10 @@ def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
 
 def augment(store: SampleStore, index: int, size: int, config: AugmentConfig, flip_indices: np.ndarray,
             rng: np.random.Generator) -> Sample:
-    """Make the training sample whose main image is ``index``.
+    """The training sample of ``size`` px whose main image is ``index``; a mosaic's other three are drawn uniformly.
 
-    Args:
-        store: where images and labels come from; a mosaic's other three images are drawn from it uniformly.
-        size: side S of the network input in px.
-        flip_indices: (K,) joint permutation of a flip, ``KeypointSchema.flip_indices``.
-        rng: advanced by a number of draws that depends only on whether there is a mosaic.
+    ``flip_indices`` (K,) is the schema's permutation; ``rng`` is advanced by a number of draws that depends only on
+    whether there is a mosaic.
     """
     mosaic = rng.random() < config.mosaic
     zoom = rng.uniform(1 - config.scale, 1 + config.scale)
@@ -185,7 +183,7 @@ def jitter_colour(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
 
 def flip_labels(boxes: np.ndarray, keypoints: np.ndarray, width: float,
                 flip_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mirror (n, 4) boxes and (n, K, 3) keypoints horizontally in ``width`` px; left and right joints swap."""
+    """Mirror (n, 4) boxes and (n, K, 3) keypoints in ``width`` px; left and right change places."""
     boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
     keypoints = keypoints[:, flip_indices]
     keypoints[:, :, 0] = np.where(keypoints[:, :, 2] > 0, width - keypoints[:, :, 0], 0)
@@ -197,9 +195,8 @@ def encode_targets(boxes: np.ndarray, keypoints: np.ndarray, image_index: int,
     """Target rows of one image of a batch, (n, 6 + 3K) float32: image index, class 0, cx, cy, w, h, then K × (x, y, v),
     all in px of the network input; with ``area_shares`` these follow as one more column.
     """
-    rows = np.zeros((len(boxes), 6), np.float32)
-    rows[:, 0] = image_index
-    rows[:, 2:4] = (boxes[:, :2] + boxes[:, 2:]) / 2
-    rows[:, 4:6] = boxes[:, 2:] - boxes[:, :2]
+    low, high = boxes[:, :2], boxes[:, 2:]
+    head = np.full((len(boxes), 2), (image_index, 0))
     more = [] if area_shares is None else [area_shares[:, None]]
-    return np.concatenate([rows, keypoints.reshape(len(boxes), 3 * keypoints.shape[1]), *more], 1, dtype=np.float32)
+    return np.concatenate([head, (low + high) / 2, high - low, keypoints.reshape(len(boxes), 3 * keypoints.shape[1]),
+                           *more], 1, dtype=np.float32)

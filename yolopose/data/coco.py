@@ -1,18 +1,15 @@
 """The COCO keypoint layout as arrays: ``load_dataset`` reads a folder, checks it and gives its splits.
 
-A :class:`CocoSplit` knows what the annotation file says, its :class:`SampleStore` the images and labels as worker
-processes read them. Coordinates are px of the image as stored (EXIF orientation ignored, as in COCO), origin at the top
+Coordinates are px of the image as stored (EXIF orientation ignored, as in COCO), origin at the top
 left corner of the top left pixel, so that pixel i spans [i, i + 1).
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -28,9 +25,9 @@ REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_RED
 
 @dataclass(frozen=True, eq=False)
 class SampleStore:
-    """Images and labels of N images as flat arrays, without a Python object per image.
+    """Images and labels of N images as worker processes read them: flat arrays, which they share by forking, where
+    Python objects would be copied page by page as their reference counts change.
 
-    Worker processes share it by forking; Python objects would be copied page by page as their reference counts change.
     ``boxes`` (M, 4), ``persons`` (M, K, 3) and ``shares`` (M,), the segment's area over the box's, hold image ``i``'s
     labels in rows ``offsets[i]`` to ``offsets[i + 1]``.
     """
@@ -52,8 +49,7 @@ class SampleStore:
     def load_image(self, i: int, reduce: int = 1) -> np.ndarray:
         """Decode image ``i`` to (H, W, 3) uint8 RGB, at 1/``reduce`` of its size (rounded up; 1, 2, 4 or 8).
 
-        Raises:
-            DamagedImage: the file is missing, empty, truncated, unreadable, or its size is not the annotated one.
+        DamagedImage: the file is missing, empty, truncated, unreadable, or its size is not the annotated one.
         """
         path, remedy = self.path(i), "download or copy it again; training then goes on where it stopped"
         try:
@@ -89,14 +85,14 @@ class SampleStore:
     def area_shares(self, i: int) -> np.ndarray:
         return self.shares[self.offsets[i]:self.offsets[i + 1]]
 
-    def subset(self, indices: Sequence[int] | np.ndarray) -> SampleStore:
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
         """The same images in another selection or order."""
         indices = np.asarray(indices, np.int64)
         counts = np.diff(self.offsets)[indices]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         rows = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], counts)
-        return SampleStore(self.image_dir, self.file_names[indices], self.sizes[indices], self.boxes[rows],
-                           self.persons[rows], offsets, self.shares[rows])
+        return replace(self, file_names=self.file_names[indices], sizes=self.sizes[indices], boxes=self.boxes[rows],
+                       persons=self.persons[rows], offsets=offsets, shares=self.shares[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +133,13 @@ class CocoSplit:
         """Indices of the images that have a labelled person: the paper's images (2,346 of val2017)."""
         return np.flatnonzero(np.diff(self.store.offsets)).tolist()
 
-    def subset(self, indices: Sequence[int]) -> CocoSplit:
+    def subset(self, indices: Sequence[int]) -> Self:
         """The split restricted to ``indices``; ground truth and counts follow."""
         images, store = [self.images[i] for i in indices], self.store.subset(indices)
-        annotations = self.annotations and _restricted(self.annotations, images)
         counts = {"images": len(images), "images_with_keypoints": int((np.diff(store.offsets) > 0).sum()),
                   "persons_with_keypoints": len(store.boxes)}
-        return replace(self, store=store, images=images, annotations=annotations, counts=counts)
+        return replace(self, store=store, images=images, counts=counts,
+                       annotations=self.annotations and _restricted(self.annotations, images))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,11 +167,8 @@ def load_dataset(root: Path | str, limits: Mapping[str, int | None] | None = Non
         limits: largest number of images of ``train``, ``val`` and ``test_dev``; the first by id are taken.
         name: of the data set; default the folder's.
 
-    Returns:
-        Train holds the images with labelled persons alone (57K of COCO's train2017); val and test-dev hold all images.
-
-    Raises:
-        StudyError: something is wrong; one message lists all of it, with file, offenders and remedy.
+    Train holds the images with labelled persons alone (57K of COCO's train2017); val and test-dev hold all images. One
+    StudyError lists all that is wrong, with file, offenders and remedy.
     """
     root, limits, problems = Path(root), limits or {}, Problems(Path(root))
     if not root.is_dir():
@@ -230,14 +223,11 @@ def _split(name: str, folder: Path, file: AnnotationFile, limit: int | None) -> 
                         boxes, file.keypoints[labelled], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
                         shares)
     chosen = (np.flatnonzero(counts) if name == "train" else np.arange(len(file.images)))[:limit]
-    images = [file.images[i] for i in chosen]
-    report = {"images": len(images)}
-    if name != "test-dev":
-        inside = np.isin(file.image_row, chosen)
-        report = {"images_in_file": len(file.images), **report,
-                  "images_with_keypoints": int((counts[chosen] > 0).sum()),
-                  "persons": int((inside & ~file.crowd).sum()), "crowd_regions": int((inside & file.crowd).sum()),
-                  "persons_with_keypoints": int(counts[chosen].sum())}
+    images, inside = [file.images[i] for i in chosen], np.isin(file.image_row, chosen)
+    report = {"images": len(images)} if name == "test-dev" else {
+        "images_in_file": len(file.images), "images": len(images),
+        "images_with_keypoints": int((counts[chosen] > 0).sum()), "persons": int((inside & ~file.crowd).sum()),
+        "crowd_regions": int((inside & file.crowd).sum()), "persons_with_keypoints": int(counts[chosen].sum())}
     return CocoSplit(name, every.subset(chosen), images, file.schema,
                      _restricted(file.ground_truth, images) if name == "val" else None, report)
 

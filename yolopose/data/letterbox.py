@@ -1,8 +1,7 @@
 """Fit an image into a square without changing its aspect ratio, and the way back (reference §2, "Letterbox")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -14,8 +13,8 @@ PAD_VALUE = 114  # grey of the border, as in the official code
 class Letterbox:
     """Where an image of ``width`` × ``height`` px lies in a square of ``size`` px.
 
-    ``apply`` and ``invert`` use what was really done to the pixels: whole-pixel sizes and offsets, which differ from
-    ``gain`` and ``pad`` by less than one pixel. They are exact inverses of each other.
+    ``apply`` and its exact inverse ``invert`` use what was really done to the pixels: whole-pixel sizes and offsets,
+    which differ from ``gain`` and ``pad`` by less than one pixel.
     """
 
     gain: float  # resize factor asked for, size / max(width, height)
@@ -28,7 +27,7 @@ class Letterbox:
     size: int
 
     @classmethod
-    def fit(cls, width: int, height: int, size: int, truncate: bool = True, scale_up: bool = True) -> Letterbox:
+    def fit(cls, width: int, height: int, size: int, truncate: bool = True, scale_up: bool = True) -> Self:
         """Geometry for an image: the resized side is truncated (the reference's loader for evaluation) or rounded (its
         detection script); without ``scale_up`` no image is enlarged."""
         gain = min(size / max(width, height), np.inf if scale_up else 1.0)
@@ -61,12 +60,9 @@ class Letterbox:
 
 
 def letterbox(image: np.ndarray, size: int, out: np.ndarray | None = None) -> tuple[np.ndarray, Letterbox]:
-    """Resize ``image`` (H, W, 3) uint8 to fit ``size`` and centre it on grey.
+    """Resize ``image`` (H, W, 3) uint8 to fit ``size`` and centre it on grey, in ``out`` (size, size, 3) if given.
 
-    Shrinks by pixel area and enlarges bilinearly. ``out`` (size, size, 3) is written if given.
-
-    Returns:
-        The square image and its geometry.
+    Shrinks by pixel area and enlarges bilinearly. Returns the square image and its geometry.
     """
     height, width = image.shape[:2]
     box = Letterbox.fit(width, height, size)

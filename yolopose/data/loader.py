@@ -54,6 +54,9 @@ class TrainBatches(_Batches):
     def __len__(self) -> int:
         return self.epoch_images // self.batch_size
 
+    def positions(self, number: int) -> list[int]:
+        return [number * self.batch_size + place for place in self.share]
+
     def order(self, epoch: int) -> np.ndarray:
         """The permutation of ``epoch``, kept until another epoch is asked for."""
         if self._order is None or self._order[0] != epoch:
@@ -62,11 +65,9 @@ class TrainBatches(_Batches):
 
     def make(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, dict[str, str]]:
         """Images, targets, and the damaged files that were met, with what is wrong with them."""
-        epoch, number = key
-        images = _empty(len(self.share), self.run.input_size)
-        rows, damaged = [], {}
-        for slot, place in enumerate(self.share):
-            sample = self._sample(epoch, number * self.batch_size + place, damaged)
+        images, rows, damaged = _empty(len(self.share), self.run.input_size), [], {}
+        for slot, position in enumerate(self.positions(key[1])):
+            sample = self._sample(key[0], position, damaged)
             to_planes(sample.image, images[slot])
             rows.append(encode_targets(sample.boxes_xyxy, sample.keypoints, slot,
                                        sample.area_shares if self.run.experiment.loss == "oks_segment" else None))
@@ -87,7 +88,7 @@ class TrainBatches(_Batches):
 
     def files(self, epoch: int, number: int) -> list[str]:
         """The files that are the main images of this process's part of a batch."""
-        return [self.store.path(int(self.order(epoch)[number * self.batch_size + place])) for place in self.share]
+        return [self.store.path(i) for i in self.order(epoch)[self.positions(number)]]
 
 
 class EvalBatches(_Batches):
@@ -156,8 +157,8 @@ class _Loader:
 
 
 def _undisturbed(loader: DataLoader) -> Iterator[Any]:
-    """The loader's items. torch lets a worker's death interrupt whatever the main process is doing; without its handler
-    the death is noticed when the next batch is asked for."""
+    """The loader's items, without torch's handler, by which a worker's death interrupts whatever the main process does:
+    it is noticed when the next batch is asked for."""
     handler = signal.getsignal(signal.SIGCHLD)
     items = iter(loader)
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) != handler:
@@ -180,8 +181,8 @@ class TrainLoader(_Loader):
 
     They do not depend on the number of ``workers``; 0 makes them in this process. The last incomplete batch of an epoch
     is left out; a set smaller than a batch makes one batch of all its images. ``damaged`` holds what is wrong with
-    every unreadable image that was met: another image takes its place, until they are more than
-    ``train.damaged_share`` of the set (one is always allowed).
+    every unreadable image: another takes its place, until they are more than ``train.damaged_share`` of the set (one is
+    always allowed).
     """
 
     def __init__(self, split: CocoSplit, run: RunConfig, schema: KeypointSchema, workers: int, world: World = SINGLE):
@@ -195,12 +196,8 @@ class TrainLoader(_Loader):
     def batches(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield batches ``start_batch`` … of ``epoch``; skipped ones cost nothing.
 
-        Yields:
-            images (B, 3, S, S) uint8 RGB and targets (n, 6 + 3K) float32 in px of the network input, with the segments'
-            share of the box as one more column where the run's loss needs it.
-
-        Raises:
-            StudyError: too many images cannot be read, or workers died again and again.
+        Images (B, 3, S, S) uint8 RGB and targets as of :func:`encode_targets`, with area shares where the run's loss
+        needs them. A StudyError where too many images cannot be read, or workers died again and again.
         """
         for images, targets, damaged in self._stream([(epoch, n) for n in range(start_batch, len(self.data))]):
             self.leave_out(damaged)
@@ -224,10 +221,8 @@ class TrainLoader(_Loader):
 class EvalLoader(_Loader):
     """Letterboxed images of a split in order: yields images (B, 3, S, S) uint8 RGB and [(index in split, Letterbox)].
 
-    Of several processes each gets every so-manieth batch, so that the batches are the same however many there are.
-
-    Raises (while iterating):
-        StudyError: an image cannot be read, or workers died again and again.
+    Of several processes each gets every so-manieth batch, so that the batches are the same however many there are. A
+    StudyError where an image cannot be read, or workers died again and again.
     """
 
     def __init__(self, split: CocoSplit, input_size: int, batch_size: int, workers: int = 0, world: World = SINGLE):

@@ -33,27 +33,24 @@ ADDRESS_VARIABLE = "YOLOPOSE_COCO_URL"  # environment variable: a mirror with th
 RECORD = "coco2017.json"  # in the data folder: what was fetched and unpacked
 DOWNLOADS = "downloads"  # in the data folder: archives until they are unpacked
 WAIT_S = 24 * 3600.0  # for another process that fetches the same
+WORDS = {"": None, "yes": True, "no": False}  # of TEST_DEV
 DISK_BLOCK = 4096  # what a file occupies is a multiple of this on most disks
 
 
 def prepare_data(study: Study, test_dev: str = "") -> CocoDataset:
     """Load the study's data set, making the synthetic one, or fetching COCO 2017, first where it lacks something.
 
-    Args:
-        test_dev: of COCO 2017, whether the images of test-dev are fetched: ``yes`` or ``no``, which is remembered, or
-            empty: as remembered, else if the study evaluates on them.
-
-    Raises:
-        StudyError: the folder is not a valid data set (one message says all that is wrong), it can be neither made nor
-            fetched, the disk is full, or another word for ``test_dev``.
+    ``test_dev`` says whether COCO's images of test-dev are fetched: ``yes`` or ``no``, which is remembered, or empty:
+    as remembered, else if the study evaluates on them. A StudyError where the folder is not a valid data set (one
+    message says all that is wrong), it can be neither made nor fetched, or the disk is full.
     """
-    if test_dev not in ("", "yes", "no"):
+    if test_dev not in WORDS:
         raise StudyError(f"TEST_DEV={test_dev}: give yes or no, or leave it empty")
     data = study.profile.data
     limits = {"train": data.train, "val": data.val, "test_dev": data.test_dev}
     if data.source == "folder":
         if study.profile.download == "coco2017":
-            ensure_coco2017(study.data_dir, study.profile.evaluate.test_dev, {"yes": True, "no": False}.get(test_dev))
+            ensure_coco2017(study.data_dir, study.profile.evaluate.test_dev, WORDS[test_dev])
         return load_dataset(study.data_dir, limits)
     spec = SyntheticSpec(data.difficulty, data.image_size, data.train, data.val, data.test_dev, data.seed)
     with one_at_a_time(study.data_dir.with_name(f".{study.data_dir.name}.lock"), f"it draws {study.data_dir}"):
@@ -91,12 +88,8 @@ def ensure_coco2017(root: Path | str, wants_test_dev: bool, test_dev: bool | Non
 
     A folder that held train and val before this function ever wrote to it is used as it is, and so is one whose
     annotations are not COCO's own. Archives that lie in ``root/downloads`` are taken instead of fetched; those that
-    were fetched are removed once they are unpacked. Returns the names of the archives that were unpacked.
-
-    Args:
-        wants_test_dev: whether the study reads the images of test-dev.
-        test_dev: fetch them or not whatever the study reads; remembered for ``root``. ``None``: as remembered, else as
-            the study wants.
+    were fetched are removed once they are unpacked. Returns the names of the archives that were unpacked. ``test_dev``
+    is remembered for ``root``; where it is ``None`` and nothing is remembered, ``wants_test_dev`` decides.
     """
     root = Path(root)
     record, missing = _read_record(root), missing_archives(root, wants_test_dev, test_dev, archives)
@@ -144,12 +137,10 @@ def space_needed(root: Path, missing: Sequence[Archive]) -> int:
     """Bytes of disk that the work may take at its fullest: archives are unpacked and removed one after the other."""
     peak = held = 0
     for archive in missing:
-        path, content, to_fetch = root / DOWNLOADS / archive.name, archive.unpacked, 0
-        if path.is_file():
-            content = _occupied(_entries(path, root)[1])
-        else:
-            part = part_of(path)
-            to_fetch = max(archive.size - (part.stat().st_size if part.is_file() else 0), 0)
+        part = part_of(path := root / DOWNLOADS / archive.name)
+        there = path.is_file()
+        to_fetch = 0 if there else max(archive.size - (part.stat().st_size if part.is_file() else 0), 0)
+        content = _occupied(_entries(path, root)[1]) if there else archive.unpacked
         peak = max(peak, held + content + to_fetch)
         held += content
     return peak
@@ -159,11 +150,11 @@ def _is_there(root: Path, archive: Archive, entry: dict[str, Any] | None) -> boo
     """Whether an archive's content is there: as many images as were unpacked (``entry``), else a folder with any."""
     if entry is not None and "unpacked" not in entry:
         return False
-    least = entry["unpacked"]["files"] if entry else 1
+    least = max(entry["unpacked"]["files"], 1) if entry else 1
     try:
         if archive.folder is not None:
             with os.scandir(root / archive.folder) as found:
-                if next(islice(found, max(least - 1, 0), None), None) is None:
+                if sum(1 for _ in islice(found, least)) < least:
                     return False
         return all((root / name).is_file() for name in archive.files)
     except (FileNotFoundError, NotADirectoryError):
@@ -183,12 +174,11 @@ def _check_folder(root: Path, missing: Sequence[Archive], archives: Sequence[Arc
                 raise StudyError(f"{lacks}and holds other things ({', '.join(sorted(present)[:3])}); give DATA= a new "
                                  "or empty folder, or one that has COCO")
         root.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
+        tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
         raise StudyError(f"{lacks}which cannot be fetched: {explain_os_error(error, root)}") from error
-    names = ", ".join(a.name for a in missing)
-    require_space(root, space_needed(root, missing), f"COCO 2017 ({names}, packed and unpacked)")
+    require_space(root, space_needed(root, missing),
+                  f"COCO 2017 ({', '.join(a.name for a in missing)}, packed and unpacked)")
 
 
 def _get(root: Path, archive: Archive, url: str, record: dict[str, Any]) -> None:
@@ -253,8 +243,8 @@ def _entries(path: Path, root: Path) -> tuple[list[zipfile.ZipInfo], list[zipfil
         if not inside or stat.S_ISLNK(info.external_attr >> 16):
             raise StudyError(f"{path}: entry {info.filename!r} {'is a link' if inside else f'leads out of {root}'}; "
                              "nothing was unpacked. Remove the archive, or the link in the folder that leads elsewhere")
-    return files, [info for info in files if not (
-        (root / info.filename).is_file() and (root / info.filename).stat().st_size == info.file_size)]
+    return files, [info for info in files
+                   if not ((file := root / info.filename).is_file() and file.stat().st_size == info.file_size)]
 
 
 def _occupied(files: Sequence[zipfile.ZipInfo]) -> int:

@@ -1,14 +1,11 @@
 """What a data set says about its keypoints: names, OKS sigmas, left/right pairs and skeleton.
 
-Everything follows from the annotation file's own category, so that a data set with other joints than COCO's works
-unchanged.
+Everything follows from the annotation file's own category, so that a data set with other keypoints than COCO's works.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import yaml
@@ -37,31 +34,25 @@ class KeypointSchema:
                 "skeleton": [list(limb) for limb in self.skeleton], "category_id": self.category_id}
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> KeypointSchema:
+    def from_dict(cls, value: dict[str, Any]) -> Self:
         return cls(tuple(value["names"]), np.asarray(value["sigmas"], np.float64),
                    np.asarray(value["flip_indices"], np.int64), tuple((i, j) for i, j in value["skeleton"]),
                    int(value["category_id"]))
 
     @classmethod
-    def from_category(cls, category: dict[str, Any], file: Path | str = "categories") -> KeypointSchema:
+    def from_category(cls, category: dict[str, Any], file: Path | str = "categories") -> Self:
         """Read the schema of one COCO category.
 
-        Args:
-            category: needs ``keypoints``, may carry ``skeleton`` (pairs of 1-based indices) and ``sigmas``.
-            file: the annotation file, for error messages.
-
-        Raises:
-            StudyError: no keypoint names, repeated names, a skeleton that names joints which do not exist, sigmas that
-                disagree in number or are not positive, or a keypoint whose sigma nobody knows.
+        It needs ``keypoints``, may carry ``skeleton`` (pairs of 1-based indices) and ``sigmas``. A StudyError names
+        ``file``: names missing or repeated, a skeleton of others, sigmas that are too few, not positive or unknown.
         """
         where = f"{file}: categories[{category.get('name', category.get('id'))!r}]"
-        names = category.get("keypoints")
+        names, skeleton = category.get("keypoints"), category.get("skeleton") or []
         if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
             raise StudyError(f"{where}.keypoints: must list the keypoints' names; add them to the category")
         if len(set(names)) != len(names):
             twice = sorted({n for n in names if names.count(n) > 1})
             raise StudyError(f"{where}.keypoints: {', '.join(twice)} listed twice; give every keypoint its own name")
-        skeleton = category.get("skeleton") or []
         for limb in skeleton:
             if len(limb) != 2 or not all(isinstance(i, int) and 1 <= i <= len(names) for i in limb):
                 raise StudyError(f"{where}.skeleton: {limb} is not a pair of joint numbers between 1 and {len(names)}; "
@@ -72,9 +63,8 @@ class KeypointSchema:
 
 def flip_indices(names: list[str] | tuple[str, ...]) -> np.ndarray:
     """Partner of every joint under a horizontal flip, (K,) int64: ``left_x`` and ``right_x`` change places."""
-    swap = {"left": "right", "right": "left"}
-    partners = [f"{swap[side]}_{rest}" if side in swap else None
-                for side, _, rest in (name.partition("_") for name in names)]
+    swap, parts = {"left": "right", "right": "left"}, [name.partition("_") for name in names]
+    partners = [f"{swap.get(side, side)}_{rest}" for side, _, rest in parts]
     return np.asarray([names.index(other) if other in names else k for k, other in enumerate(partners)], np.int64)
 
 

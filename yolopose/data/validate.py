@@ -1,7 +1,6 @@
 """Checks of a data set in COCO layout: everything that is wrong is collected and said in one message.
 
-A problem names the file, the key, the first few offenders with their number, and the remedy. The checks of an
-annotation file also turn it into arrays, so that it is walked through once.
+The checks of an annotation file also turn it into arrays, so that it is walked through once.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ BOX_TOLERANCE = 1.0  # px; COCO's boxes overshoot the image by fractions of a pi
 THOROUGH_LIMIT = 2000  # up to this many images every file is opened, above it only its size on disk is looked at
 IMAGE_TYPES = {"id": int, "file_name": str, "width": int, "height": int}
 ID_TYPES = {"id": int, "category_id": int}  # of every annotation
-PERSON_TYPES = {"image_id": int, "bbox": list, "area": (int, float), "keypoints": list}
+PERSON_TYPES = {"image_id": int, "bbox": list, "area": int | float, "keypoints": list}
 IMAGE_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}  # by first bytes: JPEG, PNG
 
 
@@ -81,7 +80,7 @@ def read_annotations(path: Path, schema: KeypointSchema | None = None) -> Annota
     """Read and check a COCO JSON of persons; with ``schema`` a list of images alone, which may be empty."""
     try:
         raw = path.read_bytes()
-        data = json.loads(raw, object_hook=_drop_segmentation)
+        data = json.loads(raw, object_hook=_without_mask)
     except FileNotFoundError:
         raise StudyError(f"{path}: not found; DATA must be a folder in COCO layout, annotations/ beside the image "
                          "folders") from None
@@ -91,8 +90,7 @@ def read_annotations(path: Path, schema: KeypointSchema | None = None) -> Annota
         raise StudyError(f"{path}: is not JSON ({error}); restore the file; it may have been cut off while "
                          "copying") from error
     sections = ("images",) if schema else ("images", "annotations", "categories")
-    missing = [s for s in sections if not isinstance(data, dict) or not isinstance(data.get(s), list)]
-    if missing:
+    if missing := [s for s in sections if not isinstance(data, dict) or not isinstance(data.get(s), list)]:
         raise StudyError(f"{path}: lacks the list ({', '.join(missing)}); restore the file, or make one in COCO's "
                          "keypoint format")
     if not data["images"] and not schema:
@@ -111,18 +109,14 @@ def read_annotations(path: Path, schema: KeypointSchema | None = None) -> Annota
                           {"images": images, "categories": categories, "annotations": rows}, *arrays)
 
 
-def _drop_segmentation(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON hook: masks are nine tenths of COCO's files and nothing here needs them."""
-    value.pop("segmentation", None)
+def _without_mask(value: dict[str, Any]) -> dict[str, Any]:
+    value.pop("segmentation", None)  # nine tenths of COCO's files, and nothing here needs them
     return value
 
 
 def _images(path: Path, rows: list[Any]) -> list[dict[str, Any]]:
+    _require(path, "images", rows, IMAGE_TYPES, "add it to every image")
     problems = Problems(path)
-    for key, kind in IMAGE_TYPES.items():
-        problems.add(f"images[].{key}: missing or not of type {kind.__name__} in images", "add it to every image",
-                     _without(rows, key, kind))
-    problems.raise_if_any()
     problems.add("images[].width, height: not positive in images", "state the image's size in px",
                  [r["id"] for r in rows if r["width"] < 1 or r["height"] < 1])
     problems.add("images[].id: used more than once", "give every image its own id", _repeated(rows))
@@ -134,20 +128,19 @@ def _rows(path: Path, rows: list[Any], category_id: int) -> list[dict[str, Any]]
     """The annotations of one category, with the types that they must have."""
     if not all(isinstance(row, dict) for row in rows):
         raise StudyError(f"{path}: annotations: holds something else than objects; restore the file")
-    problems = Problems(path)
     for types in (ID_TYPES, PERSON_TYPES):
-        for key, kind in types.items():
-            problems.add(f"annotations[].{key}: missing or of the wrong type in annotations",
-                         "restore the file; OKS needs boxes, areas and keypoints", _without(rows, key, kind))
-        problems.raise_if_any()
+        _require(path, "annotations", rows, types, "restore the file; OKS needs boxes, areas and keypoints")
         rows = [row for row in rows if row["category_id"] == category_id]
     return rows
 
 
-def _without(rows: list[Any], key: str, kind: type | tuple[type, ...]) -> list[int]:
-    """Ids (else places) of the rows that have no ``key`` of this ``kind``."""
-    return [row.get("id", n) if isinstance(row, dict) else n for n, row in enumerate(rows)
-            if not isinstance(row, dict) or not isinstance(row.get(key), kind)]
+def _require(path: Path, section: str, rows: list[Any], types: dict[str, Any], remedy: str) -> None:
+    problems = Problems(path)
+    for key, kind in types.items():
+        what = f"{section}[].{key}: missing or not of type {getattr(kind, '__name__', kind)} in {section}"
+        problems.add(what, remedy, [row.get("id", n) if isinstance(row, dict) else n for n, row in enumerate(rows)
+                                    if not isinstance(row, dict) or not isinstance(row.get(key), kind)])
+    problems.raise_if_any()
 
 
 def _repeated(rows: list[dict[str, Any]]) -> list[int]:
@@ -206,12 +199,10 @@ def _arrays(path: Path, images: list[dict[str, Any]], rows: list[dict[str, Any]]
 
 
 def image_damage(raw: bytes) -> str | None:
-    """What is visibly wrong with the bytes of an image file: ``empty``, ``truncated`` or ``None``.
-
-    A cut-off JPEG decodes without an error, its lower part grey, so the end marker is looked for.
-    """
+    """What is visibly wrong with the bytes of an image file: ``empty``, ``truncated`` or ``None``."""
     if not raw:
         return "empty"
+    # A cut-off JPEG decodes without an error, its lower part grey, so the end marker is looked for.
     end = next((end for start, end in IMAGE_ENDS.items() if raw.startswith(start)), b"")
     return None if end in raw[-65536:] else "truncated"
 

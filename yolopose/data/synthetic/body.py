@@ -9,6 +9,10 @@ from yolopose.data.synthetic.looks import EARS, EYES, NOSE, Looks, plain
 from yolopose.data.synthetic.raster import Patch, ellipsoid, tube, unit
 from yolopose.data.synthetic.skeleton import Skeleton
 
+# Grids over the head texture, (column, row); their ends are not quite the poles, where normals would vanish.
+FACE_GRID, HAIR_GRID = (np.meshgrid(np.linspace(0, 1, columns), np.linspace(0.001, 0.999, rows))
+                        for columns, rows in ((25, 17), (21, 13)))
+INNER_FACE = ((np.abs(FACE_GRID[0] - 0.25) < 0.12) & (FACE_GRID[1] > 0.3) & (FACE_GRID[1] < 0.9))[..., None]
 # Rings of the limbs: (segment, position along it, radius).
 ARM = np.array([
     (0, -0.22, 0.004), (0, -0.19, 0.020), (0, -0.06, 0.034), (0, 0.10, 0.039), (0, 0.35, 0.037), (0, 0.75, 0.032),
@@ -36,32 +40,43 @@ TORSO_FEMALE = TORSO_MALE * np.stack([
     [0.9, 0.9, 0.92, 0.95, 1.02, 1.16, 1.06, 0.93, 1.0, 1.06, 1.08, 1.0, 1],
 ], axis=1)  # fmt: skip
 SKULL = np.array([0.055, 0.079, 0.064])  # half width, half height, half depth
-# Hair and hats over the skull: (what, growth, first row below the fringe, half width of the opening for the face, last
-# row above the nape, how much the opening widens downwards).
-SCALP = ("hair", 1.1, 0.3, 0.2, 0.86, -0.05)
-UNDER_HAT = ("hair", 1.05, 0.33, 0.27, 0.72, 0.0)
-SHELLS = {
-    "bald": [],
-    "afro": [("hair", 1.32, 0.36, 0.2, 0.7, 0.0)],
-    "short": [("hair", 1.07, 0.27, 0.3, 0.72, -0.1)],
-    "side": [("hair", 1.07, 0.33, 0.3, 0.72, -0.1)],
-    "cap": [("hat", 1.1, 0.33, 0.5, 0.42, 0.0), UNDER_HAT],
-    "beanie": [("hat", 1.1, 0.33, 0.5, 0.5, 0.0), UNDER_HAT],
-}  # and the scalp for all others
 FACE_DEPTH = 0.03  # how much nearer than a keypoint its own body's surface may lie and still show it: of the face,
 LIMB_DEPTHS = np.array([0.07, 0.055, 0.045, 0.10, 0.07, 0.055])  # of shoulder, elbow, wrist, hip, knee, ankle
 
 
-def keypoints(skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """COCO's keypoints of a skeleton, (17, 3).
+def _from_front(columns: int) -> np.ndarray:
+    """Way around the head from the middle of the face to each column, in shares of the circumference, 0..0.5."""
+    return np.abs(((np.arange(columns) + 0.5) / columns + 0.25) % 1 - 0.5)
 
-    With (17,) how much nearer its own body's surface may lie and still show each, and (17,) the cosine between the
-    surface normal at a face point and the way to the camera, 1 for the others.
+
+def _solid(fringe: float, half_width: float, nape: float, taper: float = 0.0) -> np.ndarray:
+    """Texture of hair or hat, (48, 96) bool: open for the face below the row ``fringe``, ending at the row ``nape``."""
+    rows, from_front = (np.arange(48)[:, None] + 0.5) / 48, _from_front(96)
+    limit = half_width + taper * np.clip(rows - fringe, 0, 1)
+    return ~((rows > fringe + 0.25 * from_front) & (from_front < limit)) & (rows <= nape)
+
+
+# What lies over the skull: (hair or hat, growth, where it is solid).
+SCALP = ("hair", 1.1, _solid(0.3, 0.2, 0.86, -0.05))
+UNDER_HAT = ("hair", 1.05, _solid(0.33, 0.27, 0.72))
+SHELLS = {
+    "bald": [],
+    "afro": [("hair", 1.32, _solid(0.36, 0.2, 0.7))],
+    "short": [("hair", 1.07, _solid(0.27, 0.3, 0.72, -0.1))],
+    "side": [("hair", 1.07, _solid(0.33, 0.3, 0.72, -0.1))],
+    "cap": [("hat", 1.1, _solid(0.33, 0.5, 0.42)), UNDER_HAT],
+    "beanie": [("hat", 1.1, _solid(0.33, 0.5, 0.5)), UNDER_HAT],
+}  # and the scalp for all others
+CURTAIN = np.tile(_from_front(64) >= 0.21, (8, 1))  # of long hair, open in front
+
+
+def keypoints(skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """COCO's keypoints of a skeleton, (17, 3), with (17,) how much nearer its own body's surface may lie and still show
+    each, and (17,) the cosine between the surface normal at a face point and the way to the camera, 1 for the others.
     """
     face, normal = head_point(*np.array([NOSE, *EYES, *EARS]).T, skeleton)
     normal = normal / np.linalg.norm(normal, axis=-1, keepdims=True)
-    limbs = np.stack([skeleton.arms, skeleton.legs])  # limb, side, joint, xyz
-    limbs = limbs.transpose(0, 2, 1, 3).reshape(12, 3)
+    limbs = np.stack([skeleton.arms, skeleton.legs]).transpose(0, 2, 1, 3).reshape(12, 3)  # limb, keypoint, side, xyz
     margin = [np.full(5, FACE_DEPTH) * skeleton.size.head, np.repeat(LIMB_DEPTHS, 2) * skeleton.size.girth]
     return np.concatenate([face, limbs]), np.concatenate(margin), np.concatenate([-normal[:, 2], np.ones(12)])
 
@@ -86,8 +101,7 @@ def person_patches(skeleton: Skeleton, looks: Looks, detail: float) -> list[Patc
     """All surfaces of a person; fewer where ``detail``, the person's height in pixels, is small."""
     patches = [_torso(skeleton, looks), *_limbs(skeleton, looks, 0, detail), *_limbs(skeleton, looks, 1, detail),
                *_head(skeleton, looks, detail), *_hair(skeleton, looks)]
-    if looks.skirt is not None:
-        patches.append(_skirt(skeleton, looks))
+    patches += [_skirt(skeleton, looks)] if looks.skirt is not None else []
     if looks.backpack is not None:
         frame = skeleton.chest_frame
         centre = skeleton.chest + 0.14 * frame[:, 1] + 0.105 * frame[:, 2]
@@ -127,8 +141,7 @@ def _limbs(skeleton: Skeleton, looks: Looks, side: int, detail: float) -> list[P
         radius = np.array([0.008, 0.010, 0.009, 0.003])
         patches.append(tube(path, across, np.cross(unit(thumb), across), radius, radius, looks.hands[side], 8))
     left, down, back = skeleton.foot_frames[side].T
-    ahead, width, height = FOOT.T
-    ahead = ahead[:, None]
+    ahead, (width, height) = FOOT[:, :1], FOOT[:, 1:].T
     path = leg[2] + 0.026 * down - ahead * back + 0.006 * (ahead / 0.1) * down
     patches.append(tube(path, left, -down, width * girth**0.5, height, looks.shoes[side], 10, gloss=0.2))
     return patches
@@ -169,12 +182,10 @@ def _skirt(skeleton: Skeleton, looks: Looks) -> Patch:
 def _head(skeleton: Skeleton, looks: Looks, detail: float) -> list[Patch]:
     """Face, neck and ears."""
     frame, size = skeleton.head_frame, skeleton.size.head
-    columns, rows = _places(25, 17)
-    points, normals = head_point(columns, rows, skeleton)
+    points, normals = head_point(*FACE_GRID, skeleton)
     bump = np.cross(np.gradient(points, axis=1), np.gradient(points, axis=0))  # true normals, which shade the nose
     bump *= np.sign((bump * normals).sum(-1, keepdims=True) + 1e-12)
-    inner = (rows > 0.3) & (rows < 0.9) & (np.abs(columns - 0.25) < 0.12)
-    patches = [Patch(points, np.where(inner[..., None], unit(bump), unit(normals)), looks.head)]
+    patches = [Patch(points, np.where(INNER_FACE, unit(bump), unit(normals)), looks.head)]
     left, down, back = skeleton.chest_frame.T
     top = skeleton.head + 0.035 * size * frame[:, 1] + 0.012 * frame[:, 2]
     bottom = skeleton.chest + 0.01 * down + 0.008 * back
@@ -189,15 +200,10 @@ def _head(skeleton: Skeleton, looks: Looks, detail: float) -> list[Patch]:
 
 def _hair(skeleton: Skeleton, looks: Looks) -> list[Patch]:
     """Hair and hat: what lies over the skull, and what stands off it."""
-    style, hair, frame, size = looks.hair_style, looks.hair, skeleton.head_frame, skeleton.size.head
-    patches = []
-    for what, grow, fringe, half_width, nape, taper in SHELLS.get(style, [SCALP]):
-        points, normals = head_point(*_places(21, 13), skeleton, grow)
-        rows, from_front = (np.arange(48)[:, None] + 0.5) / 48, _from_front(96)
-        limit = half_width + taper * np.clip(rows - fringe, 0, 1)
-        face = (rows > fringe + 0.25 * from_front) & (from_front < limit)
-        texture = _strands(getattr(looks, what), ~face & (rows <= nape), 0.10, 1.7)
-        patches.append(Patch(points, normals, texture, True, 0.25))
+    style, hair, frame, size, patches = looks.hair_style, looks.hair, skeleton.head_frame, skeleton.size.head, []
+    for what, grow, solid in SHELLS.get(style, [SCALP]):
+        points, normals = head_point(*HAIR_GRID, skeleton, grow)
+        patches.append(Patch(points, normals, _strands(getattr(looks, what), solid, 0.10, 1.7), True, 0.25))
     down, back = frame[:, 1], frame[:, 2]
     chest_down, chest_back = skeleton.chest_frame[:, 1], skeleton.chest_frame[:, 2]
     t = np.linspace(0, 1, 6)[:, None]
@@ -217,7 +223,7 @@ def _hair(skeleton: Skeleton, looks: Looks) -> list[Patch]:
             length = 0.1 if style == "bob" else 0.22
             start = skeleton.head - 0.02 * size * down + 0.012 * back
             end = skeleton.head + 0.06 * size * down + length * (0.5 * chest_down + 0.5 * down) + 0.045 * chest_back
-            texture = _strands(hair, np.tile(_from_front(64) >= 0.21, (8, 1)), 0.12, 1.3)
+            texture = _strands(hair, CURTAIN, 0.12, 1.3)
             wide = np.array([0.058, 0.064, 0.067, 0.069, 0.066, 0.05]) * size
             deep = np.array([0.066, 0.066, 0.06, 0.05, 0.045, 0.03]) * size
             patches.append(tube(start + t * (end - start), frame[:, 0], -back, wide, deep, texture, 16, True, 0.2))
@@ -228,13 +234,3 @@ def _strands(colour: np.ndarray, solid: np.ndarray, depth: float, rate: float) -
     """Texture of streaks along the rows with holes where ``solid`` (h, w) is false."""
     streaks = np.clip(colour * (1 + depth * np.sin(np.arange(solid.shape[1]) * rate)[:, None]), 0, 255)
     return np.dstack([np.broadcast_to(streaks, (*solid.shape, 3)), np.where(solid, 255, 0)]).astype(np.uint8)
-
-
-def _from_front(columns: int) -> np.ndarray:
-    """Way around the head from the middle of the face to each column, in shares of the circumference, 0..0.5."""
-    return np.abs(((np.arange(columns) + 0.5) / columns + 0.25) % 1 - 0.5)
-
-
-def _places(columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """A grid over the head texture; its ends are not quite the poles, where normals would vanish."""
-    return np.meshgrid(np.linspace(0, 1, columns), np.linspace(0.001, 0.999, rows))

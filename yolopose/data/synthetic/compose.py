@@ -40,22 +40,15 @@ class Difficulty:
 
 DIFFICULTIES = {
     "near": Difficulty(
-        aspects=(0.12, 0.03, 0.7, 0.1, 0.05),
-        persons=(0.02, 0.58, 0.27, 0.1, 0.03),
-        size=(0.8, 0.22), size_range=(0.4, 1.2), group_deviation=0.12,
-        cut=(0.15, 0.3), close_up=0.0, occluders=0.25,
-        unlabelled=0.04, crowd=0.03, omit=0.0,
-        habits=CALM,
-    ),
+        aspects=(0.12, 0.03, 0.7, 0.1, 0.05), persons=(0.02, 0.58, 0.27, 0.1, 0.03),
+        size=(0.8, 0.22), size_range=(0.4, 1.2), group_deviation=0.12, cut=(0.15, 0.3), close_up=0.0,
+        occluders=0.25, unlabelled=0.04, crowd=0.03, omit=0.0, habits=CALM),
     "coco": Difficulty(  # resembles val2017, whose statistics are in study/coco_val_statistics.json
         aspects=(0.36, 0.4, 0.02, 0.11, 0.11),
         persons=(0.05, 0.42, 0.175, 0.1, 0.06, 0.044, 0.032, 0.025, 0.022, 0.02, 0.017, 0.015, 0.01, 0.006, 0.004),
-        size=(0.45, 0.72), size_range=(0.12, 3.0), group_deviation=0.35,
-        cut=(0.42, 0.6), close_up=0.34, occluders=1.1,
-        unlabelled=0.15, crowd=0.03, omit=0.7,
-        habits=LIVELY,
-    ),
-}  # fmt: skip
+        size=(0.45, 0.72), size_range=(0.12, 3.0), group_deviation=0.35, cut=(0.42, 0.6), close_up=0.34,
+        occluders=1.1, unlabelled=0.15, crowd=0.03, omit=0.7, habits=LIVELY),
+}
 
 
 def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -> tuple[np.ndarray, list[dict]]:
@@ -81,8 +74,7 @@ def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -
     for number, person in enumerate(people, start=1):
         (x0, _, x1, y1), scale = person.box, person.camera.scale
         if person.skeleton.pose == "sit" and rng.random() < 0.85:
-            x, y = person.camera.origin
-            top = y + 0.085 * scale
+            x, top = person.camera.origin[0], person.camera.origin[1] + 0.085 * scale
             paint_seat(rng, brush, x, top, max(y1, top + 0.2 * scale), 0.3 * scale)
         drawn.append((number, person, draw_person(person, light, image, owner, number)))
         if rng.random() < difficulty.occluders / max(len(people), 1.5):  # in front of its lower or outer part
@@ -90,8 +82,7 @@ def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -
             x = rng.uniform(x0 - 0.25 * (x1 - x0), x1 + 0.25 * (x1 - x0))
             paint_object(rng, brush, x, y1 + rng.uniform(-0.03, 0.25) * size, size)
     annotations = [person_annotation(rng, person, result, owner == number, difficulty.omit)
-                   for number, person, result in drawn]
-    annotations.append(crowd_annotation(owner == CROWD))
+                   for number, person, result in drawn] + [crowd_annotation(owner == CROWD)]
     return finish(rng, image), [annotation for annotation in annotations if annotation is not None]
 
 
@@ -144,8 +135,7 @@ def _place(rng, difficulty, person, size, height, width, close_up, others) -> Pe
     if close_up or h > height:  # keep the head, cut the legs
         y0 = rng.uniform(0.0, 0.18) * height if rng.random() < 0.9 else y0
     elif others and rng.random() < 0.7:
-        # Same floor as the first person: feet follow scale times the height of the camera.
-        first = others[0]
+        first = others[0]  # on whose floor: feet follow scale times the height of the camera
         y0 = first.box[3] + (scale - first.camera.scale) * 0.85 - h + rng.normal(0, 0.015) * height
         y0 = float(np.clip(y0, -slack * h, max(height - h * (1 - slack), 0)))
     camera = Camera(scale, (x0 - scale * left, y0 - scale * top), person.camera.distance)
@@ -185,11 +175,10 @@ def _draw_crowd(rng, image, owner, light, elevation, horizon) -> None:
     base = rng.uniform(0.07, 0.12) * height
     for _ in range(int(rng.integers(6, 13))):
         person = sample_person(rng, elevation, LIVELY)
-        scale = base * rng.uniform(0.85, 1.15)
-        x = centre + rng.normal(0, 0.12) * width
+        scale, x = base * rng.uniform(0.85, 1.15), centre + rng.normal(0, 0.12) * width
         y = feet - scale * person.box[3] + rng.normal(0, 0.01) * height
-        camera = Camera(scale, (x, y), person.camera.distance)
-        draw_person(replace(person, camera=camera), light, image, owner, CROWD)
+        person.camera = Camera(scale, (x, y), person.camera.distance)
+        draw_person(person, light, image, owner, CROWD)
 
 
 def person_annotation(rng, person: Person, drawn: Drawn, mask: np.ndarray, omit: float) -> dict | None:
@@ -198,8 +187,7 @@ def person_annotation(rng, person: Person, drawn: Drawn, mask: np.ndarray, omit:
     Visibility: 2 where the keypoint lies in the picture on pixels of this person and no nearer part of its own body
     covers it; 1 where it is hidden by the own body, by others or by things, but can be placed; 0 (and x = y = 0) where
     it lies outside or nobody could place it: eyes and nose on the far side of a head, keypoints whose neighbours are
-    hidden too.
-    ``omit`` is how readily further keypoints are left out, as COCO's annotators do: hidden ones, and small faces.
+    hidden too, and, the more the greater ``omit``, hidden ones and small faces, as COCO's annotators leave them out.
     """
     area = int(mask.sum())
     if area < max(12, 0.06 * drawn.alone):
@@ -214,9 +202,9 @@ def person_annotation(rng, person: Person, drawn: Drawn, mask: np.ndarray, omit:
     flags = np.where(inside, np.where(seen & drawn.shown, 2, 1), 0)
     flags[(flags == 1) & ~_placeable(flags == 2, drawn.facing)] = 0
     if omit > 0:
-        # Shoulders and hips are guessed where other keypoints are not.
+        # Shoulders and hips are guessed where other keypoints are not; what lies far away is not clicked, features of
+        # faces least of all.
         flags[(flags == 1) & (rng.random(17) < np.where(TRUNK, 0.65 * omit, omit))] = 0
-        # What lies far away is not clicked, features of faces least of all.
         small = np.exp(-person.camera.scale / (0.28 * max(mask.shape)))
         chance = np.where(np.arange(17) < FACE, 0.36, np.where(TRUNK, 0.05, 0.3)) * small
         flags[rng.random(17) < chance] = 0
@@ -249,25 +237,19 @@ def crowd_annotation(mask: np.ndarray) -> dict | None:
 
 
 def _annotation(mask: np.ndarray, keypoints: list[float], segmentation: list | dict, crowd: bool) -> dict:
-    return {
-        "keypoints": keypoints,
-        "num_keypoints": sum(flag > 0 for flag in keypoints[2::3]),
-        "bbox": list(cv2.boundingRect(mask.astype(np.uint8))),
-        "area": int(mask.sum()),
-        "iscrowd": int(crowd),
-        "segmentation": segmentation,
-    }
+    return {"keypoints": keypoints, "num_keypoints": sum(flag > 0 for flag in keypoints[2::3]),
+            "bbox": list(cv2.boundingRect(mask.astype(np.uint8))), "area": int(mask.sum()), "iscrowd": int(crowd),
+            "segmentation": segmentation}
 
 
 def outline(mask: np.ndarray) -> list[list[float]]:
     """Polygons [x0, y0, x1, y1, ...] around the true pixels, to about half a pixel."""
-    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    part = mask[y : y + h, x : x + w].astype(np.uint8)
+    part = mask.astype(np.uint8)
+    x, y, w, h = cv2.boundingRect(part)
     # At twice the size the outline runs a quarter of a pixel, not half a pixel, inside the true edge.
-    part = cv2.resize(part, (2 * w, 2 * h), interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    part = cv2.resize(part[y : y + h, x : x + w], (2 * w, 2 * h), interpolation=cv2.INTER_NEAREST)
     polygons = []
-    for contour in contours:
+    for contour in cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
         simple = cv2.approxPolyDP(contour, 1.0, True)
         kept = simple if len(simple) >= 3 else contour  # a line of pixels would collapse
         polygons.append([round(float(v), 1) for v in ((kept[:, 0] + 0.5) / 2 + [x, y]).ravel()])

@@ -6,7 +6,6 @@ it was, in chunks of images whose annotation file was written last.
 """
 
 import contextlib
-import hashlib
 import json
 import multiprocessing
 import os
@@ -25,15 +24,13 @@ from tqdm import tqdm
 from yolopose.data.synthetic.compose import DIFFICULTIES, compose
 from yolopose.study.config import GENERATOR_VERSION
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import atomic_write, explain_os_error, read_json, write_json
+from yolopose.utils.files import atomic_write, config_hash, explain_os_error, read_json, write_json
 
 SPLITS = {"train": "train2017", "val": "val2017", "test_dev": "test2017"}  # and the folder of their images
 FIRST_ID = {"train": 1, "val": 10_000_001, "test_dev": 20_000_001}
 CHUNK = 16  # images that are drawn again after an interruption, at most, per worker
 CATEGORY = {  # as in COCO's own annotation files; limbs count from 1
-    "supercategory": "person",
-    "id": 1,
-    "name": "person",
+    "supercategory": "person", "id": 1, "name": "person",
     "keypoints": [
         "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
         "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
@@ -48,11 +45,7 @@ CATEGORY = {  # as in COCO's own annotation files; limbs count from 1
 
 @dataclass(frozen=True)
 class SyntheticSpec:
-    """What a synthetic data set is made of.
-
-    Raises:
-        StudyError: unknown difficulty, a size under 64 or a negative number.
-    """
+    """What a synthetic data set is made of; a StudyError where a field has no sense."""
 
     difficulty: str  # ``near`` (large people, for small inputs) or ``coco`` (the scale and crowding of COCO)
     image_size: int  # longer side in pixels, at least 64
@@ -63,26 +56,21 @@ class SyntheticSpec:
 
     def __post_init__(self) -> None:
         if self.difficulty not in DIFFICULTIES:
-            known = ", ".join(DIFFICULTIES)
-            raise StudyError(f"synthetic data: difficulty '{self.difficulty}' is unknown; choose one of {known}")
-        if self.image_size < 64:
-            raise StudyError(f"synthetic data: image_size {self.image_size} is too small; 64 px is the least")
-        for key in (*SPLITS, "seed"):
-            if getattr(self, key) < 0:
-                what = "0 or more" if key == "seed" else "a number of images, 0 or more"
-                raise StudyError(f"synthetic data: {key} is {getattr(self, key)}; give {what}")
+            raise StudyError(f"synthetic data: difficulty '{self.difficulty}' is unknown; choose one of "
+                             f"{', '.join(DIFFICULTIES)}")
+        for key, least in {"image_size": 64, "seed": 0, **dict.fromkeys(SPLITS, 0)}.items():
+            if getattr(self, key) < least:
+                raise StudyError(f"synthetic data: {key} is {getattr(self, key)}; give {least} or more")
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the bytes of this data set."""
-        content = json.dumps({"generator": GENERATOR_VERSION, **asdict(self)}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return config_hash({"generator": GENERATOR_VERSION, **asdict(self)})
 
 
 def generate(root: Path, spec: SyntheticSpec, workers: int = 2, progress: bool = True) -> None:
     """Write the data set to ``root`` in COCO's layout; does nothing where it is there already.
 
-    Raises:
-        StudyError: ``root`` holds something else, the disk is full, or a worker was killed.
+    A StudyError where ``root`` holds something else, the disk is full, or a worker was killed.
     """
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -101,9 +89,7 @@ def generate(root: Path, spec: SyntheticSpec, workers: int = 2, progress: bool =
         _draw_chunks(partial, spec, workers, progress)
         _assemble(partial, spec)
         mark.unlink()
-        if root.exists():
-            root.rmdir()
-        os.replace(partial, root)
+        os.replace(partial, root)  # which may be an empty folder
     except OSError as error:
         raise explain_os_error(error, partial) from error
 
@@ -112,10 +98,9 @@ def render_image(spec: SyntheticSpec, split: str, number: int) -> tuple[bytes, d
     """Image ``number`` of a split: JPEG bytes, its COCO image record, its annotations."""
     rng = np.random.default_rng([spec.seed, list(SPLITS).index(split), number])
     image, annotations = compose(rng, DIFFICULTIES[spec.difficulty], spec.image_size)
-    quality = int(rng.integers(72, 97))
-    _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    image_id = FIRST_ID[split] + number
-    record = {"id": image_id, "file_name": f"{image_id:012d}.jpg", "width": image.shape[1], "height": image.shape[0]}
+    _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(72, 97))])
+    image_id, (height, width) = FIRST_ID[split] + number, image.shape[:2]
+    record = {"id": image_id, "file_name": f"{image_id:012d}.jpg", "width": width, "height": height}
     for k, annotation in enumerate(annotations):
         annotation |= {"id": image_id * 100 + k, "image_id": image_id, "category_id": CATEGORY["id"]}
     return code.tobytes(), record, annotations

@@ -60,9 +60,7 @@ class Looks:
         self.hands = [plain(colour if gloves else skin * 0.97) for colour in sides]
         self.shoes = [plain(colour * rng.uniform(0.55, 0.9) if rng.random() < 0.7 else colour * 0.2 + 20)
                       for colour in lower_sides]
-        self.skirt = None
-        if self.skirt_end:
-            self.skirt = _skirt(rng, bottom if rng.random() < 0.6 else top, *lower_sides)
+        self.skirt = _skirt(rng, bottom if rng.random() < 0.6 else top, *lower_sides) if self.skirt_end else None
         self.head = _face(rng, skin, self.hair, self.hair_style, self.female)
         self.hat = any_colour(rng)
         self.loose = rng.uniform(0.002, 0.011)  # how far cloth stands off the body, statures
@@ -71,7 +69,7 @@ class Looks:
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
     """BGR 0..255 of a hue in degrees, saturation and value in 0..1."""
-    k = (np.array([1.0, 3.0, 5.0]) + hue / 60.0) % 6.0  # blue, green, red
+    k = (np.array([1.0, 3.0, 5.0]) + hue % 360 / 60.0) % 6.0  # blue, green, red
     return 255 * value * (1 - saturation * np.clip(np.minimum(k, 4 - k), 0, 1))
 
 
@@ -85,9 +83,7 @@ def side_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Colours of the left (cool, dark) and of the right side (warm, light)."""
     left = hsv(rng.uniform(170, 275), rng.uniform(0.35, 0.95), rng.uniform(0.2, 0.52))
     kind = rng.random()
-    low, high = next(ranges for chance, *ranges in RIGHT_COLOURS if kind < chance)
-    hue, saturation, value = rng.uniform(low, high)
-    return left, hsv(hue % 360, saturation, value)
+    return left, hsv(*rng.uniform(*next(ranges for chance, *ranges in RIGHT_COLOURS if kind < chance)))
 
 
 def plain(colour: np.ndarray, height: int = 4, width: int = 4) -> np.ndarray:
@@ -124,7 +120,7 @@ def _scale(region: np.ndarray, factor: float) -> None:
 
 def _torso(rng, top, sides, lower_sides, skin, sleeve) -> np.ndarray:
     """Rows from the neck (0) over the shoulders, chest and waist (58 %) to the crotch."""
-    (h, w), (left, right) = (64, 100), sides
+    h, w, (left, right) = 64, 100, sides
     texture, middle = _cloth(rng, top, h, w), w // 4  # of the front
     _scale(texture[:, w // 2 :], 0.62)  # the back is darker and plain enough to be known as one
     _scale(texture[:, : w // 2], 1.12)
@@ -154,8 +150,7 @@ def _torso(rng, top, sides, lower_sides, skin, sleeve) -> np.ndarray:
         for x in (0, w // 2, w):
             cv2.ellipse(texture, (x, 10), (11, 9), 0, 0, 360, tone, -1)
     hem = int(rng.integers(43, 52))
-    texture[hem:] = lower_sides[0]
-    texture[hem:, w // 4 : 3 * w // 4] = lower_sides[1]
+    texture[hem:], texture[hem:, w // 4 : 3 * w // 4] = lower_sides
     dark = np.minimum(*lower_sides)
     if rng.random() < 0.5:  # belt
         texture[hem : hem + 3] = np.rint(dark * 0.4)
@@ -181,8 +176,8 @@ def _limb(rng, skin, colour, covered: float, leg: bool) -> np.ndarray:
 
 
 def _skirt(rng, colour, left, right) -> np.ndarray:
-    h, w = 48, 96
-    texture = _cloth(rng, colour, h, w)
+    w = 96
+    texture = _cloth(rng, colour, 48, w)
     _scale(texture[:, w // 2 :], 0.75)
     if rng.random() < 0.6:
         texture[:, : w // 10] = texture[:, w - w // 10 :] = left
@@ -195,8 +190,7 @@ def _skirt(rng, colour, left, right) -> np.ndarray:
 def _face(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, style: str, female: bool) -> np.ndarray:
     """Face and scalp (96, 192, 3) uint8; rows from the crown to the chin, the middle of the face at a quarter."""
     h, w = 96, 192
-    texture = plain(skin, h, w).astype(np.float32)
-    # Warmer cheeks, darker under the chin.
+    texture = plain(skin, h, w).astype(np.float32)  # with warmer cheeks, darker under the chin
     around, rows = np.arange(w) / w, np.arange(h)[:, None] / h
     cheeks = np.exp(-(((np.abs(around - 0.25) - 0.09) / 0.04) ** 2)) * np.exp(-(((rows - 0.64) / 0.07) ** 2))
     texture *= 1 - cheeks[..., None] * [0.16, 0.13, 0.0]
@@ -206,7 +200,7 @@ def _face(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, style: s
     def at(column: float, row: float) -> tuple[int, int]:
         return round(column * w), round(row * h)
 
-    def tone(factor: float) -> list[float]:
+    def tone(factor) -> list[float]:
         return np.clip(skin * factor, 0, 255).tolist()
 
     def ellipse(centre, axes, colour, start=0, end=360, thickness=-1) -> None:
@@ -227,13 +221,11 @@ def _face(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, style: s
         ellipse(at(0.25 + side * 0.017, 0.615), (3, 2), tone(0.42))
     cv2.line(texture, at(0.25, 0.47), at(0.25, 0.58), tone(1.1), 3)
     mouth = at(0.25, 0.735)
-    lips = np.clip(skin * [0.55, 0.5, 0.92], 0, 255) if female else skin * [0.6, 0.6, 0.8]
     opened = rng.random() < 0.3
-    ellipse(mouth, (11, 5 if opened else 3), lips.tolist())
+    ellipse(mouth, (11, 5 if opened else 3), tone([0.55, 0.5, 0.92] if female else [0.6, 0.6, 0.8]))
     ellipse(mouth, (8, 2 if opened else 1), (235.0, 235.0, 240.0) if opened and rng.random() < 0.6 else tone(0.3))
     if not female and rng.random() < 0.35:  # beard
-        mask = np.zeros((h, w), np.uint8)
-        cv2.rectangle(mask, at(0.10, 0.66), at(0.40, 1.0), 255, -1)
+        mask = cv2.rectangle(np.zeros((h, w), np.uint8), at(0.10, 0.66), at(0.40, 1.0), 255, -1)
         cv2.ellipse(mask, mouth, (12, 5), 0, 0, 360, 0, -1)
         texture[mask > 0] = hair * 0.9
     if style != "bald":

@@ -46,8 +46,6 @@ class Person:
 
 @dataclass
 class Drawn:
-    """What was drawn of a person."""
-
     points: np.ndarray  # (17, 2) keypoints in pixels; pixel (0, 0) covers 0..1, as boxes do
     shown: np.ndarray  # (17,) the person's own body does not hide the keypoint
     facing: np.ndarray  # (17,) cosine of face points towards the camera, 1 for the others
@@ -58,10 +56,8 @@ def sample_person(rng: np.random.Generator, elevation: float, habits: Habits) ->
     """Draw pose, build, looks and heading; the camera looks down by ``elevation`` degrees."""
     pose = sample_pose(rng, habits.poses)
     kind = rng.random()
-    if kind < habits.facing:
-        yaw = rng.normal(0, 30)
-    elif kind < habits.facing + habits.away:
-        yaw = 180 + rng.normal(0, 30)
+    if kind < habits.facing + habits.away:
+        yaw = (0 if kind < habits.facing else 180) + rng.normal(0, 30)
     else:
         yaw = rng.uniform(-180, 180)
     if pose.name == "lie":

@@ -2,12 +2,11 @@
 
 A patch is a coarse grid of surface points with normals and a texture. Every cell of the grid that faces the camera is
 filled with points denser than the pixels, every point is written to its pixel and the nearest one wins. All cells of
-a person are handled together, in groups of equal size, so that the cost hardly depends on the number of patches; the
-depth is what the visibility of keypoints is decided from.
+a person are handled together, in groups of equal size, so that the cost hardly depends on the number of patches.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -55,6 +54,20 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
 
 
+@cache
+def _circle(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine, (n + 1, 1), of the angles around a ring; the last equals the first."""
+    angle = np.linspace(0, 2 * np.pi, n + 1)[:, None]
+    return np.cos(angle), np.sin(angle)
+
+
+@cache
+def _sphere(m: int, n: int) -> np.ndarray:
+    ring = np.sin(down := np.linspace(0, np.pi, m)[:, None])
+    cos, sin = (v.T for v in _circle(n))
+    return np.stack(np.broadcast_arrays(ring * cos, -np.cos(down), -ring * sin), axis=-1)
+
+
 def tube(centres, e1, e2, a, b, texture, n: int, two_sided: bool = False, gloss: float = 0.0) -> Patch:
     """Tube of elliptic rings about ``centres`` (m, 3), of ``n`` cells around.
 
@@ -64,8 +77,7 @@ def tube(centres, e1, e2, a, b, texture, n: int, two_sided: bool = False, gloss:
     slope = np.gradient((a + b) / 2)
     e1, e2 = (np.broadcast_to(e, centres.shape)[:, None] for e in (e1, e2))
     a, b = a[:, None, None], b[:, None, None]
-    angle = np.linspace(0, 2 * np.pi, n + 1)[:, None]
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = _circle(n)
     points = centres[:, None] + a * cos * e1 + b * sin * e2
     along = np.gradient(centres, axis=0)
     length = np.sqrt((along**2).sum(-1)) + 1e-9
@@ -78,9 +90,7 @@ def tube(centres, e1, e2, a, b, texture, n: int, two_sided: bool = False, gloss:
 
 def ellipsoid(centre, frame, radii, texture, m: int = 9, n: int = 14, gloss: float = 0.0) -> Patch:
     """Ellipsoid with its rings stacked along the frame's second axis (down); front is minus the third axis."""
-    down, around = np.linspace(0, np.pi, m)[:, None], np.linspace(0, 2 * np.pi, n + 1)
-    ring = np.sin(down)
-    sphere = np.stack(np.broadcast_arrays(ring * np.cos(around), -np.cos(down), -ring * np.sin(around)), axis=-1)
+    sphere = _sphere(m, n)
     return Patch(centre + (sphere * radii) @ frame.T, (sphere / radii) @ frame.T, texture, False, gloss)
 
 
@@ -114,12 +124,12 @@ def _texels(texture: np.ndarray) -> np.ndarray:
     return texture.view(np.uint32).ravel()
 
 
-@lru_cache(maxsize=64)
-def _grid_cells(m: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices of the four corners of every cell of an (m, n) grid, (cells, 4), and the cells' rows and columns."""
-    rows, columns = (v.ravel() for v in np.meshgrid(np.arange(m - 1), np.arange(n - 1), indexing="ij"))
-    first = rows * n + columns
-    return np.stack([first, first + 1, first + n, first + n + 1], 1), rows, columns
+@cache
+def _grid_cells(m: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of every cell of an (m, n) grid the indices of its four corners, (cells, 4), and (column, row, 1, 1, 1, 1)."""
+    row, column = (v.ravel() for v in np.indices((m - 1, n - 1)))
+    first, one = row * n + column, np.ones_like(row)
+    return np.stack([first, first + 1, first + n, first + n + 1], 1), np.stack([column, row, one, one, one, one], 1)
 
 
 def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, width: int):
@@ -146,10 +156,9 @@ def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, widt
     corners, texture, first, offset = [], [], 0, 0
     for patch, count in zip(patches, counts, strict=True):
         (m, n), (h, w) = patch.points.shape[:2], patch.texture.shape[:2]
-        index, rows, columns = _grid_cells(m, n)
+        index, place = _grid_cells(m, n)
         corners.append(index + first)
-        wide, high = w / (n - 1), h / (m - 1)
-        texture.append(np.column_stack(np.broadcast_arrays(columns * wide, rows * high, wide, high, w, offset)))
+        texture.append(place * (w / (n - 1), h / (m - 1), w / (n - 1), h / (m - 1), w, offset))
         first, offset = first + count, offset + h * w
     index, info = np.concatenate(corners), np.concatenate(texture).astype(np.float32)
     front = values[:, 4] > 0
@@ -158,7 +167,7 @@ def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, widt
     return values.T[:, index[seen]], info[seen]
 
 
-@lru_cache(maxsize=256)
+@cache
 def _weights(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bilinear weights of rows x columns points in a cell, (4, points), and their place in it, 0..1."""
     s, t = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows)

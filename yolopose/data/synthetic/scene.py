@@ -44,15 +44,13 @@ def background(rng: np.random.Generator, height: int, width: int, horizon: float
         image = _outdoors(rng, height, width, int(np.clip(horizon, 0.08 * height, 1.2 * height)))
     else:
         image = _cluttered_wall(rng, height, width)
-    amplitude = rng.uniform(1.5, 7)
-    return _brighten(image, _noise(rng, height, width, ((5, 0.7), (24, 0.6), (90, 0.8))) * amplitude)
+    return _brighten(image, rng.uniform(1.5, 7) * _noise(rng, height, width, ((5, 0.7), (24, 0.6), (90, 0.8))))
 
 
 def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Camera: tint, exposure, contrast, uneven light, blur and sensor noise on a uint8 BGR picture."""
     height, width = image.shape[:2]
-    gain = rng.uniform(0.8, 1.25) * (1 + rng.normal(0, 0.05, 3))
-    corner = rng.uniform(-0.22, 0.22, 2)
+    gain, corner = rng.uniform(0.8, 1.25) * (1 + rng.normal(0, 0.05, 3)), rng.uniform(-0.22, 0.22, 2)
     across, down = (np.linspace(-c, c, n, dtype=np.float32) for c, n in zip(corner, (width, height), strict=True))
     light = 1 + down[:, None] + across
     image = cv2.multiply(image, cv2.merge([light * np.float32(g) for g in gain]), dtype=cv2.CV_8U)
@@ -120,11 +118,10 @@ def _room(rng: np.random.Generator, height: int, width: int, line: int) -> np.nd
 def _hang_on_the_wall(rng: np.random.Generator, image: np.ndarray, line: int) -> None:
     """Windows, pictures, shelves, doors."""
     brush, (height, width) = Brush(image), image.shape[:2]
-    for _ in range(int(rng.integers(1, 5))):
+    for _ in range(rng.integers(1, 5)):
         x, y = rng.uniform(-0.1, 0.95) * width, rng.uniform(-0.1, 0.6) * line
         w, h = rng.uniform(0.1, 0.35) * width, rng.uniform(0.15, 0.6) * line
-        kind = int(rng.integers(4))
-        frame = any_colour(rng) * 0.8
+        kind, frame = rng.integers(4), any_colour(rng) * 0.8
         if kind == 0:  # window
             brush.box(x - 2, y - 2, x + w + 2, y + h + 2, frame)
             sky = hsv(rng.uniform(190, 230), rng.uniform(0.0, 0.4), rng.uniform(0.8, 1.0))
@@ -167,7 +164,7 @@ def _outdoors(rng: np.random.Generator, height: int, width: int, line: int) -> n
         rough = _noise(rng, height - line, width, ((14, 0.7), (60, 1.0))) * rng.uniform(3, 9)
         image[line:] = _brighten(image[line:], rough)
         if rng.random() < 0.3:  # road or path
-            near, far = rng.uniform(0.0, 1.0) * width, rng.uniform(0.2, 0.8) * width
+            near, far = rng.uniform([0.0, 0.2], [1.0, 0.8]) * width
             path = [(far - 4, line), (far + 4, line), (near + 0.4 * width, height), (near - 0.4 * width, height)]
             cv2.fillPoly(image, [np.array(path, np.int32)], [rng.uniform(80, 150)] * 3, cv2.LINE_AA)
     for _ in range(int(rng.integers(0, 6))):
@@ -186,7 +183,7 @@ def _buildings(rng: np.random.Generator, image: np.ndarray, line: int) -> None:
         wall = hsv(rng.uniform(0, 60), rng.uniform(0.0, 0.45), rng.uniform(0.3, 0.85))
         if rng.random() < 0.8:
             brush.box(x, line - h, x + w, line + 2, wall)
-            columns, rows = (int(n) for n in rng.integers(2, 6, 2))
+            columns, rows = rng.integers(2, 6, 2)
             pane = hsv(rng.uniform(190, 230), 0.25, rng.uniform(0.2, 0.95))
             for i, j in np.ndindex(columns, rows):
                 x0, y0 = x + w * (i + 0.25) / columns, line - h + h * (j + 0.2) / rows
@@ -199,13 +196,11 @@ def _cluttered_wall(rng: np.random.Generator, height: int, width: int) -> np.nda
     brush = Brush(image)
     for _ in range(int(rng.integers(8, 26))):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
-        w, h = rng.uniform(0.03, 0.3, 2) * max(height, width)
-        colour = _perhaps_skin(rng, 0.25)
+        (w, h), colour = rng.uniform(0.03, 0.3, 2) * max(height, width), _perhaps_skin(rng, 0.25)
         if rng.random() < 0.5:
             brush.disc(x, y, w / 2, h / 2, colour)
         else:
-            angle = rng.uniform(0, np.pi)
-            c, s = np.cos(angle), np.sin(angle)
+            c, s = np.cos(angle := rng.uniform(0, np.pi)), np.sin(angle)
             corners = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2
             brush.polygon(corners @ np.array([[c, s], [-s, c]]) + [x, y], colour)
     return image
@@ -219,7 +214,7 @@ def _furniture(rng: np.random.Generator, image: np.ndarray, line: int, count: in
 
 
 def paint_object(rng: np.random.Generator, brush: Brush, x: float, base: float, size: float) -> None:
-    """A thing of height ``size`` that stands at (x, base): box, table, pole, ball, plant, sofa, bottle, cartons."""
+    """A thing of height ``size`` that stands at (x, base)."""
     colour, top, kind = any_colour(rng), base - size, int(rng.integers(8))
     if kind == 0:  # box with a darker side and a lighter top
         w, d = rng.uniform(0.5, 1.4) * size, 0.18 * size
@@ -285,11 +280,9 @@ def paint_seat(rng: np.random.Generator, brush: Brush, x: float, top: float, bas
 
 
 def _tree(rng: np.random.Generator, brush: Brush, x: float, base: float, size: float) -> None:
-    green = hsv(rng.uniform(60, 140), rng.uniform(0.35, 0.8), rng.uniform(0.2, 0.55))
-    trunk = hsv(25, 0.5, rng.uniform(0.2, 0.45))
+    green, trunk = hsv(*rng.uniform([60, 0.35, 0.2], [140, 0.8, 0.55])), hsv(25, 0.5, rng.uniform(0.2, 0.45))
     fork, foot, top = base - 0.6 * size, 0.04 * size, 0.02 * size
     brush.polygon([(x - foot, base), (x + foot, base), (x + top, fork), (x - top, fork)], trunk)
     for _ in range(int(rng.integers(8, 18))):
-        dx, dy = rng.normal(0, 0.15, 2) * size
-        r = rng.uniform(0.06, 0.16) * size
+        (dx, dy), r = rng.normal(0, 0.15, 2) * size, rng.uniform(0.06, 0.16) * size
         brush.disc(x + dx, base - 0.68 * size + dy, r, r * rng.uniform(0.7, 1.0), green * rng.uniform(0.65, 1.3))

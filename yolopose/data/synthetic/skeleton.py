@@ -52,9 +52,8 @@ def sample_proportions(rng: np.random.Generator) -> Proportions:
         thigh=mean.thigh * limb, upper_arm=mean.upper_arm * limb, forearm=mean.forearm * limb,
         shank=mean.shank * limb * rng.normal(1.0, 0.02), spine=mean.spine * rng.normal(1.0, 0.03),
         shoulder=mean.shoulder * rng.uniform(0.9, 1.08), hip=mean.hip * rng.uniform(0.95, 1.12),
-        head=rng.uniform(*((1.18, 1.35) if child else (0.98, 1.12))),
-        girth=float(np.clip(rng.normal(1.13, 0.11), 0.92, 1.45)),
-    )  # fmt: skip
+        head=rng.uniform(1.18, 1.35) if child else rng.uniform(0.98, 1.12),
+        girth=float(np.clip(rng.normal(1.13, 0.11), 0.92, 1.45)))
 
 
 def sample_pose(rng: np.random.Generator, weights: dict[str, float]) -> Pose:
@@ -73,23 +72,21 @@ def sample_pose(rng: np.random.Generator, weights: dict[str, float]) -> Pose:
     pose.legs += rng.normal(0, [2, 1.5, 3, 2, 3], (2, 5))
     if rng.random() < 0.5:  # every family is drawn for one side; mirroring keeps left and right statistics equal
         pose.arms, pose.legs = pose.arms[::-1], pose.legs[::-1]
-        pose.root = pose.root * [1, -1]
-        pose.spine, pose.head = pose.spine * [1, -1, -1], pose.head * [-1, 1, -1]
+        pose.root, pose.spine, pose.head = pose.root * [1, -1], pose.spine * [1, -1, -1], pose.head * [-1, 1, -1]
     pose.arms, pose.legs = np.clip(pose.arms, *ARM_LIMITS.T), np.clip(pose.legs, *LEG_LIMITS.T)
     pose.head = np.clip(pose.head, *HEAD_LIMITS.T)
     return pose
 
 
-def _gesture(rng: np.random.Generator) -> np.ndarray:
-    """One arm doing something: pointing, phone at the ear, waving, hand on the hip, holding something in front."""
-    options = [
-        [rng.uniform(60, 100), rng.uniform(0, 30), 0, rng.uniform(0, 25)],
-        [rng.uniform(35, 60), rng.uniform(10, 30), 25, rng.uniform(130, 148)],
-        [rng.uniform(0, 20), rng.uniform(95, 150), 0, rng.uniform(10, 90)],
-        [rng.uniform(-25, -5), rng.uniform(35, 55), 60, rng.uniform(75, 100)],
-        [rng.uniform(15, 45), rng.uniform(0, 15), 20, rng.uniform(70, 115)],
-    ]
-    return np.array(options[int(rng.integers(len(options)))])
+def _gesture(rng: np.random.Generator) -> list[float]:
+    """One arm doing something."""
+    return [
+        [rng.uniform(60, 100), rng.uniform(0, 30), 0, rng.uniform(0, 25)],  # pointing
+        [rng.uniform(35, 60), rng.uniform(10, 30), 25, rng.uniform(130, 148)],  # phone at the ear
+        [rng.uniform(0, 20), rng.uniform(95, 150), 0, rng.uniform(10, 90)],  # waving
+        [rng.uniform(-25, -5), rng.uniform(35, 55), 60, rng.uniform(75, 100)],  # hand on the hip
+        [rng.uniform(15, 45), rng.uniform(0, 15), 20, rng.uniform(70, 115)],  # holding something in front
+    ][rng.integers(5)]
 
 
 def _both(rng: np.random.Generator, limbs: np.ndarray, **ranges: tuple[float, float]) -> None:
@@ -144,8 +141,7 @@ def _strike(rng: np.random.Generator, pose: Pose) -> None:
             arms[0] = rng.uniform(50, 165), rng.uniform(-5, 60), 0, rng.uniform(0, 35)
             if rng.random() < 0.4:
                 arms[1] = rng.uniform(40, 120), rng.uniform(-5, 30), 0, rng.uniform(0, 45)
-            spine[0] += rng.uniform(0, 15)
-            spine[2] += rng.uniform(-20, 5)
+            spine[[0, 2]] += rng.uniform(0, 15), rng.uniform(-20, 5)
         case "bend":
             pose.root[0] = tilt = rng.uniform(20, 65)
             legs[:, 0] = tilt + rng.uniform(0, 18)
@@ -171,18 +167,16 @@ def _strike(rng: np.random.Generator, pose: Pose) -> None:
 
 
 class Skeleton:
-    """Keypoints of a pose in the camera frame, and frames (3, 3) whose columns are a segment's left, down and back.
-
-    Forward kinematics of ``pose``. Heading ``yaw`` in degrees: 0 faces the camera, 90 the left of the image, 180 is
-    turned away; ``elevation`` in degrees is positive when the camera looks down on the person.
+    """Keypoints of a pose in the camera frame, by forward kinematics, and frames (3, 3) whose columns are a segment's
+    left, down and back. ``yaw`` in degrees: 0 faces the camera, 90 the left of the image, 180 is turned away; a camera
+    of positive ``elevation`` in degrees looks down on the person.
     """
 
     def __init__(self, pose: Pose, size: Proportions, yaw: float, elevation: float) -> None:
         self.pose, self.size = pose.name, size
         root = _rotation(0, elevation) @ _rotation(1, yaw) @ _rotation(2, pose.root[1]) @ _rotation(0, pose.root[0])
-        lean, lateral, twist = pose.spine
+        (lean, lateral, twist), (turn, nod, tilt) = pose.spine, pose.head
         chest_frame = root @ _rotation(1, twist) @ _rotation(2, lateral) @ _rotation(0, lean)
-        turn, nod, tilt = pose.head
         head_frame = chest_frame @ _rotation(1, turn) @ _rotation(0, nod) @ _rotation(2, tilt)
         self.pelvis_frame, self.chest_frame, self.head_frame = root, chest_frame, head_frame
         up_low, up_high = -root[:, 1], -chest_frame[:, 1]
@@ -205,17 +199,15 @@ class Skeleton:
 
 def _rotation(axis: int, degrees: float) -> np.ndarray:
     """Rotation matrix about a coordinate axis, right-handed."""
-    a, (i, j), matrix = np.deg2rad(degrees), ((axis + 1) % 3, (axis + 2) % 3), np.eye(3)
-    matrix[[i, j], [i, j]] = np.cos(a)
-    matrix[j, i], matrix[i, j] = np.sin(a), -np.sin(a)
+    angle, i, j, matrix = np.deg2rad(degrees), (axis + 1) % 3, (axis + 2) % 3, np.eye(3)
+    matrix[i, i] = matrix[j, j] = np.cos(angle)
+    matrix[j, i], matrix[i, j] = np.sin(angle), -np.sin(angle)
     return matrix
 
 
 def _limb(frame, start, angles, sign: float, sense: int, length: float, lower_length: float) -> tuple[np.ndarray, ...]:
-    """Points (3, 3) of an arm (``sense`` 1) or a leg (-1), its hinge's axis (3,) and the frame of its lower segment.
-
-    ``sense`` is the one in which a positive turn rotates it, and against which its hinge bends.
-    """
+    """Points (3, 3) of an arm (``sense`` 1, in which its turns are positive) or a leg (-1), its hinge's axis (3,), and
+    the frame of its lower segment."""
     flexion, abduction, turn, bend = angles
     upper = frame @ _rotation(0, -flexion) @ _rotation(2, -sign * abduction) @ _rotation(1, sense * sign * turn)
     lower = upper @ _rotation(0, -sense * bend)
