@@ -1,6 +1,7 @@
 """Small stand-ins for the notebooks: they write the files that a stage must write, with the standard library alone."""
 
 import json
+import sys
 from pathlib import Path
 
 PARAMETERS = 'PROFILE = "smoke"\nDATA = ""\nRESULTS = ""\nSEEDS = ""\nDEVICE = "auto"\nABLATIONS = False'
@@ -48,6 +49,12 @@ for name in ("ablations",) if ABLATIONS else ("scenes", "runtime"):
     "08_report": 'put("comparison.csv", "id,experiment,verdict\\na,s6,reproduced\\n")\n'
                  'put("claims.csv", "id,decided_by,verdict\\nc,run,not run\\n")\nput("report.html")',
 }
+
+
+def command_line(books: Path, *arguments: str) -> list[str]:
+    """The command of another process that runs stages on the stand-ins in ``books``."""
+    return [sys.executable, "-c", "import sys\nfrom pathlib import Path\nfrom yolopose.workflow import run, stages\n"
+            f"stages.NOTEBOOKS = Path({str(books)!r})\nsys.exit(run.main({list(arguments)!r}))"]
 
 
 def notebook(folder: Path, name: str, parameters: str, *code: str) -> Path:

@@ -12,10 +12,9 @@ from yolopose.utils.files import write_json
 
 
 def note(words: str) -> None:
-    """One line, whole whoever else writes."""
-    handle = os.open(os.environ["FANOUT_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, f"{words}\n".encode())
-    os.close(handle)
+    """One line, whole whoever else writes: it is appended at once when the file is closed."""
+    with open(os.environ["FANOUT_LOG"], "a") as log:
+        log.write(f"{words}\n")
 
 
 class Trainer:
@@ -23,8 +22,7 @@ class Trainer:
         self.run_dir = run_dir
 
     def fit(self) -> None:
-        name = f"{self.run_dir.parent.name}/{self.run_dir.name}"
-        note(f"begin {name}")
+        note(f"begin {(name := '/'.join(self.run_dir.parts[-2:]))}")
         time.sleep(1.0)
         note(f"end {name}")
         write_json(self.run_dir / "run.json", {"parameters": 1, "train": {
@@ -32,7 +30,7 @@ class Trainer:
 
 
 def evaluate_run(run: Any, dataset: Any, run_dir: Path, *rest: Any) -> None:
-    note(f"score {run_dir.parent.name}/{run_dir.name}")
+    note(f"score {'/'.join(run_dir.parts[-2:])}")
     write_json(run_dir / "metrics.json", {})
 
 

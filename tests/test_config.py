@@ -68,8 +68,6 @@ def test_seeds(seeds, expected):
     assert load_study("smoke", seeds=seeds).seeds == expected
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
-
 @pytest.mark.parametrize("arguments, words", [
     ({"profile": "mnii"}, ["PROFILE='mnii'", "did you mean 'mini'", "smoke"]),
     ({"data": "/no/such/folder"}, ["DATA=/no/such/folder", "no such folder", "annotations/"]),

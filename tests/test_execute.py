@@ -1,64 +1,62 @@
 """One notebook in a kernel: its parameters, its executed copy, its failures, and how it is stopped."""
 
+import contextlib
 import io
 import json
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
+from PIL import Image
 
-from tests.fake_notebooks import CODE, HEAD, PARAMETERS, notebook
+from tests.conftest import REPO
+from tests.fake_notebooks import CODE, HEAD, PARAMETERS, command_line, notebook
+from tests.tiny import wait_for
 from yolopose.utils.errors import NotebookFailure, StudyError
 from yolopose.workflow import execute, stages
-from yolopose.workflow.execute import Console, check_parameters, parameter_defaults
-
-REPO = Path(__file__).resolve().parents[1]
+from yolopose.workflow.execute import Console, check_parameters
 
 
-def test_executed_notebook_has_the_same_bytes_each_time_and_no_machine_in_it(tmp_path, capfd):
+def test_executed_notebook_has_the_same_bytes_each_time_and_no_machine_in_it(results, tmp_path, capfd):
+    """A picture of the results is stored once, and linked."""
+    for picture, colour in ((results / "figures/a.png", "blue"), (tmp_path / "other.png", "red")):
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), colour).save(picture)
+    show = [f"display(Image(filename={str(path)!r}))" for path in (results / "figures/a.png", tmp_path / "other.png")]
     book = notebook(tmp_path, "n", "N = 1\nWHO = 'x'",
                     "import os, sys\nprint(os.getcwd(), N, WHO)\nprint('bar', file=sys.stderr)",
-                    "sys.stdout.write('old\\rnew\\n'); {'a': os.path.abspath('results')}")
+                    "sys.stdout.write('old\\rnew\\n'); {'a': os.path.abspath('results')}",
+                    "\n".join(["from IPython.display import Image, display", *show]))
     bytes_of = []
     for name in ("a", "b"):
-        execute.execute(book, tmp_path / name / "n.ipynb", {"N": "3", "WHO": "me"}, tmp_path)
-        bytes_of.append((tmp_path / name / "n.ipynb").read_bytes())
-    assert bytes_of[0] == bytes_of[1]
-    assert "bar" in capfd.readouterr().err
+        execute.execute(book, results / name / "n.ipynb", {"N": "3", "WHO": "me"}, results)
+        bytes_of.append((results / name / "n.ipynb").read_bytes())
+    assert bytes_of[0] == bytes_of[1] and "bar" in capfd.readouterr().err
+    assert sorted(p.name for p in (results / "a").iterdir()) == ["n.ipynb"]
     text = bytes_of[0].decode()
     assert str(REPO) not in text and ". 3 me" in text and "'results'" in text
-    assert "new" in text and "old" not in text.split("outputs", 2)[2].replace("old\\\\r", "")
-    saved = json.loads(text)
-    assert [c["metadata"].get("tags") for c in saved["cells"]] == [["parameters"], ["injected-parameters"], None, None]
-    assert not any(o.get("name") == "stderr" for c in saved["cells"] for o in c["outputs"])
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["n.ipynb"]
-
-
-def test_a_picture_of_the_results_is_stored_once_and_linked(tmp_path):
-    from PIL import Image
-
-    for name in ("results/figures/a.png", "other.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), "red" if name == "other.png" else "blue").save(tmp_path / name)
-    show = "from IPython.display import Image, display\n" + "".join(
-        f"display(Image(filename={str(tmp_path / name)!r}))\n" for name in ("results/figures/a.png", "other.png"))
-    target = tmp_path / "results" / "notebooks" / "n.ipynb"
-    execute.execute(notebook(tmp_path, "n", "N = 1", show), target, {}, tmp_path / "results")
-    linked, whole = (o["data"] for c in json.loads(target.read_text())["cells"] for o in c["outputs"])
+    cells = json.loads(text)["cells"]
+    assert [c["metadata"].get("tags", [""])[0] for c in cells] == ["parameters", "injected-parameters", "", "", ""]
+    assert not any(o.get("name") == "stderr" for c in cells for o in c["outputs"])
+    assert cells[3]["outputs"][0]["text"] == ["new\n"]
+    linked, whole = (output["data"] for output in cells[4]["outputs"])
     assert "".join(linked["text/markdown"]) == "![a](../figures/a.png)" and "image/png" not in linked
     assert "image/png" in whole
 
 
-def test_a_users_mistake_in_a_notebook_is_its_message_alone(tmp_path):
-    book = notebook(tmp_path, "n", "N = 1",
-                    "from yolopose.utils.errors import StudyError\nraise StudyError('a.json: lacks b')")
+@pytest.mark.parametrize("code, error, words", [
+    ("from yolopose.utils.errors import StudyError\nraise StudyError('a.json: lacks b')", StudyError,
+     "^a.json: lacks b$"),
+    ("import errno\nraise OSError(errno.ENOSPC, 'No space left on device')", StudyError, "no space left on the disk"),
+    ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", NotebookFailure, "memory.*repeat the command"),
+])
+def test_what_the_user_can_mend_is_one_message_and_leaves_nothing(tmp_path, code, error, words):
     (tmp_path / "out.ipynb").write_text("what stood here")
-    with pytest.raises(StudyError, match="^a.json: lacks b$"):
-        execute.execute(book, tmp_path / "out.ipynb", {}, tmp_path)
+    with pytest.raises(error, match=words):
+        execute.execute(notebook(tmp_path, "n", "N = 1", code), tmp_path / "out.ipynb", {}, tmp_path)
     assert (tmp_path / "out.ipynb").read_text() == "what stood here"
     assert not list(tmp_path.glob("*failed*")) and not list(tmp_path.glob(".*.ipynb"))
 
@@ -72,15 +70,6 @@ def test_a_defect_keeps_the_notebook_and_names_it(tmp_path):
     assert not (tmp_path / "out.ipynb").exists()
 
 
-def test_a_full_disk_and_a_dead_kernel_are_explained(tmp_path):
-    full = notebook(tmp_path, "full", "N = 1", "import errno\nraise OSError(errno.ENOSPC, 'No space left on device')")
-    with pytest.raises(StudyError, match="no space left on the disk"):
-        execute.execute(full, tmp_path / "out.ipynb", {}, tmp_path)
-    dead = notebook(tmp_path, "dead", "N = 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(NotebookFailure, match="memory.*repeat the command"):
-        execute.execute(dead, tmp_path / "out.ipynb", {}, tmp_path)
-
-
 @pytest.mark.parametrize("cell, given, words", [
     ("N = 1", {"M": 2}, "no parameter 'M'"),
     ("RESULTS = ''", {"RESULT": "x"}, "did you mean 'RESULTS'"),
@@ -88,34 +77,24 @@ def test_a_full_disk_and_a_dead_kernel_are_explained(tmp_path):
     ("YES = True", {"YES": "perhaps"}, "must be of type bool"),
     ("N = print(1)", {}, "constant"),
     ("N = 1\nimport os", {}, "no assignment"),
+    (None, {}, "exactly one cell tagged 'parameters', has 0"),
 ])
 def test_parameters_are_checked_before_anything_runs(tmp_path, cell, given, words):
+    path = notebook(tmp_path, "n", cell or "")
+    if cell is None:
+        path.write_text(path.read_text().replace("parameters", "other"))
     with pytest.raises(StudyError, match=words):
-        check_parameters(notebook(tmp_path, "n", cell), given)
+        check_parameters(path, given)
 
 
-def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
-    path = notebook(tmp_path, "n", "N = 1")
-    path.write_text(path.read_text().replace("parameters", "other"))
-    with pytest.raises(StudyError, match="exactly one cell tagged 'parameters', has 0"):
-        parameter_defaults(path)
-
-
-def start(books: Path, results: Path) -> subprocess.Popen[str]:
-    """The command that runs the data stage of the stand-ins."""
-    script = ("import sys\nfrom pathlib import Path\nfrom yolopose.workflow import stages\n"
-              f"stages.NOTEBOOKS = Path({str(books)!r})\nfrom yolopose.workflow.run import main\n"
-              f"sys.exit(main(['data', '--profile', 'smoke', '--results', {str(results)!r}]))")
+def start(books: Path, results: Path, mark: str) -> subprocess.Popen[str]:
+    """The command that runs the data stage of the stand-ins, once it has written the file ``mark``."""
     # A shell starts background jobs with Ctrl-C ignored, and children inherit it; the tested command must not.
-    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=REPO,
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline and (process is None or process.poll() is None)
-        time.sleep(0.1)
+    process = subprocess.Popen(command_line(books, "data", "--profile", "smoke", "--results", str(results)), cwd=REPO,
+                               stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    wait_for(results / mark, process)
+    return process
 
 
 def test_training_in_a_kernel_ends_with_its_checkpoint(books, results):
@@ -123,10 +102,9 @@ def test_training_in_a_kernel_ends_with_its_checkpoint(books, results):
     notebook(books, "01_data", PARAMETERS,
              HEAD + "import time\nfrom yolopose.training.state import Terminated, Termination",
              "with Termination() as termination:\n    put('at work', '')\n"
-             "    while not termination.asked:\n        time.sleep(0.1)\n    time.sleep(2)\n    put('checkpoint', '')",
+             "    while not termination.asked:\n        time.sleep(0.1)\n    time.sleep(1)\n    put('checkpoint', '')",
              "raise Terminated")
-    process = start(books, results)
-    wait_until((results / "at work").exists, process)
+    process = start(books, results, "at work")
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=30)[1]
     assert (results / "checkpoint").exists() and process.returncode == 143
@@ -134,24 +112,28 @@ def test_training_in_a_kernel_ends_with_its_checkpoint(books, results):
     assert not list((results / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopping_ends_the_kernel_and_the_command_can_be_repeated(books, results, number):
+def test_stopping_ends_the_kernel_and_the_command_can_be_repeated(books, results):
     notebook(books, "01_data", PARAMETERS, HEAD + "import os, time\nput('kernel.pid', str(os.getpid()))",
              "if not (root / 'go').exists(): time.sleep(60)", CODE["01_data"])
-    process = start(books, results)
-    wait_until((results / "kernel.pid").exists, process)
-    time.sleep(0.5)
-    kernel = Path("/proc") / (results / "kernel.pid").read_text() / "stat"
-    process.send_signal(number)
-    said = process.communicate(timeout=30)[1]
-    if number != signal.SIGKILL:
-        assert process.returncode == 128 + number
-        assert "stopped; what was computed is kept" in said and "Traceback" not in said
-    wait_until(lambda: not kernel.exists() or kernel.read_text().split()[2] == "Z", seconds=10)  # not outlived
-    assert not (results / "notebooks" / "01_data.ipynb").exists()
-    assert "fingerprint" not in stages.read_records(results).get("data", {})
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        process = start(books, results, "kernel.pid")
+        time.sleep(0.5)
+        kernel = int((results / "kernel.pid").read_text())
+        (results / "kernel.pid").unlink()
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+        if number != signal.SIGKILL:
+            assert process.returncode == 128 + number
+            assert "stopped; what was computed is kept" in said and "Traceback" not in said
+        with contextlib.suppress(psutil.NoSuchProcess):
+            deadline = time.monotonic() + 10
+            while psutil.Process(kernel).status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < deadline, "the kernel outlived its command"
+                time.sleep(0.1)
+        assert not (results / "notebooks" / "01_data.ipynb").exists()
+        assert "fingerprint" not in stages.read_records(results).get("data", {})
     (results / "go").write_text("")
-    process = start(books, results)
+    process = start(books, results, "data.json")
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
     assert (results / "notebooks" / "01_data.ipynb").is_file()

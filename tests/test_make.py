@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPO
 from yolopose.utils.errors import StudyError
 from yolopose.utils.locks import results_lock
 from yolopose.workflow import clean
 
-REPO = Path(__file__).resolve().parents[1]
 MAKEFILE = (REPO / "Makefile").read_text()
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -45,24 +45,18 @@ def test_every_module_that_a_target_starts_exists():
     assert not [name for name in modules if not (REPO / f"{name.replace('.', '/')}.py").is_file()]
 
 
-def test_reproduce_passes_the_variables_on():
-    done = make("-n", "reproduce", "PROFILE=smoke", "DATA=a folder", "RESULTS=r", "SEEDS=0 1 2", "DEVICE=cpu",
-                "PARAMS=IMAGES=6")
-    assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.splitlines() if "yolopose.workflow.run" in line)
-    assert all(word in line for word in ("reproduce", '--profile "smoke"', '--data "a folder"', '--results "r"',
-                                         '--seeds "0 1 2"', '--device "cpu"', "--set 'IMAGES=6'"))
-
-
-def test_several_stages_run_one_after_the_other_even_with_jobs():
-    done = make("-n", "-j4", "tables", "figures", "report", "RESULTS=results/reference/mini")
-    assert re.findall(r"yolopose\.workflow\.run (\w+)", done.stdout) == ["tables", "figures", "report"]
+def test_stages_get_the_variables_and_run_one_after_the_other_even_with_jobs():
+    done = make("-n", "-j4", "reproduce", "tables", "figures", "PROFILE=smoke", "DATA=a folder", "RESULTS=r",
+                "SEEDS=0 1 2", "DEVICE=cpu", "PARAMS=IMAGES=6")
+    lines = [line for line in done.stdout.splitlines() if "yolopose.workflow.run" in line]
+    assert [line.split("workflow.run ")[1].split()[0] for line in lines] == ["reproduce", "tables", "figures"]
+    assert all(word in lines[0] for word in ('--profile "smoke"', '--data "a folder"', '--results "r"',
+                                             '--seeds "0 1 2"', '--device "cpu"', "--set 'IMAGES=6'"))
 
 
 @pytest.mark.parametrize("target", [t for t in targets() if t not in ("help", "clean")])
 def test_every_target_makes_the_environment_first(target):
-    done = make("-n", target, "VENV=nowhere/.venv")
-    assert "-m venv nowhere/.venv" in done.stdout
+    assert "-m venv nowhere/.venv" in make("-n", target, "VENV=nowhere/.venv").stdout
 
 
 def test_an_old_python_is_refused_with_the_remedy(tmp_path):
@@ -100,15 +94,13 @@ def test_continuous_integration_runs_the_readmes_test_command_alone():
     assert os.access(REPO / ".ci" / "run", os.X_OK)
 
 
-@pytest.mark.parametrize("arguments", [
-    ["RESULTS=results/reference/mini"], ["RESULTS=results/reference"], ["RESULTS=results/paper"],
-    ["RESULTS=results/bench"], ["RESULTS=results"], ["RESULTS=."], ["RESULTS=/"],
-    ["RESULTS=results/mini/../reference/mini"], ["PROFILE=reference/mini"], ["PROFILE=../yolopose"],
-])
-def test_clean_refuses_what_is_committed_or_no_results(arguments):
+def test_clean_refuses_what_is_committed_or_no_results():
     before = sorted((REPO / "results").rglob("*"))
-    done = make("clean", *arguments)
-    assert done.returncode != 0 and "error:" in done.stderr and "Traceback" not in done.stderr
+    for wrong in ("RESULTS=results/reference/mini", "RESULTS=results/reference", "RESULTS=results/paper", "RESULTS=/",
+                  "RESULTS=results/bench", "RESULTS=results", "RESULTS=.", "RESULTS=results/mini/../reference/mini",
+                  "PROFILE=reference/mini", "PROFILE=../yolopose"):
+        done = make("clean", wrong)
+        assert done.returncode != 0 and "error:" in done.stderr and "Traceback" not in done.stderr, wrong
     assert sorted((REPO / "results").rglob("*")) == before
 
 
@@ -135,12 +127,11 @@ def test_clean_deletes_results_and_leaves_other_files(folder, capsys):
     put(folder, "m6/seed0/checkpoint.pt", "tables/table1.csv", "notebooks/01_data.ipynb", "report.html",
         ".lock-shared-1", "photos/me.jpg", "plants/seed1/sunflower.jpg",
         **{"s6/seed0/run.json": '{"experiment": "s6", "config_hash": "aa"}'})
-    clean.clean("smoke", "", str(folder))
-    assert files(folder) == ["photos/me.jpg", "plants/seed1/sunflower.jpg"]
-    said = capsys.readouterr().out
-    assert all(word in said for word in ("s6", "m6", "tables", "report.html", ".lock-shared-1", "stays", "photos"))
-    clean.clean("smoke", "", str(folder))
-    assert "holds no results" in capsys.readouterr().out
+    for words in (("s6", "m6", "tables", "report.html", ".lock-shared-1", "stays", "photos"), ("holds no results",)):
+        clean.clean("smoke", "", str(folder))
+        assert files(folder) == ["photos/me.jpg", "plants/seed1/sunflower.jpg"]
+        said = capsys.readouterr().out
+        assert all(word in said for word in words)
 
 
 @pytest.mark.parametrize("theirs", [{}, {"study.json": '{"name": "of another program"}'}, {"stages.json": "[1]"},
@@ -178,12 +169,9 @@ def test_clean_needs_the_standard_library_alone():
 ])
 def test_compare_takes_the_results_that_reproduce_would_write(tmp_path, variables, a):
     (tmp_path / "my coco").mkdir()
-    done = make("-n", "compare", *(v.format(data=tmp_path / "my coco") for v in variables))
+    variables = [variable.format(data=tmp_path / "my coco") for variable in variables]
+    done = make("-n", "compare", *variables)
     assert f'-m yolopose.report.sets "{a}" "paper"' in done.stdout, done.stdout + done.stderr
-
-
-def test_clean_names_its_folder_as_the_study_does():
-    assert clean.results_folder("", "", "") == REPO / "results" / "mini"
-    assert clean.results_folder("smoke", "../shared/data/coco-real", "") == REPO / "results" / "smoke-coco-real"
-    with pytest.raises(StudyError, match="committed"):
-        clean.results_folder("", "", str(REPO / "results" / "reference"))
+    given = dict(variable.split("=") for variable in variables)
+    cleaned = clean.results_folder(*(given.get(name, "") for name in ("PROFILE", "DATA", "RESULTS")))
+    assert "A" in given or REPO / cleaned == REPO / a, "so does make clean"

@@ -8,20 +8,19 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.conftest import REPO
 from yolopose.utils.errors import StudyError
 from yolopose.workflow.execute import parameter_defaults
 from yolopose.workflow.stages import NOTEBOOKS, STAGES
 
-REPO = Path(__file__).resolve().parents[1]
 BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
-NAMES = [path.name for path in BOOKS]
 
 
-def code(path: Path) -> list[str]:
-    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+def sources(path: Path, kind: str = "code") -> list[str]:
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-@pytest.mark.parametrize("path", BOOKS, ids=NAMES)
+@pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.name)
 def test_source_is_tidy_and_its_parameters_default_to_the_smallest_scale(path):
     book = nbformat.read(path, as_version=4)
     nbformat.validate(book)
@@ -33,14 +32,13 @@ def test_source_is_tidy_and_its_parameters_default_to_the_smallest_scale(path):
     assert (values["PROFILE"], values["RESULTS"], values.get("DATA", "")) == ("smoke", "", "")
 
 
-@pytest.mark.parametrize("path", BOOKS, ids=NAMES)
+@pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.name)
 def test_nothing_is_defined_in_a_notebook(path):
-    for source in code(path):
-        for node in ast.walk(ast.parse(source)):
-            assert not isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef, ast.Lambda)), source
-    prose = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"]
+    code, prose = sources(path), sources(path, "markdown")
+    for node in ast.walk(ast.parse("\n".join(code))):
+        assert not isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef, ast.Lambda)), node.lineno
     assert len(prose) >= 4 and sum(map(len, prose)) > 600, "a notebook explains what it does"
-    assert any("enter_repository()" in source for source in code(path))
+    assert any("enter_repository()" in source for source in code)
 
 
 @pytest.mark.parametrize("name", ["01_data", "03_train", "04_evaluate"])
@@ -51,29 +49,24 @@ def test_an_unknown_experiment_is_refused_before_anything_is_made(name, monkeypa
     path = NOTEBOOKS / f"{name}.ipynb"
     values = parameter_defaults(path) | {"EXPERIMENT": "s7", "RESULTS": str(tmp_path)}
     with pytest.raises(StudyError, match="experiment 's7' does not exist"):
-        exec(code(path)[1], values)
+        exec(sources(path)[1], values)
 
 
 def test_every_stage_has_its_notebook():
     assert {stage.source for stage in STAGES.values()} <= set(BOOKS)
 
 
-def committed_texts() -> list[Path]:
-    """Text files of the repository that git keeps, or would keep."""
+def test_no_committed_file_tells_of_a_machine():
+    """Of the texts that git keeps, or would keep."""
     try:
         listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=REPO, capture_output=True,
                                 text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
-    endings = {".py", ".md", ".ipynb", ".json", ".csv", ".yaml", ".toml", ".txt", ".in", ".cff", ".html", ".svg", ".j2",
-               ""}
-    paths = [REPO / name for name in listed.stdout.splitlines()]
-    return [path for path in paths if path.suffix in endings and path.is_file() and path.name != Path(__file__).name]
-
-
-def test_no_committed_file_tells_of_a_machine():
     home, here = (re.escape(str(path)) for path in (Path.home(), REPO))
     pattern = re.compile(rf"{home}/|{here}/|/root/|/home/\w+/|/Users/\w+/|file:///")
-    found = [f"{path.relative_to(REPO)}: {hit.group()}" for path in committed_texts()
-             if (hit := pattern.search(path.read_text(errors="ignore")))]
+    binary = {".png", ".npz", ".gz", ".pdf", ".jpg", ".pt", ".onnx"}
+    paths = [REPO / name for name in listed.stdout.splitlines() if Path(name).name != Path(__file__).name]
+    found = [f"{path}: {hit.group()}" for path in paths if path.is_file() and path.suffix not in binary
+             and (hit := pattern.search(path.read_text(errors="ignore")))]
     assert not found, found

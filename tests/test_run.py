@@ -6,9 +6,9 @@ The notebooks here are stand-ins (``fake_notebooks.py``); the real ones are run 
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPO
-from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, notebook
+from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, command_line, notebook
 from yolopose.utils import cli
 from yolopose.utils.errors import StudyError
 from yolopose.utils.locks import holder, results_lock
@@ -29,9 +29,9 @@ from yolopose.workflow.stages import resolve_target
 @pytest.fixture
 def executed(monkeypatch) -> list[str]:
     """Names of the notebooks executed, without a kernel, in this process."""
-    names: list[str] = []
+    names = []
 
-    def fake(source: Path, target: Path, parameters: dict[str, Any], results_dir: Path) -> None:
+    def fake(source: Path, target: Path, parameters: dict[str, Any], _results_dir: Path) -> None:
         names.append(source.stem)
         values = parameter_defaults(source) | check_parameters(source, parameters)
         exec("\n".join("".join(c["source"]) for c in json.loads(source.read_text())["cells"][1:]), values)
@@ -63,20 +63,14 @@ def reproduced(command, results, capsys) -> Path:
 
 def test_deciding_that_nothing_is_to_do_takes_no_heavy_import_and_little_time(books, reproduced, command):
     assert command("reproduce") == (0, [])
-    script = f"""
-import sys
-from pathlib import Path
-from yolopose.workflow import stages
-stages.NOTEBOOKS = Path({str(books)!r})
-from yolopose.workflow.run import main
-status = main(["reproduce", "--profile", "smoke", "--results", {str(reproduced)!r}])
-heavy = {{"torch", "papermill", "pandas", "matplotlib", "cv2", "nbclient", "IPython"}} & set(sys.modules)
-sys.exit(status or (f"imported {{heavy}}" if heavy else 0))
-"""
+    line = command_line(books, "reproduce", "--profile", "smoke", "--results", str(reproduced))
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO)
-    assert done.returncode == 0 and "nothing to run" in done.stderr, done.stderr
+    done = subprocess.run([line[0], "-X", "importtime", *line[1:]], capture_output=True, text=True, cwd=REPO)
     assert time.monotonic() - start < 2.0
+    assert done.returncode == 0 and "nothing to run" in done.stderr, done.stderr
+    loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.M))
+    assert "yolopose" in loaded
+    assert not loaded & {"torch", "papermill", "pandas", "matplotlib", "cv2", "nbclient", "IPython"}
 
 
 @pytest.mark.parametrize("change, again", [
@@ -175,18 +169,6 @@ def test_mistakes_get_one_message_and_status_2(books, tmp_path, monkeypatch, cap
     assert said.startswith("error: ") and "Traceback" not in said and executed == []
 
 
-def test_results_of_another_configuration_or_other_data_are_listed_and_kept(reproduced, command, capsys):
-    stored_run(reproduced, "s6/seed0", width_factor=0.75)
-    (reproduced / "data.json").write_text(json.dumps({"fingerprint": "beef"}))
-    before = (reproduced / "s6/seed0/run.json").read_bytes()
-    for stage in ("reproduce", "train", "evaluate"):
-        assert command(stage) == (2, [])
-        said = capsys.readouterr().err
-        assert "s6/seed0: width_factor: 0.75 → 0.25; data fingerprint: f00d → beef" in said
-        assert "make clean" in said and str(reproduced) in said
-    assert (reproduced / "s6/seed0/run.json").read_bytes() == before
-
-
 def test_models_are_counted_again_for_another_number_of_keypoints(books, command, results):
     code = CODE["01_data"].replace('"f00d"', '"f00d", "keypoints": {"names": [1, 2]}')
     notebook(books, "01_data", PARAMETERS, HEAD, code)
@@ -204,17 +186,26 @@ def stored_run(results: Path, name: str, **changes: Any) -> None:
     (results / name / "run.json").write_text(json.dumps(record))
 
 
-def test_runs_outside_the_seeds_and_experiments_asked_for_count_too(reproduced, command, capsys):
-    for name, changes in {"s6/seed1": {"seed": 1, "width_factor": 0.75}, "s6_r640/seed0": {}, "s7/seed0": {}}.items():
+def test_stale_runs_are_listed_and_kept(reproduced, command, capsys):
+    """Also those outside the seeds and experiments that are asked for."""
+    for name, changes in {"s6/seed0": {"width_factor": 0.75}, "s6/seed1": {"seed": 1, "width_factor": 0.75},
+                          "s6_r640/seed0": {}, "s7/seed0": {}}.items():
         stored_run(reproduced, name, **changes)
-    assert command("reproduce") == (2, [])
-    said = capsys.readouterr().err
-    assert "s6/seed1: width_factor: 0.75 → 0.25" in said and "s6_r640/seed0: experiment.name: s6 → s6_r640" in said
-    assert "s7/seed0: s7 is no experiment of yolopose/study/experiments.yaml" in said
-    assert "No run was touched. Undo the difference, give another RESULTS=" in said and "DATA=" not in said
+    before = (reproduced / "s6/seed0/run.json").read_bytes()
+    for stage in ("reproduce", "train", "evaluate"):
+        assert command(stage) == (2, [])
+        said = capsys.readouterr().err
+        assert "  s6/seed0, s6/seed1: width_factor: 0.75 → 0.25\n" in said
+        assert "  s6_r640/seed0: experiment.name: s6 → s6_r640" in said
+        assert "  s7/seed0: s7 is no experiment of yolopose/study/experiments.yaml" in said
+        assert "No run was touched. Undo the difference, give another RESULTS=" in said and "DATA=" not in said
+        assert f"make clean RESULTS={reproduced}" in said
     status.main(["--profile", "smoke", "--results", str(reproduced)])
     text = capsys.readouterr().out
     assert all(f"{name}  " in text for name in ("s6/seed1", "s7/seed0")) and "stale runs stop the study: undo" in text
+    (reproduced / "data.json").write_text(json.dumps({"fingerprint": "beef"}))
+    assert command("reproduce") == (2, []) and "data fingerprint: f00d → beef" in capsys.readouterr().err
+    assert (reproduced / "s6/seed0/run.json").read_bytes() == before
 
 
 def test_forgotten_data_are_named_in_the_remedy(command, results, tmp_path, capsys):
