@@ -106,8 +106,7 @@ class Row:
 
 
 def ablation_rows(group: str, results: ResultSet | None, reference: ResultSet | None = None) -> list[Row]:
-    """The rows of one of :data:`GROUPS` that were run: in this set of ablations (``ResultSet.ablations``), or else in
-    the committed reference's."""
+    """The rows of one of :data:`GROUPS` that were run: in this set of ablations, or else in the reference's."""
     return [Row(group, experiment, baseline, source, source is reference)
             for experiment, baseline in GROUPS[group].rows.items()
             if (source := next((one for one in (results, reference) if one and experiment in one.runs), None))]
@@ -151,11 +150,9 @@ def _cells(row: Row, printed: dict[str, str], sets: Sets) -> layout.Row:
     if row.group == "depth":
         cells |= gmacs_cells(sets, row.experiment, printed.get("gmacs", ""), data)
     if row.group == "resolution":
-        cells |= {("here", "px"): "", ("here", "GMACs"): ""}
-        if runs:
-            size, gmacs = runs[0].config.get("input_size"), row.results.own_gmacs(row.experiment)
-            data |= {"input_size_here": size, "gmacs_here": gmacs}
-            cells |= {("here", "px"): str(size or ""), ("here", "GMACs"): "" if gmacs is None else f"{gmacs:.3g}"}
+        size, gmacs = runs[0].config.get("input_size") if runs else None, row.results.own_gmacs(row.experiment)
+        data |= {"input_size_here": size, "gmacs_here": gmacs} if runs else {}
+        cells |= {("here", "px"): str(size or ""), ("here", "GMACs"): "" if gmacs is None else f"{gmacs:.3g}"}
     metrics = [metric for metric in METRICS if GROUPS[row.group].boxes or not metric.startswith("box")]
     for metric in metrics:
         title = metric.replace("_", " ")
@@ -186,8 +183,6 @@ def _sources(made: list[Row]) -> list[str]:
 
 
 def _joints_table(heads: list[Row]) -> Table | None:
-    """Errors of the joints with each head, and how often they lie far outside the box; ``None`` where no run has them.
-    """
     rows = []
     for row in heads:
         (kind, cells), record = row.named(), row.record()

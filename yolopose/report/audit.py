@@ -1,9 +1,8 @@
 """Audit of the paper's adjusted complexities: are the other methods' GMACs what their own papers say, times the factor?
 
 §3.5 and the captions of Tables 1 and 2: GMACs with flip test are those of one pass times 2, with multi-scale testing
-times 5.25, with both times 10.5; Table 4 prints other methods without a word on factors. Each printed value is compared
-with the published single pass (``results/paper/baselines.csv``), each multi-scale row with its single-scale row, too.
-"""
+times 5.25; Table 4 prints other methods without a word on factors. Each printed value is compared with the published
+single pass (``results/paper/baselines.csv``), each multi-scale row with its single-scale row, too."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,8 +1,5 @@
-"""The claims of ``results/paper/claims.yaml``: decided by their rules, and the rules in words.
-
-A rule is data, not code: a form of :data:`FORMS` over quantities (``yolopose.report.quantities``), listed with examples
-in the README of ``results/paper``. ``set: ablations`` beside a form takes its measurements from ``make ablations``.
-"""
+"""The claims of ``results/paper/claims.yaml``: decided by their rules, and the rules in words. A rule is data: a form
+of :data:`FORMS` over ``yolopose.report.quantities``, listed with examples in the README of ``results/paper``."""
 
 import math
 from collections.abc import Callable
@@ -56,8 +53,7 @@ def load_claims(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
 
 
 def decide_claims(results: ResultSet | Path | str, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """All claims, decided from the paper's tables and what a results folder holds: rows with ``CLAIM_COLUMNS``. A
-    malformed rule is a ``StudyError`` that names the claim."""
+    """All claims, decided: rows with ``CLAIM_COLUMNS``. A malformed rule is a ``StudyError`` that names the claim."""
     results, rows = load_results(results), []
     for claim in load_claims(paper_dir):
         try:
@@ -93,8 +89,7 @@ class Outcome:
 
 
 def decide(results: ResultSet, rule: dict[str, Any]) -> Outcome:
-    """The outcome of one rule; a malformed one, or one that selects no row or several, is a ``ValueError`` or
-    ``KeyError``."""
+    """The outcome of one rule; a malformed one is a ``ValueError`` or ``KeyError``."""
     forms = [decide_form for name, decide_form in FORMS.items() if name in rule]
     if len(forms) != 1:
         raise ValueError(f"needs exactly one of {', '.join(FORMS)}")

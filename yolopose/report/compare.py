@@ -113,12 +113,9 @@ def released_rows(results_dir: Path | str) -> list[dict[str, Any]]:
 
 def decoder_depth_rows(rows: Sequence[dict[str, Any]], paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
     """The decoder ladder: GMACs that the official README prints for one to six depth-wise convolutions, and ours of the
-    ``rows`` of ``complexity.csv``. A ``decoder_depth.csv`` with two numbers for one depth is a StudyError.
-
-    A row a depth has ``depth``, ``printed``, and for each convention its GMACs at 960 px and true width, their residual
-    in percent (``<convention>_residual``) and whether they give the printed digits (``<convention>_digits``), or
-    ``None`` where ``rows`` has no count.
-    """
+    ``rows`` of ``complexity.csv``. A row has ``depth``, ``printed``, and for each convention the GMACs at 960 px and
+    true width, ``<convention>_residual`` in percent and whether they give the printed digits, ``<convention>_digits``;
+    ``None`` where there is no count. Two printed numbers for one depth are a StudyError."""
     printed: dict[int, str] = {}
     for row in read_csv(paper_dir / "decoder_depth.csv"):
         depth = int(row["depth"])

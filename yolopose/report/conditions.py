@@ -15,8 +15,7 @@ NOT_RECIPE = re.compile(r"data\.(train|val|test_dev|seed|name)|"
 
 
 def profile_differences(settings: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Where a profile, or the configuration that a ``run.json`` records, departs from the paper's recipe: (key, the
-    profile ``paper``, here); nothing where settings are missing."""
+    """Where a profile, or a run's configuration, departs from the paper's: (key, there, here); none if incomplete."""
     if not {*PARTS, "width_factor"} <= set(settings):
         return []
     sizes = settings.get("sizes") or {settings["experiment"]["input_size"]: settings["input_size"]}
@@ -27,8 +26,7 @@ def profile_differences(settings: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _recipe(settings: dict[str, Any], sizes: dict[int, int]) -> dict[str, str]:
     """The settings that make a training what it is, by key of ``profiles.yaml``, as text."""
-    leaves = {"sizes": ", ".join(f"{k}: {v}" for k, v in sizes.items()),
-              "width_factor": str(settings["width_factor"])}
+    leaves = {"sizes": ", ".join(f"{k}: {v}" for k, v in sizes.items()), "width_factor": str(settings["width_factor"])}
     for part in PARTS:
         for key, value in settings[part].items():
             if key == "gains":

@@ -1,5 +1,4 @@
-"""The report's findings: the words of its headline, and sentences on the ablations, made from the stored numbers so
-that text and numbers cannot part."""
+"""The words of the report's headline, and sentences on the ablations made from the stored numbers."""
 
 import itertools
 from collections.abc import Sequence
@@ -32,8 +31,7 @@ TUNED_ORDER = ("s6_l1", "s6_l1_scaled", "s6_oks_tuned")  # the same with every k
 
 
 def findings(results: ResultSet, reference: ResultSet | None) -> list[tuple[str, str]]:
-    """Title and paragraph of each finding of the ablations, made from stored numbers; of the reference's where this
-    folder has none."""
+    """Title and paragraph of each finding of the ablations; of the reference's where this folder has none."""
     losses = losses_finding(results if results.ablations or reference is None else reference)
     found = [("The losses of Table 3", losses),
              ("The released head and the repaired one", heads_finding(results, reference))]
@@ -41,8 +39,7 @@ def findings(results: ResultSet, reference: ResultSet | None) -> list[tuple[str,
 
 
 def losses_by_budget(results: ResultSet, order: Sequence[str] = PAPER_ORDER) -> list[tuple[int, tuple[float, ...]]]:
-    """AP of Table 3's losses while training: (images seen, AP in percent of each of ``order``), mean over seeds, at the
-    budgets that all of them reached."""
+    """(images seen, AP in percent of each of ``order``) while training, mean over seeds, where all of them got."""
     curves = read_curves(results)
     points = [DataFrame([point for rows in curves.get(name, {}).values() for point in curve_points(rows, "val_AP")],
                         columns=["images", name]).groupby("images").mean() for name in order]
@@ -90,8 +87,7 @@ def losses_finding(results: ResultSet) -> str:
 
 
 def heads_finding(results: ResultSet, reference: ResultSet | None = None) -> str:
-    """On the released head against the repaired one, from scratch and from a detector, and on its two defects; empty
-    where they were not run. The reference's ablations speak where this run has none."""
+    """On the released head against the repaired one and on its two defects; empty where they were not run."""
     rows = {row.experiment: row for row in
             ablation_rows("heads", results.ablations, reference.ablations if reference else None)}
     if not {"s6", "s6_faithful"} <= set(rows):

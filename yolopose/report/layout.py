@@ -15,8 +15,7 @@ from pandas.io.formats.style import Styler
 from yolopose.utils.files import atomic_write
 
 DASH, NOT_RUN, UNDEFINED = "–", "not run", "undefined"
-# Stands behind a value that comes from the committed reference instead of the run.
-REFERENCE_MARK = " (ref)"
+REFERENCE_MARK = " (ref)"  # behind a value of the committed reference
 # Columns of words, which stand left; the others hold numbers.
 WORDS = {"Method", "Backbone", "Loss", "Bits", "Experiment", "Against", "AP is", "Test", "Expected is", "Verdict",
          "Accuracies that differ", "Note"}

@@ -1,8 +1,5 @@
-"""Reading what a study measured: runs, curves, counts and stored numbers of one results folder.
-
-All that compares, tabulates or draws goes through :class:`ResultSet`. Accuracies are handed out in percent, as the
-paper prints them, although ``metrics.json`` holds fractions.
-"""
+"""Reading what a study measured: runs, curves, counts and stored numbers of one results folder. Accuracies are handed
+out in percent, as the paper prints them, although ``metrics.json`` holds fractions."""
 
 from __future__ import annotations
 
@@ -22,8 +19,7 @@ PAIRS = "ablations.json"  # the paired bootstrap of a results folder (yolopose.a
 
 @dataclass(frozen=True)
 class Run:
-    """One finished training and evaluation: ``record`` is ``run.json``, ``metrics`` is ``metrics.json`` with the splits
-    of ``quantized.json`` (``val_int8`` and so on) where its model was quantized."""
+    """One finished run: ``run.json``, and ``metrics.json`` with those of ``quantized.json``, such as ``val_int8``."""
 
     experiment: str
     seed: int
@@ -268,8 +264,7 @@ class PairedInterval:
 
 
 def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str = "pose") -> PairedInterval | None:
-    """``b − a`` in points with its bootstrap interval over images, where the evaluation stored it; ``metric`` is
-    ``AP`` or ``AP50``, ``kind`` is ``pose`` or ``box``."""
+    """``b − a`` in points with its stored bootstrap interval over images; ``kind`` is ``pose`` or ``box``."""
     pairs = (results.stored(PAIRS) or {}).get("pairs", {})
     for one, two, sign in ((a, b, 1), (b, a, -1)):
         found = pairs.get(one, {}).get(two, {})
@@ -280,8 +275,7 @@ def paired_interval(results: ResultSet, a: str, b: str, metric: str, kind: str =
 
 
 def load_quantization(results: ResultSet) -> dict[str, Any] | None:
-    """``quantization.json`` of a results folder; ``None`` where nothing was quantized, a ``StudyError`` where the
-    file is not one of :func:`yolopose.export.quantize.quantize_study`."""
+    """``quantization.json`` of a results folder; ``None`` where nothing was quantized."""
     value = results.stored("quantization.json")
     if isinstance(value, dict) and {"models", "curve", "changes"} <= set(value):
         return value

@@ -80,8 +80,7 @@ def markdown_to_html(text: str) -> str:
 
 def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> Path:
     """Write ``report.html`` into a results folder and return its path; it shows the files of ``figures/``, names those
-    missing, and has tables, comparison and claims made afresh. A folder that is missing, holds no results or a damaged
-    file, or cannot be written is a StudyError."""
+    missing, and has tables, comparison and claims made afresh."""
     results = load_results(results_dir)
     reference, claims = load_reference(results, reference_dir), decide_claims(results)
     deviations = (PAPER_DIR / "deviations.md").read_text(encoding="utf-8")
@@ -123,8 +122,7 @@ def readme_claims_table(results_dir: Path | str) -> str:
 
 
 def refresh_readme(readme: Path, results_dir: Path | str) -> Path:
-    """Put the claims table between the marks ``<!-- claims: begin -->`` and ``<!-- claims: end -->`` of a file, which
-    is returned; a file that is missing or lacks a mark is a StudyError."""
+    """Put the claims table between its marks in a file, which is returned; without a mark that is a StudyError."""
     begin, end = "<!-- claims: begin -->", "<!-- claims: end -->"
     try:
         text = readme.read_text(encoding="utf-8")

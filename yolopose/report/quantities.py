@@ -1,8 +1,5 @@
-"""The quantities that rules of claims speak about: printed, measured, counted, stored or computed, with intervals.
-
-A quantity is a number or a mapping with one of the keys of :data:`FORMS` or of :data:`OPERATIONS` on quantities. With
-``set: ablations`` it is taken from the set of ``make ablations``.
-"""
+"""The quantities that rules of claims speak about: printed, measured, counted, stored or computed, with intervals. One
+is a number or a mapping with one of the keys of :data:`FORMS`, or of :data:`OPERATIONS` on quantities."""
 
 import math
 from collections.abc import Callable
@@ -23,12 +20,11 @@ OPERATIONS = {"ratio": " / ", "difference": " − ", "sum": " + ", "product": " 
 
 @dataclass(frozen=True)
 class Value:
-    """A number, its print, how far its 95 % interval reaches below and above it (``None``: one seed, which has no
-    interval), and whether it was measured."""
+    """A number, as printed, and whether it was measured; ``None`` for ``sides``: one seed, which has no interval."""
 
     number: float
     text: str
-    sides: tuple[float, float] | None = (0.0, 0.0)
+    sides: tuple[float, float] | None = (0.0, 0.0)  # how far its 95 % interval reaches below and above it
     measured: bool = False
 
 

@@ -22,17 +22,13 @@ class Measurement:
     by_seed: dict[int, float]
 
     @property
-    def values(self) -> list[float]:
-        return list(self.by_seed.values())
-
-    @property
     def mean(self) -> float:
-        return statistics.fmean(self.values)
+        return statistics.fmean(self.by_seed.values())
 
     @property
     def deviation(self) -> float | None:
         """Sample standard deviation over seeds; ``None`` with one seed."""
-        return statistics.stdev(self.values) if len(self.by_seed) > 1 else None
+        return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
 
     @property
     def half_width(self) -> float | None:
@@ -45,15 +41,14 @@ class Measurement:
 
 
 def difference(a: Measurement, b: Measurement) -> tuple[float, float | None]:
-    """Mean of ``b − a`` and half of its 95 % interval: paired where both have the same seeds, else Welch's; ``None``
-    where either side has one seed."""
+    """Mean of ``b − a`` and half of its 95 % interval (``None``: one seed): paired by equal seeds, else Welch's."""
     mean = b.mean - a.mean
     if len(a.by_seed) < 2 or len(b.by_seed) < 2:
         return mean, None
     if set(a.by_seed) == set(b.by_seed):
         return mean, Measurement({s: b.by_seed[s] - a.by_seed[s] for s in a.by_seed}).half_width
-    va, vb = statistics.variance(a.values) / len(a.values), statistics.variance(b.values) / len(b.values)
+    va, vb = (statistics.variance(one.by_seed.values()) / len(one.by_seed) for one in (a, b))
     if va + vb == 0:
         return mean, 0.0
-    freedom = (va + vb) ** 2 / (va**2 / (len(a.values) - 1) + vb**2 / (len(b.values) - 1))
+    freedom = (va + vb) ** 2 / (va**2 / (len(a.by_seed) - 1) + vb**2 / (len(b.by_seed) - 1))
     return mean, t975(freedom) * math.sqrt(va + vb)

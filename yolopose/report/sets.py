@@ -1,5 +1,4 @@
-"""Comparison of any two result sets; either may be the paper: ``python -m yolopose.report.sets A B [--out file.csv]``.
-"""
+"""Two result sets, either may be the paper, compared: ``python -m yolopose.report.sets A B [--out file.csv]``."""
 
 import argparse
 import sys

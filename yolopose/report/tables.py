@@ -1,8 +1,5 @@
-"""Tables 1 to 5 of the paper, printed and measured side by side, from stored results.
-
-Rows that a run did not make are those of the committed reference, marked "(ref)". The ablations, whose schedule is
-another, have a column of their own in Tables 3 and 4: no column mixes two budgets.
-"""
+"""Tables 1 to 5 of the paper, printed and measured side by side. Rows that a run did not make are the committed
+reference's, marked "(ref)"; the ablations, on another schedule, have a column of their own in Tables 3 and 4."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -194,8 +191,7 @@ def write_tables(results_dir: Path | str, reference_dir: Path | None = None,
                  build: Callable[..., list[Table]] = build_tables, forms: Sequence[str] = ("csv", "md", "tex")
                  ) -> list[Table]:
     """Write ``tables/table{1..5}.{csv,md,tex}`` into a results folder (or what ``build`` makes of it, in ``forms``) and
-    return the tables. ``reference_dir`` has the rows that the run lacks; default: the same profile's reference. A
-    folder that is missing, holds no results or a damaged file, or cannot be written is a StudyError."""
+    return the tables. ``reference_dir`` has the rows that the run lacks; default: the same profile's reference."""
     results = load_results(results_dir)
     tables = build(results, load_reference(results, reference_dir))
     for table in tables:

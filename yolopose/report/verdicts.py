@@ -1,7 +1,5 @@
-"""The study's fixed vocabulary of verdicts, and the rules that give them to measured differences.
-
-One seed never yields *within noise*: its difference within a margin is *not comparable at this scale*, too.
-"""
+"""The study's fixed vocabulary of verdicts, and the rules that give them to measured differences. One seed never yields
+*within noise*: its difference within a margin is *not comparable at this scale*, too."""
 
 from collections.abc import Iterable
 

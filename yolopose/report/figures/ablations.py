@@ -1,7 +1,5 @@
-"""Figures of the ablations: losses and heads against images seen, and every difference with its two intervals.
-
-Dashed lines are the main study's runs, solid ones and filled markers those of ``make ablations``, on other schedules.
-"""
+"""Figures of the ablations: losses and heads against images seen, and every difference with its two intervals. Dashed
+lines are the main study's runs, solid ones and filled markers those of ``make ablations``, on other schedules."""
 
 from collections.abc import Sequence
 
@@ -111,8 +109,7 @@ def _nothing(group: str, results: ResultSet, rows: Sequence[Row]) -> bool:
 
 @styled
 def draw_losses(results: ResultSet, reference: ResultSet | None = None) -> Figure | None:
-    """AP against images seen, one line a loss, and each loss's difference to the released OKS loss; ``None`` where no
-    loss but s6's was trained. The ``reference`` supplies differences that this run did not measure."""
+    """AP against images seen, one line a loss, and each loss's difference to the released OKS loss."""
     rows = _rows("losses", results, reference)
     if _nothing("losses", results, rows):
         return None
@@ -127,8 +124,7 @@ def draw_losses(results: ResultSet, reference: ResultSet | None = None) -> Figur
 
 @styled
 def draw_heads(results: ResultSet, reference: ResultSet | None = None) -> Figure | None:
-    """AP and box AP50 against images seen for each head, from scratch and from a detector; below, joints far outside
-    the box and the differences. ``None`` where no other head than s6's was trained."""
+    """AP and box AP50 against images seen for each head; below, joints far outside the box and the differences."""
     rows = _rows("heads", results, reference)
     if _nothing("heads", results, rows):
         return None

@@ -69,8 +69,7 @@ def measured_points(spec: Spec, results: ResultSet) -> list[Point]:
     """This study's points of a figure, at the GMACs of the models that ran. Figure 4 takes s6 at every size, of the
     ablations where there are any: all of its points have one schedule. Without them, at a reduced scale, it shows m6
     and l6 too, which are small there."""
-    points, by_size = [], spec.number == 4
-    sizes_only = results.full_scale or results.ablations is not None
+    points, by_size, sizes_only = [], spec.number == 4, results.full_scale or results.ablations is not None
     if by_size:
         results = results.ablations or results
     for experiment in results.runs:

@@ -17,8 +17,7 @@ TABLE_5_SHARE = 0.3  # of the layers at 16 bits
 
 @styled
 def draw_quantization(results: ResultSet) -> Figure | None:
-    """AP of the ReLU model against the share of its layers, and of its GMACs, at 16 bits; ``None`` without any. The
-    ring is the mixed precision of Table 5; points are means over seeds, bars standard deviations."""
+    """AP of the ReLU model against the share of its layers, and of its GMACs, at 16 bits; bars are over seeds."""
     if (stored := load_quantization(results)) is None:
         return None
     seeds = len(stored.get("seeds", []))

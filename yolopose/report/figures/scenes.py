@@ -8,7 +8,7 @@ import matplotlib.image as mpimg
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
@@ -20,21 +20,23 @@ from yolopose.utils.palette import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SK
 PEOPLE = (ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK)  # one colour a person; drawn edges are black
 WRONG, TRUTH = "#FF0000", "#FFFFFF"
 REFERENCE = " (committed reference)"
+CHART = 1.25  # width of the chart at the right, in pictures
+RING = {"marker": "o", "markersize": 8.5, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": ""}
 PLAIN = {"fontsize": 8.5, "fontweight": "normal"}  # a panel's title
 BINS = {"by_overlap": ("0", "to 0.1", "to 0.3", "above"), "by_people": ("2", "3", "4", "5 or more")}
 
 
-def _picture(axes: Axes, results: ResultSet, scene: dict[str, Any]) -> None:
+def _picture(figure: Figure, place: SubplotSpec, results: ResultSet, scene: dict[str, Any]) -> Axes:
     """The stored picture, stretched to the original's px."""
     if not (picture := results.root / scene["picture"]).is_file():
         path = results.root / "scenes.json"
         raise StudyError(f"{picture}: not found, though {path.name} names it; delete {path} and run make evaluate, "
                          "which writes both")
-    image = mpimg.imread(picture)
-    axes.imshow(image, extent=(0, scene["width"], scene["height"], 0), interpolation="antialiased", alpha=0.75)
-    axes.set(xlim=(0, scene["width"]), ylim=(scene["height"], 0))
-    axes.set_anchor("NW")
+    axes, extent = figure.add_subplot(place), (0, scene["width"], scene["height"], 0)
+    axes.imshow(mpimg.imread(picture), extent=extent, interpolation="antialiased", alpha=0.75)
+    axes.set(xlim=extent[:2], ylim=extent[2:], anchor="NW")
     axes.set_axis_off()
+    return axes
 
 
 def _limbs(axes: Axes, points: NDArray, present: NDArray, skeleton: Sequence[Sequence[int]], colour: str) -> None:
@@ -61,8 +63,7 @@ def _ours(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any], boxes: bool
 
 def _grouped(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any]) -> None:
     """True joints as the grouping joined them: a colour for each group, swapped joints ringed."""
-    table = np.asarray(scene["grouped"], float).reshape(-1, 6)
-    count = len(scenes["schema"]["names"])
+    table, count = np.asarray(scene["grouped"], float).reshape(-1, 6), len(scenes["schema"]["names"])
     for n, group in enumerate(np.unique(table[:, 3])):
         rows = table[table[:, 3] == group]
         kinds = rows[:, 2].astype(int)
@@ -70,8 +71,7 @@ def _grouped(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any]) -> None:
         points[kinds], present[kinds] = rows[:, :2], True
         _limbs(axes, points, present, scenes["schema"]["skeleton"], PEOPLE[n % len(PEOPLE)])
     swapped = table[(table[:, 5] >= 0) & (table[:, 4] != table[:, 5])]
-    axes.plot(swapped[:, 0], swapped[:, 1], "o", markersize=8.5, markerfacecolor="none", markeredgecolor=WRONG,
-              markeredgewidth=1.4, linestyle="")
+    axes.plot(swapped[:, 0], swapped[:, 1], markeredgecolor=WRONG, **RING)
 
 
 def _rates(axes: Axes, entries: Sequence[dict[str, Any]], key: str, colour: str, marker: str, label: str) -> None:
@@ -83,11 +83,6 @@ def _rates(axes: Axes, entries: Sequence[dict[str, Any]], key: str, colour: str,
         errors = np.clip([values - low, high - values], 0, None)
         axes.errorbar(at, values, errors, color=colour, marker=marker, markersize=5, linewidth=1.3, capsize=2.5,
                       label=label)
-
-
-def _grid(figure: Figure, pictures: int, rows: int = 1) -> GridSpec:
-    """Places for pictures side by side and, a little wider, for a chart at the right."""
-    return figure.add_gridspec(rows, pictures + 1, width_ratios=[1] * pictures + [1.25])
 
 
 @styled
@@ -102,16 +97,14 @@ def draw_crowd(results: ResultSet) -> Figure | None:
                    f"{scenes['experiment']}, and true joints grouped by distances alone (no HigherHRNet).\n"
                    "One colour a person; ringed: swapped, given to another person; lost: in a group that is nobody's"
                    + REFERENCE * results.is_reference, title_size=10.5)
-    grid = _grid(figure, len(chosen), rows)
+    grid = figure.add_gridspec(rows, len(chosen) + 1, width_ratios=[1] * len(chosen) + [CHART])
     for n, scene in enumerate(chosen):
-        axes = figure.add_subplot(grid[0, n])
-        _picture(axes, results, scene)
+        axes = _picture(figure, grid[0, n], results, scene)
         _ours(axes, scene, scenes, boxes=False)
         axes.set_title(f"Ours, image {scene['image_id']}:\n{scene['people']} labelled, {len(scene['ours'])} predicted",
                        **PLAIN)
         if grouping:
-            axes = figure.add_subplot(grid[1, n])
-            _picture(axes, results, scene)
+            axes = _picture(figure, grid[1, n], results, scene)
             _grouped(axes, scene, scenes)
             axes.set_title(f"True joints, grouped:\n{scene['swapped']} of {scene['joints']} swapped, {scene['lost']} "
                            "lost", **PLAIN)
@@ -136,28 +129,25 @@ def draw_crowd(results: ResultSet) -> Figure | None:
 
 @styled
 def draw_outside(results: ResultSet) -> Figure | None:
-    """Figure 3 from ``scenes.json``: joints outside the predicted box in pictures, and how many are found by distance.
-    A stored picture that is missing is a StudyError."""
+    """Figure 3 from ``scenes.json``: joints outside the predicted box in pictures, and the share found by distance."""
     if (scenes := results.stored("scenes.json")) is None:
         return None
     chosen, box = scenes["outside"]["scenes"], scenes["box"]
     figure = sheet(10.4 if chosen else 4.6, 3.6, f"Figure 3. Joints outside the predicted box: {scenes['experiment']} "
                    f"on {scenes['dataset']}. Cross: true place; ring: predicted place, green if found"
                    + REFERENCE * results.is_reference, title_size=10.5)
-    grid = _grid(figure, len(chosen))
+    grid = figure.add_gridspec(1, len(chosen) + 1, width_ratios=[1] * len(chosen) + [CHART])
     for n, scene in enumerate(chosen):
-        axes = figure.add_subplot(grid[n])
-        _picture(axes, results, scene)
+        axes = _picture(figure, grid[0, n], results, scene)
         _ours(axes, scene, scenes)
         for _, _, x, y, px, py, term in scene["outside"]:
             axes.plot([x, px], [y, py], color=TRUTH, linewidth=1.0)
             axes.plot(x, y, "x", markersize=6, color=TRUTH, markeredgewidth=1.6)
-            axes.plot(px, py, "o", markersize=8.5, markerfacecolor="none",
-                      markeredgecolor="#00FF66" if term >= 0.5 else WRONG, markeredgewidth=1.4)
+            axes.plot(px, py, markeredgecolor="#00FF66" if term >= 0.5 else WRONG, **RING)
         found = sum(row[-1] >= 0.5 for row in scene["outside"])
         axes.set_title(f"Image {scene['image_id']}:\n{found} of {len(scene['outside'])} joints outside are found",
                        **PLAIN)
-    chart = figure.add_subplot(grid[-1])
+    chart = figure.add_subplot(grid[0, -1])
     entries = [box["inside"], *box["by_distance"]]
     _rates(chart, entries, "found_rate", RED, "o", "found")
     labels = ["inside"] + [f"{100 * e['from']:g}–{100 * e['to']:g}" if e["to"] else f"> {100 * e['from']:g}"

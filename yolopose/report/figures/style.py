@@ -28,8 +28,7 @@ OPTIONS = {
 RADII_PT = (8, 12, 18, 26, 36, 48)
 DIRECTIONS = ((1, 0, "left"), (0, 1, "center"), (0, -1, "center"), (-1, 0, "right"),
               (1, 1, "left"), (1, -1, "left"), (-1, 1, "right"), (-1, -1, "right"))
-# Labels farther than this from their point get a thin line to it.
-LEADER_PT = 12
+LEADER_PT = 12  # a label farther than this from its point gets a thin line to it
 
 
 def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
@@ -81,7 +80,7 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str]], obstacl
                  ) -> list[Bbox]:
     """Write ``(x, y, text)`` labels beside their points, clear of points, ``obstacles`` (such as samples of a line, in
     data coordinates), other labels and the axes' edge: at the first free place on growing rings around a point. Call it
-    last: it fixes the layout. Returns the boxes of the labels in px, in the order of ``labels``."""
+    last: it fixes the layout. Returns the boxes of the labels in px."""
     figure = axes.figure
     figure.canvas.draw()
     figure.set_layout_engine("none")  # a later layout would move the points under their labels
@@ -94,7 +93,6 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str]], obstacl
         return Bbox.from_bounds(px - side_pt * scale / 2, py - side_pt * scale / 2, side_pt * scale, side_pt * scale)
 
     taken = [square(x, y, 10) for x, y, _ in labels] + [square(x, y, 6) for x, y in obstacles]
-    placed: dict[int, Bbox] = {}
     for index in sorted(range(len(labels)), key=lambda i: (-labels[i][1], labels[i][0])):
         x, y, text = labels[index]
         note = axes.annotate(text, (x, y), (0, RADII_PT[0]), textcoords="offset points", fontsize=7.5, ha="center",
@@ -107,10 +105,9 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str]], obstacl
             if inside and not any(box.overlaps(other) for other in taken):
                 break
         taken.append(box)
-        placed[index] = box
         if radius > LEADER_PT:
             px, py = to_px((x, y))
             nearest = (min(max(px, box.x0), box.x1), min(max(py, box.y0), box.y1))
             (x1, y1), (x2, y2) = axes.transData.inverted().transform([(px, py), nearest])
             axes.plot([x1, x2], [y1, y2], color=GREY, linewidth=0.5, zorder=1)
-    return [placed[index] for index in range(len(labels))]
+    return taken[len(labels) + len(obstacles):]

@@ -39,8 +39,7 @@ FIGURES: dict[str, tuple[Callable[..., Figure | None], str, str]] = {
 
 
 def draw_figure(name: str, results: ResultSet | Path | str, reference: ResultSet | None = None) -> Figure | None:
-    """One figure of :data:`FIGURES`; where neither ``results`` nor ``reference`` has anything to show, ``None`` and a
-    message that says what is missing."""
+    """One figure of :data:`FIGURES`; where there is nothing to show, ``None`` and a message on what is missing."""
     results = load_results(results)
     draw, needs, use = FIGURES[name]
     figure = draw(results, reference) if use == BESIDE else draw(results)
@@ -53,9 +52,7 @@ def draw_figure(name: str, results: ResultSet | Path | str, reference: ResultSet
 
 def write_figures(results_dir: Path | str, reference_dir: Path | None = None, names: Iterable[str] = FIGURES
                   ) -> list[Path]:
-    """Write figures into ``figures/`` of a results folder, each as PNG and SVG, and return their paths; those with
-    nothing to show are left out, with a message. A folder that is missing, holds no results or a damaged file, or
-    cannot be written is a StudyError."""
+    """Write figures into ``figures/`` of a results folder, as PNG and SVG, and return the paths of those drawn."""
     results = load_results(results_dir)
     reference = load_reference(results, reference_dir)
     return [path for name in names if (figure := draw_figure(name, results, reference))
