@@ -34,15 +34,15 @@ class Tile:
 
     @property
     def reduce(self) -> int:
-        """Fraction of its size at which to decode the image: the smallest that need not be enlarged again."""
+        """Fraction of its size at which to decode the image, which is faster and avoids aliasing: the smallest that
+        need not be enlarged again."""
         return next(f for f in (8, 4, 2, 1) if self.scale * f <= 1 or f == 1)
 
 
 def plan_single(index: int, image_size: np.ndarray, size: int, zoom: float, shift: np.ndarray) -> list[Tile]:
     """One image centred on a canvas of ``size`` px, zoomed about the canvas centre, which moves to ``shift`` px."""
     gain = size / image_size.max()
-    corner = (size - image_size * gain) / 2
-    return [_tile(index, image_size, gain, corner, size, size, zoom, shift)]
+    return [_tile(index, image_size, gain, (size - image_size * gain) / 2, size, size, zoom, shift)]
 
 
 def plan_mosaic(indices: np.ndarray, image_sizes: np.ndarray, size: int, centre: np.ndarray, zoom: float,
@@ -75,10 +75,7 @@ def _tile(index: int, image_size: np.ndarray, gain: float, corner: np.ndarray, c
 
 
 def render(tiles: list[Tile], store: SampleStore, size: int) -> np.ndarray:
-    """Decode and warp the tiles into one (size, size, 3) uint8 RGB image; uncovered pixels are grey.
-
-    A tile that is shrunk to half or less is decoded at a reduced size, which is faster and avoids aliasing.
-    """
+    """Decode and warp the tiles into one (size, size, 3) uint8 RGB image; uncovered pixels are grey."""
     image = np.full((size, size, 3), PAD_VALUE, np.uint8)
     for tile in tiles:
         x0, y0, x1, y1 = (int(np.ceil(edge - 0.5)) for edge in tile.window)  # pixels whose centre lies in the window
@@ -113,7 +110,7 @@ def place_labels(tile: Tile, boxes: np.ndarray, keypoints: np.ndarray) -> tuple[
     with np.errstate(divide="ignore", invalid="ignore"):
         keep = (left > MIN_SIDE).all(1) & (left.prod(1) > MIN_VISIBLE * sides.prod(1)) & (
             np.maximum(left[:, 0] / left[:, 1], left[:, 1] / left[:, 0]) < MAX_ASPECT)
-    joints = keypoints[keep].copy()
+    joints = keypoints[keep]
     joints[:, :, :2] = joints[:, :, :2] * np.float32(tile.scale) + np.float32(tile.offset)
     x, y, v = joints[:, :, 0], joints[:, :, 1], joints[:, :, 2]
     joints[~((v > 0) & (x >= x0) & (x < x1) & (y >= y0) & (y < y1))] = 0
@@ -133,7 +130,6 @@ class Sample:
 
 
 def sample_generator(seed: int, epoch: int, position: int) -> np.random.Generator:
-    """The random generator of the sample at ``position`` of ``epoch``."""
     return np.random.default_rng((seed, epoch, position))
 
 

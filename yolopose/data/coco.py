@@ -18,7 +18,7 @@ from yolopose.data.schema import KeypointSchema
 from yolopose.data.validate import AnnotationFile, Problems, check_image_files, image_damage, read_annotations
 from yolopose.utils.errors import DamagedImage, StudyError
 
-COCO2017_COUNTS = {"train": 118287, "val": 5000, "val_with_keypoints": 2346}  # images
+COCO2017_COUNTS = (118287, 5000, 2346)  # images of train, of val, of val with keypoints
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
            8: cv2.IMREAD_REDUCED_COLOR_8}
 
@@ -63,7 +63,7 @@ class SampleStore:
         image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
         if image is None:
             raise DamagedImage(f"{path}: is not an image; {remedy}", path)
-        width, height = (int(side) for side in self.sizes[i])
+        width, height = self.sizes[i].tolist()
         shrunk = (-(-height // reduce), -(-width // reduce))
         if image.shape[:2] != (shrunk if jpeg else (height, width)):
             raise DamagedImage(f"{path}: is {image.shape[1]} × {image.shape[0]} px where the annotation file says "
@@ -97,10 +97,10 @@ class SampleStore:
 
 @dataclass(frozen=True, eq=False)
 class CocoSplit:
-    """One split: its images, the labelled persons in them, and the ground truth to score against."""
+    """One split: its images, their labelled persons (with a keypoint, no crowd flag), and the ground truth to score."""
 
     name: str  # train, val or test-dev
-    store: SampleStore  # labelled are persons with at least one keypoint and no crowd flag
+    store: SampleStore
     images: list[dict[str, Any]]  # id, file_name, width, height; ordered by id
     schema: KeypointSchema
     annotations: dict[str, Any] | None = None  # COCO ground truth without segmentations; None for train and test-dev
@@ -205,8 +205,8 @@ def load_dataset(root: Path | str, limits: Mapping[str, int | None] | None = Non
     if not splits["train"]:
         raise StudyError(f"{root / 'annotations' / 'person_keypoints_train2017.json'}: no person has keypoints; "
                          "there is nothing to train on")
-    counts = {"train": len(files["train"].images), "val": len(files["val"].images),
-              "val_with_keypoints": len(np.unique(files["val"].image_row[files["val"].labelled]))}
+    counts = (len(files["train"].images), len(files["val"].images),
+              len(np.unique(files["val"].image_row[files["val"].labelled])))
     return CocoDataset(splits["train"], splits["val"], test_dev, schema, digest.hexdigest()[:16],
                        name or root.resolve().name, counts == COCO2017_COUNTS, server)
 

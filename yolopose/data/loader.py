@@ -65,7 +65,8 @@ class TrainBatches(_Batches):
 
     def make(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, dict[str, str]]:
         """Images, targets, and the damaged files that were met, with what is wrong with them."""
-        images, rows, damaged = _empty(len(self.share), self.run.input_size), [], {}
+        images = torch.empty((len(self.share), 3, self.run.input_size, self.run.input_size), dtype=torch.uint8)
+        rows, damaged = [], {}
         for slot, position in enumerate(self.positions(key[1])):
             sample = self._sample(key[0], position, damaged)
             to_planes(sample.image, images[slot])
@@ -87,7 +88,7 @@ class TrainBatches(_Batches):
         raise StudyError("\n".join([f"{SUBSTITUTES} times in a row a damaged image:", *list(damaged.values())[:10]]))
 
     def files(self, epoch: int, number: int) -> list[str]:
-        """The files that are the main images of this process's part of a batch."""
+        """The main images of this process's part of a batch."""
         return [self.store.path(i) for i in self.order(epoch)[self.positions(number)]]
 
 
@@ -102,16 +103,12 @@ class EvalBatches(_Batches):
 
     def make(self, key: int) -> tuple[torch.Tensor, list[tuple[int, Letterbox]]]:
         indices = range(len(self.store))[key * self.batch_size:(key + 1) * self.batch_size]
-        images, boxes = _empty(len(indices), self.size), []
+        images, boxes = torch.empty((len(indices), 3, self.size, self.size), dtype=torch.uint8), []
         for slot, index in enumerate(indices):
             image, box = letterbox(self.store.load_image(index), self.size)
             to_planes(image, images[slot])
             boxes.append((index, box))
         return images, boxes
-
-
-def _empty(count: int, size: int) -> torch.Tensor:
-    return torch.empty((count, 3, size, size), dtype=torch.uint8)
 
 
 def to_planes(image: np.ndarray, out: torch.Tensor) -> None:
@@ -127,13 +124,13 @@ class _Loader:
         self._start()
 
     def _start(self) -> None:
-        options = {}
         if self.workers:
             cv2.setNumThreads(1)  # for good: a forked child inherits OpenCV's locks but not its threads
-            options = {"persistent_workers": True, "prefetch_factor": 3, "worker_init_fn": _start_worker}
         self._keys: list[Any] = []  # of the batches still to be made
         self._loader = DataLoader(self.data, batch_size=None, sampler=self._keys, num_workers=self.workers,
-                                  collate_fn=_as_is, pin_memory=torch.cuda.is_available(), **options)
+                                  collate_fn=_as_is, pin_memory=torch.cuda.is_available(),
+                                  worker_init_fn=_start_worker, persistent_workers=self.workers > 0,
+                                  prefetch_factor=3 if self.workers else None)
 
     def _stream(self, keys: Sequence[Any]) -> Iterator[Any]:
         made = 0

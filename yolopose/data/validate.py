@@ -36,15 +36,14 @@ class Problems(StudyError):
         self.place, self.messages = place, []
 
     def __str__(self) -> str:
-        if len(self.messages) == 1:
-            return self.messages[0]
-        return f"{self.place}: {len(self.messages)} problems with the data set:\n  - " + "\n  - ".join(self.messages)
+        first = [] if len(self.messages) == 1 else [f"{self.place}: {len(self.messages)} problems with the data set:"]
+        return "\n  - ".join(first + self.messages)
 
     def add(self, what: str, remedy: str, offenders: Iterable[Any]) -> None:
         """Note one kind of problem, unless it has no ``offenders``: ids or names, of which the first few are listed."""
         if offenders := list(offenders):
+            shown = ", ".join(map(str, offenders[:SHOWN]))
             more = f", … {len(offenders)} in all" if len(offenders) > SHOWN else ""
-            shown = ", ".join(str(o) for o in offenders[:SHOWN])
             self.messages.append(f"{self.place}: {what} ({shown}{more}); {remedy}")
 
     def raise_if_any(self) -> None:
@@ -208,8 +207,7 @@ def image_damage(raw: bytes) -> str | None:
 
 
 def check_image_files(folder: Path, images: Sequence[dict[str, Any]]) -> list[int]:
-    """Check that the files exist, are not empty and, of up to ``THOROUGH_LIMIT``, that they open at the right size;
-    returns their sizes in bytes."""
+    """The files' sizes in bytes; all must exist, not be empty and, up to ``THOROUGH_LIMIT``, open at the right size."""
     if not folder.is_dir():
         raise StudyError(f"{folder}: no such folder; put the split's images there")
     sizes, missing, broken, differing = [], [], [], []
@@ -220,8 +218,8 @@ def check_image_files(folder: Path, images: Sequence[dict[str, Any]]) -> list[in
         except OSError:
             missing.append(name)
             continue
+        damage = None if sizes[-1] else "empty"
         try:
-            damage = "empty" if not sizes[-1] else None
             if not damage and len(images) <= THOROUGH_LIMIT and not (damage := image_damage(path.read_bytes())):
                 with Image.open(path) as opened:
                     if opened.size != stated:

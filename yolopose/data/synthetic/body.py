@@ -91,8 +91,7 @@ def head_point(column, row, skeleton: Skeleton, grow: float = 1.0) -> tuple[np.n
     down = -np.cos(phi)
     shape = np.stack([ring * jaw * np.cos(theta), down, -front * (1 + 0.22 * nose)], -1)
     shape[..., 2] -= 0.12 * np.clip((row - 0.6) / 0.4, 0, 1)  # and the chin stays in front
-    radii = SKULL * skeleton.size.head * grow
-    frame = skeleton.head_frame
+    radii, frame = SKULL * skeleton.size.head * grow, skeleton.head_frame
     normal = np.stack([ring * np.cos(theta), down, -front], -1) / radii
     return skeleton.head + (shape * radii) @ frame.T, normal @ frame.T
 
@@ -126,7 +125,6 @@ def _torso(skeleton: Skeleton, looks: Looks) -> Patch:
 
 
 def _limbs(skeleton: Skeleton, looks: Looks, side: int, detail: float) -> list[Patch]:
-    """Arm, leg, hand, thumb and foot of one side."""
     girth = skeleton.size.girth
     arm, hinge, leg = skeleton.arms[side], skeleton.arm_hinges[side], skeleton.legs[side]
     patches = [_limb(arm, hinge, ARM, girth, looks.sleeve, looks.loose, looks.arms[side]),
@@ -151,8 +149,7 @@ def _limb(joints, hinge, rings, girth, covered, loose, texture) -> Patch:
     """Arm or leg as one bent tube; ``covered`` is the share of it under cloth."""
     first, second = joints[1] - joints[0], joints[2] - joints[1]
     segment, t, radius = rings.T
-    lower = (segment == 1)[:, None]
-    centres = np.where(lower, joints[1] + t[:, None] * second, joints[0] + t[:, None] * first)
+    centres = np.where((segment == 1)[:, None], joints[1] + t[:, None] * second, joints[0] + t[:, None] * first)
     position = segment + t  # 1 at the elbow or knee
     blend = np.clip((position - 0.78) / 0.44, 0, 1)[:, None]
     tangent = unit((1 - blend) * unit(first) + blend * unit(second))
@@ -166,7 +163,7 @@ def _skirt(skeleton: Skeleton, looks: Looks) -> Patch:
     s = np.linspace(0, 1, 8)
     thigh = np.minimum(looks.skirt_end * s, 1.0)[:, None]
     shank = np.maximum(looks.skirt_end * s - 1.0, 0.0)[:, None]
-    hips, knees, ankles = skeleton.legs[:, 0], skeleton.legs[:, 1], skeleton.legs[:, 2]
+    hips, knees, ankles = skeleton.legs.swapaxes(0, 1)
     legs = hips[:, None] + thigh * (knees - hips)[:, None] + shank * (ankles - knees)[:, None]  # (2, 8, 3)
     start = np.clip(s / 0.25, 0, 1)[:, None]
     centres = (1 - start) * (-0.09 * frame[:, 1]) + start * legs.mean(0)
@@ -180,7 +177,6 @@ def _skirt(skeleton: Skeleton, looks: Looks) -> Patch:
 
 
 def _head(skeleton: Skeleton, looks: Looks, detail: float) -> list[Patch]:
-    """Face, neck and ears."""
     frame, size = skeleton.head_frame, skeleton.size.head
     points, normals = head_point(*FACE_GRID, skeleton)
     bump = np.cross(np.gradient(points, axis=1), np.gradient(points, axis=0))  # true normals, which shade the nose
@@ -199,7 +195,6 @@ def _head(skeleton: Skeleton, looks: Looks, detail: float) -> list[Patch]:
 
 
 def _hair(skeleton: Skeleton, looks: Looks) -> list[Patch]:
-    """Hair and hat: what lies over the skull, and what stands off it."""
     style, hair, frame, size, patches = looks.hair_style, looks.hair, skeleton.head_frame, skeleton.size.head, []
     for what, grow, solid in SHELLS.get(style, [SCALP]):
         points, normals = head_point(*HAIR_GRID, skeleton, grow)

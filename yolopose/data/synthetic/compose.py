@@ -158,8 +158,8 @@ def _ground_shadows(rng: np.random.Generator, image: np.ndarray, people: list[Pe
     small = np.zeros((height // 4 + 1, width // 4 + 1), np.float32)  # soft anyway, so drawn at a quarter of the size
     drift = rng.normal(0, 0.2)
     for person in people:
-        scale, feet = person.camera.scale, person.box[3] - 0.02 * person.camera.scale
-        centre = (int((person.camera.origin[0] + drift * scale) / 4), int(feet / 4))
+        scale = person.camera.scale
+        centre = (int((person.camera.origin[0] + drift * scale) / 4), int((person.box[3] - 0.02 * scale) / 4))
         axes = (max(1, int(0.28 * scale / 4)), max(1, int(0.05 * scale / 4)))
         cv2.ellipse(small, centre, axes, 0, 0, 360, 1.0, -1)
     small = cv2.GaussianBlur(small, (0, 0), max(1.0, max(height, width) / 240))
@@ -168,9 +168,7 @@ def _ground_shadows(rng: np.random.Generator, image: np.ndarray, people: list[Pe
 
 
 def _draw_crowd(rng, image, owner, light, elevation, horizon) -> None:
-    """Draw a group of tiny people, all with the number ``CROWD``."""
-    height, width = owner.shape
-    centre = rng.uniform(0.15, 0.85) * width
+    (height, width), centre = owner.shape, rng.uniform(0.15, 0.85) * owner.shape[1]
     feet = float(np.clip(horizon + rng.uniform(0.03, 0.1) * height, 0.25 * height, 0.9 * height))
     base = rng.uniform(0.07, 0.12) * height
     for _ in range(int(rng.integers(6, 13))):
@@ -232,7 +230,7 @@ def _placeable(seen: np.ndarray, facing: np.ndarray) -> np.ndarray:
 
 
 def crowd_annotation(mask: np.ndarray) -> dict | None:
-    """One region for a group of people too small to be told apart: iscrowd 1, run-length mask, no keypoints."""
+    """One region for a group of people too small to be told apart."""
     return _annotation(mask, [0] * 51, run_lengths(mask), crowd=True) if mask.sum() >= 30 else None
 
 

@@ -107,7 +107,6 @@ def render_image(spec: SyntheticSpec, split: str, number: int) -> tuple[bytes, d
 
 
 def _chunk_file(partial: Path, split: str, start: int) -> Path:
-    """The annotations of the images from number ``start`` of a split on."""
     return partial / "chunks" / f"{split}_{start:08d}.json"
 
 

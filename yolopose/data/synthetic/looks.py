@@ -32,7 +32,7 @@ WRINKLES = 1 + 0.075 * WRINKLES / WRINKLES.std()
 
 
 class Looks:
-    """Random looks of one person: textures (uint8 BGR), and the numbers by which clothes change the shape of a body."""
+    """Random looks of one person: textures (uint8 BGR), and numbers by which clothes change the shape of a body."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.skin = skin = SKINS[rng.integers(len(SKINS))] * rng.uniform(0.93, 1.05)  # (3,) BGR
@@ -81,8 +81,7 @@ def any_colour(rng: np.random.Generator) -> np.ndarray:
 
 def side_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Colours of the left (cool, dark) and of the right side (warm, light)."""
-    left = hsv(rng.uniform(170, 275), rng.uniform(0.35, 0.95), rng.uniform(0.2, 0.52))
-    kind = rng.random()
+    left, kind = hsv(*rng.uniform([170, 0.35, 0.2], [275, 0.95, 0.52])), rng.random()
     return left, hsv(*rng.uniform(*next(ranges for chance, *ranges in RIGHT_COLOURS if kind < chance)))
 
 
@@ -125,7 +124,7 @@ def _torso(rng, top, sides, lower_sides, skin, sleeve) -> np.ndarray:
     _scale(texture[:, w // 2 :], 0.62)  # the back is darker and plain enough to be known as one
     _scale(texture[:, : w // 2], 1.12)
     if rng.random() < 0.6:  # panels along the flanks, front and back
-        wide = int(rng.integers(5, 17))
+        wide = rng.integers(5, 17)
         texture[:, :wide] = texture[:, w - wide :] = left
         texture[:, w // 2 - wide : w // 2 + wide] = right
     if rng.random() < 0.3:  # shoulder yokes
@@ -220,8 +219,7 @@ def _face(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray, style: s
         cv2.line(texture, at(0.25 + side * 0.017, 0.48), at(0.25 + side * 0.026, 0.60), tone(0.78), 2)
         ellipse(at(0.25 + side * 0.017, 0.615), (3, 2), tone(0.42))
     cv2.line(texture, at(0.25, 0.47), at(0.25, 0.58), tone(1.1), 3)
-    mouth = at(0.25, 0.735)
-    opened = rng.random() < 0.3
+    mouth, opened = at(0.25, 0.735), rng.random() < 0.3
     ellipse(mouth, (11, 5 if opened else 3), tone([0.55, 0.5, 0.92] if female else [0.6, 0.6, 0.8]))
     ellipse(mouth, (8, 2 if opened else 1), (235.0, 235.0, 240.0) if opened and rng.random() < 0.6 else tone(0.3))
     if not female and rng.random() < 0.35:  # beard

@@ -75,9 +75,8 @@ def draw_person(person: Person, light: Light, image: np.ndarray, owner: np.ndarr
     """Draw a person into ``image`` (height, width, 3) and, with its ``number``, into the map of who is visible."""
     height, width = owner.shape
     camera, scale = person.camera, person.camera.scale
-    points, margin, facing = keypoints(person.skeleton)
+    (points, margin, facing), patches = keypoints(person.skeleton), person_patches(person.skeleton, person.looks, scale)
     places = camera.project(points) + 0.5
-    patches = person_patches(person.skeleton, person.looks, scale)
     x0, y0, x1, y1 = _window(patches, camera, height, width)
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     if right <= left or bottom <= top:

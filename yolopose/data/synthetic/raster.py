@@ -19,9 +19,7 @@ PRODUCT = 12_000  # points per matrix product: OpenBLAS starts threads above 13,
 
 @dataclass(frozen=True)
 class Patch:
-    """A piece of surface; the rows of its texture run along the first axis of ``points``."""
-
-    points: np.ndarray  # (m, n, 3) camera frame of the person, units of the stature
+    points: np.ndarray  # (m, n, 3) camera frame of the person, units of the stature; its rows run along the texture's
     normals: np.ndarray  # (m, n, 3) outward, of any length above zero
     texture: np.ndarray  # (h, w, 3) or (h, w, 4) uint8 BGR(A); alpha under 128 is a hole
     two_sided: bool = False  # also draw the inside (skirts, coats, brims)
@@ -50,7 +48,6 @@ class Light:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (..., 3) scaled to length one."""
     return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
 
 
@@ -74,14 +71,12 @@ def tube(centres, e1, e2, a, b, texture, n: int, two_sided: bool = False, gloss:
     Their half axes ``a`` and ``b``, (m,), lie along the unit vectors ``e1`` and ``e2``, (m, 3) or (3,), which are at
     columns 0 and a quarter of the texture.
     """
-    slope = np.gradient((a + b) / 2)
-    e1, e2 = (np.broadcast_to(e, centres.shape)[:, None] for e in (e1, e2))
-    a, b = a[:, None, None], b[:, None, None]
-    cos, sin = _circle(n)
-    points = centres[:, None] + a * cos * e1 + b * sin * e2
     along = np.gradient(centres, axis=0)
     length = np.sqrt((along**2).sum(-1)) + 1e-9
-    slope, tangent = slope / length, along / length[:, None]
+    slope, tangent = np.gradient((a + b) / 2) / length, along / length[:, None]
+    e1, e2 = (np.broadcast_to(e, centres.shape)[:, None] for e in (e1, e2))
+    a, b, (cos, sin) = a[:, None, None], b[:, None, None], _circle(n)
+    points = centres[:, None] + a * cos * e1 + b * sin * e2
     normals = b * cos * e1 + a * sin * e2
     normals = normals / (np.sqrt((normals**2).sum(-1, keepdims=True)) + 1e-9)
     normals = normals - (np.clip(slope, -3, 3)[:, None] * tangent)[:, None]
@@ -98,8 +93,7 @@ def rasterise(patches: list[Patch], camera: Camera, light: Light, height: int, w
     """Draw the patches into an empty buffer: colour (height, width, 4) uint8 BGRA, whose alpha is 0 or 255, and depth
     (height, width) float32 in statures, +inf where nothing was drawn.
     """
-    colour = np.zeros((height * width, 4), np.uint8)
-    depth = np.full(height * width, np.inf, np.float32)
+    colour, depth = np.zeros((height * width, 4), np.uint8), np.full(height * width, np.inf, np.float32)
     x, y, z, shade, facing, place = _fill_cells(*_cells(patches, camera, light, height, width))
     texel = np.concatenate([_texels(patch.texture) for patch in patches])[place]
     keep = (facing > 0) & (texel >= 0x80000000) & (x > -0.5) & (y > -0.5) & (x < width - 0.51) & (y < height - 0.51)
@@ -119,7 +113,6 @@ def rasterise(patches: list[Patch], camera: Camera, light: Light, height: int, w
 
 
 def _texels(texture: np.ndarray) -> np.ndarray:
-    """Texture as a flat array of one integer per texel."""
     texture = cv2.cvtColor(texture, cv2.COLOR_BGR2BGRA) if texture.shape[2] == 3 else np.ascontiguousarray(texture)
     return texture.view(np.uint32).ravel()
 
@@ -133,10 +126,8 @@ def _grid_cells(m: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, width: int):
-    """Cells that may be seen: x, y in pixels, depth, shading and facing of their corners, (5, cells, 4) float32.
-
-    And where they lie, (cells, 6) float32: first column and row in the cell's texture, their extents, the width of the
-    texture and its offset among all textures.
+    """Cells that may be seen: x, y in pixels, depth, shading and facing of their corners, (5, cells, 4) float32, and,
+    (cells, 6) float32, first column and row in the texture, their extents, its width and its offset among all textures.
     """
     points = np.concatenate([p.points.reshape(-1, 3) for p in patches]).astype(np.float32)
     normals = np.concatenate([p.normals.reshape(-1, 3) for p in patches]).astype(np.float32)
@@ -149,8 +140,7 @@ def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, widt
     lit = np.where(two_sided & (facing < 0), -0.5 * lit - 0.35, lit)
     diffuse = np.clip(0.5 + 0.5 * lit, 0, 1)  # wrapped, as under a sky
     values = np.empty((len(points), 5), np.float32)
-    values[:, :2] = camera.project(points)
-    values[:, 2] = points[:, 2]
+    values[:, :2], values[:, 2] = camera.project(points), points[:, 2]
     values[:, 3] = light.ambient + light.strength * diffuse + gloss * np.clip(lit, 0, 1) ** 4
     values[:, 4] = np.where(two_sided, 1, facing)  # positive towards the camera
     corners, texture, first, offset = [], [], 0, 0
@@ -161,9 +151,8 @@ def _cells(patches: list[Patch], camera: Camera, light: Light, height: int, widt
         texture.append(place * (w / (n - 1), h / (m - 1), w / (n - 1), h / (m - 1), w, offset))
         first, offset = first + count, offset + h * w
     index, info = np.concatenate(corners), np.concatenate(texture).astype(np.float32)
-    front = values[:, 4] > 0
     inside = (values[:, :2] > -1).all(1) & (values[:, :2] < [width, height]).all(1)
-    seen = front[index].any(1) & inside[index].any(1)
+    seen = (values[:, 4] > 0)[index].any(1) & inside[index].any(1)
     return values.T[:, index[seen]], info[seen]
 
 

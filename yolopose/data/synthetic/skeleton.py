@@ -34,8 +34,6 @@ class Proportions:
 
 @dataclass
 class Pose:
-    """Joint angles."""
-
     name: str = "stand"
     root: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pitch forward, roll to the person's left
     spine: np.ndarray = field(default_factory=lambda: np.zeros(3))  # lean forward, lateral, twist
@@ -90,7 +88,6 @@ def _gesture(rng: np.random.Generator) -> list[float]:
 
 
 def _both(rng: np.random.Generator, limbs: np.ndarray, **ranges: tuple[float, float]) -> None:
-    """Draw angles of both sides alike, each from its own range of degrees."""
     for name, (low, high) in ranges.items():
         limbs[:, COLUMNS.index(name)] = rng.uniform(low, high, 2)
 
@@ -198,7 +195,6 @@ class Skeleton:
 
 
 def _rotation(axis: int, degrees: float) -> np.ndarray:
-    """Rotation matrix about a coordinate axis, right-handed."""
     angle, i, j, matrix = np.deg2rad(degrees), (axis + 1) % 3, (axis + 2) % 3, np.eye(3)
     matrix[i, i] = matrix[j, j] = np.cos(angle)
     matrix[j, i], matrix[i, j] = np.sin(angle), -np.sin(angle)
