@@ -38,9 +38,8 @@ def test_headline_run_of_the_paper_profile_is_the_papers_recipe(tmp_path):
 def test_hash_follows_what_changes_numbers_and_nothing_else(tmp_path):
     run = load_study("smoke").run("s6", 0)
     assert run.hash == load_study("smoke", results=tmp_path, device="cpu").run("s6", 0).hash
-    others = [load_study("smoke").run("s6", 1), load_study("smoke").run("m6", 0),
-              replace(run, train=replace(run.train, lr=0.02))]
-    assert run.hash not in [other.hash for other in others]
+    assert run.hash not in {other.hash for other in (load_study("smoke").run("s6", 1), load_study("smoke").run("m6", 0),
+                                                     replace(run, train=replace(run.train, lr=0.02)))}
 
 
 @pytest.mark.parametrize("ablations", [False, True])
@@ -81,13 +80,11 @@ def test_bad_arguments_get_one_message_with_the_remedy(arguments, words):
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-@pytest.mark.parametrize("experiment, message", [
-    ("s6_faithfull", "'s6_faithfull' does not exist; did you mean 's6_faithful'"),
-    ("s6_r576", r"profiles\.yaml: smoke\.sizes: has no size for the paper's 576 px"),
-])
-def test_an_experiment_that_cannot_be_run_is_refused(experiment, message):
-    with pytest.raises(StudyError, match=message):
-        load_study("smoke").run(experiment, 0)
+def test_an_experiment_that_cannot_be_run_is_refused():
+    for experiment, message in (("s6_faithfull", "'s6_faithfull' does not exist; did you mean 's6_faithful'"),
+                                ("s6_r576", r"profiles\.yaml: smoke\.sizes: has no size for the paper's 576 px")):
+        with pytest.raises(StudyError, match=message):
+            load_study("smoke").run(experiment, 0)
 
 
 @pytest.fixture

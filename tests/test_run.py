@@ -193,13 +193,12 @@ def test_stale_runs_are_listed_and_kept(reproduced, command, capsys):
         stored_run(reproduced, name, **changes)
     before = (reproduced / "s6/seed0/run.json").read_bytes()
     for stage in ("reproduce", "train", "evaluate"):
-        assert command(stage) == (2, [])
-        said = capsys.readouterr().err
-        assert "  s6/seed0, s6/seed1: width_factor: 0.75 → 0.25\n" in said
-        assert "  s6_r640/seed0: experiment.name: s6 → s6_r640" in said
-        assert "  s7/seed0: s7 is no experiment of yolopose/study/experiments.yaml" in said
-        assert "No run was touched. Undo the difference, give another RESULTS=" in said and "DATA=" not in said
-        assert f"make clean RESULTS={reproduced}" in said
+        assert command(stage) == (2, []) and "DATA=" not in (said := capsys.readouterr().err)
+        for words in ("  s6/seed0, s6/seed1: width_factor: 0.75 → 0.25\n", f"make clean RESULTS={reproduced}",
+                      "  s6_r640/seed0: experiment.name: s6 → s6_r640",
+                      "  s7/seed0: s7 is no experiment of yolopose/study/experiments.yaml",
+                      "No run was touched. Undo the difference, give another RESULTS="):
+            assert words in said
     status.main(["--profile", "smoke", "--results", str(reproduced)])
     text = capsys.readouterr().out
     assert all(f"{name}  " in text for name in ("s6/seed1", "s7/seed0")) and "stale runs stop the study: undo" in text
@@ -212,9 +211,8 @@ def test_forgotten_data_are_named_in_the_remedy(command, results, tmp_path, caps
     (tmp_path / "my-coco" / "annotations").mkdir(parents=True)
     assert command("reproduce", "--data", str(tmp_path / "my-coco"))[0] == 0
     capsys.readouterr()
-    assert command("reproduce")[0] == 2
     words = "give the same DATA= as before (a folder named my-coco)"
-    assert words in capsys.readouterr().err
+    assert command("reproduce")[0] == 2 and words in capsys.readouterr().err
     assert status.main(["--results", str(results)]) == 0 and words in capsys.readouterr().out
 
 
@@ -266,5 +264,4 @@ def test_status_of_nothing_yet(tmp_path, capsys):
     assert status.main(["--profile", "smoke", "--results", str(tmp_path / "none")]) == 0
     text = capsys.readouterr().out
     assert "missing" in text and "unknown: 10 runs" in text
-    assert status.main(["--profile", "smok"]) == 2
-    assert "did you mean 'smoke'" in capsys.readouterr().err
+    assert status.main(["--profile", "smok"]) == 2 and "did you mean 'smoke'" in capsys.readouterr().err
