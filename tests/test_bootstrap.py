@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_scoring import SIGMA, as_predictions, cocos_example, found, truth
+from tests.test_scoring import SIGMA, as_predictions, cocos_example, found, scene, truth
 from yolopose.evaluation import bootstrap
 from yolopose.evaluation.bootstrap import average_precision, draw_images, rank_detections, resample
 from yolopose.evaluation.scoring import score_boxes, score_keypoints
@@ -24,24 +24,6 @@ def paired_bootstrap(annotations: dict[str, Any], a: list[list[dict[str, Any]]],
     draws = draw_images(len(ids), resamples, seed)
     return bootstrap.difference_interval(*(
         [resample(rank_detections(annotations, one, ids, sigmas), draws) for one in side] for side in (a, b)))
-
-
-def scene(seed: int, images: int = 12) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Random one-joint people, some unlabelled or crowds, with detections near them and elsewhere; scores tie often."""
-    rng = np.random.default_rng(seed)
-    people, detections = [], []
-    for image in range(1, images + 1):
-        for _ in range(rng.integers(0, 5)):
-            x, y = rng.uniform(100, 900, 2)
-            labelled = rng.random() < 0.8
-            crowd = int(not labelled and rng.random() < 0.5)
-            people.append({"at": (x, y, 2 * labelled), "image": image, "iscrowd": crowd})
-            if rng.random() < 0.8:
-                dx, dy = rng.normal(0, 5, 2)
-                detections.append(found(x + dx, y + dy, round(float(rng.random()), 1), image))
-        for _ in range(rng.integers(0, 3)):
-            detections.append(found(*rng.uniform(100, 900, 2), round(float(rng.random()), 1), image))
-    return truth(*people, images=images), detections
 
 
 def repeated(annotations: dict[str, Any], detections: list[dict[str, Any]], counts: list[int]
