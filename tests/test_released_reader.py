@@ -40,19 +40,13 @@ class Call:
         return self.reduced
 
 
-class Born:
-    """Leaves its file when an object of it is made, before anything is initialised."""
+class Born(Call):
+    """Leaves its file when an object of it is made of a name, before anything is initialised."""
 
-    def __new__(cls, file: str = "", **more: str) -> Any:
-        if found := file or more.get("named"):
+    def __new__(cls, file: Any = None, *_: Any, named: str = "") -> Any:
+        if isinstance(found := file or named, str):
             Path(found).touch()
         return super().__new__(cls)
-
-    def __init__(self, **reduced: Any):
-        self.reduced = reduced["reduced"]
-
-    def __reduce_ex__(self, protocol: int) -> tuple:
-        return self.reduced
 
 
 class Trap:
@@ -62,12 +56,7 @@ class Trap:
         Path(state["file"]).touch()
 
 
-def touch(path: Path) -> str:
-    return f"touch {path}"
-
-
-def python(path: Path) -> str:
-    return f"open({str(path)!r}, 'w').close()"
+touch, python = "touch {}".format, "open({!r}, 'w').close()".format
 
 
 def text(value: str) -> bytes:
@@ -95,13 +84,13 @@ HOSTILE = {
     "list items": lambda p: Call(list, then=(None, iter([Call(os.system, touch(p))]))),
     "dictionary items": lambda p: Call(OrderedDict, then=(None, None, iter([("a", Call(os.system, touch(p)))]))),
     "state": lambda p: Call(OrderedDict, then=({"a": Call(os.system, touch(p))},)),
-    "setstate": lambda p: Call(Trap, then=({"file": str(p)},)),
-    "setstate, protocol 4": lambda p: pickle.dumps(Call(Trap, then=({"file": str(p)},)), 4),
-    "copyreg": lambda p: pickle.dumps(Call(copyreg._reconstructor, Trap, object, None, then=({"file": str(p)},)), 1),
-    "copyreg, protocol 2": lambda p: Call(copyreg._reconstructor, Trap, object, None, then=({"file": str(p)},)),
+    "setstate": lambda p: Call(Trap, then=({"file": p},)),
+    "setstate, protocol 4": lambda p: pickle.dumps(Call(Trap, then=({"file": p},)), 4),
+    "copyreg": lambda p: pickle.dumps(Call(copyreg._reconstructor, Trap, object, None, then=({"file": p},)), 1),
+    "copyreg, protocol 2": lambda p: Call(copyreg._reconstructor, Trap, object, None, then=({"file": p},)),
     "partial": lambda p: pickle.dumps(Call(functools.partial(os.system, touch(p))), 4),
-    "NEWOBJ": lambda p: Born(reduced=(copyreg.__newobj__, (Born, str(p)))),
-    "NEWOBJ_EX": lambda p: pickle.dumps(Born(reduced=(copyreg.__newobj_ex__, (Born, (), {"named": str(p)}))), 4),
+    "NEWOBJ": lambda p: Born(copyreg.__newobj__, Born, p),
+    "NEWOBJ_EX": lambda p: pickle.dumps(Born(copyreg.__newobj_ex__, Born, (), {"named": p}), 4),
     "dotted name": call_of(b"\x8c\x13torch.serialization\x8c\x09os.system\x93", b"\x80\x04"),  # by attributes
     "INST": lambda p: b"(" + text(touch(p)) + b"ios\nsystem\n.",  # name and call in one
     "OBJ": lambda p: b"(cos\nsystem\n" + text(touch(p)) + b"o.",
@@ -112,11 +101,6 @@ ASKED_FOR = {"os.system": f"{os.name}.system" if os.name == "nt" else "posix.sys
              "copyreg, protocol 2": "copy_reg._reconstructor", "dotted name": "torch.serialization.os.system",
              "setstate": f"{__name__}.Trap", "INST": "asks for os.system", "EXT1": "EXT1",
              "partial": "functools.partial", "NEWOBJ": f"{__name__}.Born", "NEWOBJ_EX": f"{__name__}.Born"}
-
-
-def import_it(path: Path) -> None:
-    """All the way that a released file goes."""
-    import_checkpoint(path, path.with_name("weights.pt"), 960)
 
 
 @pytest.fixture
@@ -130,7 +114,7 @@ def registered():
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_pickle_is_refused_by_name_and_nothing_of_it_runs(tmp_path, registered, kind):
     effect = tmp_path / "ran"
-    payload = HOSTILE[kind](effect)
+    payload = HOSTILE[kind](str(effect))
     payload = payload if isinstance(payload, bytes) else pickle.dumps(payload, 2)
     with suppress(TypeError, AttributeError):  # raised after the deed, when its result is used
         pickle.loads(payload)  # the control: an ordinary unpickler runs it
@@ -148,7 +132,7 @@ def asking(folder: Path, name: str) -> Path:
 
 
 def test_a_refused_pickle_imports_nothing(tmp_path, monkeypatch):
-    (tmp_path / "module_not_to_be_imported.py").write_text(python(tmp_path / "ran"))
+    (tmp_path / "module_not_to_be_imported.py").write_text(python(str(tmp_path / "ran")))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(StudyError, match="module_not_to_be_imported.Thing"):
         read_checkpoint(asking(tmp_path, "module_not_to_be_imported Thing"))
@@ -196,7 +180,7 @@ def test_a_torch_that_cannot_read_safely_is_named(tmp_path, monkeypatch):
 ])
 def test_calls_states_and_items_that_torch_does_not_write_are_refused(tmp_path, call):
     with pytest.raises(StudyError, match=r"last\.pt: (its pickle|holds no dictionary with a model)"):
-        import_it(write_container(tmp_path / "last.pt", call))
+        import_checkpoint(write_container(tmp_path / "last.pt", call), tmp_path / "weights.pt", 960)
 
 
 def tensor_pickle(key: str = "0", numel: int = 4, offset: int = 0, size: tuple = (4,), stride: tuple = (1,),
@@ -234,7 +218,7 @@ def test_storages_and_tensors_of_impossible_size_are_refused(tmp_path, options):
     harmless = not options or 0 in options.get("size", ())
     with pytest.raises(StudyError, match=r"last\.pt: " + ("its model is a Model whose" if harmless else
                                                           "(its pickle is damaged|w: is no stored tensor)")):
-        import_it(path)
+        import_checkpoint(path, tmp_path / "weights.pt", 960)
 
 
 def test_the_values_of_torch_save_come_back(tmp_path):

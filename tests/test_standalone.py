@@ -60,29 +60,26 @@ def bare(tmp_path_factory) -> Path:
                 os.symlink(path, folder / "site" / path.name)
     (folder / "photos").mkdir()
     for name, shape in (("wide.png", (60, 150, 3)), ("tiny.png", (7, 5, 3)), ("square.jpg", (128, 128, 3))):
-        picture = np.random.default_rng(3).integers(0, 256, shape, np.uint8)
-        Image.fromarray(picture).save(folder / "photos" / name)
+        Image.fromarray(np.random.default_rng(3).integers(0, 256, shape, np.uint8)).save(folder / "photos" / name)
     return folder
 
 
-def alone(bare: Path, *words: str | Path,
-          code: str = "import runpy; runpy.run_path('standalone.py', run_name='__main__')",
-          ) -> subprocess.CompletedProcess[str]:
-    """Run the script in a Python without site-packages (-S) and environment (-I) but for ``site``."""
-    head = "import sys; sys.path.insert(0, 'site'); "
-    return subprocess.run([sys.executable, "-I", "-S", "-c", head + code, *map(str, words)], cwd=bare,
-                          capture_output=True, text=True, timeout=120)
+def alone(bare: Path, code: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a Python without site-packages (-S) and environment (-I) but for ``site``."""
+    return subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, 'site'); {code}",
+                           *map(str, words)], cwd=bare, capture_output=True, text=True, timeout=120)
 
 
 def test_the_bare_environment_is_bare(bare):
     code = "import importlib.util as u; print([n for n in ('torch', 'yolopose', 'onnx', 'cv2') if u.find_spec(n)])"
-    assert alone(bare, code=code).stdout == "[]\n"
-    done = alone(bare, code="sys.path[0] = 'nowhere'; import runpy; runpy.run_path('standalone.py')")
+    assert alone(bare, code).stdout == "[]\n"
+    done = alone(bare, "sys.path[0] = 'nowhere'; import runpy; runpy.run_path('standalone.py')")
     assert done.stderr == "error: numpy is not installed; pip install onnxruntime numpy pillow\n"
 
 
 def test_it_prints_and_draws_the_people_that_pytorch_finds(bare, pose_file):
-    done = alone(bare, pose_file, "photos/wide.png", "out.png", "--confidence", "0.5", "--max-detections", "5")
+    done = alone(bare, "import runpy; runpy.run_path('standalone.py', run_name='__main__')", pose_file,
+                 "photos/wide.png", "out.png", "--confidence", "0.5", "--max-detections", "5")
     assert done.returncode == 0 and not done.stderr, done.stderr
     lines = done.stdout.splitlines()
     square, box = letterbox(np.asarray(Image.open(bare / "photos" / "wide.png")), 128)
@@ -107,9 +104,8 @@ def test_it_takes_a_folder_of_photos(bare, pose_file, tmp_path, monkeypatch, cap
 
 def test_what_the_user_can_mend_is_one_line(bare, pose_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.onnx").write_text("no model")
-    (tmp_path / "empty.onnx").write_bytes(b"")
-    (tmp_path / "text.png").write_text("no image")
+    for name, content in (("text.onnx", "no model"), ("empty.onnx", ""), ("text.png", "no image")):
+        (tmp_path / name).write_text(content)
     (tmp_path / "empty").mkdir()
     export_network(lively_model(**SHALLOW), tmp_path / "network.onnx", 64)
     photo = bare / "photos" / "square.jpg"
@@ -133,9 +129,8 @@ def test_what_the_user_can_mend_is_one_line(bare, pose_file, tmp_path, monkeypat
 
 
 def test_the_notebooks_call_runs_the_script_in_a_process_of_its_own(bare, pose_file, tmp_path):
-    """Nobody in the photo is a result."""
     photo, drawing = bare / "photos" / "tiny.png", tmp_path / "out.png"
-    assert run_alone(pose_file, photo, drawing, confidence=1.0) == f"{photo}: no people in 5x7 px\n"
+    assert run_alone(pose_file, photo, drawing, confidence=1.0) == f"{photo}: no people in 5x7 px\n"  # a result
     with Image.open(drawing) as drawn:
         assert drawn.size == (345, 483)
     with pytest.raises(StudyError, match="absent.jpg: no such file"):
