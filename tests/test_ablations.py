@@ -98,15 +98,6 @@ def test_joint_rates_by_hand(mini: Path) -> None:
     assert set(joint_rates(load_results(mini).ablations, "s6", "far_outside")["left eye"].by_seed) == {1, 2}
 
 
-def split(annotations: dict[str, Any]) -> SimpleNamespace:
-    """The part of a split that the bootstrap needs."""
-    ids = [image["id"] for image in annotations["images"]]
-    labelled = {a["image_id"] for a in annotations["annotations"] if a["num_keypoints"] and not a["iscrowd"]}
-    return SimpleNamespace(
-        annotations=annotations, with_keypoints=lambda: [i for i, image in enumerate(ids) if image in labelled],
-        image_ids=lambda chosen=None: ids if chosen is None else [ids[i] for i in chosen])
-
-
 def store(root: Path, name: str, seed: int, predictions: list[dict[str, Any]]) -> None:
     """A finished run with these predictions."""
     fabricated.run(root, name, seed, 40.0)
@@ -118,20 +109,28 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Three experiments with two seeds and stored predictions on a small scene."""
     monkeypatch.setattr(ablations, "RESAMPLES", 60)
     annotations, detections = scene(2, images=25)
-    rng = np.random.default_rng(0)
-    predictions = {}
+    rng, predictions = np.random.default_rng(0), {}
     for name, drop in (("s6", 0.0), ("s6_faithful", 0.5), ("s6_l1", 0.2)):
         for seed in (0, 1):
             predictions[name, seed] = [d for d in detections if rng.random() >= drop]
             store(tmp_path, name, seed, predictions[name, seed])
-    dataset = SimpleNamespace(val=split(annotations), fingerprint="fingerprint", schema=SimpleNamespace(sigmas=SIGMA))
+    ids = [image["id"] for image in annotations["images"]]
+    labelled = {a["image_id"] for a in annotations["annotations"] if a["num_keypoints"] and not a["iscrowd"]}
+    val = SimpleNamespace(annotations=annotations, with_keypoints=lambda: [i for i in ids if i in labelled],
+                          image_ids=lambda chosen=ids: chosen)
+    dataset = SimpleNamespace(val=val, fingerprint="fingerprint", schema=SimpleNamespace(sigmas=SIGMA))
     return SimpleNamespace(root=tmp_path, dataset=dataset, predictions=predictions,
                            study=SimpleNamespace(results_dir=tmp_path))
 
 
-def test_the_stored_bootstrap_is_the_one_of_the_library(trained: SimpleNamespace) -> None:
+def written(trained: SimpleNamespace) -> dict[str, Any]:
+    """``ablations.json``, made anew."""
     write_ablations(trained.study, trained.dataset)
-    value = read_json(trained.root / "ablations.json")
+    return read_json(trained.root / "ablations.json")
+
+
+def test_the_stored_bootstrap_is_the_one_of_the_library(trained: SimpleNamespace) -> None:
+    value = written(trained)
     assert set(value["pairs"]) == {"s6", "s6_l1"}
     val = trained.dataset.val
     sets = [[trained.predictions[name, seed] for seed in (0, 1)] for name in ("s6", "s6_faithful")]
@@ -143,25 +142,19 @@ def test_the_stored_bootstrap_is_the_one_of_the_library(trained: SimpleNamespace
     assert value["far_outside"] == {}
     for seed in (0, 1):
         fabricated.write_joints(trained.root / "s6_faithful" / f"seed{seed}", 0.3)
-    write_ablations(trained.study, trained.dataset)
-    far = read_json(trained.root / "ablations.json")["far_outside"]
+    far = written(trained)["far_outside"]
     assert far == {"s6_faithful": pytest.approx({"left": (200 * 0.3 + 150 * 0.15) / 350, "right": 0.015})}
     (found,) = [r for r in ablation_rows("heads", load_results(trained.root)) if r.experiment == "s6_faithful"]
     assert found.record()["AP_images_low"] == pytest.approx(100 * expected["AP"]["low"], abs=0.005)
 
 
 def test_only_what_changed_is_made_again(trained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_ablations(trained.study, trained.dataset)
-    path = trained.root / "ablations.json"
-    before, stamp = read_json(path), path.stat().st_mtime_ns
-    matched = []
-    real = ablations.rank_detections
+    before, path, matched, real = written(trained), trained.root / "ablations.json", [], ablations.rank_detections
+    stamp = path.stat().st_mtime_ns
     monkeypatch.setattr(ablations, "rank_detections", lambda *a, **k: matched.append(1) or real(*a, **k))
-    write_ablations(trained.study, trained.dataset)
-    assert not matched and path.stat().st_mtime_ns == stamp
+    assert written(trained) == before and not matched and path.stat().st_mtime_ns == stamp
     store(trained.root, "s6_l1", 1, trained.predictions["s6", 1])
-    write_ablations(trained.study, trained.dataset)
-    after = read_json(path)
+    after = written(trained)
     assert len(matched) == 4  # both seeds of s6_l1 and s6, poses only
     assert after["pairs"]["s6"] == before["pairs"]["s6"] and after["pairs"]["s6_l1"] != before["pairs"]["s6_l1"]
 
@@ -169,8 +162,7 @@ def test_only_what_changed_is_made_again(trained: SimpleNamespace, monkeypatch: 
 def test_pairs_are_of_common_seeds(trained: SimpleNamespace) -> None:
     store(trained.root, "s6_relu", 1, trained.predictions["s6", 0])
     store(trained.root, "s6_dw1", 5, [])
-    write_ablations(trained.study, trained.dataset)
-    pairs = read_json(trained.root / "ablations.json")["pairs"]
+    pairs = written(trained)["pairs"]
     assert pairs["s6"]["s6_relu"]["seeds"] == [1]
     assert "s6_dw1" not in pairs and "s6_dw1" not in pairs["s6"]
     assert ("s6_dw1", "s6", ("pose",)) in set(pairs_of(finished_runs(trained.root)))
@@ -179,10 +171,10 @@ def test_pairs_are_of_common_seeds(trained: SimpleNamespace) -> None:
 def test_other_data_and_missing_predictions_are_refused(trained: SimpleNamespace) -> None:
     (trained.root / "s6" / "seed0" / "predictions.json.gz").unlink()
     with pytest.raises(StudyError, match=r"seed0.predictions.json.gz: not found; delete .*metrics.json"):
-        write_ablations(trained.study, trained.dataset)
+        written(trained)
     trained.dataset.fingerprint = "other"
     with pytest.raises(StudyError, match="data_fingerprint fingerprint is not the data set's"):
-        write_ablations(trained.study, trained.dataset)
+        written(trained)
 
 
 def table(root: Path, group: str) -> dict[str, dict[str, str]]:

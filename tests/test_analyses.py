@@ -9,6 +9,7 @@ from yolopose.analysis import study as analyses
 from yolopose.models.checkpoints import save_weights
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import load_study
+from yolopose.utils import files
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_json, write_json
 from yolopose.utils.locks import holder
@@ -28,7 +29,11 @@ def trained(tmp_path, tiny_data):
 
 def test_one_model_is_scored_at_every_size_once_and_other_weights_again(trained, monkeypatch):
     study, dataset = trained
-    rows = analyses.score_sizes(study, dataset)
+    seen, really = [], files.write_json
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", lambda *a: seen.append(holder(study.results_dir)["command"]) or really(*a))
+        rows = analyses.score_sizes(study, dataset)
+    assert seen == ["score_sizes"] and holder(study.results_dir) is None  # the folder is held while it is written
     assert [(row["paper_px"], row["px"], row["trained_here"]) for row in rows] == [
         (640, 64, False), (960, 128, True), (1280, 192, False)]
     assert all(-1 <= row["AP"] <= 1 for row in rows)
@@ -41,19 +46,8 @@ def test_one_model_is_scored_at_every_size_once_and_other_weights_again(trained,
         assert analyses.score_sizes(study, dataset) == []  # what is stored counts while the weights are the same
     write_json(path.with_name("run.json"), {"weights_sha256": "other"})
     assert analyses.score_sizes(study, dataset) == rows
-
-
-def test_without_a_trained_model_the_remedy_is_named(trained):
     with pytest.raises(StudyError, match="make train"):
-        analyses.score_sizes(*trained, "m6")
-
-
-def test_results_are_written_while_the_folder_is_held(trained, monkeypatch):
-    study, dataset = trained
-    seen = []
-    monkeypatch.setattr("yolopose.utils.files.write_json", lambda path, value: seen.append(holder(study.results_dir)))
-    analyses.score_sizes(study, dataset)
-    assert [one["command"] for one in seen] == ["score_sizes"] and holder(study.results_dir) is None
+        analyses.score_sizes(study, dataset, "m6")
 
 
 def test_a_set_of_ablations_gets_its_own_analyses(trained, monkeypatch):

@@ -7,15 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolopose.analysis.grouping import (
-    PARTS,
-    Limbs,
-    assign_groups,
-    fit_limbs,
-    group_keypoints,
-    grouping_report,
-    nearer_to_another,
-)
+from yolopose.analysis import grouping
+from yolopose.analysis.grouping import PARTS, Limbs, assign_groups, fit_limbs, group_keypoints, nearer_to_another
 from yolopose.analysis.matching import match_people
 from yolopose.data.schema import KeypointSchema
 from yolopose.utils.errors import StudyError
@@ -106,7 +99,7 @@ def two_people(*shifts: tuple[float, float]) -> tuple[dict[str, Any], list[dict[
 
 
 def report(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
-    return grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
+    return grouping.grouping_report(truth, match_people(truth, found, SCHEMA, [1]), LIMBS)
 
 
 def test_a_perfect_model_takes_no_joint_and_a_wrong_one_does():

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -23,20 +25,12 @@ CPU = torch.device("cpu")
 TINY = Plan(("s6",), 128, 0.0, 2, 2, (0, 1, 5, 99), 2, 2)
 
 
-class Photos:
+def photos(counts: list[int]) -> Any:
     """A split whose image ``i`` is one colour, ``i + 1``, and has ``counts[i]`` labelled persons."""
-
-    def __init__(self, counts: list[int]) -> None:
-        self.counts = counts
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def boxes_xyxy(self, i: int) -> np.ndarray:
-        return np.zeros((self.counts[i], 4), np.float32)
-
-    def load_image(self, i: int) -> np.ndarray:
-        return np.full((32, 32, 3), i + 1, np.uint8)
+    split = MagicMock(boxes_xyxy=lambda i: np.zeros((counts[i], 4), np.float32),
+                      load_image=lambda i: np.full((32, 32, 3), i + 1, np.uint8))
+    split.__len__.return_value = len(counts)
+    return split
 
 
 # --- timing ----------------------------------------------------------------------------------------------------------
@@ -60,11 +54,8 @@ def test_medians_and_quartiles_by_hand() -> None:
 
 def test_cases_take_turns_and_the_order_turns_round() -> None:
     calls: list[str] = []
-
-    def case(name: str):
-        return lambda: (calls.append(name), (float(len(calls)),))[1]
-
-    a, b = take_turns([case("a"), case("b")], budget_s=60, rounds=3)
+    cases = [lambda name=name: (calls.append(name), (float(len(calls)),))[1] for name in "ab"]
+    a, b = take_turns(cases, budget_s=60, rounds=3)
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"  # the first pair does not count
     assert a.tolist() == [[3.0], [6.0], [7.0]] and b.tolist() == [[4.0], [5.0], [8.0]]
 
@@ -105,29 +96,26 @@ def test_tiles_that_cannot_hold_them() -> None:
 
 def test_mosaics_show_whom_they_say() -> None:
     counts = [0, 1, 2, 3]
-    scenes, left_out = make_mosaics(Photos(counts), 64, 3, (0, 2, 7, 28), 3)
+    scenes, left_out = make_mosaics(photos(counts), 64, 3, (0, 2, 7, 28), 3)
     assert left_out == [28] and [persons for persons, _ in scenes] == [0] * 3 + [2] * 3 + [7] * 3
     for persons, image in scenes:
         assert image.shape == (192, 192, 3)
         colours = image[32::64, 32::64, 0]  # the middle of each tile
         assert sum(counts[c - 1] for c in colours.ravel()) == persons
         assert (image == colours.repeat(64, 0).repeat(64, 1)[..., None]).all()
-    again, _ = make_mosaics(Photos(counts), 64, 3, (0, 2, 7, 28), 3)
+    again, _ = make_mosaics(photos(counts), 64, 3, (0, 2, 7, 28), 3)
     assert all((a == b).all() for (_, a), (_, b) in zip(scenes, again, strict=True))
-    ((_, image),), _ = make_mosaics(Photos([1]), 64, 2, (1,), 1)  # without empty images places stay grey
+    ((_, image),), _ = make_mosaics(photos([1]), 64, 2, (1,), 1)  # without empty images places stay grey
     assert sorted(image[32::64, 32::64, 0].ravel()) == [1, 114, 114, 114]
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------
 
-def points() -> list[dict]:
-    """Network 100 ms always; decoding 2 ms; NMS 1 ms + 0.5 ms a person at the low threshold, 1 ms at the other."""
-    return [{"persons": n, "network_ms": 100.0, "decode_ms": 2.0, "nms_evaluation_ms": 1 + 0.5 * n,
-             "frame_evaluation_ms": 0.0, "nms_use_ms": 1.0, "frame_use_ms": 0.0} for n in (0, 0, 4, 4, 8, 8)]
-
-
 def test_slopes_and_shares_by_hand() -> None:
-    found = runtime.summarise_constant(points(), {"evaluation": 0.001, "use": 0.25}, tiles=5)
+    """Network 100 ms always; decoding 2 ms; NMS 1 ms + 0.5 ms a person at the low threshold, 1 ms at the other."""
+    points = [{"persons": n, "network_ms": 100.0, "decode_ms": 2.0, "nms_evaluation_ms": 1 + 0.5 * n,
+               "frame_evaluation_ms": 0.0, "nms_use_ms": 1.0, "frame_use_ms": 0.0} for n in (0, 0, 4, 4, 8, 8)]
+    found = runtime.summarise_constant(points, {"evaluation": 0.001, "use": 0.25}, tiles=5)
     assert found["network"]["slope_ms"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     low, use = found["thresholds"]["evaluation"], found["thresholds"]["use"]
     assert low["confidence"] == 0.001 and low["after"]["median_ms"] == 5.0
@@ -161,7 +149,7 @@ def train(study, seed: int) -> None:
 
 
 def test_what_is_measured_and_what_is_kept(study) -> None:
-    dataset = SimpleNamespace(val=Photos([0, 1, 2]), fingerprint="f")
+    dataset = SimpleNamespace(val=photos([0, 1, 2]), fingerprint="f")
     path = study.results_dir / "runtime.json"
 
     def free(found: dict) -> tuple:
@@ -174,6 +162,14 @@ def test_what_is_measured_and_what_is_kept(study) -> None:
     first = measure_runtime(study, dataset)
     assert first == read_json(path)
     assert free(first) == free(untrained)  # not measured again
+    s6 = first["almost_free"]["s6"]
+    assert first["almost_free"]["weights"] == "untrained" and s6["rounds"] == 2
+    assert s6["pose"]["variant"] == "yolov5s6_pose" and s6["person"]["variant"] == "yolov5s6_person"
+    for key, unit in (("params", "params_m"), ("gmacs", "gmacs")):
+        assert s6["ratio"][key] == pytest.approx(s6["pose"][unit] / s6["person"][unit], rel=1e-2)
+        assert s6["ratio"][key] > 1
+    total = s6["pose"]["total_ms"]
+    assert 0 < total["least"] <= total["q1"] <= total["median"] <= total["q3"]
     constant = first["constant"]
     assert constant["left_out"] == [99] and (constant["tile_px"], constant["canvas_px"]) == (64, 128)
     assert [p["persons"] for p in constant["points"]] == [0, 0, 1, 1, 5, 5]
@@ -184,25 +180,13 @@ def test_what_is_measured_and_what_is_kept(study) -> None:
     assert [(r["part"], r["scores above"]) for r in constant_rows(first)] == [
         ("network", ""), ("after the network", 0.001), ("whole image", 0.001), ("after the network", 0.25),
         ("whole image", 0.25)]
-    assert almost_free_rows(first)[0]["time ratio"] == first["almost_free"]["s6"]["ratio"]["total"]["value"]
+    assert almost_free_rows(first)[0]["time ratio"] == s6["ratio"]["total"]["value"]
     stamp = path.stat().st_mtime_ns
     assert measure_runtime(study, dataset) == first and path.stat().st_mtime_ns == stamp
     train(study, 1)
     second = measure_runtime(study, dataset)
     assert second["constant"]["weights_sha256"] != constant["weights_sha256"]
     assert free(second) == free(first)
-
-
-def test_pose_against_person(study, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    found = runtime.measure_almost_free(TINY, CPU, tmp_path / "none.csv")
-    s6 = found["s6"]
-    assert found["weights"] == "untrained" and s6["rounds"] == 2
-    assert s6["pose"]["variant"] == "yolov5s6_pose" and s6["person"]["variant"] == "yolov5s6_person"
-    for key, unit in (("params", "params_m"), ("gmacs", "gmacs")):
-        assert s6["ratio"][key] == pytest.approx(s6["pose"][unit] / s6["person"][unit], rel=1e-2)
-        assert s6["ratio"][key] > 1
-    total = s6["pose"]["total_ms"]
-    assert 0 < total["least"] <= total["q1"] <= total["median"] <= total["q3"]
 
 
 def test_counts_at_hand_are_not_counted_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +223,7 @@ def test_a_tile_keeps_the_thresholds_of_the_evaluation_and_the_least_of_its_repe
     seconds = iter([9.0] * 6 + [0.5] * 12 + [0.25] * 12)  # the first call does not count
     monkeypatch.setattr(runtime, "seconds_of", lambda work, _: (next(seconds), work()))
     found = measure_constant(tmp_path / "weights.pt", replace(TINY, persons=(0, 1), scenes=1, repeats=2),
-                             SimpleNamespace(val=Photos([0, 1])), EvaluateConfig(confidence=0.01), CPU)
+                             SimpleNamespace(val=photos([0, 1])), EvaluateConfig(confidence=0.01), CPU)
     assert found["thresholds"]["evaluation"]["confidence"] == 0.01 and found["trained_px"] == 64
     for point in found["points"]:
         assert {value for key, value in point.items() if key.endswith("_ms")} == {250.0}
@@ -249,4 +233,4 @@ def test_a_tile_keeps_the_thresholds_of_the_evaluation_and_the_least_of_its_repe
 def test_the_lock_is_held_while_writing(study, monkeypatch: pytest.MonkeyPatch) -> None:
     with results_in_use(study.results_dir, "another"), pytest.raises(StudyError, match="another"):
         monkeypatch.setattr(runtime, "measure_almost_free", lambda *_: {"size_px": 1})
-        measure_runtime(study, SimpleNamespace(val=Photos([0]), fingerprint="f"))
+        measure_runtime(study, SimpleNamespace(val=photos([0]), fingerprint="f"))

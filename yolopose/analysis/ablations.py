@@ -1,10 +1,8 @@
-"""The paired bootstrap over images between the experiments of each group of ablations (``ablations.json``).
-
-It is the one number of the ablations that needs the annotations; all others are read from the runs' own files. It is
-made once, by the evaluation, for every two experiments of a group that were trained with common seeds.
+"""The paired bootstrap over images between the experiments of each group of ablations (``ablations.json``): the one
+number of the ablations that needs the annotations; all others are read from the runs' own files.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +12,7 @@ from tqdm import tqdm
 
 from yolopose.data.coco import CocoDataset
 from yolopose.evaluation.archive import load_predictions, predictions_file
-from yolopose.evaluation.bootstrap import Resampled, difference_interval, draw_images, rank_detections, resample
+from yolopose.evaluation.bootstrap import difference_interval, draw_images, rank_detections, resample
 from yolopose.study.config import Study
 from yolopose.study.groups import GROUPS, SIDES, keypoint_rates
 from yolopose.utils.errors import StudyError
@@ -47,11 +45,10 @@ def pairs_of(experiments: Collection[str]) -> Iterator[tuple[str, str, tuple[str
 
 
 def write_ablations(study: Study, dataset: CocoDataset) -> None:
-    """Make the paired bootstrap of every two comparable experiments of a study and write ``ablations.json``.
+    """Make the paired bootstrap of every two experiments of a group with common seeds and write ``ablations.json``.
 
-    Pairs whose predictions are those of the stored file are kept, so that a second call reads nothing but hashes. From
-    the ``joints.json`` of the heads, where they have been made, it takes how often eyes and ears of each side lie far
-    outside the box.
+    Pairs whose predictions are those of the stored file are kept. From the ``joints.json`` of the heads, where they
+    have been made, it takes how often eyes and ears of each side lie far outside the box.
 
     Raises:
         StudyError: a run was made on other data than ``dataset``, or its predictions are missing.
@@ -60,7 +57,7 @@ def write_ablations(study: Study, dataset: CocoDataset) -> None:
     about = {"version": VERSION, "split": "val", "resamples": RESAMPLES, "seed": BOOTSTRAP_SEED,
              "data_fingerprint": dataset.fingerprint}
     old = read_json(path) if path.is_file() else {}
-    known = old.get("pairs", {}) if {key: old.get(key) for key in about} == about else {}
+    known = old.get("pairs", {}) if all(old.get(key) == about[key] for key in about) else {}
     hashes = {(name, seed): _predictions_hash(folder, dataset)
               for name in dict.fromkeys(name for a, b, _ in pairs_of(runs) for name in (a, b))
               for seed, folder in runs[name].items()}
@@ -73,17 +70,26 @@ def write_ablations(study: Study, dataset: CocoDataset) -> None:
             done = stored.get("inputs") == inputs and set(kinds) <= set(stored)
             pairs.setdefault(a, {})[b] = stored if done else {"seeds": seeds, "inputs": inputs}
             wanted += [] if done else [(a, b, seeds, kinds)]
-    _bootstrap_pairs(runs, dataset, wanted, pairs)
-    value = about | {"pairs": pairs, "far_outside": _far_outside(runs)}
+    val, resampled = dataset.val, {}
+    ids = {"pose": val.image_ids(val.with_keypoints()), "box": val.image_ids()}
+    draws = {kind: draw_images(len(found), RESAMPLES, BOOTSTRAP_SEED) for kind, found in ids.items()}
+    needed = dict.fromkeys((name, seed, kind) for a, b, seeds, kinds in wanted
+                           for name in (a, b) for seed in seeds for kind in kinds)
+    for name, seed, kind in tqdm(needed, "paired bootstrap", unit="run", leave=False):  # each run once
+        detections = rank_detections(val.annotations, load_predictions(runs[name][seed]), ids[kind],
+                                     dataset.schema.sigmas if kind == "pose" else None)
+        resampled[name, seed, kind] = resample(detections, draws[kind])
+    for a, b, seeds, kinds in wanted:
+        for kind in kinds:
+            pairs[a][b][kind] = difference_interval(*([resampled[name, seed, kind] for seed in seeds]
+                                                      for name in (a, b)))
+    rates = {name: keypoint_rates(runs.get(name, {}), "far_outside", SIDES) for name in GROUPS["heads"].rows}
+    # Of each side, a fraction: the mean over seeds.
+    far_outside = {name: {side: fmean(by_seed.values()) / 100 for side, by_seed in sides.items()}
+                   for name, sides in rates.items() if sides}
+    value = about | {"pairs": pairs, "far_outside": far_outside}
     if value != old:
         write_json(path, value)
-
-
-def _far_outside(runs: Mapping[str, Mapping[int, Path]]) -> dict[str, dict[str, float]]:
-    """Rate (fraction, mean over seeds) of eyes and ears of a side far outside the box: experiment -> side -> rate."""
-    found = {name: keypoint_rates(runs.get(name, {}), "far_outside", SIDES) for name in GROUPS["heads"].rows}
-    return {name: {side: fmean(by_seed.values()) / 100 for side, by_seed in rates.items()}
-            for name, rates in found.items() if rates}
 
 
 def _predictions_hash(folder: Path, dataset: CocoDataset) -> str:
@@ -95,26 +101,3 @@ def _predictions_hash(folder: Path, dataset: CocoDataset) -> str:
     if not path.is_file():
         raise StudyError(f"{path}: not found; delete {folder / 'metrics.json'} and evaluate again")
     return file_sha256(path)[:16]
-
-
-def _bootstrap_pairs(runs: Mapping[str, Mapping[int, Path]], dataset: CocoDataset,
-                     wanted: list[tuple[str, str, list[int], tuple[str, ...]]],
-                     pairs: dict[str, dict[str, Any]]) -> None:
-    """Fill ``pairs`` with the intervals of the ``wanted`` ones: each run is matched and resampled once."""
-    if not wanted:
-        return
-    val = dataset.val
-    ids = {"pose": val.image_ids(val.with_keypoints()), "box": val.image_ids()}
-    draws = {kind: draw_images(len(found), RESAMPLES, BOOTSTRAP_SEED) for kind, found in ids.items()}
-    needed = dict.fromkeys((name, seed, kind) for a, b, seeds, kinds in wanted
-                           for name in (a, b) for seed in seeds for kind in kinds)
-    resampled: dict[tuple[str, int, str], Resampled] = {}
-    for name, seed, kind in tqdm(needed, "paired bootstrap", unit="run", leave=False):
-        predictions = load_predictions(runs[name][seed])
-        detections = rank_detections(val.annotations, predictions, ids[kind],
-                                     dataset.schema.sigmas if kind == "pose" else None)
-        resampled[name, seed, kind] = resample(detections, draws[kind])
-    for a, b, seeds, kinds in wanted:
-        for kind in kinds:
-            pairs[a][b][kind] = difference_interval(*([resampled[name, seed, kind] for seed in seeds]
-                                                      for name in (a, b)))

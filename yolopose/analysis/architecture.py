@@ -1,8 +1,7 @@
 """What Figure 2 draws, ``architecture.json``: every numbered module of the network with shape, parameters and GMACs.
 
 The modules run once on torch's meta device, which computes shapes and nothing else. Multiply-accumulates are those of
-convolutions, the ``conv`` convention of ``complexity.py``, whose total they equal; parameters are those of the fused
-network.
+convolutions, the ``conv`` convention of ``complexity.py``; parameters are those of the fused network.
 """
 
 import math
@@ -44,15 +43,15 @@ def trace_modules(model: YOLOPose, input_size: int) -> tuple[dict[str, int], dic
 
 def describe(variant_name: str = "yolov5s6_pose", input_size: int = 960, num_keypoints: int = 17,
              width_factor: float = 1.0) -> dict[str, Any]:
-    """The network of a row of ``study/variants.yaml`` as numbers; ``input_size`` in px is a multiple of 64.
+    """The network of a row of ``study/variants.yaml`` as numbers; ``input_size`` in px.
 
     Returns:
         ``variant``, ``input_size``, ``num_keypoints``, ``width_factor``, ``convention``; ``gmacs`` and ``params_m`` of
         all; ``layers``: number, kind, inputs (numbers), part (backbone, up, down), stride, shape (C, H, W), repeats (of
         a C3's bottlenecks), kernel and step of a convolution, gmacs, params_m; ``heads``, one for each scale: level
-        ("P3"), stride, input (number), ``box`` and ``keypoints`` with shape (A × outputs, H, W), gmacs, params_m and
-        convolutions (``keypoints`` is ``None`` for a person detector); ``parts``: gmacs and params_m of backbone, up,
-        down, box and keypoints.
+        ("P3"), stride, input (number), ``box`` and ``keypoints`` (``None`` for a person detector) with shape
+        (A × outputs, H, W), gmacs, params_m and convolutions; ``parts``: gmacs and params_m of backbone, up, down, box
+        and keypoints.
 
     Raises:
         StudyError: no such variant, or a size that is not a positive multiple of 64.
@@ -99,11 +98,10 @@ def describe(variant_name: str = "yolov5s6_pose", input_size: int = 960, num_key
             "params_m": count_parameters(model) / 1e6, "layers": layers, "heads": heads, "parts": parts}
 
 
-def write_architecture(results_dir: Path | str, variant: str = "yolov5s6_pose",
-                       input_size: int = 960) -> list[dict[str, Any]]:
-    """Write ``architecture.json`` of a results folder (see :func:`describe`), the input of Figure 2, and return a row
-    for each part: name, GMACs, their share in percent, millions of parameters. A file of the same variant and size is
-    kept."""
+def write_architecture(results_dir: Path | str, variant: str = "yolov5s6_pose", input_size: int = 960
+                       ) -> list[dict[str, Any]]:
+    """Write :func:`describe` to ``architecture.json`` of a results folder, the input of Figure 2, and return a row for
+    each part: name, GMACs, their share in percent, millions of parameters. A file of the same network is kept."""
     path = Path(results_dir) / "architecture.json"
     row = load_variants().get(variant)
     key = config_hash([VERSION, row.__dict__ if row else variant, input_size])

@@ -7,9 +7,10 @@ A GMAC is 1e9 multiply-accumulates. Conventions:
   operation per element of each biased output;
 * ``fvcore_unfused``: all that fvcore counts on the unfused model in eval mode (batch norms too).
 
-No single one gives all the numbers that the paper and its README print; the tables show each printed number beside all
-three. Every map's area is the input's divided by a power of four, so that each count is proportional to the input's
-area: a model is counted at two small sizes, which checks that, and its count at any other size follows exactly.
+No single one gives all the numbers that the paper and its README print; the tables show each beside all three.
+
+Every map's area is the input's divided by a power of four, so that each count is proportional to the input's area: a
+model is counted at two small sizes, which checks that, and its count at any other size follows exactly.
 """
 
 import copy
@@ -61,16 +62,9 @@ def count_macs(model: nn.Module, input_size: int) -> dict[str, int]:
 
 
 def count_gmacs(model: nn.Module, sizes: Sequence[int]) -> dict[int, dict[str, float]]:
-    """GMACs of one square image of each size in every convention: size -> convention -> GMACs, exact.
-
-    Args:
-        model: unfused, in eval mode, whose maps are all proportional to the input.
-        sizes: px, multiples of 64.
-
-    Raises:
-        ValueError: a size is no multiple of 64, or the counts at 64 and 128 px show that the model's are not
-            proportional to the area.
-    """
+    """GMACs of one square image of each size (px) in every convention, exact, of an unfused model in eval mode: size ->
+    convention -> GMACs. ValueError: a size is no multiple of 64, or the model's counts at 64 and 128 px show that they
+    are not proportional to the area."""
     unit, twice = count_macs(model, UNIT), count_macs(model, 2 * UNIT)
     if any(twice[c] != 4 * unit[c] for c in CONVENTIONS):
         raise ValueError(f"counts are not proportional to the input's area: {unit} at {UNIT} px, {twice} at twice that")
@@ -98,20 +92,27 @@ def complexity_key(variant: Variant, size: int, num_keypoints: int, width_factor
 
 
 def write_complexity(study: Study) -> DataFrame:
-    """Write ``complexity.csv`` and return it: the paper's variants at its own sizes, this study's models at theirs.
-
-    The study's own are those of its experiments and of its ablations, with the number of keypoints that ``data.json``
-    names. Counts that stand there already for the same variant, size and width are kept.
-    """
+    """Write ``complexity.csv`` and return it: the paper's variants at its own sizes, this study's models, those of its
+    ablations too, at theirs, with the number of keypoints that ``data.json`` names. Counts of the same variant, size
+    and width that stand there already are kept."""
     path = study.results_dir / "complexity.csv"
     about = study.results_dir / "data.json"
     num_keypoints = len(read_json(about)["keypoints"]["names"]) if about.exists() else PAPER_KEYPOINTS
     counted: dict[str, list[dict[str, Any]]] = {}
     for row in read_csv(path) if path.exists() else []:
         counted.setdefault(row["key"], []).append(row)
+    variants, ablations = load_variants(), study.profile.ablations
+    models = [(variants[v], PAPER_KEYPOINTS, 1.0, size) for v in PAPER_VARIANTS for size in PAPER_SIZES]
+    models += [(variants[v], PAPER_KEYPOINTS, 1.0, BASE_SIZE) for v in AT_BASE_SIZE]
+    for name in (*study.experiments, *(ablations.experiments if ablations else ())):
+        run = study.run(name, study.seeds[0])
+        models.append((run.variant, num_keypoints, run.width_factor, run.input_size))
+    sizes: dict[tuple[Variant, int, float], list[int]] = {}
+    for *model, size in dict.fromkeys(models):
+        sizes.setdefault(tuple(model), []).append(size)
     wanted: list[str] = []
-    for (variant, k, factor), sizes in tqdm(_wanted(study, num_keypoints).items(), "GMACs", unit="model"):
-        keys = {complexity_key(variant, size, k, factor): size for size in sizes}
+    for (variant, k, factor), wanted_sizes in tqdm(sizes.items(), "GMACs", unit="model"):
+        keys = {complexity_key(variant, size, k, factor): size for size in wanted_sizes}
         wanted += keys
         if missing := [size for key, size in keys.items() if key not in counted]:
             for row in complexity_rows(variant, missing, k, factor):
@@ -119,18 +120,3 @@ def write_complexity(study: Study) -> DataFrame:
             write_csv(path, [row for rows in counted.values() for row in rows], COLUMNS)  # a kill loses one model
     write_csv(path, [row for key in wanted for row in counted[key]], COLUMNS)
     return pandas.read_csv(path)
-
-
-def _wanted(study: Study, num_keypoints: int) -> dict[tuple[Variant, int, float], list[int]]:
-    """(variant, keypoints, width factor) -> input sizes in px of all that ``complexity.csv`` is to hold."""
-    variants = load_variants()
-    wanted = [(variants[v], PAPER_KEYPOINTS, 1.0, size) for v in PAPER_VARIANTS for size in PAPER_SIZES]
-    wanted += [(variants[v], PAPER_KEYPOINTS, 1.0, BASE_SIZE) for v in AT_BASE_SIZE]
-    ablations = study.profile.ablations.experiments if study.profile.ablations else ()
-    for name in (*study.experiments, *ablations):
-        run = study.run(name, study.seeds[0])
-        wanted.append((run.variant, num_keypoints, run.width_factor, run.input_size))
-    models: dict[tuple[Variant, int, float], list[int]] = {}
-    for *model, size in dict.fromkeys(wanted):
-        models.setdefault(tuple(model), []).append(size)
-    return models

@@ -44,15 +44,13 @@ from yolopose.utils.provenance import hardware, machine_name
 CACHE = Path("results/estimate")  # of what was measured, by machine
 # COCO 2017: training images with labelled persons (reference §5), val and test-dev.
 COCO_COUNTS = {"train": 56599, "val": 5000, "test_dev": 20288}
-# Its archives have 18.0, 0.8 and 6.2 GiB (train, val, test); the annotations unpack to 0.8.
-COCO_GIB = 25.8
+COCO_GIB = 25.8  # archives of 18.0 (train), 0.8 (val) and 6.2 (test); the annotations unpack to 0.8
 DRAWN_BYTES_PER_PIXEL = 0.3  # of the synthetic set of mini
 FORWARD_SHARE = 3  # a training step is a forward pass and a backward pass of twice its operations
 DETECTION_BYTES = 130  # compressed, in predictions.json.gz and the server's zip (51.6 MiB for 405,760)
 SCORED = 20  # detections of an image in the server's file
 CHECKPOINT_BYTES = 16  # a weight in checkpoint.pt: itself, gradient, momentum, moving average
-# Bytes for each weight in training: float32 weights, gradients, momentum and moving average, and a half-precision copy.
-BYTES_PER_PARAMETER = 18
+BYTES_PER_PARAMETER = 18  # in training: float32 weight, gradient, momentum, moving average, and a half-precision copy
 LIBRARIES_GIB = 0.6  # torch and its companions in the memory of a process
 BUSY = 30.0  # times a second that a thread lost its core while it was measured, from which the rate is too low
 HALF = ("bfloat16", "float16")
@@ -83,19 +81,15 @@ def image_counts(study: Study, data: str = "") -> tuple[dict[str, int], str]:
     if data and about.is_file():
         stored = read_json(about)
         return {key: (stored.get(key) or {}).get("images", 0) for key in limits}, str(about)
-    if data and (Path(data) / "annotations").is_dir():
-        found = {key: min(number, limits[key] or number) for key, number in _counted(Path(data)).items()}
-        return found, f"the annotations of {data}"
-    return dict(COCO_COUNTS), "COCO 2017's" + (f", as {data} has no annotations" if data else "")
-
-
-def _counted(root: Path) -> dict[str, int]:
-    """Images of a folder in COCO layout as :func:`yolopose.data.coco.load_dataset` takes them, from its annotations."""
+    if not data or not (Path(data) / "annotations").is_dir():
+        return dict(COCO_COUNTS), "COCO 2017's" + (f", as {data} has no annotations" if data else "")
+    root = Path(data)  # counted as yolopose.data.coco.load_dataset takes them
     train, val = (read_json(root / f"annotations/person_keypoints_{split}2017.json") for split in ("train", "val"))
     labelled = {a["image_id"] for a in train["annotations"] if a.get("num_keypoints") and not a.get("iscrowd")}
     listed = root / "annotations/image_info_test-dev2017.json"
     tested = len(read_json(listed)["images"]) if listed.is_file() and (root / "test2017").is_dir() else 0
-    return {"train": len(labelled), "val": len(val["images"]), "test_dev": tested}
+    found = {"train": len(labelled), "val": len(val["images"]), "test_dev": tested}
+    return {key: min(number, limits[key] or number) for key, number in found.items()}, f"the annotations of {data}"
 
 
 def dataset_gib(study: Study, images: Mapping[str, int], data: str = "") -> float:
@@ -111,8 +105,8 @@ def dataset_gib(study: Study, images: Mapping[str, int], data: str = "") -> floa
 
 def model_counts(run: RunConfig) -> dict[str, float]:
     """What a model costs by its structure alone: ``gmacs`` of an image (fused, with biases), ``params_m``,
-    ``fixed_gib`` of memory for weights, gradients, momentum and moving average, and ``image_gib``: what one image in
-    training keeps for the backward pass in float32, half of it in half precision. Workspace comes on top."""
+    ``fixed_gib`` of memory in training, and ``image_gib``: what one image in training keeps for the backward pass in
+    float32, half of it in half precision. Workspace comes on top."""
     macs, parameters, size = _unit_counts(run.variant, run.width_factor)
     area = (run.input_size / UNIT) ** 2
     return {"gmacs": macs * area / 1e9, "params_m": parameters / 1e6, "image_gib": size * area / 2**30,
@@ -155,17 +149,13 @@ def timed(work: Callable[[], Any], device: torch.device, seconds: float) -> floa
 
 
 def measure(run: RunConfig, gmacs: float, device_name: str, seconds: float = SECONDS) -> dict[str, Any]:
-    """Images a second of one run's training step and evaluation on this machine, ``seconds`` for each measurement.
-
-    On a CPU the ``gmacs`` of one image decide the batch; a batch that does not fit the GPU is halved.
+    """Images a second of one run's training step and evaluation on this machine, ``seconds`` for each measurement. On a
+    CPU the ``gmacs`` of one image decide the batch; a batch that does not fit the GPU is halved.
 
     Returns:
         ``train`` and ``evaluate`` in images/s, the batch that each was measured with, precision, on a GPU ``gpu_gib``,
         the peak of its memory in training at that batch, and ``pushed_off``: how often a second other processes took a
-        thread's core.
-
-    Raises:
-        StudyError: not even one image fits.
+        thread's core. StudyError: not even one image fits.
     """
     torch.manual_seed(0)
     device, batch = select_device(device_name), run.train.batch_size
@@ -270,10 +260,8 @@ def rates(study: Study, gmacs: Mapping[str, float]) -> dict[str, dict[str, Any]]
 
 def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Mapping[str, float] | None = None
              ) -> DataFrame:
-    """A row per experiment with all its seeds, of ``study`` and, where the profile has one, ``ablations``.
-
-    Training images a second may be ``given`` by experiment: then nothing is measured. ``images`` are of
-    :func:`image_counts`.
+    """A row per experiment with all its seeds, of ``study`` and, where the profile has one, ``ablations``. Training
+    images a second may be ``given`` by experiment: then nothing is measured. ``images``: see :func:`image_counts`.
 
     Returns:
         ``part`` (a key of ``studies``) and ``experiment``; of one run ``train_images`` over all epochs and
@@ -357,17 +345,16 @@ def duration(hours: float) -> str:
 
 def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float,
            device: str, machine: Mapping[str, Any], markdown: bool = False) -> str:
-    """The whole text: a table, and notes on what its totals come to and rest on.
+    """The whole text: a table, and notes on what its totals come to and rest on. ``rows`` are of :func:`estimate`,
+    ``images`` and ``source`` of :func:`image_counts`, ``machine`` of :func:`yolopose.utils.provenance.hardware`, with
+    ``gpu_gib``, the memory of its GPU. ``device`` is ``given`` where rates were. In Markdown experiments that differ in
+    their name alone share a line."""
+    def total(title: str, rows: DataFrame) -> DataFrame:  # memory is the largest, for runs go one after the other
+        return DataFrame([{"part": title, "experiment": title, "memory_gib": rows.memory_gib.max(),
+                           **rows[["seeds", "train_hours", "score_hours", "disk_gib"]].sum()}])
 
-    ``rows`` are of :func:`estimate`, ``images`` and ``source`` of :func:`image_counts`. ``device`` (``cpu``, ``cuda``)
-    was measured; it is ``given`` where rates were given instead. ``machine`` is of
-    :func:`yolopose.utils.provenance.hardware`, with ``gpu_gib``, the memory of its GPU. In Markdown experiments that
-    differ in their name alone share a line.
-    """
-    lines = []
-    for part, own in rows.groupby("part", sort=False):
-        lines += [own, _total(f"total, {part}", own)]
-    lines = concat(lines + ([_total("total", rows)] if len(lines) > 2 else []), ignore_index=True)
+    lines = [line for part, own in rows.groupby("part", sort=False) for line in (own, total(f"total, {part}", own))]
+    lines = concat(lines + ([total("total", rows)] if len(lines) > 2 else []), ignore_index=True)
     table = DataFrame({"experiment": lines.experiment, "px": lines.input_size.map("{:.0f}".format, na_action="ignore"),
                        "seeds": lines.seeds.map("{:.0f}".format),
                        "GMACs": lines.gmacs.map("{:.3g}".format, na_action="ignore"),
@@ -386,12 +373,6 @@ def report(study: Study, rows: DataFrame, images: Mapping[str, int], source: str
     notes = _notes(study, rows, images, source, data_gib, device, machine)
     return "\n".join([f"PROFILE={study.profile.name} {where}: {study.profile.title}", "", text, "",
                       *(f"{'- ' if markdown else ''}{note}" for note in notes)])
-
-
-def _total(title: str, rows: DataFrame) -> DataFrame:
-    """The line of sums; memory is the largest, for runs go one after the other."""
-    return DataFrame([{"part": title, "experiment": title, "memory_gib": rows.memory_gib.max(),
-                       **rows[["seeds", "train_hours", "score_hours", "disk_gib"]].sum()}])
 
 
 def _notes(study: Study, rows: DataFrame, images: Mapping[str, int], source: str, data_gib: float, device: str,

@@ -1,8 +1,6 @@
 """What is known of a data set before anything is trained (``data.json``): its size, how hard it is beside COCO, and how
-far one gets with perfect boxes and no look at the image.
-
-That baseline shows that the task is not trivial: a data set on which the mean pose scores well could be solved by
-finding boxes alone.
+far one gets with perfect boxes and the mean pose, without a look at the image. Where that scores well the task is
+trivial: finding boxes alone would solve it.
 """
 
 from dataclasses import replace
@@ -49,12 +47,11 @@ def dataset_statistics(annotation_json: dict[str, Any]) -> dict[str, Any]:
     Only persons with labelled keypoints count, as only they are complete in every source; crowd regions never do.
 
     Returns:
-        ``images`` (with such persons) and ``persons``; ``persons_per_image``, ``sqrt_area`` (square root of the area
-        over the picture's longer side), ``keypoints_per_person``, ``box_aspect`` (width over height), ``mask_to_box``
-        (area over box area): each ``{"mean", "q05", "q25", "q50", "q75", "q95"}``; ``visibility``: share of keypoints
-        with v = 0, 1, 2; ``visibility_by_joint``: the same by name; ``overlap``: share of persons whose box has an IoU
-        of at least 0.1, 0.3, 0.5 with another person's in the picture; ``box_cut``: share of boxes that touch the
-        border of the picture to a pixel.
+        ``images`` (with such persons) and ``persons``; mean and quantiles of ``persons_per_image``, ``sqrt_area`` (over
+        the picture's longer side), ``keypoints_per_person``, ``box_aspect`` (width over height) and ``mask_to_box``
+        (area over box area); ``visibility``: share of keypoints with v = 0, 1, 2; ``visibility_by_joint``: the same by
+        name; ``overlap``: share of persons whose box has an IoU of at least 0.1, 0.3, 0.5 with another person's in the
+        picture; ``box_cut``: share of boxes that touch the border of the picture to a pixel.
     """
     size = {image["id"]: (image["width"], image["height"]) for image in annotation_json["images"]}
     persons = [a for a in annotation_json["annotations"] if a.get("num_keypoints", 0) > 0 and not a.get("iscrowd", 0)]
@@ -82,9 +79,9 @@ def dataset_statistics(annotation_json: dict[str, Any]) -> dict[str, Any]:
 
 
 def _distribution(values: np.ndarray) -> dict[str, float]:
-    parts = {"mean": float(np.mean(values))}
-    parts |= {f"q{int(100 * q):02d}": float(np.quantile(values, q)) for q in QUANTILES}
-    return {name: round(value, 4) for name, value in parts.items()}
+    parts = [np.mean(values), *np.quantile(values, QUANTILES)]
+    names = ["mean", *(f"q{int(100 * q):02d}" for q in QUANTILES)]
+    return {name: round(float(value), 4) for name, value in zip(names, parts, strict=True)}
 
 
 def _shares(flags: np.ndarray) -> dict[str, float]:

@@ -1,12 +1,10 @@
 """Keypoints that end at another person, grouped after they were found or as the model gives them (paper §1, Figure 1).
 
 The paper says of one picture that a joint of one person is never mistaken for another's, and blames bottom-up methods
-for having to put joints without identity together again. A trained bottom-up network such as HigherHRNet is out of
-reach of this study. :func:`group_keypoints` is a decoder that does that step alone: it knows distances and mean limb
-lengths, and has no tags and no part affinity fields, which a trained network learns for this very purpose. Its errors
-say what distances alone cannot solve; they are no measurement of HigherHRNet. :func:`grouping_report` asks of every
-keypoint of every person in company whether it lies where another person has it, of the model's keypoints and of the
-same ones stripped of their identity and grouped.
+for having to put joints without identity together again. :func:`group_keypoints` is a decoder that does that step
+alone: it knows distances and mean limb lengths, and has no tags and no part affinity fields, which a trained network
+learns for this very purpose. Its errors say what distances alone cannot solve; they are no measurement of HigherHRNet,
+whose training is out of reach of this study.
 
 The algorithm is Kruskal's, with two refusals. All pairs of keypoints that a limb may join are taken in order of their
 distance over the limb's mean relative length. A pair merges the groups of its two ends unless the merged group had a
@@ -16,6 +14,7 @@ threshold come from the training labels (:func:`fit_limbs`); nothing is tuned on
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -49,11 +48,8 @@ class Limbs:
 
 def fit_limbs(persons: NDArray, skeleton: Iterable[tuple[int, int]]) -> Limbs:
     """Mean relative lengths of the limbs of ``skeleton`` (pairs of keypoints; those that no person shows are left out)
-    and the longest allowed one, from the labelled people of the training split, (M, K, 3) x px, y px, v.
-
-    Raises:
-        StudyError: there is no limb at all to learn from.
-    """
+    and the longest allowed one, from the labelled people of the training split, (M, K, 3) x px, y px, v. StudyError:
+    there is no limb at all to learn from."""
     pairs = tuple((int(a), int(b)) for a, b in skeleton)
     persons = np.asarray(persons, np.float64)
     a, b = [p[0] for p in pairs], [p[1] for p in pairs]
@@ -79,41 +75,29 @@ def group_keypoints(points: NDArray, kinds: NDArray, limbs: Limbs) -> NDArray:
     alone (see the module's text): (n,) the number of each one's group, from 0 on in order of the groups' first points.
     """
     points = np.asarray(points, np.float64)
-    first, second, cost = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+    pairs: list[tuple[float, int, int]] = []
     for (a, b), length in zip(limbs.pairs, limbs.lengths, strict=True):
         i, j = (m.ravel() for m in np.meshgrid(np.flatnonzero(kinds == a), np.flatnonzero(kinds == b), indexing="ij"))
-        first.append(i)
-        second.append(j)
-        cost.append(np.linalg.norm(points[i] - points[j], axis=1) / length)
-    costs = np.concatenate(cost)
-    order = np.argsort(costs, kind="stable")
-    group = list(range(len(points)))  # each point's group, named after one of its points
-    members: dict[int, list[int]] = {i: [i] for i in group}
-    held = {i: {int(kinds[i])} for i in group}
-    sums = {i: (0.0, 0) for i in group}  # of the relative lengths of a group's limbs, and their number
-    for i, j, c in zip(np.concatenate(first)[order].tolist(), np.concatenate(second)[order].tolist(),
-                       costs[order].tolist(), strict=True):
-        g, h = group[i], group[j]
-        if g == h or held[g] & held[h]:
+        cost = np.linalg.norm(points[i] - points[j], axis=1) / length
+        pairs += zip(cost.tolist(), i.tolist(), j.tolist(), strict=True)
+    group = np.arange(len(points))  # each point's group, named after one of its points
+    held = {i: {int(kind)} for i, kind in enumerate(kinds)}
+    sums = dict.fromkeys(held, (0.0, 0))  # of the relative lengths of a group's limbs, and their number
+    for cost, i, j in sorted(pairs, key=itemgetter(0)):
+        g, h = int(group[i]), int(group[j])
+        if g == h or held[g] & held[h] or any(n and cost > limbs.slack * total / n for total, n in (sums[g], sums[h])):
             continue
-        if any(n and c > limbs.slack * total / n for total, n in (sums[g], sums[h])):
-            continue
-        for member in members[h]:
-            group[member] = g
-        members[g] += members.pop(h)
+        group[group == h] = g
         held[g] |= held.pop(h)
         total, n = sums.pop(h)
-        sums[g] = (sums[g][0] + total + c, sums[g][1] + n + 1)
+        sums[g] = (sums[g][0] + total + cost, sums[g][1] + n + 1)
     names: dict[int, int] = {}
-    return np.asarray([names.setdefault(g, len(names)) for g in group], np.int64)
+    return np.asarray([names.setdefault(g, len(names)) for g in group.tolist()], np.int64)
 
 
 def assign_groups(groups: NDArray, owners: NDArray) -> NDArray:
-    """(n,) the person that each keypoint is given to by grouping, -1 where its group is nobody's.
-
-    ``groups`` (n,) and people, of whom each keypoint really belongs to one, ``owners`` (n,), are paired one to one, in
-    order of the number of keypoints that they share.
-    """
+    """(n,) the person that each keypoint is given to by grouping, -1 where its group is nobody's: ``groups`` (n,) and
+    the real ``owners`` (n,) are paired one to one, in order of the number of keypoints that they share."""
     if not len(groups):
         return np.empty(0, np.int64)
     shared = np.zeros((groups.max() + 1, owners.max() + 1), np.int64)
@@ -127,11 +111,8 @@ def assign_groups(groups: NDArray, owners: NDArray) -> NDArray:
 
 
 def regroup(keypoints: NDArray, persons: NDArray, limbs: Limbs) -> tuple[NDArray, ...]:
-    """Strip the labelled or confident ones of (m, K, 3) keypoints of ``persons`` (m,) of their identity and group them.
-
-    Returns:
-        Place (n, 2), kind, owner, group, and the person that it is given to, each (n,).
-    """
+    """Strip the labelled or confident ones of (m, K, 3) keypoints of ``persons`` (m,) of their identity and group them:
+    place (n, 2), kind, owner, group, and the person that it is given to, each (n,)."""
     rows, kinds = np.nonzero(keypoints[..., 2] >= KEPT)
     points, owners = keypoints[rows, kinds, :2], persons[rows]
     groups = group_keypoints(points, kinds, limbs)
@@ -140,28 +121,25 @@ def regroup(keypoints: NDArray, persons: NDArray, limbs: Limbs) -> tuple[NDArray
 
 def _rates(table: NDArray) -> dict[str, Any]:
     """Rates of all people of ``table`` (m, 5), and the same by people in the image and by overlap."""
-    def rates(chosen: NDArray | slice, **bounds: float | None) -> dict[str, Any]:
-        images, keypoints, wrong = table[chosen, 0], table[chosen, 3], table[chosen, 4]
+    def rates(chosen: NDArray) -> dict[str, Any]:
+        images, _, _, keypoints, wrong = table[chosen].T
         count, errors = int(keypoints.sum()), int(wrong.sum())
-        return {**bounds, "joints": count, "wrong": errors, "rate": errors / count if count else None,
+        return {"joints": count, "wrong": errors, "rate": errors / count if count else None,
                 "rate_95": rate_interval(images, wrong, keypoints)}
 
     people, overlap = table[:, 1], table[:, 2]
-    return {**rates(slice(None)),
-            "by_people": [rates((people >= low) & (people <= (high or np.inf)), **{"from": low, "to": high})
+    return {**rates(people > 0),
+            "by_people": [{"from": low, "to": high, **rates((people >= low) & (people <= (high or np.inf)))}
                           for low, high in PEOPLE_BINS],
-            "by_overlap": [rates((overlap > low) & (overlap <= high) if high else overlap == 0,
-                                 **{"from": low, "to": high}) for low, high in OVERLAP_BINS]}
+            "by_overlap": [{"from": low, "to": high,
+                            **rates((overlap > low) & (overlap <= high) if high else overlap == 0)}
+                           for low, high in OVERLAP_BINS]}
 
 
 def nearer_to_another(points: NDArray, truth: NDArray, persons: NDArray) -> tuple[NDArray, NDArray]:
     """Whether predicted keypoints, ``points`` (n, K, 2) px, lie nearer to the same keypoint of another person than to
-    that of their own, row ``persons`` (n,) of all labelled people of the image, ``truth`` (P, K, 3).
-
-    Returns:
-        (n, K) whether there is such a keypoint, and (n, K) px to the nearest one of another person (infinite where no
-        other person shows it, and where the own person does not).
-    """
+    that of their own, row ``persons`` (n,) of the image's labelled people ``truth`` (P, K, 3): (n, K), and (n, K) px to
+    the nearest one of another person (infinite where no other person shows it, and where the own person does not)."""
     gap = np.linalg.norm(points[:, None] - truth[None, :, :, :2], axis=3)  # (n, P, K)
     gap[:, truth[..., 2] <= 0] = np.inf
     rows = np.arange(len(points))
@@ -174,41 +152,35 @@ def nearer_to_another(points: NDArray, truth: NDArray, persons: NDArray) -> tupl
 def grouping_report(annotations: dict[str, Any], matches: MatchedPeople, limbs: Limbs) -> dict[str, Any]:
     """How often keypoints end at another person, in images with at least two labelled people.
 
-    Args:
-        annotations: COCO ground truth of the images that ``matches`` may come from.
-        matches: people that the model found.
-        limbs: what the decoder knows.
-
     Returns:
         Parts with ``joints``, ``wrong``, ``rate`` (a fraction), ``rate_95`` (bootstrap over images), and the same in
         lists ``by_people`` and ``by_overlap``, each entry with ``from`` and ``to``:
 
         * ``truth_grouped``: true keypoints without identity, grouped; wrong is one given to another person;
         * ``truth_lost``: the same decoder; wrong is a keypoint whose group is nobody's;
-        * ``predicted_grouped``: the model's keypoints of matched people (confidence ≥ 0.5), stripped of identity,
-          grouped;
+        * ``predicted_grouped``: the model's confident keypoints of matched people, stripped of identity, grouped;
         * ``ours_nearer``: the model's keypoints as they are, where the person shows that keypoint and another one does
           too; wrong is one nearer to the other person's than to its own person's;
         * ``ours_taken``: the same keypoints; wrong is one that is found at the other person's (OKS ≥ 0.5 there) and not
           at its own person's: a keypoint mistaken for another's;
         * ``ours_mixed``: the same criterion, with each prediction's person the one whose pose it fits best (OKS)
-          instead of the one with the best box; it leaves out poses that are wholly another person's in a box that fits
-          both, and so tests the paper's sentence as it is meant, of keypoints mixed up within one pose;
+          instead of the one with the best box; it leaves out poses that are wholly another person's, and so tests the
+          paper's sentence as it is meant, of keypoints mixed up within one pose;
         * ``grouped_taken``: the criterion of ``ours_taken`` after grouping, for the person that it is given to.
 
-        Also :data:`DIFFERENCES` (the second part minus the first), each with ``difference`` and ``difference_95``;
-        ``limbs``, their number; and ``slack``.
+        Also :data:`DIFFERENCES` (the second part minus the first) with ``difference`` and ``difference_95``; ``limbs``,
+        their number; and ``slack``.
     """
     tables: dict[str, list[NDArray]] = {name: [np.empty((0, 5))] for name in PARTS}
     for image_id, people in labelled_people(annotations).items():
         if len(people) < 2:
             continue
-        overlap = overlaps(xyxy([a["bbox"] for a in people]))
+        count, overlap = len(people), overlaps(xyxy([a["bbox"] for a in people]))
         rows = np.flatnonzero(matches.image_ids == image_id)
         for name, (owners, wrong) in _judged(people, matches, rows, limbs).items():
-            trials = np.bincount(owners, minlength=len(people))
-            errors = np.bincount(owners, wrong, minlength=len(people))
-            about = np.broadcast_to([image_id, len(people)], (len(people), 2))
+            trials = np.bincount(owners, minlength=count)
+            errors = np.bincount(owners, wrong, minlength=count)
+            about = np.broadcast_to([image_id, count], (count, 2))
             tables[name].append(np.column_stack([about, overlap, trials, errors])[trials > 0])
     found = {name: np.concatenate(parts) for name, parts in tables.items()}
     return {"limbs": len(limbs.pairs), "slack": limbs.slack,

@@ -58,12 +58,8 @@ def _counts(m: MatchedPeople, chosen: NDArray, found: NDArray) -> dict[str, Any]
 
 
 def box_counts(m: MatchedPeople) -> dict[str, Any]:
-    """Figure 3's numbers, the ``box`` part of :func:`keypoint_report`: labelled true keypoints inside and outside the
-    *predicted* box, and how many are found.
-
-    A method that looks for keypoints within the box alone is imitated by moving the predicted ones to the nearest point
-    of the predicted box ("confined").
-    """
+    """Figure 3's numbers, the ``box`` part of :func:`keypoint_report`. A method that looks for keypoints within the box
+    alone is imitated by moving the predicted ones to the nearest point of the predicted box ("confined")."""
     boxes, true, predicted = m.pred_boxes_xyxy, m.keypoints[..., :2], m.pred_keypoints[..., :2]
     outside, found = m.shown & (m.beyond > 0), m.oks >= FOUND
     moved = np.clip(predicted, boxes[:, None, :2], boxes[:, None, 2:])
@@ -87,9 +83,8 @@ def keypoint_report(annotations: dict[str, Any], predictions: Iterable[dict[str,
     """Errors of each keypoint of matched people, and keypoints outside the predicted box.
 
     *Visible* below is COCO's v > 0: labelled, hidden ones included, as in OKS. Rates are fractions; ``None`` where
-    nothing counts. Intervals are 95 %, by bootstrap over images; at a rate of 0 or 1 they have no width. Stored
-    predictions are clipped to the image, which makes ``far_outside`` a lower bound. ``image_ids`` are the images that
-    count, usually those with keypoints.
+    nothing counts. Intervals are 95 %, by bootstrap over images. Stored predictions are clipped to the image, which
+    makes ``far_outside`` a lower bound. ``image_ids`` are the images that count, usually those with keypoints.
 
     Returns:
         * ``settings``: thresholds; ``people``: labelled people; ``matched``: those with a prediction of box IoU ≥ 0.5;
@@ -101,12 +96,11 @@ def keypoint_report(annotations: dict[str, Any], predictions: Iterable[dict[str,
           matched people with confidence ≥ 0.5, labelled or not) and ``far_outside_confident`` among them; ``labelled``
           (keypoints of all labelled people) and ``found_of_labelled`` (one of an unmatched person is not found).
         * ``box``: true keypoints of matched people by where they lie to the *predicted* box: ``inside``, ``outside``,
-          ``outside_hidden`` (v = 1) and ``unreachable`` (no point of the predicted box is near enough to count as
-          found), each with ``joints``, ``found``, ``found_rate``, ``found_rate_95``; ``outside_confined``, the same for
-          outside ones with predictions moved to the nearest point of the predicted box; ``gain``, ``gain_rate``,
-          ``gain_rate_95`` (outside ones found minus found when confined); ``found_predicted_outside`` (outside ones
-          found whose prediction lies outside too); ``by_distance``, bins of the distance outside as a share of the
-          predicted box's longer side (``from``, ``to`` or null, counts as above).
+          ``outside_hidden`` (v = 1) and ``unreachable`` (no point of the box is near enough to count as found), each
+          with ``joints``, ``found``, ``found_rate``, ``found_rate_95``; ``outside_confined``, the same with predictions
+          moved to the nearest point of the box; ``gain`` (outside ones found minus found when confined), ``gain_rate``,
+          ``gain_rate_95``; ``found_predicted_outside`` (outside ones found whose prediction lies outside too);
+          ``by_distance``, bins of the distance outside as a share of the predicted box's longer side.
     """
     matches = match_people(annotations, predictions, schema, image_ids)
     count = len(matches.scores)
@@ -122,11 +116,7 @@ def keypoint_report(annotations: dict[str, Any], predictions: Iterable[dict[str,
 def write_keypoints(run_dir: Path, annotations: dict[str, Any], schema: KeypointSchema,
                     image_ids: Iterable[int]) -> dict[str, Any]:
     """Write ``joints.json`` of one evaluated run: :func:`keypoint_report` and the hash of its predictions. A report of
-    the same predictions and definitions is read, not made again.
-
-    Raises:
-        StudyError: the run has no ``predictions.json.gz``, or it holds no poses.
-    """
+    the same predictions and definitions is kept. StudyError: no ``predictions.json.gz``, or it holds no poses."""
     source = predictions_file(run_dir)
     if not source.is_file():
         raise StudyError(f"{source}: not found; make evaluate writes it")
@@ -139,8 +129,10 @@ def write_keypoints(run_dir: Path, annotations: dict[str, Any], schema: Keypoint
             raise StudyError(f"{source}: {error}") from error
         return report | {"predictions_sha256": sha256}
 
-    return memo(run_dir / "joints.json", {}, make, lambda stored: stored.get("predictions_sha256") == sha256
-                and stored.get("settings", {}).get("version") == VERSION)
+    def holds(stored: dict[str, Any]) -> bool:
+        return (stored.get("predictions_sha256"), stored.get("settings", {}).get("version")) == (sha256, VERSION)
+
+    return memo(run_dir / "joints.json", {}, make, holds)
 
 
 def write_keypoint_reports(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:

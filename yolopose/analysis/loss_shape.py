@@ -4,8 +4,8 @@ The paper: "Unlike vanilla IoU loss, that suffers from vanishing gradient for no
 plateaus. Hence, OKS loss is more similar to dIoU loss." Eq. 3's term of a keypoint, 1 − exp(−d²/(2 s² k²)), is flat far
 off like any Gaussian; how far off, and in which number format, is measured here on the functions that train the models.
 
-Distances are in px along one axis and in units of s·k with s² the box's area and k = 2σ (COCO). Gradients are those of
-one keypoint's loss with gain 1, per px, without what only scales them: batch size, gain and the mean over keypoints.
+Distances are in px along one axis and in units of s·k with s² the box's area and k = 2σ (COCO). Gradients are per px,
+of one keypoint's loss without what only scales it: batch size, gain and the mean over keypoints.
 """
 
 from pathlib import Path
@@ -35,10 +35,8 @@ def keypoint_gradient(distance_px: Tensor, sigma: float, curve: str, number_form
 
     The predicted keypoint lies ``distance_px`` (m,) off along x, m a power of two; ``sigma`` is COCO's, ``curve`` one
     of :data:`CURVES`. The head's outputs are of ``number_format`` (float16 gets the scaler's factor), while the loss is
-    computed in float32, as in training.
-
-    Returns:
-        (m,) the distances in px that the number format can hold, and (m,) float64 the gradient per px.
+    computed in float32, as in training. Returns (m,) the distances in px that the number format can hold, and (m,)
+    float64 the gradient per px.
     """
     loss, progress = CURVES[curve]
     widening = sigma_widening(progress) if LOSSES[loss].annealed else 1.0
@@ -46,7 +44,6 @@ def keypoint_gradient(distance_px: Tensor, sigma: float, curve: str, number_form
     m = len(distance_px)
     raw = torch.zeros(m, 1, 3, dtype=number_format)
     raw[:, 0, 0] = (distance_px / (2 * STRIDE)).to(number_format)  # x = 2t − 0.5 cells: the target stands at −0.5
-    raw[:, 0, 1] = 0
     raw.requires_grad_()
     target = torch.tensor([-0.5 * STRIDE, -0.5 * STRIDE, 2.0]).expand(m, 1, 3)
     size = torch.full((m, 2), PERSON_PX / STRIDE)
@@ -60,9 +57,7 @@ def keypoint_gradient(distance_px: Tensor, sigma: float, curve: str, number_form
 
 def box_gradient(distance_px: Tensor, complete: bool) -> Tensor:
     """Gradient per px of 1 − IoU, or of 1 − CIoU if ``complete``, of two equal boxes of 100 px that far apart along x.
-
-    For equal boxes CIoU is DIoU (Zheng et al. 2020).
-    """
+    For equal boxes CIoU is DIoU (Zheng et al. 2020)."""
     shift = distance_px.clone().requires_grad_()
     side = torch.full_like(shift, PERSON_PX)
     pred = torch.stack((shift, torch.zeros_like(shift), side, side), 1)
@@ -84,8 +79,7 @@ def zero_from(distance: Tensor, gradient: Tensor) -> float | None:
 
 
 def landmarks(distance: Tensor, gradient: Tensor) -> dict[str, float | None]:
-    """Where a ``gradient`` (m,) per px is largest over increasing ``distance`` (m,) px, and where beyond that it has
-    fallen to :data:`FAINT` of it."""
+    """Where a ``gradient`` (m,) per px is largest over increasing ``distance`` (m,) px, and from where it is faint."""
     size = gradient.abs()
     peak = int(size.argmax())
     faint = (size[peak:] <= FAINT * size[peak]).nonzero()[:, 0]
@@ -97,10 +91,10 @@ def loss_shape() -> dict[str, Any]:
     """All that the figure and the claim need, as plain values; the same at every call.
 
     Returns:
-        ``joints``: by keypoint and curve ``largest_at_px``, ``largest_per_px``, ``one_percent_at_px``, the places in
-        ``…_sk`` too, and ``zero_at_px`` and ``zero_at_sk`` by number format (``None``: not within 64 s·k); ``boxes``:
-        the same of IoU and CIoU; ``curves``: gradients per px at ``distance_px``; ``person_px``, ``stride_px``, and
-        ``widest``, by what the annealed loss starts to multiply the sigmas.
+        ``joints``: by keypoint and curve :func:`landmarks`, also in ``…_sk``, and ``zero_at_px`` and ``zero_at_sk`` by
+        number format (``None``: not within 64 s·k); ``boxes``: the same of IoU and CIoU; ``curves``: gradients per px
+        at ``distance_px``; ``person_px``, ``stride_px``, and ``widest``, by what the annealed loss starts to multiply
+        the sigmas.
     """
     drawn = torch.arange(256, dtype=torch.float32)  # a power of two; the first DRAWN_PX are kept
     keypoints: dict[str, Any] = {}

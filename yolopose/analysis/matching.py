@@ -22,28 +22,19 @@ MIN_IOU = 0.5  # smallest box IoU of a match
 
 @dataclass(frozen=True, eq=False)
 class MatchedPeople:
-    """Labelled people that a prediction was matched to, M of them, in px of their images.
+    """Labelled people that a prediction was matched to, M of them, in px of their images."""
 
-    Attributes:
-        image_ids, annotation_ids: (M,) COCO ids of images and annotations.
-        boxes_xyxy, keypoints, areas: the truth, (M, 4), (M, K, 3) x, y, v in {0, 1, 2}, and (M,) px².
-        pred_boxes_xyxy, pred_keypoints, scores: the prediction, (M, 4), (M, K, 3) x, y, confidence, and (M,).
-        people: labelled people there were, matched or not.
-        labelled: (K,) labelled keypoints of all these people.
-        sigmas: (K,) of the schema.
-    """
-
-    image_ids: NDArray
-    annotation_ids: NDArray
-    boxes_xyxy: NDArray
-    keypoints: NDArray
-    areas: NDArray
-    pred_boxes_xyxy: NDArray
-    pred_keypoints: NDArray
-    scores: NDArray
-    people: int
-    labelled: NDArray
-    sigmas: NDArray
+    image_ids: NDArray  # (M,) COCO's
+    annotation_ids: NDArray  # (M,)
+    boxes_xyxy: NDArray  # (M, 4) the truth
+    keypoints: NDArray  # (M, K, 3) x, y, v in {0, 1, 2}
+    areas: NDArray  # (M,) px²
+    pred_boxes_xyxy: NDArray  # (M, 4) the prediction
+    pred_keypoints: NDArray  # (M, K, 3) x, y, confidence
+    scores: NDArray  # (M,)
+    people: int  # labelled people there were, matched or not
+    labelled: NDArray  # (K,) labelled keypoints of all these people
+    sigmas: NDArray  # (K,) of the schema
 
     @property
     def shown(self) -> NDArray:
@@ -99,11 +90,9 @@ def outside_distance(points: NDArray, boxes_xyxy: NDArray) -> NDArray:
 
 def match_people(annotations: dict[str, Any], predictions: Iterable[dict[str, Any]], schema: KeypointSchema,
                  image_ids: Iterable[int]) -> MatchedPeople:
-    """Match predictions (COCO results with ``bbox``) to people in the images that count: by falling score, each takes
-    the free person with the largest box IoU.
-
-    Predictions have a score of at least 0.1, matches an IoU of at least 0.5. People without labelled keypoints take
-    part (their prediction is not free for a neighbour) and are left out afterwards. Crowds take no part.
+    """Match predictions (COCO results with ``bbox``) of a score of at least 0.1 to people in the images that count: by
+    falling score, each takes the free person with the largest box IoU, at least 0.5. People without labelled keypoints
+    take part (their prediction is not free for a neighbour) and are left out afterwards. Crowds take no part.
 
     Raises:
         StudyError: a prediction has not 3K keypoint numbers or no box.

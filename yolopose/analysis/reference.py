@@ -21,12 +21,8 @@ SAME_AS_MAIN = Path(ABLATIONS) / "notebooks" / "01_data.ipynb"  # the ablations'
 
 
 def publish(study: Study, dataset: CocoDataset, target: Path) -> list[Path]:
-    """Copy a study's results to ``target``, over what stands there; returns what was written.
-
-    Raises:
-        StudyError: a run has no predictions.
-        ValueError: packed predictions would not score the same.
-    """
+    """Copy a study's results to ``target``, over what stands there; returns what was written. StudyError: a run has no
+    predictions. ValueError: packed predictions would not score the same."""
     source, val, written = study.results_dir, dataset.val, []
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)

@@ -1,25 +1,24 @@
 """Run time, ``runtime.json``: are poses "almost free" beside a person detector, and is it "constant" (paper §1)?
 
-Two measurements, on one image at a time, in float32, with batch norms folded into convolutions:
+Two measurements, on one image at a time, in float32, with batch norms folded into convolutions, all cases in turns, so
+that a machine that slows down slows all of them:
 
 * *almost free*: GMACs, parameters and latency of the pose models against the same person detectors without keypoints,
   at true width. Weights are untrained: time does not depend on what a network has learned.
-* *constant*: latency of the trained small model against the number of persons in the picture, the network apart from
-  the steps after it (decoding, suppression, the way back to the image's frame). The pictures are mosaics of one size
-  made of validation images, so that nothing but the people differs.
-
-All cases take turns, so that a machine that slows down slows all of them.
+* *constant*: latency of the trained small model against the number of persons, the network apart from the steps after
+  it (decoding, suppression, the way back to the image's frame). The pictures are mosaics of one size made of validation
+  images, so that nothing but the people differs.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from yolopose.analysis import timing
@@ -46,52 +45,41 @@ MANY = 20  # persons by which the cost of crowds is stated
 
 
 def measure_runtime(study: Study, dataset: CocoDataset) -> dict[str, Any]:
-    """Write ``runtime.json`` and return it: ``almost_free`` and ``constant`` (their functions say what they hold), at
-    the size of the study's profile, the latter of its run of ``s6`` with the first seed on pictures of ``dataset``.
-
-    A part that stands there for the same plan, weights, machine and torch is kept. ``share_at_20_true_width`` joins the
-    two by arithmetic: 20 slopes after the network as a share of the time of an image at the paper's width.
-
-    Raises:
-        StudyError: another command works on the results folder, or the device does not exist.
-    """
+    """Write ``runtime.json`` and return it: ``almost_free`` and ``constant`` (their functions say what they hold), the
+    latter of the run of ``s6`` with the first seed on pictures of ``dataset``. A part of the same plan, weights and
+    machine is kept. StudyError: another command works on the results folder, or the device does not exist."""
     device, plan = select_device(study.device), PLANS[study.profile.name]
     machine = {"hardware": hardware(), "device": str(device), "threads": torch.get_num_threads(),
                "torch": torch.__version__}
     weights = study.run_dir(TRAINED, study.seeds[0]) / "weights.pt"
     sha256 = file_sha256(weights) if weights.is_file() else None
     pairs = [[asdict(pose), asdict(person)] for _, pose, person in model_pairs(plan.models)]
-    keys = {"almost_free": config_hash([asdict(plan), machine, pairs]),
-            "constant": config_hash([asdict(plan), machine, sha256, dataset.fingerprint,
-                                     asdict(study.profile.evaluate)])}
-    work: dict[str, Callable[[], dict[str, Any]]] = {
-        "almost_free": lambda: measure_almost_free(plan, device, study.results_dir / "complexity.csv"),
-        "constant": lambda: measure_constant(weights, plan, dataset, study.profile.evaluate, device)
-        if sha256 else {"status": "not run", "reason": f"{TRAINED} with seed {study.seeds[0]} is not trained here"}}
     path = study.results_dir / "runtime.json"
+    parts: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+        "almost_free": (config_hash([asdict(plan), machine, pairs]),
+                        lambda: measure_almost_free(plan, device, study.results_dir / "complexity.csv")),
+        "constant": (config_hash([asdict(plan), machine, sha256, dataset.fingerprint, asdict(study.profile.evaluate)]),
+                     lambda: measure_constant(weights, plan, dataset, study.profile.evaluate, device) if sha256 else
+                     {"status": "not run", "reason": f"{TRAINED} with seed {study.seeds[0]} is not trained here"})}
     found = read_json(path) if path.is_file() else {}
-    kept = {name: found[name] for name in keys if found.get(name, {}).get("key") == keys[name]}
-    if len(kept) == len(keys):
+    missing = [name for name, (key, _) in parts.items() if found.get(name, {}).get("key") != key]
+    if not missing:
         return found
     full_precision()
     with results_in_use(study.results_dir, "measure_runtime"):
-        for name in keys:
-            if name not in kept:
-                started = time.perf_counter()
-                kept[name] = {"key": keys[name], **work[name]()}
-                kept[name]["seconds"] = round(time.perf_counter() - started, 1)
-        found = {"machine": machine, "precision": "float32", "batch_size": 1, **{name: kept[name] for name in keys}}
+        for name in missing:
+            (key, make), started = parts[name], time.perf_counter()
+            found[name] = {"key": key, **make(), "seconds": round(time.perf_counter() - started, 1)}
+        found = {"machine": machine, "precision": "float32", "batch_size": 1, **{name: found[name] for name in parts}}
         found["share_at_20_true_width"] = true_width_shares(found["almost_free"], found["constant"])
         write_json(path, found)
     return found
 
 
 def true_width_shares(almost_free: dict[str, Any], constant: dict[str, Any]) -> dict[str, Any] | None:
-    """By threshold: what :data:`MANY` persons cost after the network, as a share of an image's time at true width.
-
-    The steps after the network see the same number of cells whatever its width, so that a narrow network's slope holds
-    for a wide one; its share does not. ``None`` where no trained model was timed.
-    """
+    """By threshold: what :data:`MANY` persons cost after the network, as a share of an image's time at true width, if a
+    trained model was timed. The steps after the network see the same number of cells whatever its width, so that a
+    narrow network's slope holds for a wide one; its share does not."""
     if "thresholds" not in constant:
         return None
     network = almost_free[TRAINED]["pose"]["network_ms"]["median"]
@@ -113,8 +101,8 @@ def almost_free_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def constant_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """``runtime.json``'s ``constant`` as rows of a table: the network, and by threshold what follows it and the whole;
-    empty where no trained model was timed."""
+    """``runtime.json``'s ``constant`` as rows: the network, and by threshold what follows it and the whole; none where
+    no trained model was timed."""
     constant = found["constant"]
     if "thresholds" not in constant:
         return []
@@ -136,21 +124,23 @@ def model_pairs(names: tuple[str, ...]) -> list[tuple[str, Variant, Variant]]:
 
 
 def measure_almost_free(plan: Plan, device: torch.device, complexity_csv: Path) -> dict[str, Any]:
-    """Pose models against person detectors; ``complexity_csv`` may hold their counts, what it lacks is counted.
-
-    Returns:
-        ``size_px``, ``weights``, and by model (``s6`` …) ``pose`` and ``person`` with ``params_m``, ``gmacs``,
-        ``network_ms``, ``decode_ms`` and ``total_ms`` (each median, q1, q3, least), and ``ratio`` of pose to person:
-        ``params``, ``gmacs``, and ``network``, ``decode`` and ``total`` (each value, low, high: the median over
-        rounds with its 95 % bootstrap interval).
-    """
+    """Pose models against person detectors; ``complexity_csv`` may hold their counts, what it lacks is counted. By
+    model (``s6`` …): ``pose`` and ``person`` with ``params_m``, ``gmacs`` and the quartiles of ``network_ms``,
+    ``decode_ms`` and ``total_ms``, and ``ratio`` of pose to person, of times the median over rounds with its
+    interval."""
     image = torch.rand(1, 3, plan.size_px, plan.size_px, generator=torch.Generator().manual_seed(0))
     image = image.to(device).contiguous(memory_format=torch.channels_last)
     result: dict[str, Any] = {"size_px": plan.size_px, "weights": "untrained"}
+
+    def forward_and_decode(model: YOLOPose) -> tuple[float, float, float]:
+        with torch.inference_mode():
+            network_s, raw = seconds_of(lambda: model(image), device)
+            decode_s, _ = seconds_of(lambda: decode(raw, model.detect), device)
+        return network_s, decode_s, network_s + decode_s
+
     for name, *variants in tqdm(model_pairs(plan.models), "pose against person", unit="model", leave=False):
         models = [untrained_model(variant, device) for variant in variants]
-        taken = timing.take_turns([lambda m=m: _forward_and_decode(m, image, device) for m in models],
-                           plan.budget_s, plan.rounds)
+        taken = timing.take_turns([partial(forward_and_decode, model) for model in models], plan.budget_s, plan.rounds)
         sides = {kind: {"variant": variant.name, "params_m": round(count_parameters(model) / 1e6, 6),
                         "gmacs": round(_gmacs(variant, plan.size_px, complexity_csv), 6),
                         **{f"{part}_ms": timing.quartiles(times[:, n] * 1e3) for n, part in enumerate(TIMED)}}
@@ -163,23 +153,12 @@ def measure_almost_free(plan: Plan, device: torch.device, complexity_csv: Path) 
 
 
 def untrained_model(variant: Variant, device: torch.device) -> YOLOPose:
-    """A fused model of true width whose activations have the scale of a trained one's.
-
-    Its batch norms take the statistics of one random batch. With those of a fresh model activations shrink from layer
-    to layer to denormal numbers, with which a processor computes many times as slowly.
-    """
+    """A fused model of true width whose batch norms have the statistics of a random batch. With those of a fresh model
+    activations shrink layer by layer to denormal numbers, with which a processor computes many times as slowly."""
     model = build_model(variant, PAPER_KEYPOINTS, seed=0, bn_momentum=1.0).train()
     with torch.no_grad():
         model(torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
     return model.eval().fuse().to(device, memory_format=torch.channels_last)
-
-
-def _forward_and_decode(model: YOLOPose, image: Tensor, device: torch.device) -> tuple[float, float, float]:
-    """Seconds of :data:`TIMED`."""
-    with torch.inference_mode():
-        network_s, raw = seconds_of(lambda: model(image), device)
-        decode_s, _ = seconds_of(lambda: decode(raw, model.detect), device)
-    return network_s, decode_s, network_s + decode_s
 
 
 def _gmacs(variant: Variant, size: int, complexity_csv: Path) -> float:
@@ -192,16 +171,9 @@ def _gmacs(variant: Variant, size: int, complexity_csv: Path) -> float:
 
 def measure_constant(weights: Path, plan: Plan, dataset: CocoDataset, evaluate: EvaluateConfig, device: torch.device
                      ) -> dict[str, Any]:
-    """Latency of a trained model against the number of persons, in mosaics of validation images.
-
-    Returns:
-        ``tile_px``, ``canvas_px``, ``trained_px``, ``width_factor``, ``left_out`` (numbers that no mosaic can hold),
-        ``network`` (ms and slope, see below), ``thresholds`` by ``evaluation`` and ``use`` (``confidence``,
-        ``after`` and ``total``), ``top_down`` and ``points`` (one a mosaic: persons, found, candidates, ms).
-        Times are the least of the repeats of a mosaic: what else runs on the machine only ever adds to them.
-        ``network``, ``after`` and ``total`` each hold ``median_ms``, ``slope_ms`` per person (value, low, high: 95 %)
-        and ``share_at_20``: 20 slopes as a share of the median total.
-    """
+    """Latency of a trained model against the number of persons, in mosaics of validation images: ``points`` (persons,
+    found, candidates, ms of each mosaic), what :func:`summarise_constant` makes of them, sizes in px, and ``left_out``,
+    the numbers that no mosaic can hold. Times are the least of the repeats: what else runs only ever adds to them."""
     model, about = load_weights(weights)
     model = model.fuse().to(device, memory_format=torch.channels_last)
     tile = plan.size_px // plan.tiles
@@ -248,7 +220,9 @@ def _time_mosaic(model: YOLOPose, image: np.ndarray, thresholds: dict[str, float
 
 
 def summarise_constant(points: Sequence[dict[str, Any]], thresholds: dict[str, float], tiles: int) -> dict[str, Any]:
-    """Slopes and shares of :func:`measure_constant` from its ``points``; ``tiles`` is the side of a mosaic in tiles."""
+    """``network``, and by threshold ``after`` and ``total``: ``median_ms``, ``slope_ms`` per person with its 95 %
+    interval, and ``share_at_20``, 20 slopes as a share of the median total; ``top_down``, what one more pass for each
+    person would cost. From ``points`` of :func:`measure_constant`; ``tiles`` is the side of a mosaic in tiles."""
     table = {name: np.array([p[name] for p in points]) for name in points[0]}
     network = table["network_ms"]
 

@@ -1,8 +1,8 @@
-"""The pictures and numbers behind Figures 1 and 3, chosen by rules from the validation images and stored.
+"""The pictures and numbers behind Figures 1 and 3, chosen by rules from the validation images and stored, as figures
+read stored results alone: ``scenes.json`` and small pictures in ``scenes/`` of a results folder.
 
-Figures read stored results alone, so what they show is written here: ``scenes.json`` and small pictures in ``scenes/``
-of a results folder. The predictions are those of the evaluation; no model runs. Coordinates are px of the original
-image, whatever the size of the stored picture.
+The predictions are those of the evaluation; no model runs. Coordinates are px of the original image, whatever the size
+of the stored picture. Pictures of a data set that may not be passed on stay in the folder, which git ignores.
 """
 
 from pathlib import Path
@@ -35,8 +35,7 @@ OUTSIDE_RULE = (f"validation images with the most joints that are found (OKS ter
 
 
 def crowded_images(people: dict[int, list[dict[str, Any]]]) -> list[int]:
-    """Ids of the most crowded images by :data:`CROWD_RULE`, of labelled people by image; those with one person only if
-    there are no others."""
+    """Ids of the most crowded images by :data:`CROWD_RULE`, of labelled people by image."""
     def rank(image_id: int) -> tuple[int, int, int]:
         boxes = xyxy([a["bbox"] for a in people[image_id]])
         pairs = int((np.triu(box_iou(boxes, boxes), 1) > TOUCHING).sum())
@@ -58,13 +57,9 @@ def outside_images(matches: MatchedPeople) -> list[int]:
 
 
 def crowd_scene(people: list[dict[str, Any]], predictions: list[dict[str, Any]], limbs: Limbs | None) -> dict[str, Any]:
-    """One picture of Figure 1: the model's people, and the true keypoints of ``people`` put together by distances alone
-    (where ``limbs`` are known).
-
-    Returns:
-        ``people`` (their number), ``ours`` (score, bbox, keypoints), ``grouped`` (x, y, keypoint, group, owner, the
-        person that the group belongs to, -1 for nobody) and ``swapped``, ``lost``, ``joints``: counts of the grouping.
-    """
+    """One picture of Figure 1: ``people`` (their number), ``ours``, the model's (score, bbox, keypoints), and where
+    ``limbs`` are known the true keypoints put together by distances alone, ``grouped`` (x, y, keypoint, group, owner,
+    the person that the group belongs to, -1 for nobody), with the counts ``swapped``, ``lost`` and ``joints``."""
     scene: dict[str, Any] = {"people": len(people), "ours": predictions}
     if limbs is None:
         return scene
@@ -115,12 +110,9 @@ def choose_run(study: Study) -> tuple[str, int, Path]:
 
 def make_scenes(split: CocoSplit, predictions: list[dict[str, Any]], train_persons: np.ndarray,
                 folder: Path) -> dict[str, Any]:
-    """Choose and store the scenes of both figures, with the numbers of the whole split; pictures go to ``folder``.
-
-    Returns:
-        ``crowd`` and ``outside``, each with ``rule`` and ``scenes``; ``grouping`` (``grouping.grouping_report``, or
-        ``None`` and ``grouping_reason`` where the data set has no limbs); ``box`` (``keypoints.box_counts``).
-    """
+    """Choose and store the scenes of both figures, ``crowd`` and ``outside``, each with ``rule`` and ``scenes``, their
+    pictures in ``folder``; with the numbers of the whole split: ``grouping`` of ``grouping.grouping_report`` (``None``
+    and ``grouping_reason`` where the data set has no limbs) and ``box`` of ``keypoints.box_counts``."""
     matches = match_people(split.annotations, predictions, split.schema, split.image_ids(split.with_keypoints()))
     found: dict[str, Any] = {"shown": SHOWN, "kept": KEPT}
     try:
@@ -150,13 +142,8 @@ def make_scenes(split: CocoSplit, predictions: list[dict[str, Any]], train_perso
 
 def write_scenes(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
     """Write ``scenes.json`` and ``scenes/*.png`` from stored predictions; returns the numbers behind Figures 1 and 3.
-
-    Scenes of the same predictions, data and definitions are kept. Pictures of a data set that may not be passed on stay
-    in the results folder, which git ignores.
-
-    Raises:
-        StudyError: no run is evaluated, or its predictions are damaged.
-    """
+    Scenes of the same predictions, data and definitions are kept. StudyError: no run is evaluated, or its predictions
+    are damaged."""
     experiment, seed, run_dir = choose_run(study)
     key = config_hash([VERSION, file_sha256(predictions_file(run_dir)), dataset.fingerprint])
 

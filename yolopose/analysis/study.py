@@ -1,7 +1,5 @@
-"""All that is measured of a study's trained runs beyond their scores: each analysis in turn, each kept once made.
-
-The analyses have modules of their own; here stands the smallest one, a trained model tested at every input size of its
-profile, beside Table 4's models trained at each (paper §4.4).
+"""All that is measured of a study's trained runs beyond their scores: each analysis in turn, each kept once made; and
+the smallest one, a trained model tested at every input size of its profile, beside Table 4's models (paper §4.4).
 """
 
 from dataclasses import asdict
@@ -32,16 +30,11 @@ MAX_IMAGES = 500  # of val with keypoints, at a reduced scale
 
 
 def analyse(study: Study, dataset: CocoDataset) -> dict[str, list[dict[str, Any]]]:
-    """Make every analysis of a study whose runs are trained and scored.
+    """Make every analysis of a study whose runs are trained and scored, and return rows to show by the names of
+    :data:`ANALYSES`; none for an analysis that does not belong to the set.
 
     A set of ablations gets the keypoints and the comparison of its experiments (``ablations.json``); released weights
-    the keypoints and the scenes; the main study all but that comparison.
-
-    Returns:
-        Rows to show by the names of :data:`ANALYSES`; none for an analysis that does not belong to the set.
-
-    Raises:
-        StudyError: as the analyses do.
+    the keypoints and the scenes; the main study all but that comparison. StudyErrors are those of the analyses.
     """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ANALYSES}
     found["keypoints"] = write_keypoint_reports(study, dataset)
@@ -58,8 +51,8 @@ def analyse(study: Study, dataset: CocoDataset) -> dict[str, list[dict[str, Any]
 
 
 def score_sizes(study: Study, dataset: CocoDataset, experiment: str = "s6") -> list[dict[str, Any]]:
-    """Score the first seed of an experiment on val at each of the profile's sizes; writes ``sizes.json`` beside its
-    ``metrics.json``, and reads it where it is of the same weights, data and settings.
+    """Score the first seed of an experiment on val at each of the profile's sizes, into ``sizes.json`` beside its
+    ``metrics.json``, which is kept for the same weights, data and settings.
 
     Returns:
         One row per size: the paper's and this profile's in px, whether it was trained at it, AP and AP50 as fractions.

@@ -49,11 +49,8 @@ def seconds_of(work: Callable[[], Any], device: torch.device) -> tuple[float, An
 
 
 def take_turns(cases: Sequence[Callable[[], tuple[float, ...]]], budget_s: float, rounds: int) -> list[np.ndarray]:
-    """Call every case once a round, in an order that turns round, until the seconds or the rounds are spent.
-
-    One round that does not count comes first; FEWEST_ROUNDS follow whatever they take. Returns (rounds, parts) seconds
-    for each case.
-    """
+    """(rounds, parts) seconds of each case: every one is called once a round, in an order that turns round, until the
+    seconds or the rounds are spent. One round that does not count comes first; FEWEST_ROUNDS follow in any case."""
     for case in cases:
         case()
     taken: list[list[tuple[float, ...]]] = [[] for _ in cases]
@@ -103,8 +100,8 @@ def keep_candidates(raw: list[torch.Tensor], count: int) -> None:
 
 
 def choose_tiles(counts: np.ndarray, persons: int, tiles: int, rng: np.random.Generator) -> list[int] | None:
-    """Indices of at most ``tiles`` images whose persons, ``counts`` (n,), add up to ``persons``; ``None`` where no such
-    choice is found. ``rng`` draws among the images that still lead to the number."""
+    """Indices of at most ``tiles`` images whose persons, ``counts`` (n,), add up to ``persons``, drawn among those that
+    still lead to the number; ``None`` where no such choice is found."""
     most, chosen = int(counts.max(initial=0)), []
     while persons > 0:
         places = tiles - len(chosen) - 1  # that this image leaves
@@ -118,13 +115,9 @@ def choose_tiles(counts: np.ndarray, persons: int, tiles: int, rng: np.random.Ge
 
 def make_mosaics(split: CocoSplit, tile_px: int, side: int, persons: Sequence[int], each: int
                  ) -> tuple[list[tuple[int, np.ndarray]], list[int]]:
-    """``each`` mosaics of every number of ``persons``: ``side`` × ``side`` letterboxed images in random places.
-
-    Places without people get images in which nobody is labelled, or the letterbox's grey where the split has none.
-
-    Returns:
-        Persons and (H, H, 3) uint8 RGB of each mosaic, and the numbers of persons that none can hold.
-    """
+    """``each`` mosaics of every number of ``persons``: ``side`` × ``side`` letterboxed images in random places, the
+    rest images in which nobody is labelled, or the letterbox's grey. Returns persons and (H, H, 3) uint8 RGB of each
+    mosaic, and the numbers of persons that none can hold."""
     rng = np.random.default_rng(0)
     counts = np.array([len(split.boxes_xyxy(i)) for i in range(len(split))])
     nobody = np.flatnonzero(counts == 0)
