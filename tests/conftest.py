@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests import fabricated
 from tests.coco_folder import make_folder
 from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, notebook
 from yolopose.workflow import stages
@@ -64,6 +65,12 @@ def books(monkeypatch, tmp_path) -> Path:
         notebook(folder, name, STORED if name[:2] in ("06", "07", "08") else PARAMETERS, HEAD, code)
     monkeypatch.setattr(stages, "NOTEBOOKS", folder)
     return folder
+
+
+@pytest.fixture
+def mini(tmp_path) -> Path:
+    """A made-up results folder of a reduced scale."""
+    return fabricated.study(tmp_path / "mini", fabricated.MINI, test_dev=49.0)
 
 
 @pytest.fixture

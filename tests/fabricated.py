@@ -1,11 +1,14 @@
 """Results folders made up for tests: the right files with invented numbers. Never used outside the tests."""
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from yolopose.study.config import load_experiments, load_study
+from yolopose.study.paper import CONVENTIONS, PAPER_SIZES
 from yolopose.utils.files import write_csv, write_json
 
 # GMACs at 960 px as the reference counts them: conv, fused_bias, fvcore_unfused; and fused parameters in millions.
@@ -14,19 +17,18 @@ COUNTS = {
     "yolov5l6_pose": (145.2948, 145.5546, 145.8015, 87.000044), "yolov5s6_person": (18.72, 18.78, 18.86, 12.349288),
     "yolov5m6_person": (57.66, 57.76, 57.90, 35.433624), "yolov5l6_person": (130.69, 130.89, 131.10, 76.610952),
 }
-SIZES = (1280, 960, 640, 576, 512, 448, 384)
-COLUMNS = ["variant", "width_factor", "input_size", "params_m", "gmacs", "convention"]
+MINI = {"s6": 50.0, "m6": 58.0, "l6": 66.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}  # a reduced scale
+FULL = {"profile": "paper", "comparable": True, "images": 2346}  # the paper's scale
 
 
 def complexity(root: Path) -> None:
     """``complexity.csv`` at true size, and for half-width models at 128 px."""
-    rows = []
-    for variant, (*gmacs, parameters) in COUNTS.items():
-        for size, width in [(s, 1.0) for s in SIZES] + [(128, 0.5)]:
-            for convention, value in zip(("conv", "fused_bias", "fvcore_unfused"), gmacs, strict=True):
-                rows.append({"variant": variant, "width_factor": width, "input_size": size, "params_m": parameters,
-                             "gmacs": round(value * (size / 960) ** 2 * width**2, 6), "convention": convention})
-    write_csv(root / "complexity.csv", rows, COLUMNS)
+    write_csv(root / "complexity.csv", [
+        {"variant": variant, "width_factor": width, "input_size": size, "params_m": parameters,
+         "gmacs": round(value * (size / 960) ** 2 * width**2, 6), "convention": convention}
+        for variant, (*gmacs, parameters) in COUNTS.items()
+        for size, width in [*((size, 1.0) for size in PAPER_SIZES), (128, 0.5)]
+        for convention, value in zip(CONVENTIONS, gmacs, strict=True)])
 
 
 def metrics(ap50: float, images: int) -> dict[str, float]:
@@ -46,8 +48,7 @@ def run(root: Path, experiment: str, seed: int, ap50: float, profile: str = "min
     write_json(folder / "run.json", {
         "experiment": experiment, "profile": profile, "seed": seed, "variant": known.variant, "config": config,
         "config_hash": f"{experiment}-{seed}", "comparable": comparable, "dataset": "made-up",
-        "data_fingerprint": "fingerprint",
-        "git": {"commit": "c0ffee", "dirty": False}, "packages": {"torch": "2.13.0"},
+        "data_fingerprint": "fingerprint", "git": {"commit": "c0ffee", "dirty": False}, "packages": {"torch": "2.13.0"},
         "hardware": {"cpu": "a <CPU> & more", "cores": 2, "memory_gib": 8.0},
         "train": {"seconds": 120.0, "images_seen": 12000 * epochs[-1], "peak_memory_gib": 1.5},
         "evaluate": {"seconds": 20.0}} | record)
@@ -76,34 +77,29 @@ def study(root: Path, scores: Mapping[str, float | list[float]], **options: Any)
 
 def ablations(root: Path, scores: Mapping[str, list[float]], joints: bool = True, half_width: float = 0.01,
               **options: Any) -> Path:
-    """The ablations of a main folder: one epoch, ``joints.json`` and the paired bootstrap of all pairs, whose interval
-    over images is the true difference of AP ± ``half_width``. Returns their folder."""
-    folder = root / "ablations"
+    """The folder of a main folder's ablations: one epoch, ``joints.json`` and the paired bootstrap of all pairs, whose
+    interval over images is the true difference of AP ± ``half_width``."""
+    folder, pairs = root / "ablations", {}
     for experiment, values in scores.items():
         for seed, value in enumerate(values):
             made = run(folder, experiment, seed, value, epochs=(1,), **options)
             if joints:
                 write_joints(made, 0.3 if "faithful" in experiment or "mixed" in experiment else 0.01)
-    pairs: dict[str, dict[str, Any]] = {}
-    names = list(scores)
-    for i, a in enumerate(names):
-        for b in names[i + 1:]:
-            gap = (sum(scores[b]) / len(scores[b]) - sum(scores[a]) / len(scores[a])) / 200
-            part = {"difference": gap, "low": gap - half_width, "high": gap + half_width}
-            pairs.setdefault(a, {})[b] = {"seeds": list(range(len(scores[a]))), "inputs": {},
-                                          "pose": {"AP": part, "AP50": part}, "box": {"AP": part, "AP50": part}}
+    for a, b in itertools.combinations(scores, 2):
+        gap = (statistics.fmean(scores[b]) - statistics.fmean(scores[a])) / 200
+        part = dict.fromkeys(("AP", "AP50"), {"difference": gap, "low": gap - half_width, "high": gap + half_width})
+        pairs.setdefault(a, {})[b] = {"seeds": list(range(len(scores[a]))), "inputs": {}, "pose": part, "box": part}
     write_json(folder / "ablations.json", {"version": 1, "pairs": pairs})
     return folder
 
 
 def write_joints(folder: Path, far_outside: float) -> None:
     """``joints.json`` of one run: left eye and ear are ``far_outside`` and half so often, the other joints 0.015."""
-    def joint(visible: int, rate: float) -> dict[str, Any]:
-        return {"visible": visible, "error_mean": rate + 0.05, "far_outside": rate, "found": 1 - rate}
-
+    rates = {"nose": (300, 0.02), "left_eye": (200, far_outside), "left_ear": (150, far_outside / 2),
+             "right_eye": (200, 0.01), "right_ear": (200, 0.02), "left_hip": (100, 0.0)}
     write_json(folder / "joints.json", {"joints": {
-        "nose": joint(300, 0.02), "left_eye": joint(200, far_outside), "left_ear": joint(150, far_outside / 2),
-        "right_eye": joint(200, 0.01), "right_ear": joint(200, 0.02), "left_hip": joint(100, 0.0)}})
+        name: {"visible": visible, "error_mean": rate + 0.05, "far_outside": rate, "found": 1 - rate}
+        for name, (visible, rate) in rates.items()}})
 
 
 def made_twice(make: Callable[[], object], folder: Path) -> dict[str, bytes]:

@@ -10,25 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import fabricated
+from tests.fabricated import FULL, MINI
 from yolopose.report import claims, verdicts
 from yolopose.report.claims import ORDERING_FLOOR, UNDECIDED, decide, decide_claims, describe, write_comparison
 from yolopose.report.compare import compare_with_paper, same_digits
 from yolopose.report.measured import ResultSet, load_results
 from yolopose.report.quantities import Value, combine
 from yolopose.report.seeds import Measurement, difference, t975
+from yolopose.report.tables import UNDEFINED, write_tables
 from yolopose.report.verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, WITHIN_NOISE
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
 
 # AP is half of AP50 (fabricated.metrics): steps of 8 points of AP50 are 4 of AP, beyond the reduced margin of 3.
 NOTHING = ResultSet(Path("nothing"))
-FULL = {"profile": "paper", "comparable": True, "images": 2346}  # the paper's scale
-MINI = {"s6": 50.0, "m6": 58.0, "l6": 66.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
-
-
-@pytest.fixture
-def mini(tmp_path: Path) -> Path:
-    return fabricated.study(tmp_path / "mini", MINI, test_dev=49.0)
 
 
 def claims_of(folder: Path) -> dict[str, dict[str, str]]:
@@ -39,26 +34,20 @@ def compared(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in compare_with_paper(folder)}
 
 
-# --- printed numbers -------------------------------------------------------------------------------------------------
-
 @given(st.integers(0, 20000), st.floats(-0.499, 0.499))
 def test_same_digits_is_rounding(tenths: int, jitter: float) -> None:
     assert same_digits((tenths + jitter) / 10, f"{tenths / 10:.1f}")
     assert not same_digits((tenths + jitter + (1.01 if jitter > -0.4 else 2)) / 10, f"{tenths / 10:.1f}")
 
 
-def test_reduced_scale_never_compares_accuracies(mini: Path) -> None:
-    rows = compare_with_paper(mini)
-    ours = [r for r in rows if r["experiment"] and r["metric"].startswith("A")]
+def test_counts_compare_at_any_scale_and_accuracies_never_at_a_reduced_one(mini: Path) -> None:
+    rows = compared(mini)
+    ours = [r for r in rows.values() if r["experiment"] and r["metric"].startswith("A")]
     assert {r["verdict"] for r in ours} == {NOT_COMPARABLE, NOT_RUN}
     assert all(r.get("difference") is None for r in ours)
-    s6 = compared(mini)["table1.row10.AP50"]
+    s6 = rows["table1.row10.AP50"]
     assert (s6["measured"], s6["printed"], s6["verdict"]) == (50.0, "87.6", NOT_COMPARABLE)
     assert "reduced scale" in s6["note"]
-
-
-def test_counts_compare_at_any_scale(mini: Path) -> None:
-    rows = compared(mini)
     assert rows["table1.row12.gmacs"]["verdict"] == REPRODUCED  # 145.554 prints as 145.6
     assert rows["table2.row14.params_m"]["verdict"] == REPRODUCED
     assert rows["table4.row1.gmacs"]["verdict"] == REPRODUCED  # 40.53 against 40.62: 0.2 %
@@ -71,23 +60,15 @@ def test_counts_compare_at_any_scale(mini: Path) -> None:
     assert claims_of(mini)["C20"]["verdict"] == NOT_REPRODUCED
 
 
-def test_full_scale_compares(tmp_path: Path) -> None:
+def test_full_scale_compares_and_its_recipe_on_other_data_does_not(tmp_path: Path) -> None:
     rows = compared(fabricated.study(tmp_path / "paper", {"s6": 90.0, "m6": 89.0}, **FULL))
     assert rows["table1.row10.AP50"]["verdict"] == NOT_REPRODUCED  # 90.0 against 87.6
     assert rows["table1.row10.AP50"]["difference"] == pytest.approx(2.4)
     assert rows["table1.row11.AP50"]["verdict"] == REPRODUCED  # 89.0 against 89.1
     assert rows["table2.row13.AP"]["verdict"] == NOT_RUN
     assert rows["table2.row13.AP"]["note"] == "the data set has no test-dev images"
-
-
-def test_the_full_recipe_on_other_data_is_not_comparable(tmp_path: Path) -> None:
     row = compared(fabricated.study(tmp_path / "other", {"s6": 87.6}, **FULL | {"images": 120}))["table1.row10.AP50"]
     assert row["verdict"] == NOT_COMPARABLE and "120 images" in row["note"]
-    folder = fabricated.study(tmp_path / "paper", {"s6": 87.6}, **FULL)
-    assert load_results(folder).full_scale
-    record = read_json(folder / "s6" / "seed0" / "run.json") | {"comparable": False}
-    write_json(folder / "s6" / "seed0" / "run.json", record)
-    assert not load_results(folder).full_scale
 
 
 @pytest.mark.parametrize(("gap", "scores", "expected"), [
@@ -96,8 +77,6 @@ def test_the_full_recipe_on_other_data_is_not_comparable(tmp_path: Path) -> None
 def test_accuracy_verdict_needs_three_seeds_for_noise(gap: float, scores: list[float], expected: str) -> None:
     assert verdicts.accuracy_verdict(gap, Measurement(dict(enumerate(scores)))) == expected
 
-
-# --- statistics ------------------------------------------------------------------------------------------------------
 
 def test_intervals_by_hand() -> None:
     a, b = Measurement({0: 50.0, 1: 51.0, 2: 52.0}), Measurement({0: 52.0, 1: 53.0, 2: 57.0})
@@ -111,8 +90,6 @@ def test_intervals_by_hand() -> None:
     assert Measurement({0: 1.0}).deviation is None and Measurement({0: 1.0}).half_width is None
     assert t975(1) == 12.706 and t975(30) == 2.042 and t975(500) == 1.96
 
-
-# --- claims ----------------------------------------------------------------------------------------------------------
 
 def test_claims_that_the_papers_tables_decide() -> None:
     found = {c["id"]: c["verdict"] for c in decide_claims(NOTHING)}
@@ -140,30 +117,24 @@ def test_orderings_hold_at_reduced_scale_and_name_it(mini: Path) -> None:
     assert claims_of(mini)["C42"]["scale"] == "mini: width × 0.5, 128 px, 3 seeds"
 
 
-@pytest.mark.parametrize("m6", [50.0, 50.5, 51.5, 52.5, 49.0, 47.0])
-def test_one_seed_never_yields_within_noise(tmp_path: Path, m6: float) -> None:
-    folder = fabricated.study(tmp_path / "mini", {"s6": 50.0, "m6": m6, "l6": 60.0, "s6_faithful": 49.0})
-    assert WITHIN_NOISE not in {c["verdict"] for c in claims_of(folder).values()}
-
-
 @pytest.mark.parametrize(("m6", "reduced", "full"), [
     (57.0, REPRODUCED, REPRODUCED), (56.0, NOT_COMPARABLE, REPRODUCED), (52.0, NOT_COMPARABLE, NOT_COMPARABLE),
-    (47.0, NOT_COMPARABLE, NOT_REPRODUCED), (43.0, NOT_REPRODUCED, NOT_REPRODUCED)])
-def test_one_seed_needs_the_margin(tmp_path: Path, m6: float, reduced: str, full: str) -> None:
+    (50.0, NOT_COMPARABLE, NOT_COMPARABLE), (47.0, NOT_COMPARABLE, NOT_REPRODUCED),
+    (43.0, NOT_REPRODUCED, NOT_REPRODUCED)])
+def test_one_seed_needs_the_margin_and_never_yields_within_noise(tmp_path: Path, m6, reduced, full) -> None:
     # AP is half of AP50: margins of 3 and 1 points of AP are 6 and 2 points of AP50, and must be exceeded
-    scores = {"s6": 50.0, "m6": m6, "l6": 70.0}
-    for name, comparable, expected in (("mini", False, reduced), ("paper", True, full)):
-        options = FULL | {"profile": name, "comparable": comparable}
-        claim = claims_of(fabricated.study(tmp_path / name, scores, **options))["C16"]
-        assert claim["verdict"] == expected
-        assert (UNDECIDED in claim["reason"]) == (expected == NOT_COMPARABLE)
+    scores = {"s6": 50.0, "m6": m6, "l6": 70.0, "s6_faithful": 49.0}
+    for name, options, expected in (("mini", {}, reduced), ("paper", FULL, full)):
+        found = claims_of(fabricated.study(tmp_path / name, scores, **options))
+        assert found["C16"]["verdict"] == expected
+        assert (UNDECIDED in found["C16"]["reason"]) == (expected == NOT_COMPARABLE)
+        assert WITHIN_NOISE not in {claim["verdict"] for claim in found.values()}
 
 
 @pytest.mark.parametrize(("advantage", "half", "expected"), [
     (0.6, None, REPRODUCED), (0.5, None, NOT_COMPARABLE), (-0.5, None, NOT_COMPARABLE), (-0.6, None, NOT_REPRODUCED),
     (0.3, 0.2, REPRODUCED), (0.2, 0.2, WITHIN_NOISE), (-0.2, 0.2, WITHIN_NOISE), (-0.3, 0.2, NOT_REPRODUCED)])
-def test_the_interval_decides_and_the_margin_only_with_one_seed(advantage: float, half: float | None, expected: str
-                                                                ) -> None:
+def test_the_interval_decides_and_the_margin_only_with_one_seed(advantage, half, expected) -> None:
     assert verdicts.measured_verdict(advantage, half, margin=0.5) == expected
 
 
@@ -181,19 +152,16 @@ def test_several_seeds_decide_by_interval(tmp_path: Path, name: str, scores: dic
     assert full or "interval" in claim["reason"]
 
 
-def test_the_printed_rule_of_an_ordering_says_when_it_decides() -> None:
-    text = describe(yaml.safe_load("{ordering: [s6, m6], metric: AP, split: val, margin: 1.0, margin_reduced: 3.0}"))
-    assert f"the best model reaches AP {ORDERING_FLOOR:g}" in text and "smoke" in text
-    assert "margin 1 at full scale, 3 at a reduced one" in text
-    measured = describe(yaml.safe_load("{compare: [{measured: AP, experiment: s6, split: val}, '>', 5], margin: 0.5}"))
-    assert measured.endswith("; one seed: margin 0.5; several: 95 % interval")
-
-
 def test_smoke_and_unlearned_models_decide_nothing(tmp_path: Path) -> None:
-    smoke = claims_of(fabricated.study(tmp_path / "smoke", MINI, profile="smoke"))["C16"]
+    folder = fabricated.study(tmp_path / "smoke", MINI, profile="smoke")
+    smoke = claims_of(folder)["C16"]
     bad = claims_of(fabricated.study(tmp_path / "mini", {"s6": 0.5, "m6": 2.0, "l6": 4.0}))["C17"]
     assert smoke["verdict"] == bad["verdict"] == NOT_COMPARABLE
     assert "smoke" in smoke["reason"] and "not learned" in bad["reason"]
+    write_json(folder / "runtime.json", {"ms": 1.0})
+    assert outcome(folder, "{compare: [{stored: runtime.json, key: ms}, '<', 2]}").verdict == NOT_COMPARABLE
+    with pytest.raises(ValueError, match="half, or low and high"):
+        outcome(folder, "{compare: [{stored: runtime.json, key: ms, low: ms}, '<', 2]}")
 
 
 def test_full_scale_claims_are_decided(tmp_path: Path) -> None:
@@ -233,8 +201,7 @@ def test_rules_by_hand(rule: str, expected: str | None) -> None:
 
 
 def test_a_malformed_rule_names_the_claim(tmp_path: Path, mini: Path) -> None:
-    claim = {"id": "C01", "text": "t", "where": "w", "kind": "k", "evidence": ["e"], "tolerance": "none",
-             "decided_by": "paper", "rule": {"compare": [1, "~", 2]}}
+    claim = claims.load_claims()[0] | {"rule": {"compare": [1, "~", 2]}}
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump([claim]))
     with pytest.raises(StudyError, match="C01.rule"):
         decide_claims(mini, tmp_path)
@@ -246,8 +213,6 @@ def test_half_widths_propagate() -> None:
     assert combine("ratio", [a, b]).sides[0] == pytest.approx(2 * math.hypot(0.3, 0.8))
     assert combine("sum", [a, Value(1.0, "1", None, True)]).sides is None
 
-
-# --- the ablations' set, the paired bootstrap and stored values -------------------------------------------------------
 
 LOSSES = {"s6_l1": [30.0, 31.0, 32.0], "s6_l1_scaled": [34.0, 35.2, 36.0], "s6": [40.0, 41.0, 42.4]}
 TABLE3 = ("{ordering: [s6_l1, s6_l1_scaled, s6], metric: AP, split: val, margin: 0.5, margin_reduced: 3.0, "
@@ -269,10 +234,9 @@ def test_an_ordering_needs_both_intervals(mini: Path, scores: dict, half_width: 
         assert outcome(mini, TABLE3.replace(", bootstrap: true", "")).verdict == REPRODUCED
 
 
-@pytest.mark.parametrize(("gap", "half_width", "expected"), [
+@pytest.mark.parametrize(("gap", "half_width", "expected"), [  # 8 points of AP50 are beyond the margin, 4 are not
     (8.0, 0.01, REPRODUCED), (8.0, 0.05, NOT_COMPARABLE), (4.0, 0.001, NOT_COMPARABLE), (-8.0, 0.01, NOT_REPRODUCED)])
 def test_one_seed_needs_margin_and_bootstrap(mini: Path, gap: float, half_width: float, expected: str) -> None:
-    """AP is half of AP50: 4 points are beyond the reduced margin of 3, 2 are not."""
     fabricated.ablations(mini, {"s6_faithful": [40.0], "s6": [40.0 + gap]}, half_width=half_width)
     rule = TABLE3.replace("s6_l1, s6_l1_scaled, s6", "s6_faithful, s6")
     assert outcome(mini, rule).verdict == expected
@@ -295,12 +259,10 @@ def test_what_the_ablations_lack_is_not_run(mini: Path) -> None:
     found = outcome(mini, TABLE3)
     assert (found.verdict, found.scale) == (NOT_RUN, "") and "make ablations runs them" in found.reason
     folder = fabricated.ablations(mini, LOSSES)
-    pairs = read_json(folder / "ablations.json")
     fabricated.run(folder, "s6_l1", 3, 33.0)
     fabricated.run(folder, "s6_l1_scaled", 3, 37.0)
     assert "of other seeds" in outcome(mini, TABLE3).reason
-    del pairs["pairs"]["s6_l1_scaled"]
-    write_json(folder / "ablations.json", pairs | {"pairs": {}})
+    write_json(folder / "ablations.json", {"version": 1, "pairs": {}})
     assert "no paired bootstrap of s6_l1_scaled against s6_l1" in outcome(mini, TABLE3).reason
     quantity = "{compare: [{measured: AP, experiment: s6_dw1, split: val, set: ablations}, '>', 1]}"
     assert "s6_dw1 was not run" in outcome(mini, quantity).reason
@@ -355,30 +317,24 @@ def test_stored_values_by_hand(mini: Path, rule: str, expected: str, said: str) 
     assert "runtime.json" in describe(yaml.safe_load(rule)) or "runtime.json" not in rule
 
 
-def test_stored_values_of_smoke_decide_nothing(tmp_path: Path) -> None:
-    folder = fabricated.study(tmp_path / "smoke", {"s6": 50.0}, profile="smoke")
-    write_json(folder / "runtime.json", {"ms": 1.0})
-    assert outcome(folder, "{compare: [{stored: runtime.json, key: ms}, '<', 2]}").verdict == NOT_COMPARABLE
-    with pytest.raises(ValueError, match="half, or low and high"):
-        outcome(folder, "{compare: [{stored: runtime.json, key: ms, low: ms}, '<', 2]}")
-
-
-def test_rules_of_the_ablations_in_words() -> None:
-    text = describe(yaml.safe_load(TABLE3))
-    assert "over seeds and paired bootstrap over images, both" in text and text.endswith("measured by make ablations")
-    interval = describe(yaml.safe_load("{interval: {stored: s6/tta.json, key: gains.multiscale.AP, percent: true}}"))
+def test_rules_in_words() -> None:
+    table3, compare, interval, stored = (describe(yaml.safe_load(rule)) for rule in (
+        TABLE3, "{compare: [{measured: AP, experiment: s6, split: val}, '>', 5], margin: 0.5}",
+        "{interval: {stored: s6/tta.json, key: gains.multiscale.AP, percent: true}}",
+        "{compare: [{stored: s6/tta.json, key: gain, half: spread}, '>', 0]}"))
+    for words in ("over seeds and paired bootstrap over images, both", f"the best model reaches AP {ORDERING_FLOOR:g}",
+                  "smoke", "margin 0.5 at full scale, 3 at a reduced one"):
+        assert words in table3
+    assert table3.endswith("measured by make ablations")
+    assert compare.endswith("; one seed: margin 0.5; several: 95 % interval")
     assert interval == "the 95 % interval of gains.multiscale.AP of s6/tta.json lies above 0"
-    stored = describe(yaml.safe_load("{compare: [{stored: s6/tta.json, key: gain, half: spread}, '>', 0]}"))
     assert stored.startswith("gain of s6/tta.json > 0; one seed")
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
 def test_write_comparison_is_complete_and_repeatable(mini: Path) -> None:
-    counts = write_comparison(mini)
+    counts, rows = write_comparison(mini), read_csv(mini / "claims.csv")
+    assert sum(counts.values()) == len(rows) and list(rows[0]) == claims.CLAIM_COLUMNS
     first = [(mini / name).read_bytes() for name in ("comparison.csv", "claims.csv")]
-    assert sum(counts.values()) == len(read_csv(mini / "claims.csv"))
-    assert list(read_csv(mini / "claims.csv")[0]) == claims.CLAIM_COLUMNS
     assert write_comparison(mini) == counts
     assert first == [(mini / name).read_bytes() for name in ("comparison.csv", "claims.csv")]
 
@@ -387,8 +343,6 @@ def test_unusable_folders_are_named(tmp_path: Path, mini: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(StudyError, match="holds no results"):
         load_results(tmp_path / "empty")
-    with pytest.raises(StudyError, match="no such results folder"):
-        load_results(tmp_path / "absent")
     metrics = mini / "s6" / "seed0" / "metrics.json"
     for file, text, said in ((metrics, '{"val": ', "metrics.json: is not JSON"),
                              (metrics, "[]", "must be a JSON object"),
@@ -402,38 +356,27 @@ def test_unusable_folders_are_named(tmp_path: Path, mini: Path) -> None:
 
 def test_half_written_and_mixed_runs_are_told(mini: Path) -> None:
     (mini / "m6" / "seed0" / "metrics.json").unlink()
-    fabricated.run(mini, "s6", 1, 51.0)
-    record = read_json(mini / "s6" / "seed1" / "run.json")
+    record = read_json(path := fabricated.run(mini, "s6", 1, 51.0) / "run.json")
     record["config"]["train"]["lr"] = 0.5
-    write_json(mini / "s6" / "seed1" / "run.json", record)
+    write_json(path, record)
     found = load_results(mini)
     assert found.unfinished == ["m6/seed0: no metrics.json"] and "m6" not in found.runs
     assert found.mixed == ["s6: its seeds were made by different configurations; run it again"]
     assert list(found.runs) == ["s6", "l6", "s6_faithful", "s6_paper_eq"]
 
 
-def test_quantized_splits_have_room(mini: Path) -> None:
-    """Table 5's later keys: ``val_int8`` beside ``val`` is all that a later issue must write."""
-    folder = fabricated.run(mini, "s6_relu", 0, 48.0)
-    metrics = read_json(folder / "metrics.json")
-    write_json(folder / "metrics.json", metrics | {"val_int8": fabricated.metrics(44.0, 1000)})
-    rows = compared(mini)
-    assert rows["table5.row3.AP50"]["measured"] == 44.0
-    assert rows["table5.row4.AP50"]["verdict"] == NOT_RUN
-
-
-def test_an_undefined_accuracy_is_not_called_not_run(mini: Path) -> None:
+def test_quantized_splits_stand_in_table_5_and_an_undefined_accuracy_is_not_called_not_run(mini: Path) -> None:
     """COCO's evaluator gives −1 where nobody is of that size: at 128 px no person is large."""
-    from yolopose.report.tables import UNDEFINED, write_tables
-
-    path = mini / "s6" / "seed0" / "metrics.json"
-    metrics = read_json(path)
+    path = fabricated.run(mini, "s6_relu", 0, 48.0) / "metrics.json"
+    write_json(path, read_json(path) | {"val_int8": fabricated.metrics(44.0, 1000)})
+    metrics = read_json(path := mini / "s6" / "seed0" / "metrics.json")
     write_json(path, metrics | {"val": metrics["val"] | {"APL": -1.0}})
-    assert load_results(mini).measure("s6", "val", "APM") is load_results(mini).measure("s6", "val", "APL") is None
-    assert load_results(mini).measure("s6", "val", "AP50").values == [50.0]
-    wanted = ("s6", "APL", "val")
-    rows = [r for r in compare_with_paper(mini) if (r["experiment"], r["metric"], r["split"]) == wanted]
-    assert {r["verdict"] for r in rows} == {NOT_COMPARABLE} and "undefined" in rows[0]["note"]
+    found = load_results(mini)
+    assert found.measure("s6", "val", "APM") is found.measure("s6", "val", "APL") is None
+    assert found.measure("s6", "val", "AP50").by_seed == {0: 50.0}
+    rows = compared(mini)
+    assert rows["table5.row3.AP50"]["measured"] == 44.0 and rows["table5.row4.AP50"]["verdict"] == NOT_RUN
+    assert rows["table1.row10.APL"]["verdict"] == NOT_COMPARABLE and "undefined" in rows["table1.row10.APL"]["note"]
     write_tables(mini)
     table = (mini / "tables" / "table1.md").read_text()
     line = next(line for line in table.splitlines() if "YOLOv5s6-pose" in line)

@@ -1,21 +1,17 @@
 """Two sets of results beside each other: differences, intervals, what differs between the runs, the command line."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests import fabricated
+from yolopose.report import sets
 from yolopose.report.sets import compare_sets, describe_difference, main
 from yolopose.report.verdicts import NOT_COMPARABLE
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
-
-
-@pytest.fixture
-def mini(tmp_path: Path) -> Path:
-    return fabricated.study(tmp_path / "mini", {"s6": 50.0, "m6": 58.0, "l6": 66.0, "s6_faithful": 20.0})
 
 
 def test_compare_two_measured_sets(tmp_path: Path) -> None:
@@ -32,19 +28,21 @@ def test_compare_two_measured_sets(tmp_path: Path) -> None:
     assert rows["s6", "", "gmacs"]["difference"] == 0
     text = "\n".join(describe_difference(a, b))
     assert "train.epochs" in text and "→ 99" in text and "cpu" in text and "m6: only in" in text
+    with pytest.raises(StudyError, match="share no quantity"):
+        compare_sets(*(fabricated.run(tmp_path / name, name, 0, 50.0).parents[1] for name in ("l6", "m6")))
 
 
 def test_compare_with_the_word_paper(mini: Path, tmp_path: Path) -> None:
     rows = {(r["experiment"], r["split"], r["metric"]): r for r in compare_sets("paper", mini)}
     assert rows["s6", "val", "AP"].get("difference") is None and NOT_COMPARABLE in rows["s6", "val", "AP"]["note"]
     assert rows["s6", "", "params_m"]["difference"] == pytest.approx(-0.013)
-    full = fabricated.study(tmp_path / "paper", {"s6": 88.0}, profile="paper", comparable=True, images=2346)
+    full = fabricated.study(tmp_path / "paper", {"s6": 88.0}, **fabricated.FULL)
     back = {(r["experiment"], r["split"], r["metric"]): r for r in compare_sets(full, "paper")}
     assert back["s6", "val", "AP50"]["difference"] == pytest.approx(-0.4)
     assert describe_difference("paper", mini) == []
 
 
-def test_command_line(mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(mini: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     out = tmp_path / "difference.csv"
     assert main([str(mini), str(mini), "--out", str(out)]) == 0
     *lines, _, written = capsys.readouterr().out.splitlines()[3:]
@@ -52,19 +50,9 @@ def test_command_line(mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert written == f"written: {out}"
     assert "interval_low" not in lines[0], "a column that is empty throughout is left out"
     assert {r["difference"] for r in read_csv(out)} <= {"0", "0.0", "-0.0"}
+    monkeypatch.setattr(sys, "argv", ["sets", "paper", str(mini)])
+    with pytest.raises(SystemExit, match="0"):  # as make compare calls it
+        runpy.run_path(sets.__file__, run_name="__main__")
+    assert "145.6" in (said := capsys.readouterr().out) and "s6_faithful" not in said
     assert main(["paper", str(tmp_path / "missing")]) == 2
     assert "no such results folder" in capsys.readouterr().err
-
-
-def test_the_module_is_the_command(mini: Path) -> None:
-    """What ``make compare`` calls."""
-    done = subprocess.run([sys.executable, "-m", "yolopose.report.sets", "paper", str(mini)],
-                          capture_output=True, text=True)
-    assert done.returncode == 0 and "s6_faithful" not in done.stdout and "145.6" in done.stdout
-
-
-def test_sets_without_a_common_quantity(tmp_path: Path) -> None:
-    for name, experiment in (("a", "s6"), ("b", "m6")):
-        fabricated.run(tmp_path / name, experiment, 0, 50.0)
-    with pytest.raises(StudyError, match="share no quantity"):
-        compare_sets(tmp_path / "a", tmp_path / "b")

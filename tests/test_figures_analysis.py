@@ -3,20 +3,15 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
 
 from tests import fabricated
 from yolopose.analysis.complexity import COLUMNS
 from yolopose.analysis.runtime import summarise_constant
-from yolopose.report.figures.analysis import (
-    draw_almost_free,
-    draw_constant_runtime,
-    draw_decoder_depth,
-    draw_loss_shape,
-    measured_depths,
-)
+from yolopose.report.figures import analysis
 from yolopose.report.figures.write import draw_figure, write_figures
 from yolopose.report.measured import ResultSet, load_results
-from yolopose.study.paper import DECODER_LADDER
+from yolopose.study.paper import CONVENTIONS, DECODER_LADDER
 from yolopose.utils.files import write_csv, write_json
 
 NAMES = ("loss_shape", "almost_free", "constant_runtime", "decoder_depth")
@@ -24,16 +19,15 @@ NAMES = ("loss_shape", "almost_free", "constant_runtime", "decoder_depth")
 
 def runtime(trained: bool = True) -> dict:
     """``runtime.json``: poses cost 25 % more time; 1 ms a person at the evaluation's threshold."""
-    def side(factor: float) -> dict:
-        return {"params_m": 10 * factor, "gmacs": 8 * factor, "total_ms": {"median": 100 * factor}}
-
+    pose, person = ({"params_m": 10 * factor, "gmacs": 8 * factor, "total_ms": {"median": 100 * factor}}
+                    for factor in (1.25, 1))
     ratio = {"params": 1.25, "gmacs": 1.25, "total": {"value": 1.25, "low": 1.2, "high": 1.3}}
     points = [{"persons": n, "network_ms": 100.0 + s, "decode_ms": 2.0, "nms_evaluation_ms": 5.0 + n,
                "frame_evaluation_ms": 0.1, "nms_use_ms": 0.5, "frame_use_ms": 0.1} for n in (0, 4, 8) for s in (0, 1)]
     constant = {"canvas_px": 640, "width_factor": 0.5, "points": points,
                 **summarise_constant(points, {"evaluation": 0.001, "use": 0.25}, 5)}
     return {"machine": {"hardware": {"cpu": "a CPU", "accelerator": None}, "device": "cpu", "threads": 2},
-            "almost_free": {"key": "k", "size_px": 640, "s6": {"pose": side(1.25), "person": side(1), "ratio": ratio}},
+            "almost_free": {"key": "k", "size_px": 640, "s6": {"pose": pose, "person": person, "ratio": ratio}},
             "constant": constant if trained else {"status": "not run"}}
 
 
@@ -54,26 +48,22 @@ def loss_shape() -> dict:
 def folder(tmp_path) -> Path:
     """All that the four figures show: made-up files and counts that lie 0.1 GMACs above the printed ones."""
     root = fabricated.study(tmp_path, {"s6": [20, 21, 22]})
-    rows = [dict(zip(COLUMNS, (v, 1.0, 960, 12, 12, printed + 0.1, c, "k"), strict=True))
-            for v, printed in zip(DECODER_LADDER, (19.4, 20.1, 20.8, 21.5, 22.2, 22.8), strict=True)
-            for c in ("conv", "fused_bias", "fvcore_unfused")]
-    write_csv(root / "complexity.csv", rows)
+    write_csv(root / "complexity.csv", [
+        dict(zip(COLUMNS, (variant, 1.0, 960, 12, 12, printed + 0.1, convention, "k"), strict=True))
+        for variant, printed in zip(DECODER_LADDER, (19.4, 20.1, 20.8, 21.5, 22.2, 22.8), strict=True)
+        for convention in CONVENTIONS])
     write_json(root / "runtime.json", runtime())
     write_json(root / "loss_shape.json", loss_shape())
     return root
 
 
 def words(figure) -> str:
-    from matplotlib.text import Text
-
     return "\n".join(text.get_text() for text in figure.findobj(Text))
 
 
 def test_all_are_written_with_the_same_bytes(folder: Path) -> None:
-    written = write_figures(folder, names=NAMES)
-    assert {p.name for p in written} == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
-    before = {p: p.read_bytes() for p in written}
-    assert {p: p.read_bytes() for p in write_figures(folder, names=NAMES)} == before
+    files = fabricated.made_twice(lambda: write_figures(folder, names=NAMES), folder / "figures")
+    assert set(files) == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
 
 
 def test_what_is_missing_is_left_out(tmp_path, capsys) -> None:
@@ -86,21 +76,18 @@ def test_what_is_missing_is_left_out(tmp_path, capsys) -> None:
 
 
 def test_zeros_stand_at_their_place_or_are_named(folder: Path) -> None:
-    figure = draw_loss_shape(ResultSet(folder))
+    figure = analysis.draw_loss_shape(ResultSet(folder))
     eye, hip, box = figure.axes
     crosses = [[line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"] for axes in (eye, hip, box)]
     assert crosses == [[102.0, pytest.approx(71.4), 51.0], [], [100.0]]
     assert "× at 216 px →" in words(figure) and "sigmas × 4" in words(figure)
 
 
-def test_costs_are_told_in_percent_and_in_full(folder: Path) -> None:
-    said = words(draw_almost_free(ResultSet(folder)))
+def test_costs_are_told_in_percent_and_in_full_and_slopes_with_their_interval(folder: Path) -> None:
+    said = words(analysis.draw_almost_free(ResultSet(folder)))
     assert said.count("+25 %") == 3 and "8.0 → 10.0 GMACs" in said and "100 → 125 ms" in said
     assert "640 px" in said and "a CPU, 2 threads" in said
-
-
-def test_slopes_are_told_with_their_interval(folder: Path) -> None:
-    figure = draw_constant_runtime(ResultSet(folder))
+    figure = analysis.draw_constant_runtime(ResultSet(folder))
     assert "scores above 0.001: +1.00 ms a person (+1.00 to +1.00)" in words(figure)
     whole = figure.axes[1].lines
     assert whole[0].get_ydata()[0] == 1.0 and whole[0].get_ydata()[1] == pytest.approx(1 + 8 / 107.6, rel=1e-3)
@@ -108,12 +95,10 @@ def test_slopes_are_told_with_their_interval(folder: Path) -> None:
 
 
 def test_ladder_shows_residuals_and_what_was_measured(folder: Path) -> None:
-    results = load_results(folder)
-    assert measured_depths(results) == {}  # s6 alone is no ladder
-    figure = draw_decoder_depth(results)
-    assert len(figure.axes) == 2
+    figure = analysis.draw_decoder_depth(load_results(folder))
+    assert len(figure.axes) == 2  # s6 alone is no ladder
     assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(100 * 0.1 / 19.4)
     fabricated.ablations(folder, {"s6": [12, 13], "s6_dw1": [9, 9.5]})
-    figure = draw_decoder_depth(load_results(folder))
+    figure = analysis.draw_decoder_depth(load_results(folder))
     assert len(figure.axes) == 3 and "2 seeds" in figure.axes[2].get_xlabel()
-    assert list(measured_depths(load_results(folder).ablations)) == [1, 6]
+    assert list(analysis.measured_depths(load_results(folder).ablations)) == [1, 6]

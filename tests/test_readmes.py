@@ -14,7 +14,6 @@ READMES = [REPO / name for name in ("README.md", "yolopose/README.md", "results/
 
 
 def names_in(module: Path) -> set[str]:
-    """Functions, classes and constants of a module."""
     body = ast.parse(module.read_text()).body
     targets = [t for node in body if isinstance(node, ast.Assign) for t in node.targets]
     targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
@@ -33,22 +32,15 @@ def test_links_lead_somewhere_and_commands_exist(readme):
         assert target == "help" or re.search(rf"^  {target}\s", known, re.M), f"{readme} names make {target}"
 
 
-def test_the_map_of_the_code_names_what_stands_there():
+def test_the_map_of_the_code_names_what_stands_there_and_every_equation_table_figure_and_package():
     readme = REPO / "yolopose" / "README.md"
     links = re.findall(r"\[`(\w+)`\]\((\S+\.py)\)", readme.read_text())
     wrong = [f"{name} in {path}" for name, path in links if name not in names_in(readme.parent / path)]
     assert len(links) > 40 and wrong == []
-
-
-def test_the_map_has_every_equation_table_figure_and_package():
-    text = (REPO / "yolopose" / "README.md").read_text()
-    for number in range(1, 6):
-        assert f"Eq. {number}" in text
-    for words in ("Tables 1 to 5", "Figure 1", "Figure 2", "Figure 3", "Figures 4, 5 and 6"):
+    text = readme.read_text()
+    for words in (*(f"Eq. {number}" for number in range(1, 6)), "Tables 1 to 5", "Figure 1", "Figure 2", "Figure 3",
+                  "Figures 4, 5 and 6"):
         assert words in text
     packages = {path.parent.name for path in (REPO / "yolopose").glob("*/__init__.py")}
     assert packages - set(re.findall(r"\[(\w+)\]\(\1\)", text)) == set()
-
-
-def test_the_first_page_is_short():
-    assert (REPO / "README.md").stat().st_size <= 10_000
+    assert (REPO / "README.md").stat().st_size <= 10_000, "the first page is short"

@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -10,16 +11,7 @@ from hypothesis import strategies as st
 
 from yolopose.utils import files
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import (
-    atomic_write,
-    config_hash,
-    file_sha256,
-    read_csv,
-    read_json,
-    write_csv,
-    write_json,
-    write_json_gz,
-)
+from yolopose.utils.files import atomic_write, read_csv, read_json, write_csv, write_json, write_json_gz
 from yolopose.utils.provenance import git_state, provenance
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -41,11 +33,7 @@ def test_atomic_write_makes_folders_and_leaves_nothing_beside(tmp_path):
 def test_failed_write_keeps_the_old_file_and_says_why(tmp_path, monkeypatch, number, words):
     target = tmp_path / "b.json"
     write_json(target, {"old": 1})
-
-    def fail(_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(files.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", Mock(side_effect=OSError(number, os.strerror(number))))
     with pytest.raises(StudyError, match=words) as caught:
         write_json(target, {"new": 2})
     assert str(target) in str(caught.value)
@@ -56,20 +44,16 @@ def test_failed_write_keeps_the_old_file_and_says_why(tmp_path, monkeypatch, num
 @given(JSON)
 def test_json_round_trip(tmp_path_factory, value):
     folder = tmp_path_factory.mktemp("json")
-    write_json(folder / "v.json", value)
-    write_json_gz(folder / "v.json.gz", value)
-    assert read_json(folder / "v.json") == value
-    assert read_json(folder / "v.json.gz") == value
+    for name, write in (("v.json", write_json), ("v.json.gz", write_json_gz)):
+        write(folder / name, value)
+        assert read_json(folder / name) == value
 
 
-def test_compressed_json_has_the_same_bytes_at_another_time(tmp_path, monkeypatch):
+def test_json_has_the_same_bytes_at_another_time_and_no_nan(tmp_path, monkeypatch):
     write_json_gz(tmp_path / "a.json.gz", [1, 2, 3])
     monkeypatch.setattr(time, "time", lambda: 2e9)
     write_json_gz(tmp_path / "b.json.gz", [1, 2, 3])
     assert (tmp_path / "a.json.gz").read_bytes() == (tmp_path / "b.json.gz").read_bytes()
-
-
-def test_not_a_number_is_refused_rather_than_written(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"AP": float("nan")})
     assert not (tmp_path / "x.json").exists()
@@ -80,8 +64,7 @@ def test_not_a_number_is_refused_rather_than_written(tmp_path):
     ("half.json", b'{"AP": 0.5, "AP50', "is not JSON"),
     ("bytes.json", b"\xff\xfe\x00", "is not JSON"),
     ("half.json.gz", b"\x1f\x8b\x08\x00\x00", "cannot be read"),
-    ("plain.json.gz", b"[]", "cannot be read"),
-])
+    ("plain.json.gz", b"[]", "cannot be read")])
 def test_damaged_json_names_the_file(tmp_path, name, content, words):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -98,14 +81,11 @@ def test_csv_round_trip_and_columns(tmp_path):
         read_csv(tmp_path / "u.csv")
 
 
-def test_config_hash_ignores_order_and_sees_values():
-    assert config_hash({"a": 1, "b": [1, 2]}) == config_hash({"b": [1, 2], "a": 1})
-    assert len({config_hash(v) for v in ({"a": 1}, {"a": 2}, {"a": [1]}, {"b": 1}, {})}) == 5
-
-
-def test_file_sha256_of_a_known_text(tmp_path):
+def test_hashes_ignore_order_and_see_values_and_bytes(tmp_path):
+    assert files.config_hash({"a": 1, "b": [1, 2]}) == files.config_hash({"b": [1, 2], "a": 1})
+    assert len({files.config_hash(v) for v in ({"a": 1}, {"a": 2}, {"a": [1]}, {"b": 1}, {})}) == 5
     (tmp_path / "abc").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_provenance_names_versions_and_works_without_git(tmp_path, monkeypatch):

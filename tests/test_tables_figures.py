@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import fabricated
+from tests.fabricated import FULL, MINI
 from yolopose.report import page
 from yolopose.report.claims import load_claims
 from yolopose.report.compare import same_digits
@@ -17,21 +18,14 @@ from yolopose.report.figures.accuracy import SPECS, draw_accuracy, measured_poin
 from yolopose.report.figures.style import line_samples, place_labels
 from yolopose.report.figures.write import write_figures
 from yolopose.report.layout import Table, latex
-from yolopose.report.measured import ResultSet, fingerprint_note, load_reference, load_results
+from yolopose.report.measured import fingerprint_note, load_reference, load_results
 from yolopose.report.page import markdown_to_html, readme_claims_table, write_report
 from yolopose.report.tables import FUSED_BIAS_NOTE, build_tables, conventions_note, write_tables
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_csv, write_json
 from yolopose.workflow.stages import STAGES, fingerprint, resolve_target
 
-MINI = {"s6": 50.0, "m6": 58.0, "l6": 66.0, "s6_faithful": 20.0, "s6_paper_eq": 45.0}
-FULL_SCALE = {"profile": "paper", "comparable": True, "images": 2346}
 NOWHERE = Path("no-reference")
-
-
-@pytest.fixture
-def mini(tmp_path: Path) -> Path:
-    return fabricated.study(tmp_path / "mini", MINI, test_dev=49.0)
 
 
 def written(results: Path, table: int, reference: Path = NOWHERE) -> tuple[list[dict[str, str]], str]:
@@ -41,15 +35,11 @@ def written(results: Path, table: int, reference: Path = NOWHERE) -> tuple[list[
     return read_csv(path.with_suffix(".csv")), path.with_suffix(".md").read_text()
 
 
-def by(column: str, rows: list[dict[str, str]]) -> dict[str, dict[str, str]]:
-    return {row[column]: row for row in rows}
-
-
-def test_table_1_has_every_row_printed_and_measured(mini: Path) -> None:
+def test_table_1_has_every_row_printed_and_measured_and_table_4_all_conventions(mini: Path) -> None:
     assert len(fabricated.made_twice(lambda: write_tables(mini, NOWHERE), mini / "tables")) == 15
     rows, markdown = written(mini, 1)
     assert [r["source"] for r in rows].count("paper") == 12
-    s6 = by("experiment", rows)["s6"]
+    s6 = next(row for row in rows if row["experiment"] == "s6")
     assert (s6["AP50_printed"], s6["AP50_measured"]) == ("87.6", "50.0")
     assert (s6["comparable"], s6["measured_from"], s6["seeds"]) == ("no", "run", "1")
     assert (s6["params_m_printed"], s6["params_m_measured"]) == ("15.1", "15.087")
@@ -57,9 +47,6 @@ def test_table_1_has_every_row_printed_and_measured(mini: Path) -> None:
     assert [r["experiment"] for r in rows if r["source"] == "this study"] == ["s6_faithful"]
     assert "| **YOLOv5s6-pose** | 960 | 15.1 | 15.1 | 22.8 | 22.8 | 63.8 | 25.0 | 87.6 | 50.0 |" in markdown
     assert "not comparable with the printed ones" in markdown and "RTMO-l (own paper" in markdown
-
-
-def test_table_4_shows_all_conventions_with_residuals(mini: Path) -> None:
     rows, text = written(mini, 4)
     assert float(rows[0]["gmacs_fused_bias"]) == pytest.approx(22.80 * (1280 / 960) ** 2, abs=1e-3)
     assert float(rows[0]["residual_percent_fused_bias"]) == pytest.approx(100 * (40.533 / 40.62 - 1), abs=0.01)
@@ -87,22 +74,17 @@ def test_the_notes_on_conventions_are_true() -> None:
     assert conventions_note([row(10.0, 10.001), row(5.0, 4.9)]).startswith("No single convention")
 
 
-def test_missing_rows_are_not_run_or_from_the_reference(tmp_path: Path) -> None:
-    own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
-    reference = fabricated.study(tmp_path / "reference" / "mini", {"s6": 40.0, "m6": 44.0})
+def test_missing_rows_are_from_a_reference_of_the_same_profile_and_data_set_or_not_run(tmp_path: Path) -> None:
+    """The runs say what they are; the names of the folders do not matter."""
+    own = fabricated.study(tmp_path / "mini-again", {"s6": 50.0})
+    reference = fabricated.study(tmp_path / "reference", {"s6": 40.0, "m6": 44.0})
     stored, text = written(own, 1, reference)
     assert "44.0 (ref)" in text and "50.0" in text and "40.0" not in text and "not run" in text
     assert "(ref) = not in this run; from the committed reference" in text
-    rows = by("experiment", [row for row in stored if row["source"] == "paper"])
+    rows = {row["experiment"]: row for row in stored if row["source"] == "paper"}
     assert [rows[name]["measured_from"] for name in ("m6", "s6", "l6")] == ["reference", "run", ""]
     assert load_reference(load_results(reference), reference) is None  # a set is not its own reference
-
-
-def test_a_reference_has_the_same_profile_and_data_set(tmp_path: Path) -> None:
-    """The runs say what they are; the names of the folders do not matter."""
-    reference = fabricated.study(tmp_path / "reference", {"s6": 40.0})
-    same = load_results(fabricated.study(tmp_path / "mini-again", {"s6": 50.0}))
-    assert load_reference(same, reference).root == reference
+    assert load_reference(load_results(own), reference).root == reference
     for record in ({"profile": "gpu"}, {"dataset": "coco-real"}):
         other = load_results(fabricated.study(tmp_path / "other" / "mini", {"s6": 50.0}, **record))
         assert load_reference(other, reference) is None
@@ -118,7 +100,7 @@ def test_tables_3_and_4_show_the_ablations_in_their_own_column(tmp_path: Path) -
     reference = fabricated.study(tmp_path / "reference", {"s6": 48.0, "s6_l1": 46.0})
     fabricated.ablations(reference, {"s6": [42.0, 43.0], "s6_r640": [20.0, 21.0]})
     stored, text = written(own, 3, reference)
-    rows = by("experiment", stored)
+    rows = {row["experiment"]: row for row in stored}
     assert rows["s6_l1"].items() >= {"AP50_measured": "46.0", "measured_from": "reference", "AP50_ablations": "31.0",
                                      "AP50_ablations_spread": "1.0", "ablations_seeds": "3",
                                      "ablations_from": "run"}.items()
@@ -134,13 +116,16 @@ def test_table_5_compares_drops(tmp_path: Path) -> None:
     path = own / "s6_relu" / "seed0" / "metrics.json"
     write_json(path, read_json(path) | {"val_int8": fabricated.metrics(40.0, 1000)})
     stored, text = written(own, 5)
-    rows = by("split", stored)
+    rows = {row["split"]: row for row in stored}
     assert (rows["val_int8"]["AP_change_printed"], rows["val_int8"]["AP_change_measured"]) == ("-6.3", "-4.0")
     assert rows["val_int16"]["AP_change_measured"] == "" and rows["val"].get("AP_change_printed", "") == ""
     assert "| −6.3 | −4.0 |" in text
 
 
-def test_without_any_run_the_paper_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_any_run_the_paper_stands_alone(tmp_path: Path, capsys) -> None:
+    for write in (write_tables, write_figures, write_report):
+        with pytest.raises(StudyError, match="no such results folder"):
+            write(tmp_path / "absent")
     untrained = fabricated.study(tmp_path / "mini", {})
     assert "nothing trained yet" in written(untrained, 1)[1]
     text = write_report(untrained, NOWHERE).read_text()
@@ -211,38 +196,21 @@ def test_figures_are_written_and_repeatable(mini: Path) -> None:
 def test_points_of_the_reference_are_named_in_the_title(tmp_path: Path, comparable: bool) -> None:
     results = load_results(fabricated.study(tmp_path / "r", {"s6": 87.0}, comparable=comparable, images=2346))
     for from_reference in (False, True):
-        figure = draw_accuracy(SPECS[1], replace(results, is_reference=from_reference))
-        titles = [axes.get_title(loc="left") for axes in figure.axes]
-        assert "easured" in titles[-1] and ("(committed reference)" in titles[-1]) == from_reference
+        title = draw_accuracy(SPECS[1], replace(results, is_reference=from_reference)).axes[-1].get_title(loc="left")
+        assert "easured" in title and ("(committed reference)" in title) == from_reference
 
 
 @pytest.mark.parametrize(("scores", "options", "count"), [
-    (MINI, {}, 6), ({}, {}, 3), ({"s6": 87.3, "m6": 89.0, "l6": 90.4}, FULL_SCALE, 4)])
+    (MINI, {}, 6), ({}, {}, 3), ({"s6": 87.3, "m6": 89.0, "l6": 90.4}, FULL, 4)])
 def test_labels_never_overlap(tmp_path: Path, scores, options, count, monkeypatch: pytest.MonkeyPatch) -> None:
-    boxes, results = [], ResultSet(tmp_path)
-    if scores:
-        results = load_results(fabricated.study(tmp_path, scores, test_dev=50.0, **options))
+    boxes, results = [], load_results(fabricated.study(tmp_path, scores, test_dev=50.0, **options))
     monkeypatch.setattr(accuracy, "place_labels", lambda *a, **k: boxes.append(place_labels(*a, **k)))
     for spec in SPECS:
         draw_accuracy(spec, results)
     assert len(boxes) == count
     assert not any(one.overlaps(other) for placed in boxes for one, other in itertools.combinations(placed, 2))
-
-
-def test_line_samples_lie_on_the_line() -> None:
-    samples = line_samples([(1.0, 0.0), (100.0, 2.0)])
-    assert len(samples) == 6 and samples[2][0] == pytest.approx(10 ** 0.9) and samples[2][1] == pytest.approx(0.9)
-
-
-def assert_closed(page: str) -> None:
-    """Elements close in order; ``<`` and ``>`` of texts and attributes are escaped."""
-    stack = []
-    for closing, tag in re.findall(r"<(/?)([a-z]\w*)[^>]*>", page):
-        if closing:
-            assert stack.pop() == tag
-        elif tag not in {"meta", "img", "br", "col", "link", "hr"}:
-            stack.append(tag)
-    assert not stack
+    samples = line_samples([(1.0, 0.0), (100.0, 2.0)])  # they lie on the line
+    assert len(samples) == 6 and samples[2] == pytest.approx((10**0.9, 0.9))
 
 
 def test_report_is_one_page_beside_its_pictures(mini: Path) -> None:
@@ -252,7 +220,13 @@ def test_report_is_one_page_beside_its_pictures(mini: Path) -> None:
         "baseline": {"AP": 0.01, "AP50": 0.05}})
     write_figures(mini, NOWHERE)
     text = write_report(mini, NOWHERE).read_text()
-    assert_closed(text)
+    stack = []
+    for closing, tag in re.findall(r"<(/?)([a-z]\w*)[^>]*>", text):
+        if closing:
+            assert stack.pop() == tag  # elements close in order; < and > of texts and attributes are escaped
+        elif tag not in {"meta", "img", "br", "col", "link", "hr"}:
+            stack.append(tag)
+    assert not stack
     addresses, ids = re.findall(r'\s(?:src|href)="([^"]*)"', text), re.findall(r'\sid="([^"]*)"', text)
     pictures = [a for a in addresses if not a.startswith("#")]
     assert len(pictures) == 6 and all(a.startswith("figures/") and (mini / a).is_file() for a in pictures)
@@ -302,22 +276,17 @@ def test_report_lists_the_released_checkpoints(tmp_path: Path) -> None:
 
 
 def test_report_at_full_scale_and_of_its_settings_on_a_part_of_coco(tmp_path: Path) -> None:
-    folder = fabricated.study(tmp_path / "paper", {"s6": 87.6}, **FULL_SCALE)
+    folder = fabricated.study(tmp_path / "paper", {"s6": 87.6}, **FULL)
     text = write_report(folder, NOWHERE).read_text()
-    assert "These runs are at a reduced scale" not in text
+    assert load_results(folder).full_scale and "These runs are at a reduced scale" not in text
     assert "test-dev was not scored: the data set has no test-dev images." in text
     record = read_json(path := folder / "s6/seed0/run.json")
     write_json(path, record | {"comparable": False, "config": record["config"] | {"comparable": True}})
     assert load_results(folder).not_comparable("val").startswith("other data than COCO 2017")
+    assert not load_results(folder).full_scale
     text = write_report(folder, NOWHERE).read_text()
     assert "These runs are on other data than COCO 2017" in text and "Other data than COCO 2017 (made-up)" in text
     assert "These runs are at a reduced scale" not in text and "Reduced scale: smaller" not in text
-
-
-@pytest.mark.parametrize("write", [write_tables, write_figures, write_report])
-def test_unusable_results_are_refused(write, tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="no such results folder"):
-        write(tmp_path / "absent")
 
 
 def test_readme_lists_decided_claims_between_its_marks(mini: Path, tmp_path: Path, capsys) -> None:
