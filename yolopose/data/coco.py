@@ -233,7 +233,6 @@ def _split(name: str, folder: Path, file: AnnotationFile, limit: int | None) -> 
 
 
 def _restricted(ground_truth: dict[str, Any], images: list[dict[str, Any]]) -> dict[str, Any]:
-    """The ground truth of some ``images`` alone."""
     kept = {image["id"] for image in images}
     return {**ground_truth, "images": images,
             "annotations": [row for row in ground_truth["annotations"] if row["image_id"] in kept]}

@@ -128,8 +128,8 @@ def missing_archives(root: Path, wants_test_dev: bool, test_dev: bool | None = N
     if any(path.is_file() and path.stat().st_size != size for path, size in sizes):
         return []  # annotations that are not COCO's own: its images do not belong there
     if test_dev is None:
-        as_it_was = all(_is_there(root, a, None) for a in archives if not a.test_dev)
-        test_dev = record.get("test_dev", wants_test_dev and (bool(fetched) or not as_it_was))
+        as_it_was = not fetched and all(_is_there(root, a, None) for a in archives if not a.test_dev)
+        test_dev = record.get("test_dev", wants_test_dev and not as_it_was)
     return [a for a in archives if (test_dev or not a.test_dev) and not _is_there(root, a, fetched.get(a.name))]
 
 
@@ -164,7 +164,6 @@ def _is_there(root: Path, archive: Archive, entry: dict[str, Any] | None) -> boo
 
 
 def _check_folder(root: Path, missing: Sequence[Archive], archives: Sequence[Archive]) -> None:
-    """Make ``root``, and see that it may be written to, has the space and holds nothing foreign."""
     ours = {RECORD, DOWNLOADS, "annotations", *(a.folder for a in archives)}
     lacks = f"{root}: lacks {', '.join(a.content for a in missing)} of COCO 2017, "
     try:

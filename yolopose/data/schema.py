@@ -80,7 +80,7 @@ def _sigmas(names: list[str], category: dict[str, Any], where: str) -> np.ndarra
         return sigmas
     known = [row["sigmas"] for row in yaml.safe_load(KEYPOINT_FACTS.read_text()).values()]
     for table in known:
-        if all(name in table for name in names):
+        if set(names) <= table.keys():
             return np.asarray([table[name] for name in names], np.float64)
     missing = [n for n in names if not any(n in table for table in known)] or names
     raise StudyError(f"{where}.keypoints: no OKS sigma is known for {', '.join(missing)}; add a list `sigmas` to the "

@@ -124,7 +124,6 @@ def _images(path: Path, rows: list[Any]) -> list[dict[str, Any]]:
 
 
 def _rows(path: Path, rows: list[Any], category_id: int) -> list[dict[str, Any]]:
-    """The annotations of one category, with the types that they must have."""
     if not all(isinstance(row, dict) for row in rows):
         raise StudyError(f"{path}: annotations: holds something else than objects; restore the file")
     for types in (ID_TYPES, PERSON_TYPES):
@@ -163,12 +162,11 @@ def _arrays(path: Path, images: list[dict[str, Any]], rows: list[dict[str, Any]]
                  ids[image_ids[image_row] != of_image])
     problems.raise_if_any()
     try:
-        keypoints = np.fromiter(chain.from_iterable(r["keypoints"] for r in rows), np.float32, len(rows) * 3 * count)
-        bbox = np.fromiter(chain.from_iterable(r["bbox"] for r in rows), np.float64, len(rows) * 4).reshape(-1, 4)
+        keypoints = np.fromiter(chain.from_iterable(r["keypoints"] for r in rows), np.float32).reshape(-1, count, 3)
+        bbox = np.fromiter(chain.from_iterable(r["bbox"] for r in rows), np.float64).reshape(-1, 4)
     except (TypeError, ValueError) as error:
         raise StudyError(f"{path}: annotations: bbox or keypoints hold something else than numbers ({error}); restore "
                          "the file") from error
-    keypoints = keypoints.reshape(-1, count, 3)
     flags = keypoints[:, :, 2]
     counted = (flags > 0).sum(1)
     stored = np.asarray([r.setdefault("num_keypoints", int(n)) for r, n in zip(rows, counted, strict=True)])
@@ -184,8 +182,8 @@ def _arrays(path: Path, images: list[dict[str, Any]], rows: list[dict[str, Any]]
     for what, remedy, wrong in (
         ("keypoints: a visibility flag is not 0, 1 or 2, or a position not finite,",
          "the third number of each joint is 0 (absent), 1 (hidden) or 2 (visible)", not_labels),
-        ("num_keypoints: disagrees with the visibility flags",
-         "it is the number of joints whose flag is 1 or 2", (stored != counted) & ~not_labels),
+        ("num_keypoints: disagrees with the visibility flags", "it is the number of joints whose flag is 1 or 2",
+         (stored != counted) & ~not_labels),
         ("area: not a positive number", "OKS divides by it; give the person's area in px", labelled & ~(areas > 0)),
         ("bbox: width or height not positive", "give [x, y, width, height] in px", flat),
         ("bbox: reaches out of the image",

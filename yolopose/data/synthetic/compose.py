@@ -1,7 +1,7 @@
 """One picture and its labels: who stands where, in which order they are drawn, and what an annotator would mark.
 
-People and things are painted from far to near; a map of owners keeps who is visible at every pixel. Boxes, areas,
-outlines and visibility flags are read from that map, so that they follow COCO's conventions to the pixel.
+People and things are painted from far to near; a map of owners keeps who is visible at every pixel, from which boxes,
+areas, outlines and visibility flags are read.
 """
 
 from dataclasses import dataclass, replace
@@ -65,7 +65,9 @@ def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -
     else:
         horizon = rng.uniform(0.2, 0.7) * height
     image, owner = background(rng, height, width, horizon), np.zeros((height, width), np.uint8)
-    light, brush = _light(rng), Brush(image, owner)
+    direction = np.array([rng.normal(0, 0.7), -rng.uniform(0.4, 1.0), -rng.uniform(0.2, 1.0)])
+    strength, brush = rng.uniform(0.45, 0.85), Brush(image, owner)
+    light = Light(direction / np.linalg.norm(direction), 1.02 - 0.8 * strength, strength)
     if rng.random() < difficulty.crowd:
         _draw_crowd(rng, image, owner, light, elevation, horizon)
     if people and rng.random() < 0.8:
@@ -89,12 +91,6 @@ def compose(rng: np.random.Generator, difficulty: Difficulty, image_size: int) -
 def _choice(rng: np.random.Generator, weights: tuple[float, ...]) -> int:
     p = np.array(weights)
     return int(rng.choice(len(p), p=p / p.sum()))
-
-
-def _light(rng: np.random.Generator) -> Light:
-    direction = np.array([rng.normal(0, 0.7), -rng.uniform(0.4, 1.0), -rng.uniform(0.2, 1.0)])
-    strength = rng.uniform(0.45, 0.85)
-    return Light(direction / np.linalg.norm(direction), 1.02 - 0.8 * strength, strength)
 
 
 def _place_people(rng, difficulty: Difficulty, height: int, width: int, elevation: float) -> list[Person]:
@@ -255,9 +251,7 @@ def outline(mask: np.ndarray) -> list[list[float]]:
 
 
 def run_lengths(mask: np.ndarray) -> dict:
-    """COCO's uncompressed run-length code: runs of 0 and 1 in turn, down the columns, beginning with 0.
-
-    By hand, since pycocotools only makes the compressed code, which no annotation file of COCO has.
-    """
+    """COCO's uncompressed run-length code: runs of 0 and 1 in turn, down the columns, beginning with 0. By hand, since
+    pycocotools only makes the compressed code, which no annotation file of COCO has."""
     edges = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))
     return {"counts": np.diff(edges, prepend=0, append=mask.size).tolist(), "size": list(mask.shape)}

@@ -1,7 +1,6 @@
 """The place around the people: a room, a street or a park, the things in it, and the camera that takes the picture.
 
-Much of the clutter has the colours of skin and cloth, so that neither alone tells a person. Angles of hues are degrees,
-colours BGR in 0..255; everything is drawn in pixels.
+Much of the clutter has the colours of skin and cloth, so that neither alone tells a person. Colours are BGR in 0..255.
 """
 
 from dataclasses import dataclass
@@ -116,7 +115,6 @@ def _room(rng: np.random.Generator, height: int, width: int, line: int) -> np.nd
 
 
 def _hang_on_the_wall(rng: np.random.Generator, image: np.ndarray, line: int) -> None:
-    """Windows, pictures, shelves, doors."""
     brush, (height, width) = Brush(image), image.shape[:2]
     for _ in range(rng.integers(1, 5)):
         x, y = rng.uniform(-0.1, 0.95) * width, rng.uniform(-0.1, 0.6) * line
@@ -180,7 +178,7 @@ def _buildings(rng: np.random.Generator, image: np.ndarray, line: int) -> None:
     x = rng.uniform(-0.2, 0.1) * width
     while x < width:
         w, h = rng.uniform(0.12, 0.4) * width, rng.uniform(0.15, 0.9) * line
-        wall = hsv(rng.uniform(0, 60), rng.uniform(0.0, 0.45), rng.uniform(0.3, 0.85))
+        wall = hsv(*rng.uniform([0, 0.0, 0.3], [60, 0.45, 0.85]))
         if rng.random() < 0.8:
             brush.box(x, line - h, x + w, line + 2, wall)
             columns, rows = rng.integers(2, 6, 2)
@@ -264,7 +262,7 @@ def paint_object(rng: np.random.Generator, brush: Brush, x: float, base: float, 
 
 
 def paint_seat(rng: np.random.Generator, brush: Brush, x: float, top: float, base: float, width: float) -> None:
-    """What a sitting person sits on, from the seat's height down to the floor."""
+    """What a sitting person sits on, from the seat's height ``top`` down to the floor."""
     colour = any_colour(rng)
     if rng.random() < 0.5:  # chair with a back
         for side in (-0.5, 0.38):
