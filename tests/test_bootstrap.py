@@ -46,20 +46,16 @@ def test_every_image_once_is_pycocotools_on_cocos_own_example(shared: Path) -> N
     matches = rank_detections(annotations, results, ids, sigmas)
     assert matches.ignored.any()  # crowds and persons without keypoints take part
     found = average_precision(matches, np.ones((1, len(ids)), int))[0]
-    assert found.mean() == pytest.approx(scores["AP"], abs=1e-12)
-    assert (found[0], found[5]) == pytest.approx((scores["AP50"], scores["AP75"]), abs=1e-12)
+    assert (found.mean(), found[0], found[5]) == pytest.approx([scores[k] for k in ("AP", "AP50", "AP75")], abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_image_once_is_pycocotools(seed: int) -> None:
-    annotations, detections = scene(seed)
-    ids = [i["id"] for i in annotations["images"]]
-    ones = np.ones((1, len(ids)), int)
+    (annotations, detections), ids = scene(seed), range(1, 13)
     for sigmas, scores in ((SIGMA, score_keypoints(annotations, detections, ids, SIGMA)),
                            (None, score_boxes(annotations, detections, ids))):
-        found = average_precision(rank_detections(annotations, detections, ids, sigmas), ones)[0]
-        assert found.mean() == pytest.approx(scores["AP"], abs=1e-12)
-        assert found[0] == pytest.approx(scores["AP50"], abs=1e-12)
+        found = average_precision(rank_detections(annotations, detections, ids, sigmas), np.ones((1, 12), int))[0]
+        assert (found.mean(), found[0]) == pytest.approx((scores["AP"], scores["AP50"]), abs=1e-12)
 
 
 @settings(max_examples=25, deadline=None)
@@ -82,22 +78,21 @@ def test_a_resample_by_hand() -> None:
     matches = rank_detections(annotations, detections, [1, 2], SIGMA)
     once, never, thrice = average_precision(matches, np.array([[1, 1], [0, 2], [3, 1]]))
     # recall 1/2 at precision 1/2: recalls 0.00 … 0.50 are reached, 51 of 101
-    assert once == pytest.approx([51 / 101 * 0.5] * 10)
-    assert never == pytest.approx([0] * 10)
+    assert once == pytest.approx([51 / 101 * 0.5] * 10) and never == pytest.approx([0] * 10)
     # recall 3/4 at precision 3/4 after the false alarm, which stands first: 76 of 101
     assert thrice == pytest.approx([76 / 101 * 0.75] * 10)
 
 
 def test_equal_predictions_differ_by_nothing_and_a_better_set_wins() -> None:
     annotations, detections = scene(3, images=30)
-    same = paired_bootstrap(annotations, [detections], [detections], range(1, 31), SIGMA, resamples=50)
+    sides = [detections], [as_predictions(annotations)]
+    same, better, worse, again = (
+        paired_bootstrap(annotations, sides[a], sides[b], range(1, 31), SIGMA, resamples=100)
+        for a, b in ((0, 0), (0, 1), (1, 0), (0, 1)))
     assert same == {metric: {"difference": 0, "low": 0, "high": 0} for metric in ("AP", "AP50")}
-    perfect = as_predictions(annotations)
-    better = paired_bootstrap(annotations, [detections], [perfect], range(1, 31), SIGMA, resamples=200)["AP"]
-    worse = paired_bootstrap(annotations, [perfect], [detections], range(1, 31), SIGMA, resamples=200)["AP"]
-    assert 0 < better["low"] < better["difference"] < better["high"]
-    assert worse == pytest.approx({"difference": -better["difference"], "low": -better["high"], "high": -better["low"]})
-    assert better == paired_bootstrap(annotations, [detections], [perfect], range(1, 31), SIGMA, resamples=200)["AP"]
+    gain = better["AP"]
+    assert 0 < gain["low"] < gain["difference"] < gain["high"] and better == again
+    assert worse["AP"] == pytest.approx({"difference": -gain["difference"], "low": -gain["high"], "high": -gain["low"]})
 
 
 def test_pairing_removes_the_difficulty_of_the_images() -> None:

@@ -16,20 +16,11 @@ from yolopose.utils.files import read_json, write_json
 from yolopose.utils.locks import results_lock
 
 SCORES = dict(zip(KEYPOINT_METRICS, (0.629, 0.877, 0.694, 0.574, 0.711, 0.698, 0.913, 0.756, 0.64, 0.779), strict=True))
-STDOUT = """loading annotations into memory...
-Evaluate annotation type *keypoints*
-DONE (t=14.41s).
- Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets= 20 ] = 0.629
- Average Precision  (AP) @[ IoU=0.50      | area=   all | maxDets= 20 ] = 0.877
- Average Precision  (AP) @[ IoU=0.75      | area=   all | maxDets= 20 ] = 0.694
- Average Precision  (AP) @[ IoU=0.50:0.95 | area=medium | maxDets= 20 ] = 0.574
- Average Precision  (AP) @[ IoU=0.50:0.95 | area= large | maxDets= 20 ] = 0.711
- Average Recall     (AR) @[ IoU=0.50:0.95 | area=   all | maxDets= 20 ] = 0.698
- Average Recall     (AR) @[ IoU=0.50      | area=   all | maxDets= 20 ] = 0.913
- Average Recall     (AR) @[ IoU=0.75      | area=   all | maxDets= 20 ] = 0.756
- Average Recall     (AR) @[ IoU=0.50:0.95 | area=medium | maxDets= 20 ] = 0.640
- Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets= 20 ] = 0.779
-"""
+STDOUT = "loading annotations into memory...\nEvaluate annotation type *keypoints*\nDONE (t=14.41s).\n" + "".join(
+    f" Average {kind} @[ IoU={iou:9} | area={area:>6} | maxDets= 20 ] = {SCORES[name + suffix]:.3f}\n"
+    for kind, name in (("Precision  (AP)", "AP"), ("Recall     (AR)", "AR"))
+    for suffix, iou, area in (("", "0.50:0.95", "all"), ("50", "0.50", "all"), ("75", "0.75", "all"),
+                              ("M", "0.50:0.95", "medium"), ("L", "0.50:0.95", "large")))
 LONG = {"AP": "AP", "AP50": "AP_50", "AP75": "AP IoU=.75", "APM": "AP_medium", "APL": "AP_large", "AR": "AR",
         "AR50": "AR_50", "AR75": "AR_75", "ARM": "AR_medium", "ARL": "AR_large"}
 
@@ -86,9 +77,7 @@ def test_five_that_the_table_needs_are_enough_and_other_lines_are_passed_over(tm
     ({k: 100 * v for k, v in SCORES.items()}, "AP is 62.9, not within 0 and 1; divide by 100"),
     (dict.fromkeys(SCORES, -1), "the server scored nothing"),
     (SCORES | {"AR": 1.0001}, "AR is 1.0001, not within"),
-    (SCORES | {"AR": "high"}, "AR is 'high', not a number"),
-    (SCORES | {"AR": None}, "AR is None, not a number"),
-    (SCORES | {"AR": True}, "AR is True, not a number"),
+    *((SCORES | {"AR": one}, f"AR is {one!r}, not a number") for one in ("high", None, True)),
     ('{"AP": NaN, "AP50": 0.8, "AP75": 0.7, "APL": 0.7, "AR": 0.7}', "AP is nan"),
     (SCORES | {"AP": 0.877, "AP50": 0.629}, "AP 0.877 is larger than AP50 0.629"),
     (SCORES | {"AP75": 0.88}, "AP75 0.88 is larger than AP50"),
@@ -99,22 +88,23 @@ def test_what_is_no_answer(tmp_path: Path, content: Any, wanted: str) -> None:
         read_answer(answer(tmp_path, content))
 
 
-def test_files_that_are_no_answer(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="no such file"):
-        read_answer(tmp_path / "none.txt")
-    (tmp_path / "big.json").write_bytes(b" " * ((1 << 20) + 1))
-    with pytest.raises(StudyError, match="not the predictions"):
-        read_answer(tmp_path / "big.json")
-    (tmp_path / "zip").write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(StudyError, match="is no text; unpack"):
-        read_answer(tmp_path / "zip")
+@pytest.mark.parametrize(("content", "wanted"), [
+    (None, "no such file"), (b" " * ((1 << 20) + 1), "not the predictions"),
+    (b"PK\x03\x04\xff\xfe", "is no text; unpack")], ids=["none", "big", "zip"])
+def test_files_that_are_no_answer(tmp_path: Path, content: bytes | None, wanted: str) -> None:
+    if content is not None:
+        (tmp_path / "scores.txt").write_bytes(content)
+    with pytest.raises(StudyError, match=wanted):
+        read_answer(tmp_path / "scores.txt")
 
 
 def test_an_answer_fills_table_2(coco_run: Path, tmp_path: Path) -> None:
+    def row_of_s6() -> dict[str, Any]:
+        table = build_tables(load_results(tmp_path / "paper-coco"))[1].data.to_dict("records")
+        return next(row for row in table if row.get("experiment") == "s6")
+
     before = read_json(coco_run / "metrics.json")
-    row = next(r for r in build_tables(load_results(tmp_path / "paper-coco"))[1].data.to_dict("records")
-               if r.get("experiment") == "s6")
-    assert row.get("AP_measured") is None
+    assert row_of_s6().get("AP_measured") is None
     assert put_answer(coco_run, answer(tmp_path, STDOUT), "2022-04-14")
     after = read_json(coco_run / "metrics.json")
     part = after.pop("test_dev")
@@ -122,9 +112,8 @@ def test_an_answer_fills_table_2(coco_run: Path, tmp_path: Path) -> None:
     assert part["date"] == "2022-04-14" and part["answer"] == "scores.txt" and len(part["answer_sha256"]) == 64
     assert part["weights_sha256"] == "abc" and part["submission_sha256"] is None and "COCO" in part["source"]
     assert after == {k: v for k, v in before.items() if k != "test_dev"}
-    results = load_results(tmp_path / "paper-coco")
-    assert results.not_comparable("test_dev") is None
-    row = next(r for r in build_tables(results)[1].data.to_dict("records") if r.get("experiment") == "s6")
+    assert load_results(tmp_path / "paper-coco").not_comparable("test_dev") is None
+    row = row_of_s6()
     assert (row["AP_measured"], row["AP50_measured"], row["comparable"]) == (62.9, 87.7, "yes")
 
 

@@ -89,18 +89,15 @@ def test_a_full_disk_loses_minutes_not_the_run(tiny_data, whole, tmp_path, monke
 
 def test_scores_of_other_weights_do_not_survive_a_new_training(tmp_path):
     for name in ("metrics.json", "predictions.json.gz", "x_results.zip", ".checkpoint.pt.123", "checkpoint.pt"):
-        (tmp_path / name).write_text("x")
+        (tmp_path / name).touch()
     clear_outputs(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_checkpoint_of_another_configuration_is_refused(tiny_data, tmp_path):
+def test_checkpoint_of_another_configuration_and_a_stale_result_are_refused(tiny_data, whole, tmp_path):
     Trainer(tiny_run(), tiny_data, tmp_path, CPU)._save()
     with pytest.raises(StudyError, match=r"checkpoint.pt: was made with another config_hash.*RESULTS="):
         Trainer(tiny_run(lr=0.5), tiny_data, tmp_path, CPU)
-
-
-def test_stale_result_is_named_with_what_changed(tiny_data, whole):
     check_fresh(tiny_run(), tiny_data.fingerprint, whole)
     with pytest.raises(StudyError, match=r"run.json: was made by another configuration \(train.lr: 0.01 → 0.5\)"):
         check_fresh(tiny_run(lr=0.5), tiny_data.fingerprint, whole)
@@ -118,12 +115,9 @@ def test_gains_come_from_the_profile_or_the_loss():
         run_gains(tiny_run(gains={"official": {"box": 1}}))
 
 
-def test_anchors_that_reach_too_few_boxes_are_refused(tiny_data):
+def test_anchors_fit_what_they_are_fitted_to(tiny_data):
     with pytest.raises(StudyError, match=r"train.anchors: coco anchors match only .* set anchors: auto"):
         choose_anchors(tiny_run(anchor_threshold=1.01), tiny_data)
-
-
-def test_anchors_fit_what_they_are_fitted_to():
     sides = np.tile(np.float32([[10, 20], [12, 22], [100, 50], [110, 55], [300, 300], [20, 80]]), (20, 1))
     sides *= 1 + 0.01 * np.arange(120, dtype=np.float32)[:, None] / 120
     anchors = fit_anchors(sides)
@@ -194,23 +188,17 @@ def test_weights_round_trip_and_refusals(tmp_path):
     save_state(tmp_path / "plain.pt", {"a": torch.arange(3), "b": [1.5, "x"]})
     state = load_state(tmp_path / "plain.pt")
     assert state["a"].tolist() == [0, 1, 2] and state["b"] == [1.5, "x"]
-    with pytest.raises(StudyError, match="format is None"):
-        load_weights(tmp_path / "plain.pt")
     (tmp_path / "short.pt").write_bytes((tmp_path / "plain.pt").read_bytes()[:100])
-    with pytest.raises(StudyError, match=r"short.pt: is not a file of plain tensors"):
-        load_state(tmp_path / "short.pt")
-    with pytest.raises(StudyError, match=r"absent.pt: not found"):
-        load_state(tmp_path / "absent.pt")
 
-
-def test_pickled_code_is_refused_and_not_run(tmp_path):
     class Hostile:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
 
     torch.save({"format": Hostile()}, tmp_path / "hostile.pt")
-    with pytest.raises(StudyError, match="is not a file of plain tensors"):
-        load_state(tmp_path / "hostile.pt")
+    for name, words in (("plain", "format is None"), ("short", "is not a file of plain tensors"),
+                        ("hostile", "is not a file of plain tensors"), ("absent", "not found")):
+        with pytest.raises(StudyError, match=rf"{name}\.pt: {words}"):
+            load_weights(tmp_path / f"{name}.pt")
     assert not (tmp_path / "executed").exists()
 
 
