@@ -42,8 +42,7 @@ def test_row_by_hand() -> None:
         "no", "yes", "no", ""]
 
 
-def test_goals_are_printed_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_goals_are_printed_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     rows = [make_row("training", "waiting", [3.0], "%", goal="< 10"),
             make_row("drawing", "near", [80.0], "images/s", goal=">= 100"), make_row("startup", "x", [1.0], "s")]
     done = subprocess.CompletedProcess([], 0, stdout=json.dumps(rows), stderr="")
@@ -59,7 +58,7 @@ def test_goals_are_printed_at_the_end(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Commands of the bench are called here, not in a process that would load torch first."""
     real = subprocess.run
 
@@ -91,9 +90,9 @@ def test_table_of_one_subject(tmp_path: Path, in_process: None, monkeypatch: pyt
 
 def test_the_full_evaluation_at_a_small_size() -> None:
     """Every step of it: drawing and training in another process, evaluation of each image once."""
-    duration, pace, size = full_evaluation.full_evaluation_rows(6, 128, 8, 64, width_factor=0.125)
-    assert duration["case"] == pace["case"] == "s6, 128 px, 6 images" and "float32, batch 32" in duration["note"]
-    assert pace["value"] == pytest.approx(6 / (60 * duration["value"]), rel=1e-2) and size["value"] > 0
+    duration, pace, size = full_evaluation.full_evaluation_rows(2, 64, 8, 64, width_factor=0.125)
+    assert duration["case"] == pace["case"] == "s6, 64 px, 2 images" and "float32, batch 32" in duration["note"]
+    assert pace["value"] == pytest.approx(2 / (60 * duration["value"]), rel=1e-2) and size["value"] > 0
     assert "full_evaluation" not in bench.SUBJECTS  # takes too long to be measured unasked
 
 
@@ -114,8 +113,7 @@ def test_drawing_counts_every_image_of_every_split(monkeypatch: pytest.MonkeyPat
     asked = []
     monkeypatch.setattr(subjects, "generate", lambda root, spec, workers, progress: asked.append(
         (root, spec.difficulty, spec.image_size, spec.train + spec.val + spec.test_dev, workers)))
-    monkeypatch.setattr(subjects, "seconds_of",
-                        lambda work, runs, warmup: [(work(), 4.0)[1] for _ in range(runs)])
+    monkeypatch.setattr(subjects, "seconds_of", lambda work, runs, warmup: [(work(), 4.0)[1] for _ in range(runs)])
     (row,) = subjects.drawing_rows()
     assert {one[1:] for one in asked} == {("near", 320, 600, 2)} and len({one[0] for one in asked}) == len(asked) == 3
     assert (row["value"], row["goal"], row["met"]) == (150.0, ">= 100", "yes")

@@ -1,7 +1,5 @@
 """GMACs and parameters against hand counts and the numbers that the paper prints."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -43,7 +41,7 @@ class TwoConvolutions(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.up(self.b(self.bn(self.a(x))))
 
-    def fuse(self) -> TwoConvolutions:
+    def fuse(self) -> nn.Module:
         self.a, self.bn = torch.nn.utils.fusion.fuse_conv_bn_eval(self.a, self.bn), nn.Identity()
         return self
 
@@ -59,44 +57,42 @@ def test_conventions_by_hand():
 
 
 @pytest.fixture(scope="module")
-def at_384():
-    """Counts at 384 px; every count of these networks is proportional to the area (all sizes are multiples of 64)."""
+def counted() -> dict[str, list[dict]]:
+    """Rows of the pose models and of the ladder at 640 and 960 px."""
     variants = load_variants()
-    return {v: {r["convention"]: r for r in complexity_rows(variants[v], [384], 17)} for v in TABLE1}
+    return {v: complexity_rows(variants[v], [640, 960], 17) for v in dict.fromkeys((*TABLE1, *DECODER_LADDER))}
 
 
-def scaled(rows: dict, convention: str, size: int) -> float:
-    return rows[convention]["gmacs"] * (size / 384) ** 2
+def gmacs(rows: list[dict], convention: str, size: int = 960) -> float:
+    """Every count of these networks is proportional to the area (all sizes are multiples of 64)."""
+    return next(r["gmacs"] for r in rows if (r["convention"], r["input_size"]) == (convention, 960)) * (size / 960) ** 2
 
 
 @pytest.mark.parametrize("variant", TABLE1)
-def test_table1_digits(at_384, variant):
-    parameters, gmacs = TABLE1[variant]
-    assert round(at_384[variant]["fused_bias"]["params_m"], 1) == parameters
-    assert round(scaled(at_384[variant], "fused_bias", 960), 1) == gmacs
-    assert scaled(at_384[variant], "conv", 640) == pytest.approx(CONV_ONLY_640[variant], abs=0.005)
+def test_table1_digits(counted, variant):
+    rows, (parameters, printed) = counted[variant], TABLE1[variant]
+    assert round(rows[0]["params_m"], 1) == parameters and round(gmacs(rows, "fused_bias"), 1) == printed
+    at_640 = next(r["gmacs"] for r in rows if (r["convention"], r["input_size"]) == ("conv", 640))
+    assert at_640 == pytest.approx(gmacs(rows, "conv", 640)) == pytest.approx(CONV_ONLY_640[variant], abs=0.005)
 
 
-def test_no_single_convention_gives_all_of_table4_but_all_stay_close(at_384):
+def test_no_single_convention_gives_all_of_table4_but_all_stay_close(counted):
     assert list(TABLE1) == ["yolov5s6_pose", "yolov5m6_pose", "yolov5l6_pose"]
     assert TABLE1["yolov5l6_pose"] == (87.0, 145.6) and list(TABLE4) == [1280, 960, 640, 576, 512, 448, 384]
-    rows = at_384["yolov5s6_pose"]
-    for convention in CONVENTIONS:
-        residuals = [abs(scaled(rows, convention, size) - printed) for size, printed in TABLE4.items()]
-        assert max(residuals) > 0.005, f"{convention} gives every printed digit"
-    for size, printed in TABLE4.items():
-        assert abs(scaled(rows, "fused_bias", size) / printed - 1) < 0.005
-    assert {c: sum(f"{scaled(rows, c, size):.2f}" == f"{printed:.2f}" for size, printed in TABLE4.items())
-            for c in CONVENTIONS} == {"conv": 0, "fused_bias": 1, "fvcore_unfused": 0}
+    found = {c: [(gmacs(counted["yolov5s6_pose"], c, size), printed) for size, printed in TABLE4.items()]
+             for c in CONVENTIONS}
+    for convention, pairs in found.items():
+        assert max(abs(ours - printed) for ours, printed in pairs) > 0.005, f"{convention} gives every printed digit"
+    assert all(abs(ours / printed - 1) < 0.005 for ours, printed in found["fused_bias"])
+    assert {c: sum(f"{ours:.2f}" == f"{printed:.2f}" for ours, printed in pairs) for c, pairs in found.items()} == {
+        "conv": 0, "fused_bias": 1, "fvcore_unfused": 0}
 
 
 @pytest.mark.parametrize("variant", ["yolov5s6_pose", "yolov5s6_pose_faithful", "yolov5s6_person"])
 def test_scaled_counts_equal_those_at_the_size_itself(variant):
     """Of one block a stage: proportionality is a property of the layers, not of their number."""
     model = build_model(replace(load_variants()[variant], depth=0.1, decoder_depth=1), 17, 0.25, seed=0).eval()
-    scaled_up = count_gmacs(model, [192, 320])
-    for size in (192, 320):
-        assert scaled_up[size] == {c: macs / 1e9 for c, macs in count_macs(model, size).items()}
+    assert count_gmacs(model, [192])[192] == {c: macs / 1e9 for c, macs in count_macs(model, 192).items()}
 
 
 class WithAConstantPart(TwoConvolutions):
@@ -113,26 +109,17 @@ def test_counts_that_do_not_follow_the_area_are_refused():
         count_gmacs(TwoConvolutions().eval(), [128, 100])
 
 
-@pytest.fixture(scope="module")
-def ladder():
-    rows = [row for variant in DECODER_LADDER for row in complexity_rows(load_variants()[variant], [960], 17)]
-    return decoder_depth_rows(rows)
-
-
-def test_decoder_ladder_within_half_a_percent_of_the_readme(ladder):
+def test_the_decoder_ladder_is_within_half_a_percent_of_the_readme_and_by_hand(counted):
+    ladder = decoder_depth_rows([row for rows in counted.values() for row in rows])
     assert [row["printed"] for row in ladder] == [19.4, 20.1, 20.8, 21.5, 22.2, 22.8]
     for row in ladder:
         for convention in ("fused_bias", "fvcore_unfused"):
             assert abs(row[f"{convention}_residual"]) < 0.5
             assert row[f"{convention}_residual"] == pytest.approx(100 * (row[convention] / row["printed"] - 1))
-    hits = {c: sum(row[f"{c}_digits"] for row in ladder) for c in CONVENTIONS}
-    assert hits == {"conv": 0, "fused_bias": 1, "fvcore_unfused": 5}
-    # reference §7: convolutions alone
-    assert [round(row["conv"], 2) for row in ladder] == [19.24, 19.94, 20.63, 21.32, 22.02, 22.71]
-
-
-def test_one_more_stage_of_the_decoder_by_hand(ladder):
-    """A depth-wise 3×3 and a point-wise convolution on every scale's C channels."""
+    assert {c: sum(row[f"{c}_digits"] for row in ladder) for c in CONVENTIONS} == {
+        "conv": 0, "fused_bias": 1, "fvcore_unfused": 5}
+    assert [round(row["conv"], 2) for row in ladder] == [19.24, 19.94, 20.63, 21.32, 22.02, 22.71]  # reference §7
+    # One more stage: a depth-wise 3×3 and a point-wise convolution on every scale's C channels.
     macs = sum((960 // stride) ** 2 * c * (9 + c) for stride, c in ((8, 128), (16, 256), (32, 384), (64, 512)))
     for a, b in zip(ladder, ladder[1:], strict=False):
         assert (b["conv"] - a["conv"]) * 1e9 == pytest.approx(macs, abs=2e3)  # the rows have six decimals
@@ -195,6 +182,9 @@ def test_the_file_holds_every_paper_size_and_only_what_is_missing_is_counted(tmp
     write_complexity(study)
     assert counter.calls == [] and path.read_bytes() == whole
     gone = next(r["key"] for r in rows if r["variant"] == "yolov5m6_pose" and r["input_size"] == "512")
+    m6 = load_variants()["yolov5m6_pose"]
+    keys = [complexity.complexity_key(variant, 512, 17, 1.0) for variant in (m6, replace(m6, width=0.7))]
+    assert keys[0] == gone != keys[1]
     path.write_bytes(whole.replace(gone.encode(), b"0" * 16))  # a stale row
     write_complexity(study)
     assert counter.calls == [("yolov5m6_pose", (512,), 17, 1.0)] and path.read_bytes() == whole
@@ -211,9 +201,3 @@ def test_a_kill_loses_one_model_and_k_comes_from_the_data_set(tmp_path, counter)
     write_complexity(study)
     assert not {name for name, *_ in counter.calls[:1]} & done
     assert {(k, factor) for *_, k, factor in counter.calls} == {(17, 1.0), (3, 0.25)}
-
-
-def test_key_follows_the_variant():
-    variant = load_variants()["yolov5s6_pose"]
-    assert complexity.complexity_key(variant, 960, 17, 1.0) != complexity.complexity_key(
-        replace(variant, width=0.75), 960, 17, 1.0)
