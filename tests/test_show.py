@@ -85,6 +85,7 @@ def test_a_bad_photo_is_explained(tmp_path):
 def test_table_aligns_escapes_and_marks_what_is_missing():
     rows = [{"name": "a<b", "AP": 0.12345, "n": 3, "said": "1.50"}, {"name": "", "AP": None, "n": 12, "said": "−2 %"}]
     html = table(rows, ["name", "n", "AP", "said"]).to_html()
+    assert html == table(rows, ["name", "n", "AP", "said"]).to_html(), "no random names"
     cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
     assert cells == ["a&lt;b", "3", "0.123", "1.50", "–", "12", "–", "−2 %"]
     assert re.findall(r"\.col(\d) {\s*text-align: left", html) == ["0"]

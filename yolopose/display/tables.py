@@ -6,6 +6,8 @@ from typing import Any
 from pandas import DataFrame
 from pandas.io.formats.style import Styler
 
+from yolopose.utils.files import config_hash
+
 NUMBER = r"[-+−\d.,e]+( ?%)?"
 
 
@@ -15,5 +17,6 @@ def table(rows: DataFrame | Sequence[Mapping[str, Any]], columns: Sequence[str] 
     frame = DataFrame(rows, columns=list(columns) or None, dtype=object).replace("", None).reset_index(drop=True)
     text = [name for name in frame if not frame[name].dropna().astype(str).str.fullmatch(NUMBER).all()]
     styler = frame.style.format(precision=digits, na_rep="–", escape="html").hide(axis="index")
+    styler.set_uuid(config_hash(frame.to_csv()))  # else random: a notebook executed again would differ
     styler.set_table_styles({name: [{"selector": "", "props": "text-align: left"}] for name in text})
     return styler if len(frame) else styler.set_caption("(nothing to show)")
