@@ -15,15 +15,7 @@ import pytest
 from tests.coco_folder import make_folder
 from tests.file_server import serving
 from yolopose.data import prepare
-from yolopose.data.prepare import (
-    COCO2017,
-    RECORD,
-    Archive,
-    ensure_coco2017,
-    missing_archives,
-    prepare_data,
-    space_needed,
-)
+from yolopose.data.prepare import COCO2017, RECORD, Archive, ensure_coco2017, missing_archives, space_needed
 from yolopose.study.config import load_study
 from yolopose.utils import download, files
 from yolopose.utils.errors import StudyError
@@ -101,44 +93,35 @@ def test_a_new_folder_becomes_the_whole_set_and_the_second_time_nothing_happens(
     assert [record[a.name]["sha256"] for a in small[2]] == [a.sha256 for a in small[2]]
     assert record["train2017.zip"]["unpacked"]["files"] == IMAGES
     server.log.clear()
-    before = (root / RECORD).stat().st_mtime_ns
-    started = time.perf_counter()
+    before, started = (root / RECORD).stat().st_mtime_ns, time.perf_counter()
     assert ensure(root, True) == [] and server.log == []
     assert time.perf_counter() - started < 0.5 and (root / RECORD).stat().st_mtime_ns == before
 
 
-def test_prepare_data_fetches_for_the_paper_profile(small, server, root, monkeypatch, ensure):
+@pytest.mark.parametrize("word, images", [("no", None), ("yes", IMAGES), ("", IMAGES)])
+def test_prepare_data_fetches_for_the_paper_profile(server, root, monkeypatch, ensure, word, images):
     monkeypatch.setattr(prepare, "ensure_coco2017", ensure)
     study = load_study("paper", data=root)
-    dataset = prepare_data(study)
-    assert (len(dataset.train), len(dataset.val), len(dataset.test_dev)) == (4, IMAGES, IMAGES)
     assert study.results_dir == Path("results/paper-coco")
-
-
-@pytest.mark.parametrize("word, images", [("no", None), ("yes", IMAGES)])
-def test_prepare_data_hands_the_decision_on(server, root, monkeypatch, ensure, word, images):
-    monkeypatch.setattr(prepare, "ensure_coco2017", ensure)
     for given in (word, ""):
-        dataset = prepare_data(load_study("paper", data=root), given)
+        dataset = prepare.prepare_data(study, given)
+        assert (len(dataset.train), len(dataset.val)) == (4, IMAGES)
         assert (len(dataset.test_dev) if dataset.test_dev else None) == images
     with pytest.raises(StudyError, match="TEST_DEV=perhaps: give yes or no"):
-        prepare_data(load_study("paper", data=root), "perhaps")
+        prepare.prepare_data(load_study("paper", data=root), "perhaps")
 
 
-def test_other_profiles_never_fetch(server, root):
+def test_other_profiles_never_fetch_and_a_mistyped_folder_is_not_made(server, root, tmp_path):
+    (tmp_path / "file").write_text("")
+    for data in ("no/such/place", "file"):
+        with pytest.raises(StudyError, match=f"DATA={tmp_path / data}: no such folder"):
+            load_study("paper", data=tmp_path / data)
     with pytest.raises(StudyError, match="no such folder.*make data PROFILE=paper"):
         load_study("smoke", data=root)
     root.mkdir()
     with pytest.raises(StudyError, match="person_keypoints_train2017.json: not found"):
-        prepare_data(load_study("smoke", data=root))
+        prepare.prepare_data(load_study("smoke", data=root))
     assert server.log == [] and list(root.iterdir()) == []
-
-
-@pytest.mark.parametrize("data", ["no/such/place", "file"])
-def test_a_mistyped_folder_is_not_made(tmp_path, data):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StudyError, match=f"DATA={tmp_path / data}: no such folder"):
-        load_study("paper", data=tmp_path / data)
 
 
 def test_test_dev_is_fetched_where_the_study_wants_it_and_a_decision_is_remembered(server, ensure, root):
@@ -149,16 +132,9 @@ def test_test_dev_is_fetched_where_the_study_wants_it_and_a_decision_is_remember
     assert ensure(root, False) == [] and sorted(asked_for(server)) == sorted(ALL)
 
 
-def test_an_existing_set_is_used_as_it_is(small, server, ensure, root):
-    copy(small[0], root, *PARTS)
-    before = tree(root)
-    assert ensure(root, True) == [] and server.log == [] and tree(root) == before
-    assert not (root / RECORD).exists()
-    assert ensure(root, False, test_dev=True) == ["image_info_test2017.zip", "test2017.zip"], "on demand"
-
-
-def test_a_read_only_set_is_used_and_an_incomplete_one_named(small, server, ensure, root, monkeypatch):
-    copy(small[0], root, *PARTS)
+def test_an_existing_set_is_used_even_read_only_and_an_incomplete_one_named(small, server, ensure, root, monkeypatch):
+    before = tree(copy(small[0], root, *PARTS))
+    assert ensure(root, True) == [] and server.log == [] and tree(root) == before and not (root / RECORD).exists()
 
     def refuse(*_arguments, **_more):
         raise PermissionError(30, "Read-only file system", str(root))
@@ -174,7 +150,10 @@ def test_a_read_only_set_is_used_and_an_incomplete_one_named(small, server, ensu
         ensure(root, False)
 
 
-def test_only_what_is_missing_is_fetched(small, server, ensure, root):
+def test_only_what_is_missing_is_fetched(small, server, ensure, root, tmp_path):
+    whole = copy(small[0], tmp_path / "whole", *PARTS)
+    assert ensure(whole, False, test_dev=True) == ["image_info_test2017.zip", "test2017.zip"], "on demand"
+    server.log.clear()
     copy(small[0], root, "annotations/person", "val2017")
     assert ensure(root, False) == ["train2017.zip"] == asked_for(server)
     (root / "train2017" / sorted(os.listdir(root / "train2017"))[0]).unlink()
@@ -182,17 +161,15 @@ def test_only_what_is_missing_is_fetched(small, server, ensure, root):
     assert tree(root) == tree(small[0], *PARTS)
 
 
-def test_other_annotations_are_never_mixed_with_cocos_images(small, server, ensure, tmp_path):
+def test_a_folder_of_other_annotations_or_other_things_is_left_alone(small, server, ensure, tmp_path):
     root = copy(small[0], tmp_path / "mine", "annotations/person", "val2017")
     (root / "annotations" / "person_keypoints_val2017.json").write_text('{"images": []}')
     assert ensure(root, True) == [] and server.log == [] and not (root / "train2017").exists()
-
-
-def test_a_folder_of_other_things_is_left_alone(server, ensure, tmp_path):
-    (tmp_path / "thesis.tex").write_text("x")
+    (other := tmp_path / "other").mkdir()
+    (other / "thesis.tex").write_text("x")
     with pytest.raises(StudyError, match=r"holds other things \(thesis.tex\); give DATA= a new or empty folder"):
-        ensure(tmp_path, False)
-    assert os.listdir(tmp_path) == ["thesis.tex"] and server.log == []
+        ensure(other, False)
+    assert os.listdir(other) == ["thesis.tex"] and server.log == []
 
 
 def test_a_stop_while_fetching_goes_on(small, server, ensure, root, monkeypatch):
@@ -222,8 +199,7 @@ def test_a_stop_while_unpacking_goes_on_without_the_network(small, server, ensur
     with pytest.raises(KeyboardInterrupt):
         ensure(root, False)
     monkeypatch.setattr(zipfile.ZipFile, "extract", extract)
-    some = set(os.listdir(root / "val2017"))
-    assert 0 < len(some) < IMAGES
+    assert 0 < len(os.listdir(root / "val2017")) < IMAGES
     assert [a.name for a in missing_archives(root, False, archives=small[2])] == CORE[1:]
     server.log.clear()
     whole = download.file_sha256
@@ -241,16 +217,13 @@ def test_archives_put_there_by_hand_are_used_and_kept(small, server, ensure, roo
     assert sorted(os.listdir(root / "downloads")) == sorted(ALL)
 
 
-def test_a_wrong_checksum_stops_before_unpacking(small, server, ensure, root):
+def test_a_wrong_checksum_or_an_archive_of_other_content_is_not_taken_for_cocos(small, server, ensure, root):
     body = bytearray(small[1]["/zips/val2017.zip"])
     body[100] ^= 255
     server.files["/zips/val2017.zip"] = bytes(body)
     with pytest.raises(StudyError, match="val2017.zip: .*SHA-256"):
         ensure(root, False)
     assert not (root / "val2017").exists()
-
-
-def test_an_archive_of_other_content_is_not_taken_for_cocos(small, server, root):
     wrong = small[1]["/zips/train2017.zip"]
     server.files["/zips/val2017.zip"] = wrong
     sha256 = hashlib.sha256(wrong).hexdigest()
@@ -285,13 +258,10 @@ def test_without_a_network_the_message_says_what_to_do_by_hand(server, ensure, r
         ensure(root, False)
 
 
-def test_a_damaged_record_is_named(ensure, tmp_path):
+def test_the_catalogue_is_plausible_and_a_damaged_record_named(ensure, tmp_path):
     (tmp_path / RECORD).write_text("[]")
     with pytest.raises(StudyError, match=f"{RECORD}: is no record"):
         ensure(tmp_path, False)
-
-
-def test_the_catalogue_is_plausible():
     assert [a.name for a in COCO2017] == ALL and len({a.sha256 for a in COCO2017}) == 5
     assert all(len(a.sha256) == 64 and int(a.sha256, 16) and a.unpacked > a.size for a in COCO2017)
     assert round(sum(a.size for a in COCO2017) / 1e9, 1) == 27.1

@@ -6,16 +6,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
 from tests.file_server import FileServer, serving
-from yolopose.utils import download, files
+from yolopose.utils import download
 from yolopose.utils.download import BLOCK, fetch
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import require_space
 
 BODY = bytes(range(256)) * 4000  # 1,024,000 bytes
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -24,13 +22,9 @@ HALF = 8 * BLOCK  # where a connection is cut: what came is written block by blo
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch):
+def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "PAUSE_S", 0.0)
-
-
-@pytest.fixture
-def server():
     with serving() as running:
         running.files["/a.zip"] = BODY
         yield running
@@ -57,11 +51,14 @@ def test_whole_file_and_nothing_beside_it(server, tmp_path):
     assert get(server, path) == SHA and len(server.log) == 1, "a file that is there is checked, not fetched"
 
 
-def test_cut_connections_are_resumed_where_they_broke(server, tmp_path):
+def test_cut_and_silent_connections_are_resumed_where_they_broke(server, tmp_path, monkeypatch):
     server.cuts = [4 * BLOCK, 1, 6 * BLOCK]
     assert get(server, tmp_path / "a.zip") == SHA
     assert [asked for _, asked, _ in server.log] == [None, *[f"bytes={n * BLOCK}-" for n in (4, 4, 10)]]
     assert (tmp_path / "a.zip").read_bytes() == BODY
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
+    server.stalls = [HALF]
+    assert get(server, tmp_path / "b.zip") == SHA and server.log[-1] == ("/a.zip", f"bytes={HALF}-", 206)
 
 
 def test_a_killed_process_loses_nothing(server, tmp_path):
@@ -81,28 +78,16 @@ def test_a_killed_process_loses_nothing(server, tmp_path):
     assert server.log[-1] == ("/a.zip", f"bytes={received}-", 206)
 
 
-def test_a_silent_server_counts_as_a_cut(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
-    server.stalls = [HALF]
-    assert get(server, tmp_path / "a.zip") == SHA
-    assert server.log[-1] == ("/a.zip", f"bytes={HALF}-", 206)
-
-
-def test_an_interrupted_run_goes_on_where_the_checksum_is_known(server, tmp_path, monkeypatch):
-    stop_half_way(server, tmp_path / "a.zip", monkeypatch)
-    assert get(server, tmp_path / "a.zip") == SHA
-    assert server.log[-1] == ("/a.zip", f"bytes={HALF}-", 206) and (tmp_path / "a.zip").read_bytes() == BODY
-    (tmp_path / "a.zip").unlink()
+def test_an_interrupted_run_goes_on_where_checksum_and_parts_are_known(server, tmp_path, monkeypatch):
+    for server.ranges, status in ((True, 206), (False, 200)):
+        stop_half_way(server, tmp_path / "a.zip", monkeypatch)
+        assert get(server, tmp_path / "a.zip") == SHA
+        assert server.log[-1] == ("/a.zip", f"bytes={HALF}-", status) and (tmp_path / "a.zip").read_bytes() == BODY
+        (tmp_path / "a.zip").unlink()
+    server.ranges = True
     stop_half_way(server, tmp_path / "a.zip", monkeypatch, sha256=None)
     assert get(server, tmp_path / "a.zip", sha256=None) == SHA
     assert server.log[-1] == ("/a.zip", None, 200), "else the part might be of another version"
-
-
-def test_a_server_without_parts_starts_again(server, tmp_path, monkeypatch):
-    server.ranges = False
-    stop_half_way(server, tmp_path / "a.zip", monkeypatch)
-    assert get(server, tmp_path / "a.zip") == SHA
-    assert server.log[-1] == ("/a.zip", f"bytes={HALF}-", 200) and (tmp_path / "a.zip").read_bytes() == BODY
 
 
 @pytest.mark.parametrize("new, size, words", [
@@ -134,14 +119,18 @@ def test_damage_before_the_cut_is_found_and_not_kept(server, tmp_path, monkeypat
     assert get(server, tmp_path / "a.zip") == SHA
 
 
-@pytest.mark.parametrize("content, words", [
-    (OTHER, f"SHA-256 {hashlib.sha256(OTHER).hexdigest()} instead of {SHA}"),
-    (b"<html>please log in</html>", "offers 26 bytes, but the file is known to have 1024000")])
-def test_a_wrong_file_leaves_nothing_behind(server, tmp_path, content, words):
+@pytest.mark.parametrize("content, offered, found", [
+    (OTHER, f"SHA-256 {hashlib.sha256(OTHER).hexdigest()} instead of {SHA}", "has the SHA-256"),
+    (b"short", "offers 5 bytes, but the file is known to have 1024000", "has 5 bytes instead of 1024000")])
+def test_a_wrong_file_leaves_nothing_and_one_put_there_by_hand_is_kept(server, tmp_path, content, offered, found):
     server.files["/a.zip"] = content
-    with pytest.raises(StudyError, match=words):
+    with pytest.raises(StudyError, match=offered):
         get(server, tmp_path / "a.zip")
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == [] and len(server.log) == 1
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(StudyError, match=f"a.zip: {found}.* remove it"):
+        get(server, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == content and len(server.log) == 1
 
 
 def test_a_long_check_is_announced(server, tmp_path, monkeypatch, capsys):
@@ -149,14 +138,6 @@ def test_a_long_check_is_announced(server, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(download, "LONG", limit)
         fetch(f"{server.address}/a.zip", tmp_path / "a.zip", SHA)
         assert ("a.zip: checking 1.0 MB" in capsys.readouterr().err) == said
-
-
-@pytest.mark.parametrize("content, words", [(OTHER, "has the SHA-256"), (b"short", "has 5 bytes instead of 1024000")])
-def test_a_wrong_file_put_there_by_hand_is_named_and_kept(server, tmp_path, content, words):
-    (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(StudyError, match=f"a.zip: {words}.* remove it"):
-        get(server, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == content and server.log == []
 
 
 def test_a_server_that_states_no_length(server, tmp_path):
@@ -217,13 +198,3 @@ def test_a_folder_without_permission_is_named(server, tmp_path):
             get(server, tmp_path / "a.zip")
     finally:
         tmp_path.chmod(0o700)
-
-
-def test_space_is_compared_with_what_is_free(monkeypatch, tmp_path):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage(10**11, 0, 20_000_000_000))
-    require_space(tmp_path / "not" / "yet", 20_000_000_000, "COCO")
-    with pytest.raises(StudyError) as error:
-        require_space(tmp_path / "not" / "yet", 40_400_000_000, "COCO")
-    for part in ("COCO needs 40.4 GB", "20.0 GB are free", "free 20.4 GB"):
-        assert part in str(error.value)

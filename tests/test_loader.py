@@ -20,7 +20,7 @@ from yolopose.utils.errors import StudyError
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
+def data(tmp_path_factory) -> CocoDataset:
     return load_dataset(make_folder(tmp_path_factory.mktemp("loader") / "tiny", images=15))  # 10 train images
 
 
@@ -34,7 +34,9 @@ def same(first: list, second: list) -> bool:
         torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
 
 
-def test_shapes(data: CocoDataset) -> None:
+def test_shapes(data: CocoDataset):
+    loader = TrainLoader(data.train, configured(batch_size=64), data.schema, 0)
+    assert len(loader) == 1 and next(loader.batches(0))[0].shape[0] == 10, "a set smaller than a batch makes one"
     batches = list(TrainLoader(data.train, configured(), data.schema, 0).batches(0))
     assert len(batches) == 2, "the incomplete third batch is left out"
     for images, targets in batches:
@@ -43,7 +45,7 @@ def test_shapes(data: CocoDataset) -> None:
         assert set(targets[:, 0].tolist()) <= {0, 1, 2, 3}
 
 
-def test_workers_epochs_and_seeds(data: CocoDataset) -> None:
+def test_workers_epochs_and_seeds(data: CocoDataset):
     alone = TrainLoader(data.train, configured(), data.schema, 0)
     helped = TrainLoader(data.train, configured(), data.schema, 2)
     for epoch in (0, 1):
@@ -55,7 +57,7 @@ def test_workers_epochs_and_seeds(data: CocoDataset) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_resuming_gives_the_rest(data: CocoDataset, workers: int) -> None:
+def test_resuming_gives_the_rest(data: CocoDataset, workers: int):
     loader = TrainLoader(data.train, configured(batch_size=2), data.schema, workers)
     whole = list(loader.batches(3))
     assert len(whole) == len(loader) == 5
@@ -68,31 +70,19 @@ def test_resuming_gives_the_rest(data: CocoDataset, workers: int) -> None:
     loader.close()
 
 
-def test_skipped_batches_are_not_made(data: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = []
-    load = SampleStore.load_image
-    monkeypatch.setattr(SampleStore, "load_image", lambda self, i, *a: decoded.append(i) or load(self, i, *a))
-    run = configured(batch_size=2)
-    run = replace(run, augment=replace(run.augment, mosaic=0.0))
-    list(TrainLoader(data.train, run, data.schema, 0).batches(0, start_batch=3))
-    assert decoded == epoch_order(0, 0, 10)[6:].tolist()
-
-
-def test_an_epoch_shows_every_image_once(data: CocoDataset) -> None:
-    run = configured(batch_size=5)
+def test_an_epoch_shows_every_image_once_and_skipped_batches_are_not_made(data: CocoDataset, monkeypatch):
+    decoded, load, run = [], SampleStore.load_image, configured(batch_size=5)
     run = replace(run, augment=replace(run.augment, mosaic=0.0, scale=0.0, translate=0.0, flip=0.0))
-    loader = TrainLoader(data.train, run, data.schema, 0)
+    loader, order = TrainLoader(data.train, run, data.schema, 0), epoch_order(0, 0, 10).tolist()
     counts = [len(decode_targets(targets, i)[0]) for _, targets in loader.batches(0) for i in range(5)]
-    assert counts == [len(data.train.boxes_xyxy(i)) for i in epoch_order(0, 0, 10)]
-
-
-def test_a_set_smaller_than_a_batch_makes_one(data: CocoDataset) -> None:
-    loader = TrainLoader(data.train, configured(batch_size=64), data.schema, 0)
-    assert len(loader) == 1 and next(loader.batches(0))[0].shape[0] == 10
+    assert counts == [len(data.train.boxes_xyxy(i)) for i in order]
+    monkeypatch.setattr(SampleStore, "load_image", lambda self, i, *a: decoded.append(i) or load(self, i, *a))
+    list(loader.batches(0, start_batch=1))
+    assert decoded == order[5:]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_batches_in_order(data: CocoDataset, workers: int) -> None:
+def test_evaluation_batches_in_order(data: CocoDataset, workers: int):
     loader = EvalLoader(data.val, 96, 4, workers)
     batches = list(loader)
     assert len(batches) == len(loader) == 4 and [len(images) for images, _ in batches] == [4, 4, 4, 3]
@@ -105,7 +95,7 @@ def test_evaluation_batches_in_order(data: CocoDataset, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_is_named(tmp_path: Path, workers: int) -> None:
+def test_a_broken_image_is_named(tmp_path: Path, workers: int):
     data = load_dataset(make_folder(tmp_path / "tiny"))
     for path in (tmp_path / "tiny" / "train2017").iterdir():
         path.write_bytes(path.read_bytes()[:-20])
@@ -114,7 +104,7 @@ def test_a_broken_image_is_named(tmp_path: Path, workers: int) -> None:
     assert ".png" in str(caught.value) and "Traceback" not in str(caught.value)
 
 
-def test_a_killed_worker_is_explained(data: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_is_explained(data: CocoDataset, monkeypatch):
     """Where no more are started in its place (tests/test_withstand.py has those that are)."""
     monkeypatch.setattr(loaders, "WORKER_RESTARTS", 0)
     loader = TrainLoader(data.train, configured(batch_size=1), data.schema, 1)
