@@ -314,17 +314,17 @@ def test_a_claimed_run_is_waited_for(tmp_path):
 
 @pytest.mark.slow
 def test_make_never_runs_one_experiment_twice(tmp_path):
-    """Two ``make -j2`` of the same two runs at once: each, and the detector of both, is trained and scored once."""
+    """Two ``make -j2`` of the same three runs at once: each, and the detector of all, is trained and scored once."""
     log, results = tmp_path / "log", tmp_path / "smoke"
     command = ["make", "--no-print-directory", "-j2", "-f", str(REPO / "fanout.mk"), f"FANOUT={sys.executable} -m "
                "tests.fanout_stub", f"OPTIONS=--profile smoke --results {results} --device cpu",
-               "RUNS=s6/seed0 s6_l1/seed0", "LAUNCH=env LAUNCHED=1"]
+               "RUNS=s6/seed0 s6_faithful/seed0 s6_l1/seed0", "LAUNCH=env LAUNCHED=1"]
     makes = [subprocess.Popen(command, cwd=REPO, env=ENVIRONMENT | {"FANOUT_LOG": str(log)}, text=True,
                               stderr=subprocess.PIPE) for _ in range(2)]
     said = [make.communicate(timeout=200)[1] for make in makes]
     assert [make.returncode for make in makes] == [0, 0], said
     lines = log.read_text().splitlines()
-    expected = itertools.product(("begin", "end", "score"), ("s6", "s6_l1", "s6_person"))
+    expected = itertools.product(("begin", "end", "score"), ("s6", "s6_faithful", "s6_l1", "s6_person"))
     assert sorted(lines) == [f"{what} {name}/seed0" for what, name in expected]
     assert lines[:2] == ["begin s6_person/seed0", "end s6_person/seed0"], "the detector comes first"
     begun = [line for line in lines if line.startswith(("begin", "end"))]
