@@ -1,7 +1,6 @@
 """COCO metrics against published numbers and cases done by hand."""
 
 import gc
-import json
 import tracemalloc
 from collections.abc import Callable
 from copy import deepcopy
@@ -18,7 +17,7 @@ from yolopose.evaluation import scoring
 from yolopose.evaluation.archive import FILES, SHOWN, load_predictions, matched, pack, unpack
 from yolopose.evaluation.scoring import KEYPOINT_METRICS, ImageScorer, score_boxes, score_keypoints, score_stream
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import write_json_gz
+from yolopose.utils.files import read_json, write_json_gz
 
 FAKE100 = (0.3721605920962963, 0.6363211676183651, 0.34809411054389316, 0.38376909707884893, 0.3861842165646891,
            0.514388489208633, 0.7338129496402878, 0.5035971223021583, 0.5081081081081081, 0.5215384615384615)
@@ -71,8 +70,8 @@ def as_predictions(annotations: dict[str, Any]) -> list[dict[str, Any]]:
 def cocos_example(shared: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[int], np.ndarray]:
     """COCO's own example: annotations, results, image ids and sigmas."""
     folder = shared / "oracles" / "coco-val2014-fakekeypoints100"
-    annotations = json.loads((folder / "person_keypoints_val2014_100.json").read_text())
-    results = json.loads((folder / "person_keypoints_val2014_fakekeypoints100_results.json").read_text())
+    annotations, results = (read_json(folder / f"person_keypoints_val2014_{name}.json")
+                            for name in ("100", "fakekeypoints100_results"))
     category = next(c for c in annotations["categories"] if c.get("keypoints"))
     return annotations, results, [i["id"] for i in annotations["images"]], KeypointSchema.from_category(category).sigmas
 
@@ -88,9 +87,8 @@ def test_published_numbers_of_cocos_own_example(shared: Path) -> None:
 
 
 def test_expected_values_of_faster_coco_eval(shared: Path) -> None:
-    folder = shared / "oracles" / "faster_coco_eval-keypoints"
-    annotations = json.loads((folder / "gt_dataset.json").read_text())
-    results = json.loads((folder / "dt_dataset.json").read_text())
+    annotations, results = (read_json(shared / "oracles" / "faster_coco_eval-keypoints" / f"{name}_dataset.json")
+                            for name in ("gt", "dt"))
     scores = score_keypoints(annotations, results, [i["id"] for i in annotations["images"]],
                              KeypointSchema.from_category(annotations["categories"][0]).sigmas)
     assert [scores[k] for k in KEYPOINT_METRICS] == pytest.approx(FASTER, abs=1e-9)
@@ -135,7 +133,7 @@ def test_keypoint_metrics_by_hand(people: list[dict[str, Any]], detections: list
 
 
 def test_inputs_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    annotations, predictions = truth({"at": (100, 100, 2)}), [found(100, 100, 0.5)]
+    annotations, predictions = truth(ONE), [found(100, 100, 0.5)]
     before = deepcopy((annotations, predictions))
     score_keypoints(annotations, predictions, [1], SIGMA)
     score_boxes(annotations, predictions, [1])
