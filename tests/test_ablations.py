@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from tests import fabricated
+from tests.fabricated import NOWHERE
 from tests.test_bootstrap import paired_bootstrap, scene
 from tests.test_scoring import SIGMA
 from yolopose.analysis import ablations
 from yolopose.analysis.ablations import finished_runs, pairs_of, write_ablations
-from yolopose.report.ablations import ablation_rows, joint_rates, write_ablation_tables
+from yolopose.report.ablations import ablation_rows, rates_by_keypoint, write_ablation_tables
 from yolopose.report.figures.ablations import draw_differences, draw_heads, draw_losses
-from yolopose.report.figures.write import FIGURES, write_figures
+from yolopose.report.figures.write import FIGURES, draw_figure, write_figures
 from yolopose.report.findings import heads_finding, holds_from, losses_by_budget, losses_finding
 from yolopose.report.measured import ResultSet, load_results, paired_interval
 from yolopose.study.config import load_experiments
@@ -22,7 +23,6 @@ from yolopose.study.groups import GROUPS
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json_gz
 
-NOWHERE = Path("no-reference")
 ABLATIONS = [name for name in FIGURES if name.startswith("ablation_")]
 SCORES = {"s6_l1": [30.0, 31.0, 32.0], "s6_l1_scaled": [34.0, 35.5, 36.0], "s6": [40.0, 41.0, 43.0],
           "s6_faithful": [10.0, 12.0, 11.0], "s6_mixed_layout": [14.0, 15.0, 13.0],
@@ -41,13 +41,10 @@ def row(root: Path, group: str, experiment: str):
     return next(r for r in ablation_rows(group, load_results(root).ablations) if r.experiment == experiment)
 
 
-def test_groups_name_experiments_that_exist() -> None:
+def test_the_ablations_are_a_set_of_their_own_of_experiments_that_exist(mini: Path) -> None:
     for group in GROUPS.values():
         assert set(group.rows) <= set(load_experiments())
         assert all(group.rows[baseline] is None for baseline in group.rows.values() if baseline)
-
-
-def test_the_ablations_are_a_set_of_their_own(mini: Path) -> None:
     results = load_results(mini)
     assert set(results.ablations.runs) == set(SCORES) and "s6_dw1" not in results.runs
     assert results.ablations.complexity == results.complexity
@@ -60,7 +57,7 @@ def test_the_ablations_are_a_set_of_their_own(mini: Path) -> None:
     assert write_ablation_tables(mini / "alone", NOWHERE)
 
 
-def test_a_row_by_hand(mini: Path) -> None:
+def test_a_row_and_the_rates_of_joints_by_hand(mini: Path) -> None:
     found = row(mini, "losses", "s6_l1")
     gap, half = found.over_seeds("AP")  # AP is half of AP50: −5, −5, −5.5
     assert gap == pytest.approx(-31 / 6) and half == pytest.approx(4.303 * 0.288675 / 3**0.5, rel=1e-4)
@@ -77,6 +74,11 @@ def test_a_row_by_hand(mini: Path) -> None:
     assert (back.difference, back.low, back.high) == pytest.approx((-images.difference, -images.high, -images.low))
     assert paired_interval(stored, "s6_l1", "s6_nowhere", "AP") is None
     assert paired_interval(load_results(mini), "s6_l1", "s6", "AP") is None  # the main set has no such file
+    rates = rates_by_keypoint(stored, "s6_faithful", "far_outside")
+    assert {name: value.mean for name, value in rates.items()} == pytest.approx(
+        {"left eye": 30.0, "left ear": 15.0, "right eye and ear": 1.5, "other joints": 1.5})
+    (mini / "ablations" / "s6" / "seed0" / "joints.json").unlink()
+    assert set(rates_by_keypoint(load_results(mini).ablations, "s6", "far_outside")["left eye"].by_seed) == {1, 2}
 
 
 @pytest.mark.parametrize(("scores", "half_width", "expected"), [
@@ -88,14 +90,6 @@ def test_a_row_by_hand(mini: Path) -> None:
 def test_both_kinds_of_chance_must_exclude_zero(tmp_path, scores, half_width, expected) -> None:
     fabricated.ablations(tmp_path, {"s6": [40.0, 41.0, 43.0][:len(scores)], "s6_relu": scores}, half_width=half_width)
     assert row(tmp_path, "activation", "s6_relu").verdict() == expected
-
-
-def test_joint_rates_by_hand(mini: Path) -> None:
-    rates = joint_rates(load_results(mini).ablations, "s6_faithful", "far_outside")
-    assert {name: value.mean for name, value in rates.items()} == pytest.approx(
-        {"left eye": 30.0, "left ear": 15.0, "right eye and ear": 1.5, "other joints": 1.5})
-    (mini / "ablations" / "s6" / "seed0" / "joints.json").unlink()
-    assert set(joint_rates(load_results(mini).ablations, "s6", "far_outside")["left eye"].by_seed) == {1, 2}
 
 
 def store(root: Path, name: str, seed: int, predictions: list[dict[str, Any]]) -> None:
@@ -159,16 +153,13 @@ def test_only_what_changed_is_made_again(trained: SimpleNamespace, monkeypatch: 
     assert after["pairs"]["s6"] == before["pairs"]["s6"] and after["pairs"]["s6_l1"] != before["pairs"]["s6_l1"]
 
 
-def test_pairs_are_of_common_seeds(trained: SimpleNamespace) -> None:
+def test_pairs_are_of_common_seeds_and_other_data_and_missing_predictions_are_refused(trained: SimpleNamespace) -> None:
     store(trained.root, "s6_relu", 1, trained.predictions["s6", 0])
     store(trained.root, "s6_dw1", 5, [])
     pairs = written(trained)["pairs"]
     assert pairs["s6"]["s6_relu"]["seeds"] == [1]
     assert "s6_dw1" not in pairs and "s6_dw1" not in pairs["s6"]
     assert ("s6_dw1", "s6", ("pose",)) in set(pairs_of(finished_runs(trained.root)))
-
-
-def test_other_data_and_missing_predictions_are_refused(trained: SimpleNamespace) -> None:
     (trained.root / "s6" / "seed0" / "predictions.json.gz").unlink()
     with pytest.raises(StudyError, match=r"seed0.predictions.json.gz: not found; delete .*metrics.json"):
         written(trained)
@@ -183,9 +174,10 @@ def table(root: Path, group: str) -> dict[str, dict[str, str]]:
 
 
 def test_tables_have_printed_numbers_and_intervals(mini: Path) -> None:
-    files = fabricated.made_twice(lambda: write_ablation_tables(mini, NOWHERE), mini / "tables")
+    write_ablation_tables(mini, NOWHERE)
     groups = {*GROUPS, "joints"} - {"initialisation"}  # of which nothing but baselines was run
-    assert set(files) == {f"ablation_{name}.{kind}" for name in groups for kind in ("csv", "md")}
+    assert {path.name for path in (mini / "tables").iterdir()} == {
+        f"ablation_{name}.{kind}" for name in groups for kind in ("csv", "md")}
     rows = table(mini, "losses")
     assert (rows["s6_l1"]["AP_printed"], rows["s6_l1"]["AP"], rows["s6_l1"]["verdict"]) == ("58.9", "15.5", "worse")
     assert rows["s6"]["measured_from"] == "run" and "s6_oks_person" not in rows
@@ -211,8 +203,11 @@ def test_rows_that_this_run_lacks_come_from_the_reference_and_say_so(tmp_path: P
     text = (own / "tables" / "ablation_losses.md").read_text()
     assert "scale-normalised L1 (ref)" in text and "(ref) = not in this run" in text and "c0ffee" in text
     alone = fabricated.study(tmp_path / "alone", {"s6": 50.0})
+    assert write_ablation_tables(alone, NOWHERE) == [] and write_figures(alone, NOWHERE, ABLATIONS) == []
     write_ablation_tables(alone, reference)
     assert {r["measured_from"] for r in table(alone, "losses").values()} == {"reference", ""}
+    fabricated.study(alone, {"s6_l1": 44.0, "s6_faithful": 20.0})  # without ablations there are curves alone
+    assert [name for name in ABLATIONS if draw_figure(name, alone)] == ["ablation_losses", "ablation_heads"]
 
 
 @pytest.mark.parametrize(("budgets", "expected"), [
@@ -224,15 +219,12 @@ def test_from_which_budget_on_the_order_is_the_papers(budgets: list, expected: i
     assert holds_from(budgets) == expected
 
 
-def test_losses_by_budget_are_means_over_seeds(mini: Path) -> None:
+def test_findings_quote_the_numbers_and_those_by_budget_are_means_over_seeds(mini: Path) -> None:
     fabricated.run(mini, "s6", 1, 54.0)
-    budgets, share = dict(losses_by_budget(load_results(mini))), 1 - np.exp(-1)
+    results, share = load_results(mini), 1 - np.exp(-1)
+    budgets = dict(losses_by_budget(results))
     assert list(budgets) == [12000, 24000, 36000]
     assert budgets[12000] == pytest.approx((22 * share, 23.5 * share, 26 * share))
-
-
-def test_findings_quote_the_numbers(mini: Path) -> None:
-    results = load_results(mini)
     text = losses_finding(results)
     assert "15.5 ± 0.5 with L1" in text and "OKS in its place changes it by +3.1 points" in text
     assert "the order is the paper's from 12,000 images on" in text
@@ -257,10 +249,3 @@ def test_figures_are_repeatable_and_show_what_was_measured(mini: Path) -> None:
         GROUPS[name].title for name in ("depth", "activation", "resolution")]
     bars = [patch.get_height() for patch in heads.axes[2].patches]
     assert sorted(bars)[-2:] == pytest.approx([30.0, 30.0]) and len(bars) == 16  # 4 heads, 4 kinds of joints
-
-
-def test_without_ablations_there_are_no_tables_and_curves_alone(tmp_path: Path) -> None:
-    own = fabricated.study(tmp_path / "mini", {"s6": 50.0})
-    assert write_ablation_tables(own, NOWHERE) == [] and write_figures(own, NOWHERE, ABLATIONS) == []
-    fabricated.study(own, {"s6_l1": 44.0, "s6_faithful": 20.0})
-    assert {p.stem for p in write_figures(own, NOWHERE, ABLATIONS)} == {"ablation_losses", "ablation_heads"}

@@ -1,7 +1,7 @@
 """Keypoints that end at another person, grouped after they were found or as the model gives them (paper §1, Figure 1).
 
-The paper says of one picture that a joint of one person is never mistaken for another's, and blames bottom-up methods
-for having to put joints without identity together again. :func:`group_keypoints` is a decoder that does that step
+The paper says of one picture that a person's keypoint is never mistaken for another's, and blames bottom-up methods for
+having to put keypoints without identity together again. :func:`group_keypoints` is a decoder that does that step
 alone: it knows distances and mean limb lengths, and has no tags and no part affinity fields, which a trained network
 learns for this very purpose. Its errors say what distances alone cannot solve; they are no measurement of HigherHRNet,
 whose training is out of reach of this study.

@@ -179,7 +179,7 @@ BOX_WORDS = {
 
 
 def scene_rows(scenes: dict[str, Any]) -> list[dict[str, Any]]:
-    """The numbers behind Figures 1 and 3 as rows: figure, quantity, joints, rate and interval in percent."""
+    """The numbers behind Figures 1 and 3 as rows: figure, quantity, keypoints, rate and interval in percent."""
     rows = []
     for figure, part, words, count, rate in ((1, scenes["grouping"] or {}, GROUPING_WORDS, "wrong", "rate"),
                                              (3, scenes["box"], BOX_WORDS, "found", "found_rate")):

@@ -110,11 +110,11 @@ def place_labels(tile: Tile, boxes: np.ndarray, keypoints: np.ndarray) -> tuple[
     with np.errstate(divide="ignore", invalid="ignore"):
         keep = (left > MIN_SIDE).all(1) & (left.prod(1) > MIN_VISIBLE * sides.prod(1)) & (
             np.maximum(left[:, 0] / left[:, 1], left[:, 1] / left[:, 0]) < MAX_ASPECT)
-    joints = keypoints[keep]
-    joints[:, :, :2] = joints[:, :, :2] * np.float32(tile.scale) + np.float32(tile.offset)
-    x, y, v = joints[:, :, 0], joints[:, :, 1], joints[:, :, 2]
-    joints[~((v > 0) & (x >= x0) & (x < x1) & (y >= y0) & (y < y1))] = 0
-    return clipped[keep], joints, keep
+    moved = keypoints[keep]
+    moved[:, :, :2] = moved[:, :, :2] * np.float32(tile.scale) + np.float32(tile.offset)
+    x, y, v = moved[:, :, 0], moved[:, :, 1], moved[:, :, 2]
+    moved[~((v > 0) & (x >= x0) & (x < x1) & (y >= y0) & (y < y1))] = 0
+    return clipped[keep], moved, keep
 
 
 @dataclass(frozen=True, eq=False)

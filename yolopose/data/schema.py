@@ -21,8 +21,8 @@ class KeypointSchema:
 
     names: tuple[str, ...]  # in the order of the annotations
     sigmas: np.ndarray  # (K,) float64 standard deviations of OKS, as a share of the square root of the person's area
-    flip_indices: np.ndarray  # (K,) int64: joint k of a mirrored person is joint flip_indices[k] of the original
-    skeleton: tuple[tuple[int, int], ...]  # limbs as pairs of 0-based joint indices, for drawing alone
+    flip_indices: np.ndarray  # (K,) int64: keypoint k of a mirrored person is keypoint flip_indices[k] of the original
+    skeleton: tuple[tuple[int, int], ...]  # limbs as pairs of 0-based keypoint indices, for drawing alone
     category_id: int = 1  # of the person category in the annotation file, which predictions must carry
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class KeypointSchema:
 
 
 def flip_indices(names: list[str] | tuple[str, ...]) -> np.ndarray:
-    """Partner of every joint under a horizontal flip, (K,) int64: ``left_x`` and ``right_x`` change places."""
+    """Partner of every keypoint under a horizontal flip, (K,) int64: ``left_x`` and ``right_x`` change places."""
     swap, parts = {"left": "right", "right": "left"}, [name.partition("_") for name in names]
     partners = [f"{swap.get(side, side)}_{rest}" for side, _, rest in parts]
     return np.asarray([names.index(other) if other in names else k for k, other in enumerate(partners)], np.int64)

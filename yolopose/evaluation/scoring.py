@@ -30,7 +30,7 @@ def score_keypoints(annotations: dict[str, Any], predictions: list[dict[str, Any
     Args:
         annotations: COCO ground truth (images, annotations, categories).
         predictions: COCO results: ``image_id``, ``category_id``, ``score``, ``keypoints`` (x px, y px, conf) × K. A
-            detection's area is that of its joints' extent, as on COCO's server; a ``bbox`` is not looked at.
+            detection's area is that of its keypoints' extent, as on COCO's server; a ``bbox`` is not looked at.
         image_ids: images to score on; predictions on others are left out.
         sigmas: (K,) of the schema.
     """
@@ -191,7 +191,7 @@ def _index(dataset: dict[str, Any]) -> COCO:
 
 
 def _area(kind: str, values: list[float]) -> float:
-    """Of a box, or of the joints' bounding rectangle: pycocotools' stand-in for the area of a detected pose."""
+    """Of a box, or of the keypoints' bounding rectangle: pycocotools' stand-in for the area of a detected pose."""
     if kind == "bbox":
         return values[2] * values[3]
     x, y = values[0::3], values[1::3]

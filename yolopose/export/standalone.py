@@ -30,7 +30,7 @@ except ImportError as missing:
 FORMAT = "yolopose-onnx-1"  # changes with what the file takes, gives or says of itself
 BATCH = 8
 DRAWN_PX = 480  # a drawing's longer side is at least this, so that small photos can be read
-VISIBLE = 0.5  # joints of less confidence are drawn hollow
+VISIBLE = 0.5  # keypoints of less confidence are drawn hollow
 LEAST = 0.05  # and of less than this, not at all
 LEFT, RIGHT, MIDDLE, BOX, EDGE = "#E69F00", "#56B4E9", "#FFFFFF", "#009E73", "#1A1A1A"
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}

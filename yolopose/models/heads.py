@@ -20,7 +20,7 @@ class Detect(nn.Module):
 
     * ``repaired``: each branch is viewed per anchor, A×6 and A×3K, then joined: decoupled, as the paper describes it;
     * ``faithful``: the channels are joined first and viewed as A×(6+3K) afterwards, as the released code does. Anchor 0
-      then takes its first joints from the box branch, and the other anchors their boxes from the keypoint branch;
+      then takes its first keypoints from the box branch, and the other anchors their boxes from the keypoint branch;
     * ``person``: no keypoint branch, K = 0.
 
     ``faithful`` has a second defect: the priors of objectness and class are written where the repaired layout would
@@ -64,8 +64,8 @@ class Detect(nn.Module):
         """Bias objectness towards 8 objects in a 640 px image and the class towards probability 0.98.
 
         Misplaced, all three anchors' priors go to anchor 0, six outputs apart (reference §1.6): the second pair lands
-        on y and confidence of joint 1, the third on those of joint 3 (left eye and left ear of a person), and the other
-        anchors get none. That is what the released code does; what it costs, the comparison of the heads measures.
+        on y and confidence of keypoint 1, the third on those of keypoint 3 (a person's left eye and left ear); the
+        other anchors get none. So the released code has it; what it costs, the comparison of the heads measures.
         """
         misplaced = self.layout in ("faithful", "misplaced_priors")
         for scale, stride in enumerate(self.strides):
@@ -80,8 +80,8 @@ class Detect(nn.Module):
     def add_mean_pose(self, mean_pose: Tensor) -> None:
         """Make an untrained head predict the mean pose scaled to each anchor: biases shifted, weights of x and y zero.
 
-        The official code has no such prior. Without it joints start many sigmas away, where the OKS loss has next to no
-        gradient, and a reduced study ends before they move. ``mean_pose`` (K, 2) is relative to the box centre, as a
+        The official code has no such prior. Without it keypoints start many sigmas away, where the OKS loss has next to
+        no gradient, and a reduced study ends before they move. ``mean_pose`` (K, 2) is relative to the box centre, as a
         share of box width and height.
         """
         for scale, stride in enumerate(self.strides):

@@ -4,18 +4,18 @@ All losses share boxes and objectness and differ in the keypoint term (paper §3
 differences are listed in results/paper/deviations.md):
 
 * ``official``: as the released code computes. Means within a scale, summed over scales; OKS pooled over all visible
-  joints of a scale with exponent −d²/(4σ²·box area); effective gains that depend on the image size.
+  keypoints of a scale with exponent −d²/(4σ²·box area); effective gains that depend on the image size.
 * ``paper_eq``: the equations as printed, the sign of Eq. 3 corrected. OKS averaged per person with exponent
-  −d²/(2s²k²), k = 2σ, s² the box area; keypoint confidence summed over the joints; a class term; printed gains. Eq. 5's
-  sums over anchors and locations are means within a scale as in the official loss, and objectness, which Eq. 5 leaves
-  out and without which nothing is detected, is the official one.
+  −d²/(2s²k²), k = 2σ, s² the box area; confidence summed over the keypoints; a class term; printed gains. Eq. 5's sums
+  over anchors and locations are means within a scale as in the official loss, and objectness, which Eq. 5 leaves out
+  and without which nothing is detected, is the official one.
 * ``oks_factor8``, ``oks_segment``, ``oks_person``: ``official`` with one change: the exponent of COCO's OKS (8 for 4),
-  the segment's area for the box's, the mean over each person's joints for the pooled one.
+  the segment's area for the box's, the mean over each person's keypoints for the pooled one.
 * ``oks_annealed``: ``official`` with sigmas that start :data:`WIDEST` times as wide and shrink to COCO's, a remedy of
-  this study for the gradient that vanishes far from the joint.
+  this study for the gradient that vanishes far from the keypoint.
 * ``oks_tuned``: ``official`` under a name of its own, for which a profile can give the keypoint gain that ``make tune``
   found, as it does for L1.
-* ``l1``: |dx| + |dy| in cells, pooled over the visible joints; ``l1_scaled``: the same over the diagonal of the
+* ``l1``: |dx| + |dy| in cells, pooled over the visible keypoints; ``l1_scaled``: the same over the diagonal of the
   person's box in cells, DEKR's normalisation (Geng et al. 2021).
 """
 
@@ -34,8 +34,8 @@ from yolopose.models.heads import BOX_CHANNELS, Detect
 
 @dataclass(frozen=True)
 class KeypointLoss:
-    """How the error of the joints is measured: the exponent's ``factor`` of OKS (``None``: L1), which area or scale
-    divides it, whether joints are averaged by person first, and whether the sigmas are annealed."""
+    """How the error of the keypoints is measured: the exponent's ``factor`` of OKS (``None``: L1), which area or scale
+    divides it, whether keypoints are averaged by person first, and whether the sigmas are annealed."""
 
     factor: float | None = 4.0
     segment: bool = False
@@ -140,7 +140,7 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
                  total: Callable[[Tensor], Tensor] | None = None) -> LossTerms:
     """The loss of one batch, or of this process's share of one.
 
-    The total is finite for every input: a scale without matches or visible joints adds nothing.
+    The total is finite for every input: a scale without matches or visible keypoints adds nothing.
 
     Args:
         raw: per scale (B, A, H, W, 6 + 3K) head outputs.
@@ -190,16 +190,16 @@ def compute_loss(raw: list[Tensor], targets: Tensor, detect: Detect, sigmas: Ten
     return LossTerms(sum(items.values()) * batch, {k: v.detach() for k, v in items.items()})
 
 
-def batch_shares(matches: list[Matches], joints: Tensor, images: int, per_person: bool,
+def batch_shares(matches: list[Matches], keypoints: Tensor, images: int, per_person: bool,
                  total: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], Tensor]:
     """By what each mean over this process's share of a batch must be multiplied to be its part of the whole batch's:
     (S,) weights of each term, one a scale; and the number of images of the whole batch.
 
-    Every term is a mean over matches, visible joints or cells of one scale, so that the weight is this process's number
-    of them over that of all processes. Where ``joints`` (n, 3K) are averaged by person first, matches are what counts.
+    Every term is a mean over matches, visible keypoints or cells of one scale, so that the weight is this process's
+    number of them over that of all. Where ``keypoints`` (n, 3K) are averaged by person first, matches are what counts.
     """
-    visible = (joints.unflatten(1, (-1, 3))[..., 2] > 0).sum(1) if joints.shape[1] else joints.sum(1)
-    counts = torch.tensor([[len(m), images] for m in matches], dtype=torch.float64, device=joints.device)
+    visible = (keypoints.unflatten(1, (-1, 3))[..., 2] > 0).sum(1) if keypoints.shape[1] else keypoints.sum(1)
+    counts = torch.tensor([[len(m), images] for m in matches], dtype=torch.float64, device=keypoints.device)
     counts = torch.cat((counts, torch.stack([visible[m.target].sum() for m in matches])[:, None].double()), 1)  # (S, 3)
     whole = total(counts)
     rows, cells, seen = (counts.clamp(min=1) / whole.clamp(min=1)).float().unbind(1)

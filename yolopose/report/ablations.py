@@ -112,19 +112,20 @@ def ablation_rows(group: str, results: ResultSet | None, reference: ResultSet | 
             if (source := next((one for one in (results, reference) if one and experiment in one.runs), None))]
 
 
-def joint_rates(results: ResultSet, experiment: str, key: str) -> dict[str, Measurement]:
+def rates_by_keypoint(results: ResultSet, experiment: str, key: str) -> dict[str, Measurement]:
     """:func:`yolopose.study.groups.keypoint_rates` of an experiment, over the seeds that have the file."""
     folders = {run.seed: run.folder for run in results.runs.get(experiment, [])}
     return {name: Measurement(by_seed) for name, by_seed in keypoint_rates(folders, key).items()}
 
 
 def build_ablations(results: ResultSet, reference: ResultSet | None = None) -> list[Table]:
-    """The tables of the groups in which an experiment was measured beside its baseline, and that of joints; rows that
-    the main set's ``ablations`` lack are the committed reference's, marked "(ref)"."""
+    """The tables of the groups in which an experiment was measured beside its baseline, and that of keypoints; rows
+    that the main set's ``ablations`` lack are the committed reference's, marked "(ref)"."""
     tables = []
     for group in GROUPS:
         made = ablation_rows(group, results.ablations, reference.ablations if reference else None)
-        tables += [_group_table(group, made, (results, reference)), _joints_table(made) if group == "heads" else None]
+        tables.append(_group_table(group, made, (results, reference)))
+        tables.append(_keypoints_table(made) if group == "heads" else None)
     return [table for table in tables if table]
 
 
@@ -182,13 +183,13 @@ def _sources(made: list[Row]) -> list[str]:
     return notes
 
 
-def _joints_table(heads: list[Row]) -> Table | None:
+def _keypoints_table(heads: list[Row]) -> Table | None:
     rows = []
     for row in heads:
         (kind, cells), record = row.named(), row.record()
         data = {key: record[key] for key in ("experiment", "title", "seeds", "images_seen", "measured_from")}
         for key, title in JOINT_KEYS.items():
-            for name, value in joint_rates(row.results, row.experiment, key).items():
+            for name, value in rates_by_keypoint(row.results, row.experiment, key).items():
                 cells[title, name] = str(value)
                 column = f"{name.replace(' ', '_')}_{key}"
                 data |= {column: rounded(value.mean), f"{column}_sd": rounded(value.deviation)}

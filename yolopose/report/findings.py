@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pandas import DataFrame, concat
 
-from yolopose.report.ablations import Row, ablation_rows, joint_rates
+from yolopose.report.ablations import Row, ablation_rows, rates_by_keypoint
 from yolopose.report.measured import ResultSet, curve_points, read_curves
 
 # Claims whose verdicts make the headline, with the words for them.
@@ -110,7 +110,7 @@ def heads_finding(results: ResultSet, reference: ResultSet | None = None) -> str
         other = rows["s6_faithful_from_person"]
         sentences.append(f"From a person detector AP is {other.measure('AP')} with the released head and "
                          f"{rows['s6_from_person'].measure('AP')} with the repaired one: {changes(other)}")
-    far, usual = (joint_rates(row.results, row.experiment, "far_outside") for row in (released, repaired))
+    far, usual = (rates_by_keypoint(row.results, row.experiment, "far_outside") for row in (released, repaired))
     if "left eye" in far and "left eye" in usual:
         told = ", ".join(f"{name} {far[name]} % against {usual[name]} %" for name in far)
         sentences.append(f"Predicted far outside the person's box, released against repaired: {told}.")

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from yolopose.report.ablations import Row, ablation_rows, joint_rates
+from yolopose.report.ablations import Row, ablation_rows, rates_by_keypoint
 from yolopose.report.figures.style import LINES, images_seen, sheet, styled
 from yolopose.report.measured import ResultSet, curve_points, read_curves
 from yolopose.study.groups import GROUPS, KEYPOINT_GROUPS, title_in
@@ -124,7 +124,7 @@ def draw_losses(results: ResultSet, reference: ResultSet | None = None) -> Figur
 
 @styled
 def draw_heads(results: ResultSet, reference: ResultSet | None = None) -> Figure | None:
-    """AP and box AP50 against images seen for each head; below, joints far outside the box and the differences."""
+    """AP and box AP50 against images seen for each head; below, keypoints far outside the box and the differences."""
     rows = _rows("heads", results, reference)
     if _nothing("heads", results, rows):
         return None
@@ -141,7 +141,7 @@ def draw_heads(results: ResultSet, reference: ResultSet | None = None) -> Figure
 
 
 def _far_outside(axes: Axes, rows: Sequence[Row]) -> None:
-    found = [(row, rates) for row in rows if (rates := joint_rates(row.results, row.experiment, "far_outside"))]
+    found = [(row, rates) for row in rows if (rates := rates_by_keypoint(row.results, row.experiment, "far_outside"))]
     if not found:
         axes.remove()
         return

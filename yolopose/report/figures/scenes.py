@@ -1,4 +1,4 @@
-"""Figures 1 and 3: crowded scenes and joints outside the predicted box, drawn from ``scenes.json`` and its pictures.
+"""Figures 1 and 3: crowded scenes and keypoints outside the predicted box, drawn from ``scenes.json`` and its pictures.
 Beside the pictures, which are single cases, stand the rates over the whole split."""
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def _picture(figure: Figure, place: SubplotSpec, results: ResultSet, scene: dict
 
 
 def _limbs(axes: Axes, points: NDArray, present: NDArray, skeleton: Sequence[Sequence[int]], colour: str) -> None:
-    """The limbs between present joints of one person (K, 2), over a dark edge."""
+    """The limbs between present keypoints of one person (K, 2), over a dark edge."""
     for width, ink in ((2.8, INK), (1.6, colour)):
         for i, j in skeleton:
             if present[i] and present[j]:
@@ -50,7 +50,7 @@ def _limbs(axes: Axes, points: NDArray, present: NDArray, skeleton: Sequence[Seq
 
 
 def _ours(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any], boxes: bool = True) -> None:
-    """The model's people, each in a colour of its own; joints that the paper would reject are left out."""
+    """The model's people, each in a colour of its own; keypoints that the paper would reject are left out."""
     for n, person in enumerate(scene["ours"]):
         joints = np.asarray(person["keypoints"], float).reshape(-1, 3)
         colour = PEOPLE[n % len(PEOPLE)]
@@ -62,7 +62,7 @@ def _ours(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any], boxes: bool
 
 
 def _grouped(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any]) -> None:
-    """True joints as the grouping joined them: a colour for each group, swapped joints ringed."""
+    """True keypoints as the grouping joined them: a colour for each group, swapped keypoints ringed."""
     table, count = np.asarray(scene["grouped"], float).reshape(-1, 6), len(scenes["schema"]["names"])
     for n, group in enumerate(np.unique(table[:, 3])):
         rows = table[table[:, 3] == group]
@@ -75,7 +75,7 @@ def _grouped(axes: Axes, scene: dict[str, Any], scenes: dict[str, Any]) -> None:
 
 
 def _rates(axes: Axes, entries: Sequence[dict[str, Any]], key: str, colour: str, marker: str, label: str) -> None:
-    """Rates in percent with their 95 % intervals; entries without a joint are left out."""
+    """Rates in percent with their 95 % intervals; entries without a keypoint are left out."""
     axes.set_xlim(-0.4, max(len(entries), 1) - 0.6)
     kept = [(x, entry[key], *entry[f"{key}_95"]) for x, entry in enumerate(entries) if entry[key] is not None]
     if kept:
@@ -87,8 +87,8 @@ def _rates(axes: Axes, entries: Sequence[dict[str, Any]], key: str, colour: str,
 
 @styled
 def draw_crowd(results: ResultSet) -> Figure | None:
-    """Figure 1 from ``scenes.json``: crowded scenes, ours above, true joints grouped by distances alone below, and how
-    often a joint ends at another person; ``None`` without a scene. A stored picture that is missing is a StudyError."""
+    """Figure 1 from ``scenes.json``: crowded scenes, ours above, keypoints grouped by distances alone below, and how
+    often one ends at another person; ``None`` without a scene. A stored picture that is missing is a StudyError."""
     if (scenes := results.stored("scenes.json")) is None or not scenes["crowd"]["scenes"]:
         return None
     chosen, grouping = scenes["crowd"]["scenes"], scenes.get("grouping")
@@ -129,7 +129,7 @@ def draw_crowd(results: ResultSet) -> Figure | None:
 
 @styled
 def draw_outside(results: ResultSet) -> Figure | None:
-    """Figure 3 from ``scenes.json``: joints outside the predicted box in pictures, and the share found by distance."""
+    """Figure 3 from ``scenes.json``: keypoints outside the predicted box, and the share found by distance."""
     if (scenes := results.stored("scenes.json")) is None:
         return None
     chosen, box = scenes["outside"]["scenes"], scenes["box"]
