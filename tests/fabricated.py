@@ -11,6 +11,7 @@ from yolopose.study.config import load_experiments, load_study
 from yolopose.study.paper import CONVENTIONS, PAPER_SIZES
 from yolopose.utils.files import write_csv, write_json
 
+NOWHERE = Path("no-reference")  # where no reference results are
 # GMACs at 960 px as the reference counts them: conv, fused_bias, fvcore_unfused; and fused parameters in millions.
 COUNTS = {
     "yolov5s6_pose": (22.71, 22.80, 22.89, 15.08654), "yolov5m6_pose": (66.13, 66.29, 66.45, 41.382396),
@@ -75,16 +76,14 @@ def study(root: Path, scores: Mapping[str, float | list[float]], **options: Any)
     return root
 
 
-def ablations(root: Path, scores: Mapping[str, list[float]], joints: bool = True, half_width: float = 0.01,
-              **options: Any) -> Path:
+def ablations(root: Path, scores: Mapping[str, list[float]], half_width: float = 0.01, **options: Any) -> Path:
     """The folder of a main folder's ablations: one epoch, ``joints.json`` and the paired bootstrap of all pairs, whose
     interval over images is the true difference of AP ± ``half_width``."""
     folder, pairs = root / "ablations", {}
     for experiment, values in scores.items():
         for seed, value in enumerate(values):
             made = run(folder, experiment, seed, value, epochs=(1,), **options)
-            if joints:
-                write_joints(made, 0.3 if "faithful" in experiment or "mixed" in experiment else 0.01)
+            write_joints(made, 0.3 if "faithful" in experiment or "mixed" in experiment else 0.01)
     for a, b in itertools.combinations(scores, 2):
         gap = (statistics.fmean(scores[b]) - statistics.fmean(scores[a])) / 200
         part = dict.fromkeys(("AP", "AP50"), {"difference": gap, "low": gap - half_width, "high": gap + half_width})

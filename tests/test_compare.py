@@ -69,6 +69,10 @@ def test_full_scale_compares_and_its_recipe_on_other_data_does_not(tmp_path: Pat
     assert rows["table2.row13.AP"]["note"] == "the data set has no test-dev images"
     row = compared(fabricated.study(tmp_path / "other", {"s6": 87.6}, **FULL | {"images": 120}))["table1.row10.AP50"]
     assert row["verdict"] == NOT_COMPARABLE and "120 images" in row["note"]
+    found = claims_of(fabricated.study(tmp_path / "printed", {"s6": 87.6, "m6": 89.1, "l6": 90.2}, **FULL))
+    assert found["C13"]["verdict"] == found["C03"]["verdict"] == REPRODUCED  # 90.2 against 88.4, margin 0.5
+    assert found["C12"]["verdict"] == NOT_REPRODUCED  # AP is half of AP50 in fabricated metrics
+    assert found["C04"]["verdict"] == NOT_RUN
 
 
 @pytest.mark.parametrize(("gap", "scores", "expected"), [
@@ -89,6 +93,10 @@ def test_intervals_by_hand() -> None:
     assert difference(a, Measurement({0: 1.0}))[1] is None
     assert Measurement({0: 1.0}).deviation is None and Measurement({0: 1.0}).half_width is None
     assert t975(1) == 12.706 and t975(30) == 2.042 and t975(500) == 1.96
+    one, other = Value(10.0, "10", (3.0, 3.0), True), Value(5.0, "5", (4.0, 1.0), True)  # half-widths propagate
+    assert combine("difference", [one, other]).sides[0] == pytest.approx(5.0)
+    assert combine("ratio", [one, other]).sides[0] == pytest.approx(2 * math.hypot(0.3, 0.8))
+    assert combine("sum", [one, Value(1.0, "1", None, True)]).sides is None
 
 
 def test_claims_that_the_papers_tables_decide() -> None:
@@ -101,8 +109,9 @@ def test_claims_that_the_papers_tables_decide() -> None:
     assert all(verdict == NOT_RUN for name, verdict in found.items() if name not in holds + fails)
 
 
-def test_orderings_hold_at_reduced_scale_and_name_it(mini: Path) -> None:
-    found = claims_of(mini)
+def test_orderings_hold_at_reduced_scale_and_name_it_and_all_is_written(mini: Path) -> None:
+    found, counts, rows = claims_of(mini), write_comparison(mini), read_csv(mini / "claims.csv")
+    assert sum(counts.values()) == len(rows) == len(found) and list(rows[0]) == claims.CLAIM_COLUMNS
     assert found["C16"]["verdict"] == found["C17"]["verdict"] == REPRODUCED
     assert found["C16"]["scale"] == "mini: width × 0.5, 128 px, 1 seed"
     assert found["C42"]["verdict"] == NOT_RUN and "make ablations" in found["C42"]["reason"]
@@ -164,14 +173,6 @@ def test_smoke_and_unlearned_models_decide_nothing(tmp_path: Path) -> None:
         outcome(folder, "{compare: [{stored: runtime.json, key: ms, low: ms}, '<', 2]}")
 
 
-def test_full_scale_claims_are_decided(tmp_path: Path) -> None:
-    found = claims_of(fabricated.study(tmp_path / "paper", {"s6": 87.6, "m6": 89.1, "l6": 90.2}, **FULL))
-    assert found["C13"]["verdict"] == REPRODUCED
-    assert found["C03"]["verdict"] == REPRODUCED  # 90.2 against 88.4, margin 0.5
-    assert found["C12"]["verdict"] == NOT_REPRODUCED  # AP is half of AP50 in fabricated metrics
-    assert found["C04"]["verdict"] == NOT_RUN
-
-
 def outcome(results: Path | ResultSet, rule: str) -> claims.Outcome:
     return decide(load_results(results), yaml.safe_load(rule))
 
@@ -200,20 +201,6 @@ def test_rules_by_hand(rule: str, expected: str | None) -> None:
         assert describe(yaml.safe_load(rule))
 
 
-def test_a_malformed_rule_names_the_claim(tmp_path: Path, mini: Path) -> None:
-    claim = claims.load_claims()[0] | {"rule": {"compare": [1, "~", 2]}}
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump([claim]))
-    with pytest.raises(StudyError, match="C01.rule"):
-        decide_claims(mini, tmp_path)
-
-
-def test_half_widths_propagate() -> None:
-    a, b = Value(10.0, "10", (3.0, 3.0), True), Value(5.0, "5", (4.0, 1.0), True)
-    assert combine("difference", [a, b]).sides[0] == pytest.approx(5.0)
-    assert combine("ratio", [a, b]).sides[0] == pytest.approx(2 * math.hypot(0.3, 0.8))
-    assert combine("sum", [a, Value(1.0, "1", None, True)]).sides is None
-
-
 LOSSES = {"s6_l1": [30.0, 31.0, 32.0], "s6_l1_scaled": [34.0, 35.2, 36.0], "s6": [40.0, 41.0, 42.4]}
 TABLE3 = ("{ordering: [s6_l1, s6_l1_scaled, s6], metric: AP, split: val, margin: 0.5, margin_reduced: 3.0, "
           "set: ablations, bootstrap: true}")
@@ -224,22 +211,18 @@ TABLE3 = ("{ordering: [s6_l1, s6_l1_scaled, s6], metric: AP, split: val, margin:
     (LOSSES, 0.025, WITHIN_NOISE),  # over seeds both steps stand; over images the first does not
     (LOSSES | {"s6_l1_scaled": [29.0, 31.0, 38.0]}, 0.001, WITHIN_NOISE),  # over images it stands, over seeds not
     (LOSSES | {"s6": [30.0, 31.0, 32.0]}, 0.01, NOT_REPRODUCED),  # the last step is −2
-])
-def test_an_ordering_needs_both_intervals(mini: Path, scores: dict, half_width: float, expected: str) -> None:
+    *[({"s6_faithful": [40.0], "s6": [s6]}, half_width, expected) for s6, half_width, expected in (  # the margin is 6
+        (48.0, 0.01, REPRODUCED), (48.0, 0.05, NOT_COMPARABLE), (44.0, 0.001, NOT_COMPARABLE),
+        (32.0, 0.01, NOT_REPRODUCED))]])
+def test_an_ordering_needs_both_intervals_or_margin_and_bootstrap(mini, scores, half_width, expected) -> None:
     fabricated.ablations(mini, scores, half_width=half_width)
-    found = outcome(mini, TABLE3)
-    assert found.verdict == expected and found.scale.endswith("3 seeds")
-    assert found.reason.count("over seeds") == found.reason.count("over images") == 2
+    found = outcome(mini, TABLE3.replace("s6_l1, s6_l1_scaled, s6", ", ".join(scores)))
+    assert found.verdict == expected
+    if "s6_l1" in scores:
+        assert found.scale.endswith("3 seeds")
+        assert found.reason.count("over seeds") == found.reason.count("over images") == 2
     if half_width == 0.025:  # without the bootstrap the seeds alone decide
         assert outcome(mini, TABLE3.replace(", bootstrap: true", "")).verdict == REPRODUCED
-
-
-@pytest.mark.parametrize(("gap", "half_width", "expected"), [  # 8 points of AP50 are beyond the margin, 4 are not
-    (8.0, 0.01, REPRODUCED), (8.0, 0.05, NOT_COMPARABLE), (4.0, 0.001, NOT_COMPARABLE), (-8.0, 0.01, NOT_REPRODUCED)])
-def test_one_seed_needs_margin_and_bootstrap(mini: Path, gap: float, half_width: float, expected: str) -> None:
-    fabricated.ablations(mini, {"s6_faithful": [40.0], "s6": [40.0 + gap]}, half_width=half_width)
-    rule = TABLE3.replace("s6_l1, s6_l1_scaled, s6", "s6_faithful, s6")
-    assert outcome(mini, rule).verdict == expected
 
 
 def test_a_reduced_scale_may_have_fewer_experiments(mini: Path, tmp_path: Path) -> None:
@@ -255,10 +238,13 @@ def test_a_reduced_scale_may_have_fewer_experiments(mini: Path, tmp_path: Path) 
     assert "at a reduced scale s6_r640 < s6" in describe(yaml.safe_load(rule))
 
 
-def test_what_the_ablations_lack_is_not_run(mini: Path) -> None:
+def test_what_the_ablations_alone_have_is_named_and_what_they_lack_is_not_run(mini: Path) -> None:
     found = outcome(mini, TABLE3)
     assert (found.verdict, found.scale) == (NOT_RUN, "") and "make ablations runs them" in found.reason
     folder = fabricated.ablations(mini, LOSSES)
+    row = compared(mini)["table3.row1.AP50"]
+    assert (row["measured"], row["seeds"], row["verdict"]) == (31.0, 3, NOT_COMPARABLE)
+    assert row["note"].startswith("from make ablations, 12,000 images: reduced scale")
     fabricated.run(folder, "s6_l1", 3, 33.0)
     fabricated.run(folder, "s6_l1_scaled", 3, 37.0)
     assert "of other seeds" in outcome(mini, TABLE3).reason
@@ -271,13 +257,6 @@ def test_what_the_ablations_lack_is_not_run(mini: Path) -> None:
     with pytest.raises(ValueError, match="of val, not of test_dev"):
         outcome(mini, TABLE3.replace("split: val", "split: test_dev").replace(", set: ablations", "").replace(
             "s6_l1, s6_l1_scaled, s6", "s6, m6"))
-
-
-def test_a_number_of_the_ablations_alone_is_compared_and_named(mini: Path) -> None:
-    fabricated.ablations(mini, LOSSES)
-    row = compared(mini)["table3.row1.AP50"]
-    assert (row["measured"], row["seeds"], row["verdict"]) == (31.0, 3, NOT_COMPARABLE)
-    assert row["note"].startswith("from make ablations, 12,000 images: reduced scale")
 
 
 @pytest.mark.parametrize(("rule", "expected", "said"), [
@@ -331,15 +310,7 @@ def test_rules_in_words() -> None:
     assert stored.startswith("gain of s6/tta.json > 0; one seed")
 
 
-def test_write_comparison_is_complete_and_repeatable(mini: Path) -> None:
-    counts, rows = write_comparison(mini), read_csv(mini / "claims.csv")
-    assert sum(counts.values()) == len(rows) and list(rows[0]) == claims.CLAIM_COLUMNS
-    first = [(mini / name).read_bytes() for name in ("comparison.csv", "claims.csv")]
-    assert write_comparison(mini) == counts
-    assert first == [(mini / name).read_bytes() for name in ("comparison.csv", "claims.csv")]
-
-
-def test_unusable_folders_are_named(tmp_path: Path, mini: Path) -> None:
+def test_unusable_folders_and_rules_are_named(tmp_path: Path, mini: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(StudyError, match="holds no results"):
         load_results(tmp_path / "empty")
@@ -352,6 +323,10 @@ def test_unusable_folders_are_named(tmp_path: Path, mini: Path) -> None:
         with pytest.raises(StudyError, match=said):
             load_results(mini)
         file.write_text(kept)
+    claim = claims.load_claims()[0] | {"rule": {"compare": [1, "~", 2]}}
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump([claim]))
+    with pytest.raises(StudyError, match="C01.rule"):
+        decide_claims(mini, tmp_path)
 
 
 def test_half_written_and_mixed_runs_are_told(mini: Path) -> None:
