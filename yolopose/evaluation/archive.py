@@ -4,6 +4,7 @@ What no threshold counts right matters to COCO's metrics by its score and its ar
 and box; whatever matches a labelled person at any threshold, or is sure enough to be shown, keeps its whole pose.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from yolopose.evaluation.scoring import run_cocoeval, score_stream
-from yolopose.utils.files import read_json, replaced
+from yolopose.utils.files import atomic_write, read_json
 
 SHOWN = 0.25  # score from which a person is shown: never without its pose
 UNITS = {"score": 1e5, "bbox": 100, "keypoints": 100}  # steps of a unit, those to which predictions are rounded
@@ -41,19 +42,20 @@ def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[st
     score, bbox = (_steps(key, [one[key] for one in predictions]) for key in ("score", "bbox"))
     kept = np.asarray(sorted(whole), np.int64)
     poses = _steps("keypoints", [predictions[n]["keypoints"] for n in kept]).reshape(-1, 3 * len(sigmas))
-    with replaced(path) as file:
-        np.savez_compressed(
-            file, image_id=np.array([one["image_id"] for one in predictions], np.int64), kept=kept,
-            category_id=np.array([one["category_id"] for one in predictions], np.uint8),
-            keypoints=_planes(poses), score=_planes(score), bbox=_planes(bbox))
+    packed = io.BytesIO()
+    np.savez_compressed(
+        packed, image_id=np.array([one["image_id"] for one in predictions], np.int64), kept=kept,
+        category_id=np.array([one["category_id"] for one in predictions], np.uint8),
+        keypoints=_planes(poses), score=_planes(score), bbox=_planes(bbox))
+    packed.seek(0)
     scores = [score_stream(annotations, found, list(image_ids), list(with_keypoints), sigmas)
-              for found in (predictions, unpack(path))]
+              for found in (predictions, unpack(packed))]
     if scores[0] != scores[1]:
-        path.unlink()
-        raise ValueError(f"{path}: packed predictions score {scores[1]}, not {scores[0]}")
+        raise ValueError(f"{path}: packed predictions would score {scores[1]}, not {scores[0]}")
+    atomic_write(path, packed.getvalue())
 
 
-def unpack(path: Path) -> list[dict[str, Any]]:
+def unpack(path: Path | io.BytesIO) -> list[dict[str, Any]]:
     """COCO results of a packed file; a detection without its pose has two opposite corners of its box for keypoints,
     with confidence 0."""
     with np.load(path) as stored:
