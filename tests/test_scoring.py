@@ -275,7 +275,7 @@ def test_a_packed_file_that_would_not_score_the_same_is_refused(tmp_path: Path,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     annotations, rows = posed()
     monkeypatch.setattr("yolopose.evaluation.archive.matched", lambda *_: set())
-    with pytest.raises(ValueError, match=r"predictions\.npz: packed predictions score"):
+    with pytest.raises(ValueError, match=r"predictions\.npz: packed predictions would score"):
         pack(tmp_path / FILES[1], rows, annotations, range(1, 31), range(1, 31), SIGMAS)
     assert not (tmp_path / FILES[1]).exists()
     with pytest.raises(StudyError, match=r"predictions\.json\.gz: not found"):
