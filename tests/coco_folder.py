@@ -42,6 +42,11 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
 
 
+def tree(root: Path) -> dict[str, bytes]:
+    """The content of all files of a folder by their path in it."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
 def make_folder(root: Path, images: int = 6, test_dev: bool = False) -> Path:
     """Write train and val with ``images`` images each.
 

@@ -9,6 +9,7 @@ import pytest
 from tests import fabricated
 from tests.coco_folder import make_folder
 from tests.fake_notebooks import CODE, HEAD, PARAMETERS, STORED, notebook
+from tests.file_server import serving
 from yolopose.workflow import stages
 
 REPO = Path(__file__).resolve().parents[1]
@@ -65,6 +66,15 @@ def books(monkeypatch, tmp_path) -> Path:
         notebook(folder, name, STORED if name[:2] in ("06", "07", "08") else PARAMETERS, HEAD, code)
     monkeypatch.setattr(stages, "NOTEBOOKS", folder)
     return folder
+
+
+@pytest.fixture
+def file_server(monkeypatch) -> Any:
+    """A running ``FileServer`` without files, that no proxy is asked for and that is not waited for."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("yolopose.utils.download.PAUSE_S", 0.0)
+    with serving() as running:
+        yield running
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.coco_folder import tree
 from yolopose.data import prepare
 from yolopose.data.prepare import unpack
 from yolopose.utils import files
@@ -22,8 +23,8 @@ GOOD = {"train2017/1.jpg": b"one" * 100, "train2017/2.jpg": b"two" * 2000, "anno
 
 def make(path: Path, entries: list[tuple[str | zipfile.ZipInfo, bytes]]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
-        for name, data in entries:
-            opened.writestr(name, data)
+        for entry in entries:
+            opened.writestr(*entry)
     return path
 
 
@@ -36,10 +37,6 @@ def link(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name)
     info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     return info
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def test_files_and_folders_come_out_as_they_went_in(tmp_path):
@@ -126,11 +123,10 @@ def test_a_disk_that_fills_up_is_named_and_the_same_command_goes_on(tmp_path, go
 @given(st.lists(st.text(st.sampled_from("ab./\\:é\0"), min_size=1, max_size=8), max_size=4, unique=True))
 def test_whatever_the_names_nothing_leaves_the_folder(tmp_path_factory, names):
     box = tmp_path_factory.mktemp("box")
-    with zipfile.ZipFile(box / "a.zip", "w") as opened:
-        for name in names:
-            info = zipfile.ZipInfo("x")
-            info.filename = name  # past the constructor, which mends names
-            opened.writestr(info, b"" if name.endswith("/") else b"data")
+    infos = [zipfile.ZipInfo("x") for _ in names]
+    for info, name in zip(infos, names, strict=True):
+        info.filename = name  # past the constructor, which mends names
+    make(box / "a.zip", [(info, b"" if info.filename.endswith("/") else b"data") for info in infos])
     target = box / "deep" / "out"
     target.mkdir(parents=True)
     with contextlib.suppress(StudyError):

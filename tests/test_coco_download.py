@@ -9,11 +9,11 @@ from collections import namedtuple
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from tests.coco_folder import make_folder
-from tests.file_server import serving
+from tests import coco_folder
 from yolopose.data import prepare
 from yolopose.data.prepare import COCO2017, RECORD, Archive, ensure_coco2017, missing_archives, space_needed
 from yolopose.study.config import load_study
@@ -22,16 +22,15 @@ from yolopose.utils.errors import StudyError
 
 IMAGES = 6
 PARTS = ("annotations/person", "train2017", "val2017")  # without test-dev
-CORE = ["annotations_trainval2017.zip", "val2017.zip", "train2017.zip"]
-ALL = ["annotations_trainval2017.zip", "image_info_test2017.zip", "val2017.zip", "train2017.zip", "test2017.zip"]
 MEMBERS = {"annotations_trainval2017.zip": "annotations/person*", "image_info_test2017.zip": "annotations/image_info*",
            "val2017.zip": "val2017/*", "train2017.zip": "train2017/*", "test2017.zip": "test2017/*"}
+ALL, CORE = list(MEMBERS), ["annotations_trainval2017.zip", "val2017.zip", "train2017.zip"]
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> tuple[Path, dict[str, bytes], tuple[Archive, ...]]:
     """A folder in COCO layout, the five archives that it would be fetched as, and their descriptions."""
-    root = make_folder(tmp_path_factory.mktemp("small") / "coco", IMAGES, test_dev=True)
+    root = coco_folder.make_folder(tmp_path_factory.mktemp("small") / "coco", IMAGES, test_dev=True)
     served, described = {}, []
     for archive in COCO2017:
         path = root.parent / archive.name
@@ -49,13 +48,10 @@ def small(tmp_path_factory) -> tuple[Path, dict[str, bytes], tuple[Archive, ...]
 
 
 @pytest.fixture
-def server(small, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "PAUSE_S", 0.0)
-    with serving() as running:
-        running.files |= small[1]
-        monkeypatch.setenv("YOLOPOSE_COCO_URL", running.address)
-        yield running
+def server(small, file_server, monkeypatch):
+    file_server.files |= small[1]
+    monkeypatch.setenv("YOLOPOSE_COCO_URL", file_server.address)
+    return file_server
 
 
 @pytest.fixture
@@ -71,8 +67,8 @@ def root(tmp_path) -> Path:
 
 def tree(root: Path, *parts: str) -> dict[str, bytes]:
     """Its files, or those of some ``parts``."""
-    found = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != RECORD}
-    return {name: data for name, data in found.items() if name.startswith(parts or "")}
+    found = coco_folder.tree(root).items()
+    return {name: data for name, data in found if name.startswith(parts or "") and name != RECORD}
 
 
 def asked_for(server) -> list[str]:
@@ -135,10 +131,7 @@ def test_test_dev_is_fetched_where_the_study_wants_it_and_a_decision_is_remember
 def test_an_existing_set_is_used_even_read_only_and_an_incomplete_one_named(small, server, ensure, root, monkeypatch):
     before = tree(copy(small[0], root, *PARTS))
     assert ensure(root, True) == [] and server.log == [] and tree(root) == before and not (root / RECORD).exists()
-
-    def refuse(*_arguments, **_more):
-        raise PermissionError(30, "Read-only file system", str(root))
-
+    refuse = Mock(side_effect=PermissionError(30, "Read-only file system", str(root)))
     for module, name in ((os, "mkdir"), (os, "open"), (prepare.tempfile, "TemporaryFile")):
         monkeypatch.setattr(module, name, refuse)  # chmod alone would not stop root
     assert ensure(root, True) == [] and server.log == []
@@ -175,8 +168,7 @@ def test_a_folder_of_other_annotations_or_other_things_is_left_alone(small, serv
 def test_a_stop_while_fetching_goes_on(small, server, ensure, root, monkeypatch):
     monkeypatch.setattr(download, "BLOCK", 16)
     half = len(small[1]["/zips/val2017.zip"]) // 32 * 16
-    server.cuts = [None, half]
-    server.statuses = [None, None, 404]
+    server.cuts, server.statuses = [None, half], [None, None, 404]
     with pytest.raises(StudyError, match="val2017.zip: the server answers 404"):
         ensure(root, False)
     assert (root / "downloads" / "val2017.zip.part").stat().st_size == half
@@ -187,7 +179,7 @@ def test_a_stop_while_fetching_goes_on(small, server, ensure, root, monkeypatch)
 
 
 def test_a_stop_while_unpacking_goes_on_without_the_network(small, server, ensure, root, monkeypatch):
-    extract, checked = zipfile.ZipFile.extract, []
+    extract, checked = zipfile.ZipFile.extract, Mock(wraps=download.file_sha256)
 
     def stop_in_val(opened, info, target):
         if info.filename.startswith("val2017/") and len(os.listdir(root / "val2017")) > 3:
@@ -202,10 +194,9 @@ def test_a_stop_while_unpacking_goes_on_without_the_network(small, server, ensur
     assert 0 < len(os.listdir(root / "val2017")) < IMAGES
     assert [a.name for a in missing_archives(root, False, archives=small[2])] == CORE[1:]
     server.log.clear()
-    whole = download.file_sha256
-    monkeypatch.setattr(download, "file_sha256", lambda path: checked.append(path.name) or whole(path))
+    monkeypatch.setattr(download, "file_sha256", checked)
     assert ensure(root, False) == CORE[1:]
-    assert asked_for(server) == ["train2017.zip"] == [name.removesuffix(".part") for name in checked]
+    assert asked_for(server) == ["train2017.zip"] == [c.args[0].name.removesuffix(".part") for c in checked.mock_calls]
     assert tree(root) == tree(small[0], *PARTS)
 
 
@@ -224,8 +215,7 @@ def test_a_wrong_checksum_or_an_archive_of_other_content_is_not_taken_for_cocos(
     with pytest.raises(StudyError, match="val2017.zip: .*SHA-256"):
         ensure(root, False)
     assert not (root / "val2017").exists()
-    wrong = small[1]["/zips/train2017.zip"]
-    server.files["/zips/val2017.zip"] = wrong
+    server.files["/zips/val2017.zip"] = wrong = small[1]["/zips/train2017.zip"]
     sha256 = hashlib.sha256(wrong).hexdigest()
     archives = tuple(replace(a, size=len(wrong), sha256=sha256) if a.folder == "val2017" else a for a in small[2])
     with pytest.raises(StudyError, match="val2017.zip: lacks val2017"):
