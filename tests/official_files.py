@@ -1,8 +1,6 @@
-"""Files in the container of the official checkpoints, written for tests without the official code.
-
-Throw-away classes carry the official names while a file is pickled; their structure is the reference's table (§1.2 to
-§1.4), their tensors have its keys and shapes (``official_state_dict_shapes.json``).
-"""
+"""Files in the container of the official checkpoints, written for tests without the official code: throw-away classes
+carry the official names while a file is pickled; their structure is the reference's table (§1.2 to §1.4), their tensors
+have its keys and shapes (``official_state_dict_shapes.json``)."""
 
 import sys
 import types
@@ -18,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolopose.utils.files import read_json
+
 # Class of every numbered module, and the inputs of those that read others than the module before.
 KINDS = ("Focus Conv C3 Conv C3 Conv C3 Conv C3 Conv SPP C3 Conv Upsample Concat C3 Conv Upsample Concat C3 Conv "
          "Upsample Concat C3 Conv Concat C3 Conv Concat C3 Conv Concat C3 Detect")
@@ -25,13 +25,13 @@ SOURCES = {14: [-1, 8], 18: [-1, 6], 22: [-1, 4], 25: [-1, 20], 28: [-1, 16], 31
 STRIDE_TWO = ("model.0.conv_slice", *(f"model.{i}" for i in (1, 3, 5, 7, 9, 24, 27, 30)))
 ANCHORS_PX = [[(19, 27), (44, 40), (38, 94)], [(96, 68), (86, 152), (180, 137)],
               [(140, 301), (303, 264), (238, 542)], [(436, 615), (739, 380), (925, 792)]]
-COMMON = ("Focus", "ConvFocus", "Contract", "Conv", "Bottleneck", "C3", "SPP", "Concat")
 
 
 @contextmanager
 def official_classes() -> Iterator[types.SimpleNamespace]:
     """Empty ``nn.Module`` classes under the official names, importable while the block lasts."""
-    names = {"models.yolo": ("Model", "Detect"), "models.common": COMMON}
+    names = {"models.yolo": ("Model", "Detect"),
+             "models.common": ("Focus", "ConvFocus", "Contract", "Conv", "Bottleneck", "C3", "SPP", "Concat")}
     classes: dict[str, type] = {}
     places = {module: types.ModuleType(module) for module in ("models", *names)}
     for module, members in names.items():
@@ -42,35 +42,13 @@ def official_classes() -> Iterator[types.SimpleNamespace]:
         yield types.SimpleNamespace(**classes)
 
 
-def small_shapes(shapes: dict[str, list[int]]) -> dict[str, list[int]]:
-    """The shapes at a quarter of the width: all counts of channels are multiples of 16, the fixed ones are not."""
-    return {key: [n // 4 if n % 16 == 0 else n for n in shape] for key, shape in shapes.items()}
-
-
-def random_state(shapes: dict[str, list[int]], seed: int = 0, anchors_px: Any = ANCHORS_PX) -> dict[str, Tensor]:
-    """Tensors of these shapes that keep a network's values moderate; COCO's anchors unless others are given."""
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for key, shape in shapes.items():
-        r = torch.randn(shape, generator=generator)
-        if key.endswith("num_batches_tracked"):
-            state[key] = torch.tensor(7)
-        elif key.endswith(("running_var", "bn.weight")):
-            state[key] = 1 + 0.1 * r.abs()
-        else:
-            state[key] = 0.1 * r if r.ndim == 1 else r / max(r[0].numel(), 1) ** 0.5 if len(r) else r
-    px = torch.tensor(anchors_px, dtype=torch.float32)
-    return state | {"model.33.anchors": px / torch.tensor([8.0, 16.0, 32.0, 64.0]).view(4, 1, 1),
-                    "model.33.anchor_grid": px.view(4, 1, 3, 1, 1, 2)}
-
-
-def rule_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def rule_weights(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
     """A state with the weights of the reference's numbers (shared/reference/README.md); anchors as they are."""
     ruled = dict(state)
     for key, tensor in state.items():
         if key.endswith(("anchors", "anchor_grid")) or not tensor.is_floating_point():
             continue
-        r = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
+        r = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode()) + seed))
         if key.endswith("running_var"):
             ruled[key] = 1 + 0.1 * r.abs()
         elif key.endswith("bn.weight"):
@@ -80,6 +58,18 @@ def rule_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             ruled[key] = r * (2 / tensor[0].numel()) ** 0.5
     return ruled
+
+
+def random_state(shared: Path, name: str = "yolov5s6_pose", divisor: int = 4, seed: int = 0,
+                 anchors_px: Any = ANCHORS_PX) -> dict[str, Tensor]:
+    """Such weights for an official model at a share of its width: all counts of channels are multiples of 16, the
+    fixed ones are not."""
+    shapes = read_json(shared / "reference/official_state_dict_shapes.json")[name]
+    state = {key: torch.zeros([n // divisor if n % 16 == 0 else n for n in shape]) if shape else torch.tensor(7)
+             for key, shape in shapes.items()}
+    px = torch.tensor(anchors_px, dtype=torch.float32)
+    return rule_weights(state, seed) | {"model.33.anchors": px / torch.tensor([8.0, 16.0, 32.0, 64.0]).view(4, 1, 1),
+                                        "model.33.anchor_grid": px.view(4, 1, 3, 1, 1, 2)}
 
 
 def person_state(state: dict[str, Tensor], empty_branch: bool) -> dict[str, Tensor]:
@@ -99,18 +89,17 @@ class Builder:
 
     def model(self) -> nn.Module:
         model = self.classes.Model()
-        model.model = nn.Sequential(*(self._numbered(i, kind) for i, kind in enumerate(KINDS.split())))
+        model.model = nn.Sequential()
+        for i, kind in enumerate(KINDS.split()):
+            module = nn.Upsample(None, 2, "nearest") if kind == "Upsample" else self._module(f"model.{i}", kind)
+            module.i, module.f, module.type, module.np = i, SOURCES.get(i, -1), f"models.common.{kind}", 0
+            model.model.append(module)
         model.yaml = {"nc": 1, "nkpt": self.nkpt, "dw_conv_kpt": "model.33.m_kpt.0.11.weight" in self.state,
                       "depth_multiple": 0.33, "width_multiple": 0.5, "anchors": ANCHORS_PX}
         model.names, model.nc, model.gr, model.save = ["person"], 1, 1.0, [4, 6, 8]
         model.hyp, model.stride = {"box": 0.05, "kpt": 0.1}, torch.tensor([8.0, 16.0, 32.0, 64.0])
         model.load_state_dict(self.state)
         return model.eval().requires_grad_(False)
-
-    def _numbered(self, i: int, kind: str) -> nn.Module:
-        module = nn.Upsample(None, 2, "nearest") if kind == "Upsample" else self._module(f"model.{i}", kind)
-        module.i, module.f, module.type, module.np = i, SOURCES.get(i, -1), f"models.common.{kind}", 0
-        return module
 
     def _module(self, path: str, kind: str = "") -> nn.Module:
         """The module at ``path`` and all below; where no class is given, it follows from the names of the parts."""

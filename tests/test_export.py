@@ -17,7 +17,7 @@ from yolopose.export.graph import MAP_NAMES, OnnxNetwork
 from yolopose.export.onnx_file import export_model, export_network, export_study, export_weights, parity_rows
 from yolopose.export.parity import OnnxModel, TorchModel, compare_people, is_near_tie, measure_parity, same_people
 from yolopose.models import decode as decode_module
-from yolopose.models.checkpoints import save_state, save_weights
+from yolopose.models.checkpoints import save_weights
 from yolopose.models.decode import Poses, decode
 from yolopose.models.heads import LAYOUTS
 from yolopose.models.yolov5 import YOLOPose, build_model
@@ -58,20 +58,10 @@ def test_thresholds_are_inputs(pose_file, cfg):
         assert result["people"] == 4
 
 
-def test_thresholds_have_defaults(pose_file):
-    session, images = graph.open_session(pose_file), noise(1, 3, 128, 128)
-    assert [i.name for i in session.get_inputs()] == ["images"]
-    defaults = EvaluateConfig(confidence=0.25, nms_iou=0.65, max_detections=300)
-    boxes = session.run(["boxes_xyxy"], {"images": images.numpy()})[0]
-    assert len(boxes) == len(OnnxModel(pose_file, defaults)(images)[0]) > 0
-
-
 def test_only_the_best_candidates_are_suppressed(monkeypatch, tmp_path):
-    """The cut to the best candidates, 30,000 of them in earnest, leaves the same people here and there."""
     for module in (decode_module, graph):
-        monkeypatch.setattr(module, "MAX_CANDIDATES", 40)
-    model, images = lively_model(**SHALLOW), noise(2, 3, 128, 128)
-    cfg = replace(CFG, confidence=0.01)
+        monkeypatch.setattr(module, "MAX_CANDIDATES", 40)  # 30,000 in earnest
+    model, images, cfg = lively_model(**SHALLOW), noise(2, 3, 128, 128), replace(CFG, confidence=0.01)
     path = export_model(model, ABOUT, tmp_path / "m.onnx")
     ours, theirs = TorchModel(model, cfg)(images), OnnxModel(path, cfg)(images)
     assert compare_people(ours, theirs, cfg)["holds"] and max(map(len, ours)) <= 40
@@ -99,16 +89,12 @@ def people(*rows: tuple[float, float, float]) -> Poses:
                  torch.tensor([[[x, 10.0, 0.5]] for _, _, x in rows]).reshape(-1, 1, 3))
 
 
-def test_order_does_not_matter_but_positions_do():
+def test_order_does_not_matter_but_positions_and_missing_people_do_unless_a_last_digit_explains_them():
     ours, theirs = people((0, 0.9, 5), (100, 0.8, 105)), people((100, 0.8, 105.004), (0, 0.9, 5))
     assert same_people(ours, theirs) == [(0, 1), (1, 0)]
     result = compare_people([ours], [theirs], CFG)
     assert result["holds"] and result["largest_difference"]["keypoints_px"] == pytest.approx(0.004, abs=1e-5)
     assert not compare_people([ours], [people((0, 0.9, 5), (100, 0.8, 105.5))], CFG)["holds"]
-
-
-def test_a_missing_person_is_a_difference_unless_a_last_digit_explains_it():
-    ours = people((0, 0.9, 5), (100, 0.8, 105))
     result = compare_people([ours], [people((0, 0.9, 5))], CFG)
     assert (result["same_people"], result["other_differences"], result["holds"]) == (1, 1, False)
     few = replace(CFG, max_detections=1)
@@ -148,7 +134,7 @@ def test_every_convolution_of_a_fresh_network_reads_its_own_constants(tmp_path):
     assert all(name in stored for node in convolutions for name in node.input[1:])
 
 
-def test_standard_operators_alone_and_metadata(exported):
+def test_standard_operators_alone_metadata_and_default_thresholds(exported):
     assert {load_variants()[name].head for name in VARIANTS} == set(LAYOUTS) - {"person"}
     model, path = exported
     loaded = onnx.load(path)
@@ -165,6 +151,10 @@ def test_standard_operators_alone_and_metadata(exported):
         "max_detections": "300"}.items()
     assert {o.name: o.shape for o in session.get_outputs()} == {
         "image_index": ["people"], "boxes_xyxy": ["people", 4], "scores": ["people"], "keypoints": ["people", 3, 3]}
+    assert [i.name for i in session.get_inputs()] == ["images"]  # thresholds have defaults
+    defaults, images = EvaluateConfig(confidence=0.25, nms_iou=0.65, max_detections=300), noise(1, 3, 128, 128)
+    boxes = session.run(["boxes_xyxy"], {"images": images.numpy()})[0]
+    assert len(boxes) == len(OnnxModel(path, defaults)(images)[0]) > 0
 
 
 def test_the_same_model_gives_the_same_bytes_and_stays_as_it_was(pose_file, tmp_path):
@@ -175,7 +165,8 @@ def test_the_same_model_gives_the_same_bytes_and_stays_as_it_was(pose_file, tmp_
 
 
 def test_a_person_detector_and_a_wrong_size_are_refused(tmp_path):
-    person, pose = (build_model(load_variants()[name], 3, 0.125) for name in ("yolov5s6_person", "yolov5s6_pose"))
+    person, pose = (build_model(load_variants()[f"yolov5s6_{name}"], keypoints, 0.125)
+                    for name, keypoints in (("person", 0), ("pose", 3)))
     for model, size, words in ((person, 128, "yolov5s6_person: a model without keypoints"),
                                (pose, 32, "below the largest stride, 64 px"), (pose, 0, "below the largest stride"),
                                (pose, 100, "no multiple of the largest stride, 64 px; give 64 or 128")):
@@ -183,18 +174,10 @@ def test_a_person_detector_and_a_wrong_size_are_refused(tmp_path):
             export_network(model, tmp_path / "m.onnx", size)
         with pytest.raises(StudyError, match=words):
             export_model(model, ABOUT | {"input_size": size}, tmp_path / "m.onnx")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_file_that_is_no_model_is_refused(tmp_path):
-    (tmp_path / "weights.pt").write_text("no weights")
-    save_state(tmp_path / "other.pt", {"format": "something else"})
-    detector = build_model(load_variants()["yolov5s6_person"], 0, 0.125)
-    save_weights(tmp_path / "person.pt", detector, 0.125, 64, SCHEMA, {})
-    for name, words in (("weights", "is not a file of plain tensors"), ("other", "format is 'something else'"),
-                        ("absent", "not found"), ("person", r"person\.pt: yolov5s6_person: a model without keypoints")):
-        with pytest.raises(StudyError, match=words):
-            export_weights(tmp_path / f"{name}.pt", tmp_path / "m.onnx")
+    save_weights(tmp_path / "person.pt", person, 0.125, 64, SCHEMA, {})
+    with pytest.raises(StudyError, match=r"person\.pt: yolov5s6_person: a model without keypoints"):
+        export_weights(tmp_path / "person.pt", tmp_path / "m.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["person.pt"]
 
 
 def test_a_study_exports_what_is_trained_and_only_once(tmp_path, tiny_data):
@@ -221,4 +204,3 @@ def test_a_study_exports_what_is_trained_and_only_once(tmp_path, tiny_data):
     assert export_study(study, dataset) == rows and path.stat().st_mtime_ns == stamp
     path.write_bytes(b"damaged")
     assert export_study(study, dataset)[0]["sha256"] == row["sha256"] == file_sha256(path)
-

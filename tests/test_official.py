@@ -1,6 +1,5 @@
 """Official checkpoints, written by tests/official_files.py, as plain weights files of this study."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,40 +8,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests import official_files as files
-from tests.official_files import ANCHORS_PX, person_state, random_state, rule_weights, small_shapes, write_checkpoint
+from tests.official_files import ANCHORS_PX, Builder, official_classes, person_state, random_state, write_checkpoint
 from yolopose.models.checkpoints import load_weights, save_weights
 from yolopose.models.decode import decode
 from yolopose.models.layers import Conv
 from yolopose.models.yolov5 import build_model
 from yolopose.released.importer import SCHEMA, import_checkpoint
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import file_sha256
+from yolopose.utils.files import file_sha256, read_json
 
 IMAGE = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.fixture(scope="module")
-def shapes(shared) -> dict[str, dict[str, list[int]]]:
-    """Keys and shapes of the official models."""
-    return json.loads((shared / "reference/official_state_dict_shapes.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def small(shapes) -> dict[str, Tensor]:
-    """yolov5s6_pose at a quarter of its width."""
-    return random_state(small_shapes(shapes["yolov5s6_pose"]))
-
-
-def imported(source: Path, about: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-    """Model and provenance after the way through the weights file."""
-    import_checkpoint(source, source.with_name("weights.pt"), 960, about)
-    return load_weights(source.with_name("weights.pt"))
+def small(shared) -> dict[str, Tensor]:
+    return random_state(shared)
 
 
 def through(folder: Path, state: dict[str, Tensor], **options: Any) -> tuple[Any, dict[str, Any]]:
-    """The same of a checkpoint with these tensors."""
-    return imported(write_checkpoint(folder / "last.pt", state, **options))
+    """Model and provenance of a checkpoint with these tensors after the way through the weights file."""
+    path = write_checkpoint(folder / "last.pt", state, **options)
+    import_checkpoint(path, folder / "weights.pt", 960, {"release": "of the test"})
+    return load_weights(folder / "weights.pt")
 
 
 def assert_refused(path: Path, words: str) -> None:
@@ -58,10 +45,9 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
     return max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(a, b, strict=True))
 
 
-def test_the_full_model_gives_the_outputs_of_the_official_code(shared, shapes, tmp_path):
+def test_the_full_model_gives_the_outputs_of_the_official_code(shared, tmp_path):
     """Acceptance: from a file in the official container to the reference's numbers, to 1e-4."""
-    state = rule_weights(random_state(shapes["yolov5s6_pose"]))
-    model, about = through(tmp_path, state, half=False)
+    model, about = through(tmp_path, random_state(shared, divisor=1), half=False)
     assert about["variant"]["name"] == "yolov5s6_pose_faithful" and about["about"]["precision"] == "float32"
     reference = np.load(shared / "reference/official_forward_s6.npz")
     images = torch.rand(2, 3, 128, 192, generator=torch.Generator().manual_seed(0))
@@ -73,17 +59,16 @@ def test_the_full_model_gives_the_outputs_of_the_official_code(shared, shapes, t
 
 
 def test_half_precision_becomes_float32_with_the_same_numbers(small, tmp_path):
-    path = write_checkpoint(tmp_path / "last.pt", small)
-    model, about = imported(path, {"release": "of the test"})
+    model, about = through(tmp_path, small)
     for key, tensor in model.state_dict().items():
         wanted = small[key].half().float() if small[key].is_floating_point() else small[key]
         assert tensor.dtype == wanted.dtype and torch.equal(tensor, wanted), key
     assert about["input_size"] == 960 and about["num_keypoints"] == 17
-    assert about["about"] == {"release": "of the test", "source_file": "last.pt", "source_sha256": file_sha256(path),
-                              "precision": "float16", "focus_order": "contract", "other_activations": {},
-                              "anchors_changed": False, "epoch": -1, "yaml": {
-                                  "nc": 1, "nkpt": 17, "dw_conv_kpt": True, "depth_multiple": 0.33,
-                                  "width_multiple": 0.5}}
+    assert about["about"] == {
+        "release": "of the test", "source_file": "last.pt", "source_sha256": file_sha256(tmp_path / "last.pt"),
+        "precision": "float16", "focus_order": "contract", "other_activations": {}, "anchors_changed": False,
+        "epoch": -1, "yaml": {
+            "nc": 1, "nkpt": 17, "dw_conv_kpt": True, "depth_multiple": 0.33, "width_multiple": 0.5}}
 
 
 def test_both_channel_orders_give_the_output_that_they_had(small, tmp_path):
@@ -109,21 +94,21 @@ def test_a_person_detector_becomes_our_person_variant(small, tmp_path, empty_bra
     assert [m.shape[1:] for m in raw] == [(3, 64 // s, 128 // s, 6) for s in (8, 16, 32, 64)]
 
 
-def test_true_sizes_get_the_names_of_the_study(shapes, tmp_path):
+def test_true_sizes_get_the_names_of_the_study(shared, tmp_path):
     """Full width without a branch of 12 stages: fast enough for one test of the names."""
-    state = person_state(random_state(shapes["yolov5s6_pose"]), True)
-    assert through(tmp_path, state, nkpt=0)[1]["variant"]["name"] == "yolov5s6_person"
-    state = random_state(shapes["yolov5s6_pose_ti_lite"])
-    assert through(tmp_path, state, act=nn.ReLU)[1]["variant"]["name"] == "yolov5s6_pose_ti_lite"
+    for state, name, options in (
+            (person_state(random_state(shared, divisor=1), True), "yolov5s6_person", {"nkpt": 0}),
+            (random_state(shared, "yolov5s6_pose_ti_lite", 1), "yolov5s6_pose_ti_lite", {"act": nn.ReLU})):
+        assert through(tmp_path, state, **options)[1]["variant"]["name"] == name
 
 
 def activations(model: nn.Module) -> dict[str, str]:
     return {path: type(module.act).__name__ for path, module in model.named_modules() if isinstance(module, Conv)}
 
 
-def test_activations_are_those_of_the_file_module_by_module(shapes, small, tmp_path):
+def test_activations_are_those_of_the_file_module_by_module(shared, small, tmp_path):
     """ReLU everywhere but in SPP, as a freshly built ti_lite model has it (reference §1.7)."""
-    small_lite = random_state(small_shapes(shapes["yolov5s6_pose_ti_lite"]))
+    small_lite = random_state(shared, "yolov5s6_pose_ti_lite")
     model, about = through(tmp_path, small_lite, half=False, act=nn.ReLU)
     assert {p for p, act in activations(model).items() if act == "SiLU"} == {"model.10.cv1", "model.10.cv2"}
     assert about["variant"]["activation"] == "relu" and about["variant"]["stem"] == "conv_focus"
@@ -148,10 +133,9 @@ def test_activations_are_those_of_the_file_module_by_module(shapes, small, tmp_p
         assert {act for path, act in activations(relu).items() if not path.startswith("model.33.")} == {"ReLU"}
 
 
-def test_changed_anchors_are_kept(shapes, tmp_path):
+def test_changed_anchors_are_kept(shared, tmp_path):
     changed = (np.array(ANCHORS_PX) * 0.83 + 1.37).tolist()
-    state = random_state(small_shapes(shapes["yolov5s6_pose"]), anchors_px=changed)
-    model, about = through(tmp_path, state)
+    model, about = through(tmp_path, random_state(shared, anchors_px=changed))
     wanted = torch.tensor(changed).half().float()
     assert torch.equal(model.detect.anchors_px, wanted) and about["about"]["anchors_changed"]
     assert torch.equal(model.detect.anchors, wanted / torch.tensor([8.0, 16, 32, 64]).view(4, 1, 1))
@@ -165,23 +149,21 @@ def test_the_average_of_an_unfinished_run_is_preferred(small, tmp_path):
     path = tmp_path / "last.pt"
     other = {key: tensor + 1 if tensor.is_floating_point() and "anchor" not in key else tensor
              for key, tensor in small.items()}
-    with files.official_classes() as classes:
-        torch.save({"epoch": 12, "model": files.Builder(classes, small).model().half(),
-                    "ema": files.Builder(classes, other).model().half(), "updates": 100,
+    with official_classes() as classes:
+        model, ema = (Builder(classes, state).model().half() for state in (small, other))
+        torch.save({"epoch": 12, "model": model, "ema": ema, "updates": 100,
                     "optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(3))], 0.1, 0.9).state_dict()}, path)
-    model, about = imported(path)
+    import_checkpoint(path, tmp_path / "weights.pt", 960)
+    model, about = load_weights(tmp_path / "weights.pt")
     assert torch.equal(model.state_dict()["model.1.bn.bias"], other["model.1.bn.bias"].half().float())
     assert about["about"]["epoch"] == 12
 
 
 def test_the_imported_schema_is_cocos(shared):
-    assert SCHEMA.names[:2] == ("nose", "left_eye") and len(SCHEMA) == 17
+    (category,) = read_json(shared / "data/coco-real/annotations/person_keypoints_val2017.json")["categories"]
+    assert list(SCHEMA.names) == category["keypoints"] and len(SCHEMA) == 17
     assert SCHEMA.flip_indices.tolist() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
-    real = json.loads((shared / "data/coco-real/annotations/person_keypoints_val2017.json").read_text())
-    category = next(c for c in real["categories"] if c["name"] == "person")
-    assert list(SCHEMA.names) == category["keypoints"]
-    assert {tuple(sorted(limb)) for limb in SCHEMA.skeleton} == {
-        tuple(sorted((i - 1, j - 1))) for i, j in category["skeleton"]}
+    assert {frozenset(limb) for limb in SCHEMA.skeleton} == {frozenset((i - 1, j - 1)) for i, j in category["skeleton"]}
 
 
 def change(**changes: Any) -> Any:
@@ -247,4 +229,3 @@ def test_a_head_without_its_branch_a_truncated_and_a_damaged_file_are_refused(sm
 def test_files_of_torch_without_an_official_model_are_refused(tmp_path, value):
     torch.save(value, tmp_path / "last.pt")
     assert_refused(tmp_path / "last.pt", "last.pt: ")
-

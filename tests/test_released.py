@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.file_server import serving
-from tests.official_files import random_state, small_shapes, write_checkpoint, write_container
+from tests.official_files import random_state, write_checkpoint, write_container
 from yolopose.data.prepare import prepare_data
 from yolopose.evaluation.evaluate import evaluate_study, predict_split
 from yolopose.models.checkpoints import load_weights
@@ -30,11 +30,10 @@ NAMES = ("s6_960", "s6_960_retrained", "s6_640_ti_lite")
 @pytest.fixture(scope="module")
 def official(shared, tmp_path_factory) -> dict[str, bytes]:
     """What the server has: two small pose models and a ti_lite one, by name."""
-    shapes = read_json(shared / "reference/official_state_dict_shapes.json")
     folder, found = tmp_path_factory.mktemp("official"), {}
     for seed, name in enumerate(NAMES):
         lite = name.endswith("lite")
-        state = random_state(small_shapes(shapes["yolov5s6_pose_ti_lite" if lite else "yolov5s6_pose"]), seed)
+        state = random_state(shared, "yolov5s6_pose_ti_lite" if lite else "yolov5s6_pose", seed=seed)
         found[name] = write_checkpoint(folder / f"{name}.pt", state, act=torch.nn.ReLU if lite else torch.nn.SiLU,
                                        contract=name != "s6_960").read_bytes()
     return found
@@ -47,16 +46,6 @@ def server(official):
         files.files = {"/" + load_released()[name].url(""): content for name, content in official.items()}
         files.address += "/"
         yield files
-
-
-def asked(server) -> int:
-    """How many files were asked for, without the sign of life."""
-    return sum(path.endswith(".pt") for path, *_ in server.log)
-
-
-def put(path: Path, content: bytes) -> None:
-    path.parent.mkdir()
-    path.write_bytes(content)
 
 
 def test_the_list_is_the_references(shared):
@@ -74,16 +63,13 @@ def test_the_list_is_the_references(shared):
     assert all(f"`{folder}`" in text or f"`{folder.rsplit('/')[-1]}`" in text for folder in ours) and len(ours) == 2
 
 
-def test_the_numbers_of_the_path_are_in_the_path():
+def test_the_numbers_of_the_path_are_in_the_path_and_in_the_papers_tables():
     for row in load_released().values():
         ap, ap50 = re.search(r"_(\d\dp\d)_(\d\dp\d)", row.folder).groups()
         assert (row.AP_path, row.AP50_path) == (float(ap.replace("p", ".")), float(ap50.replace("p", ".")))
         assert row.group in GROUPS
         assert (row.AP_path != row.AP_readme) == (row.group == "retrained" or row.AP_readme is None)
-
-
-def test_the_papers_models_are_the_papers_rows():
-    """Each experiment of the list prints the README's AP somewhere in the paper's tables, to 0.1."""
+    # each experiment of the list prints the README's AP somewhere in the paper's tables, to 0.1
     printed = {row["experiment"]: float(row["AP"]) for n in (1, 4) for row in read_csv(PAPER_DIR / f"table{n}.csv")
                if row["experiment"]}
     rows = [row for row in load_released().values() if row.experiment]
@@ -105,7 +91,8 @@ def test_names_and_groups_choose():
 def test_files_are_fetched_imported_and_never_asked_for_again(server, official, tmp_path, capsys):
     rows = chosen(NAMES)
     report = get_checkpoints(rows, tmp_path, server.address)
-    assert [row["state"] for row in report] == ["imported"] * 3 and asked(server) == 3
+    assert [row["state"] for row in report] == ["imported"] * 3
+    assert sum(path.endswith(".pt") for path, *_ in server.log) == 3  # besides the sign of life
     checksums = read_json(tmp_path / "checksums.json")
     for row, line in zip(rows, report, strict=True):
         assert checksums[row.name]["sha256"] == line["sha256"] == file_sha256(row.source(tmp_path))
@@ -123,7 +110,8 @@ def test_files_are_fetched_imported_and_never_asked_for_again(server, official, 
 
 
 def test_without_a_network_what_was_put_there_by_hand_works_and_the_rest_says_how(official, tmp_path, capsys):
-    put(load_released()["s6_960"].source(tmp_path), official["s6_960"])
+    (source := load_released()["s6_960"].source(tmp_path)).parent.mkdir()
+    source.write_bytes(official["s6_960"])
     for _ in range(2):
         assert get_checkpoints(chosen(["s6_960"]), tmp_path, NOWHERE)[0]["state"] == "imported"
     assert read_json(tmp_path / "checksums.json")["s6_960"]["bytes"] == len(official["s6_960"])
@@ -146,24 +134,9 @@ def test_a_file_that_is_gone_is_named_and_the_others_come(server, tmp_path):
         get_checkpoints(chosen(["m6_960", "l6_960"]), tmp_path, server.address)
 
 
-def test_a_file_that_changed_since_its_first_use_is_refused(server, official, tmp_path):
+def test_what_changed_since_its_first_use_is_noticed(server, official, tmp_path, monkeypatch):
     row, base = load_released()["s6_960"], server.address
-    get_checkpoints([row], tmp_path, base)
-    row.weights(tmp_path).unlink()  # so that the source is needed again
-    with row.source(tmp_path).open("ab") as file:
-        file.write(b"x")
-    with pytest.raises(StudyError, match=r"last\.pt: has .* bytes instead of"):
-        get_checkpoints([row], tmp_path, base)
-    row.source(tmp_path).unlink()
-    server.files["/" + row.url("")] = official["s6_960_retrained"]  # the server swaps it, as it did in August 2022
-    with pytest.raises(StudyError, match="SHA-256|bytes"):
-        get_checkpoints([row], tmp_path, base)
-    assert not row.weights(tmp_path).exists()
-
-
-def test_changed_weights_and_a_newer_importer_are_noticed(server, tmp_path, monkeypatch):
-    row, base = load_released()["s6_960"], server.address
-    path = row.weights(tmp_path)
+    path, source = row.weights(tmp_path), row.source(tmp_path)
     get_checkpoints([row], tmp_path, base)
     path.write_bytes(b"something else")
     with pytest.raises(StudyError, match="weights_sha256 differs"):
@@ -173,14 +146,22 @@ def test_changed_weights_and_a_newer_importer_are_noticed(server, tmp_path, monk
     monkeypatch.setattr(catalogue, "IMPORTER", 2)
     assert not catalogue.is_imported(row, tmp_path)
     get_checkpoints([row], tmp_path, NOWHERE)  # anew from the file, not from the network
-    assert catalogue.is_imported(row, tmp_path) and asked(server) == 1
+    assert catalogue.is_imported(row, tmp_path) and sum(path.endswith(".pt") for path, *_ in server.log) == 1
+    path.unlink()  # so that the source is needed again
+    source.write_bytes(source.read_bytes() + b"x")
+    with pytest.raises(StudyError, match=r"last\.pt: has .* bytes instead of"):
+        get_checkpoints([row], tmp_path, base)
+    source.unlink()
+    server.files["/" + row.url("")] = official["s6_960_retrained"]  # the server swaps it, as it did in August 2022
+    with pytest.raises(StudyError, match="SHA-256|bytes"):
+        get_checkpoints([row], tmp_path, base)
+    assert not path.exists()
 
 
 def test_a_hostile_file_is_refused_loudly(server, tmp_path):
-    row = load_released()["s6_960"]
     effect = tmp_path / "ran"
     hostile = write_container(tmp_path / "hostile.pt", f"cos\nsystem\n(S'touch {effect}'\ntR.".encode())
-    server.files["/" + row.url("")] = hostile.read_bytes()
+    server.files["/" + load_released()["s6_960"].url("")] = hostile.read_bytes()
     with pytest.raises(StudyError, match="asks for .*system"):
         get_checkpoints(chosen(["s6_960", "s6_640_ti_lite"]), tmp_path, server.address)
     assert not effect.exists()
@@ -198,12 +179,11 @@ def dataset(tmp_path_factory):
 def study_of(results: Path, monkeypatch):
     """A study of the smoke profile that takes s6 from the released weights, here of a quarter of the width."""
     variant = replace(load_variants()["yolov5s6_pose_faithful"], name="yolov5x6_pose_faithful_dw6", width=0.125)
-    variants = load_variants() | {"small": variant}
-    monkeypatch.setattr("yolopose.study.config.load_variants", lambda: variants)
-    experiments = load_experiments() | {
-        name: replace(load_experiments()[name], variant="small") for name in ("s6", "m6")}
-    monkeypatch.setattr("yolopose.study.config.load_experiments", lambda: experiments)
+    variants, experiments = load_variants() | {"small": variant}, load_experiments()
+    experiments = experiments | {name: replace(experiments[name], variant="small") for name in ("s6", "m6")}
     rows = {key: replace(row, input_size=64) for key, row in load_released().items()}
+    monkeypatch.setattr("yolopose.study.config.load_variants", lambda: variants)
+    monkeypatch.setattr("yolopose.study.config.load_experiments", lambda: experiments)
     monkeypatch.setattr(runs, "load_released", lambda: rows)
     study = load_study("smoke", results=results)
     profile = replace(study.profile, sizes={960: 64}, width_factor=1.0, experiments=("s6", "m6"),
@@ -222,7 +202,6 @@ def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys
     assert not record["comparable"]
     assert "404" in read_json(study.results_dir / "not_reached.json")["m6"]
     assert not study.run_dir("m6", 0).exists()
-
     alone = replace(study, experiments=("s6",))
     rows = runs.announce_evaluation(alone, dataset)
     assert rows[0]["images"] == len(dataset.val) + len(dataset.test_dev) and rows[0]["seconds_per_image"] > 0
@@ -234,7 +213,6 @@ def test_a_study_without_training(server, dataset, tmp_path, monkeypatch, capsys
     model, _ = load_weights(cache / "s6_960" / "weights.pt")
     assert predictions == predict_split(model.fuse(), dataset.val, 64, study.profile.evaluate, torch.device("cpu"))
     assert runs.announce_evaluation(alone, dataset) == []
-
     # a second time: nothing to do; what was gone is asked for again when its note is deleted
     server.log.clear()
     assert runs.import_runs(study, dataset, cache, base=base) == [] and server.log == []
@@ -248,7 +226,8 @@ def test_offline_a_study_makes_do_with_what_is_there_but_not_with_nothing(offici
     with pytest.raises(StudyError, match=r"none of the checkpoints of s6, m6 .* no network; fetch http"):
         runs.import_runs(study, dataset, tmp_path, base=NOWHERE)
     assert not (study.results_dir / "not_reached.json").exists()
-    put(load_released()["s6_960"].source(tmp_path), official["s6_960"])
+    (source := load_released()["s6_960"].source(tmp_path)).parent.mkdir()
+    source.write_bytes(official["s6_960"])
     runs.import_runs(study, dataset, tmp_path, base=NOWHERE)
     assert (study.run_dir("s6", 0) / "weights.pt").is_file()
     assert "m6_960/best.pt" in read_json(study.results_dir / "not_reached.json")["m6"]

@@ -15,12 +15,9 @@ from yolopose.study.config import load_study
 from yolopose.utils.errors import StudyError
 
 
-def test_a_choice_of_images_is_evenly_spread():
+def test_contact_sheet_shows_an_even_choice_of_images_with_sides_in_colour_and_is_a_jpeg(tiny_data, monkeypatch):
     assert people.evenly(list(range(100)), 5) == [0, 25, 50, 74, 99]
     assert people.evenly([3, 4], 5) == [3, 4] and people.evenly([], 5) == []
-
-
-def test_contact_sheet_shows_people_with_sides_in_their_colours_and_is_stored_as_jpeg(tiny_data, monkeypatch):
     figure = people.contact_sheet(tiny_data.train, count=4, columns=3)
     assert len(figure.axes) == 4
     lines = figure.axes[0].lines
@@ -73,12 +70,11 @@ def test_a_photo_is_read_upright(tmp_path):
 
 def test_a_bad_photo_is_explained(tmp_path):
     path = tmp_path / "me.jpg"
-    for content, words in ((None, "no such file"), (b"", "cannot be read as an image"),
-                           (b"no picture", "cannot be read as an image"),
-                           (b"\x89PNG\r\n\x1a\n\x00\x00", "cannot be read as an image")):
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(StudyError, match=f"PHOTO={path}: {words}"):
+    with pytest.raises(StudyError, match=f"PHOTO={path}: no such file"):
+        people.read_photo(path)
+    for content in (b"", b"no picture", b"\x89PNG\r\n\x1a\n\x00\x00"):
+        path.write_bytes(content)
+        with pytest.raises(StudyError, match=f"PHOTO={path}: cannot be read as an image"):
             people.read_photo(path)
 
 

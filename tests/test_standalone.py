@@ -70,14 +70,11 @@ def alone(bare: Path, code: str, *words: str | Path) -> subprocess.CompletedProc
                            *map(str, words)], cwd=bare, capture_output=True, text=True, timeout=120)
 
 
-def test_the_bare_environment_is_bare(bare):
+def test_in_a_bare_environment_it_prints_and_draws_the_people_that_pytorch_finds(bare, pose_file):
     code = "import importlib.util as u; print([n for n in ('torch', 'yolopose', 'onnx', 'cv2') if u.find_spec(n)])"
     assert alone(bare, code).stdout == "[]\n"
     done = alone(bare, "sys.path[0] = 'nowhere'; import runpy; runpy.run_path('standalone.py')")
     assert done.stderr == "error: numpy is not installed; pip install onnxruntime numpy pillow\n"
-
-
-def test_it_prints_and_draws_the_people_that_pytorch_finds(bare, pose_file):
     done = alone(bare, "import runpy; runpy.run_path('standalone.py', run_name='__main__')", pose_file,
                  "photos/wide.png", "out.png", "--confidence", "0.5", "--max-detections", "5")
     assert done.returncode == 0 and not done.stderr, done.stderr
