@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import yolopose.training.trainer as trainers
+from tests.lively import SHALLOW
 from tests.tiny import CPU, tiny_run
 from yolopose.data.coco import load_dataset
 from yolopose.evaluation.evaluate import evaluate_run
@@ -30,11 +31,11 @@ from yolopose.utils.files import write_json
 def configured() -> RunConfig:
     """The tiny run with batches of four; three of every five samples are mosaics.
 
-    At 128 px and with a shallow head: at 64 px the deep one's batch norms see four values a channel, and a change of
+    At 128 px and shallow: at 64 px a deep one's batch norms see four values a channel, and a change of
     1e-9 in the weights moves the losses of one process by 1e-4 within six steps.
     """
     run = tiny_run(2, batch_size=4, nominal_batch=8, lr=0.005, warmup_bias_lr=0.005, amp=False)
-    return replace(run, input_size=128, variant=replace(run.variant, decoder_depth=1),
+    return replace(run, input_size=128, variant=replace(run.variant, **SHALLOW),
                    augment=replace(run.augment, mosaic=0.6))
 
 
@@ -51,7 +52,8 @@ def train(root: Path, folder: Path, world: World) -> None:
         trainer.network.register_forward_pre_hook(lambda _, images: images[0].double())
         trainer.validate = lambda: {}
         trainer._finish = lambda: {}
-    if (folder / "spoil").exists() and world.rank == world.size - 1:
+    last = world.rank == world.size - 1
+    if last and (folder / "spoil").exists():
         at = int((folder / "spoil").read_text())
         trainer.network.register_forward_pre_hook(
             lambda _, images: images[0] * float("nan") if trainer.progress.iteration == at else None)
@@ -60,7 +62,7 @@ def train(root: Path, folder: Path, world: World) -> None:
     def counted(*batch):
         for name, number in (("kill", signal.SIGKILL), ("term", signal.SIGTERM)):
             order = folder / name
-            if world.rank == world.size - 1 and order.exists() and trainer.progress.iteration == int(order.read_text()):
+            if last and order.exists() and trainer.progress.iteration == int(order.read_text()):
                 order.unlink()
                 os.kill(os.getpid(), number)
         at, terms = trainer.progress.iteration, step(*batch)
@@ -97,12 +99,11 @@ def parts(root: Path, folder: Path, world: World) -> None:
         write_json(folder / "parts.json", {"passed": True})
 
 
-def evaluate(root: Path, folder: Path, world: World) -> None:
-    evaluate_run(configured(), load_dataset(root), folder, CPU, world)
-
-
 def work(names: str, root: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with process_group(own_device(CPU)) as world:
         for name in names.split("+"):
-            {"train": train, "parts": parts, "evaluate": evaluate}[name](root, folder, world)
+            if name == "evaluate":
+                evaluate_run(configured(), load_dataset(root), folder, CPU, world)
+            else:
+                {"train": train, "parts": parts}[name](root, folder, world)

@@ -32,7 +32,7 @@ def start(work: str, root: Path, folder: Path, processes: int = 2, restarts: int
 
     All are forks of one process that has loaded torch. A file ``term`` in the folder says that they are to fail.
     """
-    multiprocessing.set_forkserver_preload(["tests.elastic_worker"])
+    multiprocessing.set_forkserver_preload(["tests.elastic_worker", "torch._dynamo"])  # optimizers load the latter
     if processes == 1:
         forked = multiprocessing.get_context("forkserver")
         process = forked.Process(target=elastic_worker.work, args=(work, root, folder))
