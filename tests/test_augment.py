@@ -74,11 +74,7 @@ def test_plain_sample_is_the_letterboxed_image(tiny_data: CocoDataset):
     assert (sample.image[:20] == PAD_VALUE).all() and (sample.image[140:] == PAD_VALUE).all()
     np.testing.assert_allclose(sample.boxes_xyxy, tiny_data.train.boxes_xyxy(0) + np.float32([0, 20, 0, 20]))
     np.testing.assert_allclose(sample.keypoints[0, :, :2], tiny_data.train.keypoints(0)[0, :, :2] + [0, 20])
-
-
-def test_enlarging_agrees_with_the_letterbox(tiny_data: CocoDataset):
-    """Both treat pixels as areas, so that no half pixel comes between training and testing."""
-    sample = sampled(tiny_data, size=320)
+    sample = sampled(tiny_data, size=320)  # both treat pixels as areas: no half pixel between training and testing
     image, box = letterbox(tiny_data.train.load_image(0), 320)
     assert np.abs(sample.image.astype(int) - image).max() <= 8  # cv2.warpAffine interpolates in steps of 1/32 px
     np.testing.assert_allclose(sample.keypoints[0, :, :2], box.apply(tiny_data.train.keypoints(0)[0, :, :2]), rtol=1e-6)
@@ -153,26 +149,16 @@ joint = st.tuples(st.floats(0, 640, width=32), st.floats(0, 640, width=32), st.s
 labels = st.lists(st.tuples(*[st.floats(0, 1, width=32)] * 4, st.lists(joint, min_size=3, max_size=3)), max_size=4)
 
 
-def _arrays(rows: list) -> tuple[np.ndarray, np.ndarray]:
-    corners = np.float32([[x * 600, y * 600, x * 600 + 4 + w * 36, y * 600 + 4 + h * 36] for x, y, w, h, _ in rows])
+@given(labels)
+def test_flipping_twice_changes_nothing_and_targets_decode_to_their_labels(rows: list):
+    boxes = np.float32([[x * 600, y * 600, x * 600 + 4 + w * 36, y * 600 + 4 + h * 36] for x, y, w, h, _ in rows])
     joints = np.float32([row[4] for row in rows]).reshape(-1, 3, 3)
     joints[joints[:, :, 2] == 0] = 0
-    return corners.reshape(-1, 4), joints
-
-
-@given(labels)
-def test_flipping_twice_changes_nothing(rows: list):
-    boxes, joints = _arrays(rows)
-    once = aug.flip_labels(boxes, joints, 640, np.array([0, 2, 1]))
+    once = aug.flip_labels(boxes := boxes.reshape(-1, 4), joints, 640, np.array([0, 2, 1]))
     assert (once[0][:, 2] > once[0][:, 0]).all()
     twice = aug.flip_labels(*once, 640, np.array([0, 2, 1]))
-    np.testing.assert_allclose(twice[0], boxes, atol=1e-4)
-    np.testing.assert_allclose(twice[1], joints, atol=1e-4)
-
-
-@given(labels)
-def test_targets_and_back(rows: list):
-    boxes, joints = _arrays(rows)
+    for again, first in zip(twice, (boxes, joints), strict=True):
+        np.testing.assert_allclose(again, first, atol=1e-4)
     targets = aug.encode_targets(boxes, joints, 5)
     assert targets.shape == (len(rows), 15) and targets.dtype == np.float32
     again = decode_targets(targets, 5)

@@ -41,13 +41,11 @@ def test_schema_follows_the_category():
     assert schema.names == tuple(NAMES) and len(schema) == 3
     assert schema.flip_indices.tolist() == [0, 2, 1] and schema.skeleton == ((0, 1), (0, 2))
     assert schema.sigmas.tolist() == [0.026, 0.025, 0.025]  # COCO's, by name
-    again = KeypointSchema.from_dict(json.loads(json.dumps(schema.as_dict())))
-    assert again.as_dict() == schema.as_dict()
+    assert KeypointSchema.from_dict(json.loads(json.dumps(schema.as_dict()))).as_dict() == schema.as_dict()
     dog = {"id": 3, "name": "dog", "keypoints": ["left_paw", "tail"], "sigmas": [0.1, 0.2]}
     schema = KeypointSchema.from_category(dog)
-    assert schema.sigmas.tolist() == [0.1, 0.2]
     assert schema.flip_indices.tolist() == [0, 1]  # a left joint without a right one stays itself
-    assert schema.skeleton == () and schema.category_id == 3
+    assert schema.skeleton == () and schema.category_id == 3 and schema.sigmas.tolist() == [0.1, 0.2]
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -64,7 +62,7 @@ def test_schema_says_what_is_wrong(change: dict[str, Any], said: str):
     assert "some.json" in str(caught.value)
 
 
-def test_splits_hold_what_the_paper_uses(pristine: Path):
+def test_splits_hold_what_the_paper_uses_and_subsets_keep_labels_with_their_images(pristine: Path):
     data = load_dataset(pristine)
     # Train: images 1, 2, 4, 5 have labelled persons; 3 and 6 have a person without keypoints and a crowd.
     assert data.train.image_ids() == [1, 2, 4, 5] and len(data.train) == 4
@@ -79,6 +77,12 @@ def test_splits_hold_what_the_paper_uses(pristine: Path):
     assert data.test_dev_annotations is None and not data.is_coco2017 and data.name == "tiny"
     assert data.val.load_image(1).shape == (128, 97, 3)
     assert data.train.load_image(0)[30, 40].tolist() == [255, 0, 0], "RGB"
+    part = data.val.subset([4, 2, 0])
+    assert part.image_ids() == [5, 3, 1] and part.with_keypoints() == [0, 2]
+    for i, j in enumerate([4, 2, 0]):
+        np.testing.assert_array_equal(part.keypoints(i), data.val.keypoints(j))
+        np.testing.assert_array_equal(part.boxes_xyxy(i), data.val.boxes_xyxy(j))
+    assert len(part.annotations["annotations"]) == 6
 
 
 def test_limits_take_the_first_images_by_id(folder: Path):
@@ -91,16 +95,6 @@ def test_limits_take_the_first_images_by_id(folder: Path):
     assert load_dataset(folder).test_dev is None
 
 
-def test_subset_keeps_labels_with_their_images(pristine: Path):
-    val = load_dataset(pristine).val
-    part = val.subset([4, 2, 0])
-    assert part.image_ids() == [5, 3, 1] and part.with_keypoints() == [0, 2]
-    for i, j in enumerate([4, 2, 0]):
-        np.testing.assert_array_equal(part.keypoints(i), val.keypoints(j))
-        np.testing.assert_array_equal(part.boxes_xyxy(i), val.boxes_xyxy(j))
-    assert len(part.annotations["annotations"]) == 6
-
-
 def test_missing_counts_are_filled_in_and_a_sub_pixel_overshoot_is_clipped(folder: Path):
     edit(folder, lambda d: [a.pop("num_keypoints") and a.pop("iscrowd") for a in d["annotations"]], "val")
     edit(folder, lambda d: d["annotations"][0].update(bbox=[-0.5, 20, 161, 100.7]))
@@ -109,16 +103,13 @@ def test_missing_counts_are_filled_in_and_a_sub_pixel_overshoot_is_clipped(folde
     assert data.train.boxes_xyxy(0)[0].tolist() == [0, 20, 160, 120]
 
 
-def test_fingerprint_follows_content(folder: Path):
+def test_fingerprint_follows_content_and_only_synthetic_sets_have_server_annotations(folder: Path):
     first = load_dataset(folder).fingerprint
     assert load_dataset(folder).fingerprint == first
     assert load_dataset(folder, {"train": 2}).fingerprint != first
     edit(folder, lambda d: d["annotations"][0].update(area=1.0))
     assert load_dataset(folder).fingerprint != first
-
-
-def test_server_annotations_only_for_synthetic_sets(folder: Path):
-    (folder / "server").mkdir()
+    (folder / "server").mkdir()  # whose annotations are for synthetic sets only
     shutil.copy(folder / "annotations" / "person_keypoints_val2017.json",
                 folder / "server" / "person_keypoints_test-dev2017.json")
     assert load_dataset(folder).test_dev_annotations is None
@@ -130,22 +121,21 @@ def _cut(path: Path, size: int):
     path.write_bytes(path.read_bytes()[:size])
 
 
-def _first(section: str, **change: Any) -> Callable[[Path], None]:
-    return lambda folder: edit(folder, lambda d: d[section][0].update(change))
-
-
-def _without(section: str, key: str) -> Callable[[Path], None]:
-    return lambda folder: edit(folder, lambda d: d[section][0].pop(key))
+def _first(section: str, without: str = "", **change: Any) -> Callable[[Path], None]:
+    """Changes of the first entry of a list, and the key that it loses."""
+    return lambda folder: edit(folder, lambda d: d[section][0].update(change) or d[section][0].pop(without, None))
 
 
 IMAGE, TRAIN = "train2017/000000000001.png", "annotations/person_keypoints_train2017.json"
-BROKEN: list[tuple[str, Callable[[Path], Any], list[str]]] = [
+
+
+@pytest.mark.parametrize(("what", "damage", "said"), [
     ("nothing", shutil.rmtree, ["tiny: no such folder"]),
     ("no annotation file", lambda f: (f / TRAIN).unlink(), ["train2017.json", "not found"]),
     ("not JSON", lambda f: _cut(f / TRAIN, 200), ["train2017.json", "is not JSON"]),
     ("a list", lambda f: (f / TRAIN).write_text("[]"), ["lacks the list", "images"]),
     ("no categories", lambda f: edit(f, lambda d: d.pop("categories")), ["lacks the list (categories)"]),
-    ("no person category", _without("categories", "keypoints"), ["0 categories have keypoints"]),
+    ("no person category", _first("categories", without="keypoints"), ["0 categories have keypoints"]),
     ("other joints", _first("categories", keypoints=["nose", "left_ear", "right_ear"]), ["different keypoints"]),
     ("joint without sigma", _first("categories", keypoints=["nose", "left_eye", "tail"]), ["no OKS sigma", "tail"]),
     ("too few numbers", _first("annotations", keypoints=[1, 2, 2]), ["3 × 3 numbers", "(10)"]),
@@ -154,13 +144,13 @@ BROKEN: list[tuple[str, Callable[[Path], Any], list[str]]] = [
     ("text among numbers", _first("annotations", keypoints=["a", 2, 2] * 3), ["something else than numbers"]),
     ("box outside", _first("annotations", bbox=[100, 20, 80, 80]), ["reaches out of the image", "(10)"]),
     ("flat box", _first("annotations", bbox=[10, 20, 0, 80]), ["width or height not positive", "(10)"]),
-    ("no box", _without("annotations", "bbox"), ["annotations[].bbox: missing"]),
-    ("no area", _without("annotations", "area"), ["annotations[].area: missing"]),
+    ("no box", _first("annotations", without="bbox"), ["annotations[].bbox: missing"]),
+    ("no area", _first("annotations", without="area"), ["annotations[].area: missing"]),
     ("area of nothing", _first("annotations", area=0), ["annotations[].area: not a positive number", "(10)"]),
     ("annotation id twice", _first("annotations", id=11), ["annotations[].id: used more than once", "(11)"]),
     ("image id twice", _first("images", id=2), ["images[].id: used more than once", "(2)"]),
     ("unknown image", _first("annotations", image_id=99), ["no such image"]),
-    ("no file name", _without("images", "file_name"), ["images[].file_name: missing", "(1)"]),
+    ("no file name", _first("images", without="file_name"), ["images[].file_name: missing", "(1)"]),
     ("no width", _first("images", width=0), ["not positive"]),
     ("no image folder", lambda f: shutil.rmtree(f / "train2017"), ["train2017: no such folder"]),
     ("missing image", lambda f: (f / IMAGE).unlink(), ["images are missing", "000000000001.png"]),
@@ -171,17 +161,13 @@ BROKEN: list[tuple[str, Callable[[Path], Any], list[str]]] = [
     ("test-dev image gone", lambda f: (f / "test2017/000000000002.png").unlink(), ["test2017", "000000000002.png"]),
     ("nobody has keypoints", lambda f: edit(f, lambda d: [
         a.update(keypoints=[0] * 9, num_keypoints=0) for a in d["annotations"]]), ["no person has keypoints"]),
-]
-
-
-@pytest.mark.parametrize(("what", "damage", "said"), BROKEN, ids=[row[0] for row in BROKEN])
+])
 def test_bad_data_is_explained(folder: Path, what: str, damage: Callable[[Path], Any], said: list[str]):
     damage(folder)
     with pytest.raises(StudyError) as caught:
         load_dataset(folder)
-    message = str(caught.value)
-    assert all(part in message for part in said), message
-    assert "; " in message, "a message ends with its remedy"
+    for part in (*said, "; "):  # a message ends with its remedy
+        assert part in str(caught.value)
 
 
 def test_one_message_lists_everything(folder: Path):

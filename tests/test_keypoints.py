@@ -1,5 +1,6 @@
 """Matching of predictions to people, errors of each keypoint, and keypoints outside the predicted box."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,10 +30,9 @@ def truth(*people: dict[str, Any]) -> dict[str, Any]:
     return {"images": [{"id": 1}, {"id": 2}], "annotations": rows, "categories": [{"id": 1, "name": "person"}]}
 
 
-def predicted(points: Any = JOINTS, score: float = 0.9, image: int = 1, bbox: tuple = (0, 0, 100, 100),
-              confidence: float = 0.9) -> dict[str, Any]:
+def predicted(points: Any = JOINTS, score: float = 0.9, image: int = 1, bbox: Any = (0, 0, 100, 100)) -> dict[str, Any]:
     return {"image_id": image, "category_id": 1, "score": score, "bbox": list(bbox),
-            "keypoints": [c for x, y, *_ in points for c in (x, y, confidence)]}
+            "keypoints": [c for x, y, *_ in points for c in (x, y, 0.9)]}
 
 
 def report(annotations: dict[str, Any], *predictions: dict[str, Any]) -> dict[str, Any]:
@@ -64,15 +64,12 @@ def test_similarities_agree_with_pycocotools():
     assert one[0, 0] == pytest.approx(np.exp(-0.5))
 
 
-def test_the_higher_score_takes_the_person_first_and_each_person_once():
+def test_the_higher_score_takes_the_person_first_each_once_an_unlabelled_keeps_its_own_and_a_crowd_takes_none():
     m = match_people(truth({}), [predicted([(1, 1)] * 3, 0.3), predicted(score=0.8)], SCHEMA, [1])
     assert m.scores.tolist() == [0.8] and m.annotation_ids.tolist() == [1]
     assert m.people == 1 and m.labelled.tolist() == [1, 1, 1]
     with pytest.raises(StudyError, match="image_id 1: an entry lacks .* make evaluate"):
         match_people(truth({}), [predicted(JOINTS[:2])], SCHEMA, [1])
-
-
-def test_an_unlabelled_person_keeps_its_prediction_and_a_crowd_takes_none():
     annotations = truth({"bbox": [60, 0, 100, 100]}, {"joints": [[0, 0, 0]] * 3}, {"iscrowd": 1})
     near_both = predicted(bbox=(10, 0, 100, 100))  # IoU 0.82 with the unlabelled person, 0.33 with the labelled one
     m = match_people(annotations, [near_both], SCHEMA, [1])
@@ -104,9 +101,7 @@ def test_one_joint_thrown_far_counts_for_that_joint_alone():
     assert r["all"]["far_outside"] == pytest.approx(1 / 3)
     near = report(truth({}), predicted([JOINTS[0], [60, -49, 2], JOINTS[2]]))
     assert near["joints"]["left_eye"]["far_outside"] == 0  # not farther than half the longer side
-
-
-def test_unmatched_people_and_unlabelled_joints():
+    # Somebody who is not matched, and a joint without a label.
     annotations = truth({"joints": [[50, 50, 2], [0, 0, 0], [40, 40, 1]]}, {"image_id": 2})
     r = report(annotations, predicted([(50, 50), (60, 400), (40, 40)]))
     assert (r["people"], r["matched"]) == (2, 1)
@@ -139,17 +134,14 @@ def test_intervals():
     low, high = rate_interval(images, together, np.ones(200))
     assert 0.33 < low < 0.40 and 0.60 < high < 0.67
     table = np.stack([images, together, np.ones(200)], 1)
-    same = rate_difference(table, table)
-    assert same == {"difference": 0, "difference_95": [0, 0]}
+    assert rate_difference(table, table) == {"difference": 0, "difference_95": [0, 0]}
     other = rate_difference(table, table * [1, 0, 1])
     assert other["difference"] == -0.5 and other["difference_95"][1] < -0.33
     assert rate_difference(table, table[:0])["difference"] is None
 
 
 def test_a_report_is_kept_until_its_predictions_change(tmp_path: Path, monkeypatch):
-    def write() -> dict[str, Any]:
-        return keypoints.write_keypoints(tmp_path, truth({}), SCHEMA, [1])
-
+    write = partial(keypoints.write_keypoints, tmp_path, truth({}), SCHEMA, [1])
     with pytest.raises(StudyError, match=r"predictions.json.gz: not found; make evaluate"):
         write()
     write_json_gz(tmp_path / "predictions.json.gz", [predicted()])

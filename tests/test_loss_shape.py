@@ -70,23 +70,18 @@ def test_oks_plateaus_where_the_exponential_underflows(shape: dict, joint: str) 
         assert set(found[curve]["zero_at_px"].values()) == {None} and found[curve]["one_percent_at_px"] is None
 
 
-def test_an_eyes_gradient_ends_before_the_iou_of_boxes_does(shape: dict) -> None:
-    """The paper's own comparison, turned round: IoU reaches as far as the boxes overlap, the eye's OKS half as far."""
-    assert shape["boxes"]["iou"]["zero_at_px"] == pytest.approx(PERSON_PX, rel=2e-3)
-    assert shape["boxes"]["ciou"]["zero_at_px"] is None
-    assert shape["joints"]["left_eye"]["official"]["zero_at_px"]["float32"] < 0.6 * PERSON_PX
-
-
-def test_box_gradients_by_hand() -> None:
+def test_box_gradients_by_hand_and_an_eyes_ends_before_that_of_the_iou(shape: dict) -> None:
     d = torch.tensor([50.0, 150.0])
     # IoU = (100 − d)/(100 + d), of which d(1 − IoU)/dd = 200/(100 + d)²; none without overlap
     assert box_gradient(d, complete=False).tolist() == pytest.approx([200 / 150**2, 0.0])
     # 1 − CIoU adds d²/c² with c² = (100 + d)² + 100², whose derivative is (2d·c² − 2d²(100 + d))/c⁴
-    def centre(x: float) -> float:
-        c2 = (100 + x) ** 2 + 100**2
-        return (2 * x * c2 - 2 * x**2 * (100 + x)) / c2**2
-
-    assert box_gradient(d, complete=True).tolist() == pytest.approx([200 / 150**2 + centre(50), centre(150)], rel=1e-4)
+    c2 = (100 + d) ** 2 + 100**2
+    by_hand = torch.tensor([200 / 150**2, 0]) + (2 * d * c2 - 2 * d**2 * (100 + d)) / c2**2
+    assert box_gradient(d, complete=True).tolist() == pytest.approx(by_hand.tolist(), rel=1e-4)
+    assert shape["boxes"]["iou"]["zero_at_px"] == pytest.approx(PERSON_PX, rel=2e-3)
+    assert shape["boxes"]["ciou"]["zero_at_px"] is None
+    # The paper's own comparison, turned round: IoU reaches as far as the boxes overlap, the eye's OKS half as far.
+    assert shape["joints"]["left_eye"]["official"]["zero_at_px"]["float32"] < 0.6 * PERSON_PX
 
 
 def test_curves_file_and_rows_are_of_the_same_gradients(shape: dict, tmp_path) -> None:
