@@ -26,18 +26,15 @@ def crowd(*shifts: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndar
     return points, np.tile(np.arange(4), len(shifts)), np.repeat(np.arange(len(shifts)), 4)
 
 
-def test_limb_lengths_are_shares_of_the_persons_mean_limb():
+def test_limb_lengths_are_shares_of_the_persons_mean_limb_and_need_labels_and_a_skeleton():
     people = np.concatenate([np.tile(FIGURE, (2, 1, 1)), np.full((2, 4, 1), 2)], 2)
     people[1, :, :2] *= 7  # another scale
     limbs = fit_limbs(people, SKELETON)
     np.testing.assert_allclose(limbs.lengths, [0.75, 1.5, 0.75])  # of the mean 40 / 3 px
     assert limbs.slack == pytest.approx(1.0)  # every limb of a person implies the same scale
-
-
-@pytest.mark.parametrize(("label", "skeleton"), [(0, SKELETON), (1, ())])
-def test_limbs_need_labels_and_a_skeleton(label: int, skeleton: tuple):
-    with pytest.raises(StudyError, match="no skeleton, or no training person .* add `skeleton`"):
-        fit_limbs(np.full((3, 4, 3), label), skeleton)
+    for label, skeleton in ((0, SKELETON), (1, ())):
+        with pytest.raises(StudyError, match="no skeleton, or no training person .* add `skeleton`"):
+            fit_limbs(np.full((3, 4, 3), label), skeleton)
 
 
 def test_people_apart_are_put_together_right():

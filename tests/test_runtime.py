@@ -80,14 +80,11 @@ def test_chosen_tiles_have_the_persons(counts: list[int], persons: int, tiles: i
         assert persons > tiles  # with single persons at hand every smaller number can be made
 
 
-def test_tiles_that_cannot_hold_them() -> None:
+def test_mosaics_show_whom_they_say_and_tiles_that_cannot_hold_them_are_none() -> None:
     rng = np.random.default_rng(0)
     for counts, persons, tiles in (([2, 2], 3, 9), ([1, 2], 9, 4), ([0], 1, 4)):
         assert choose_tiles(np.array(counts), persons, tiles, rng) is None
     assert sorted(choose_tiles(np.array([1, 3]), 12, 4, rng)) == [1, 1, 1, 1]
-
-
-def test_mosaics_show_whom_they_say() -> None:
     counts = [0, 1, 2, 3]
     scenes, left_out = make_mosaics(photos(counts), 64, 3, (0, 2, 7, 28), 3)
     assert left_out == [28] and [persons for persons, _ in scenes] == [0] * 3 + [2] * 3 + [7] * 3

@@ -1,5 +1,6 @@
 """Scenes for Figures 1 and 3, the architecture of Figure 2, and the figures themselves."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.coco_folder import make_folder
 from yolopose.analysis import scenes
 from yolopose.analysis.architecture import describe, write_architecture
 from yolopose.analysis.complexity import count_macs
@@ -29,8 +29,8 @@ from yolopose.utils.locks import holder
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> CocoDataset:
-    return load_dataset(make_folder(tmp_path_factory.mktemp("coco")))
+def dataset(tiny_data) -> CocoDataset:
+    return replace(tiny_data, val=tiny_data.val.subset(range(6)))
 
 
 def perfect(dataset: CocoDataset, cut: float = 1.0) -> list[dict[str, Any]]:
@@ -88,8 +88,7 @@ def test_scenes_are_written_once_and_drawn(tmp_path: Path, dataset: CocoDataset,
     assert held == ["write_scenes"]  # the folder, while the file is written
     stored = read_json(tmp_path / "scenes.json")
     assert stored["experiment"] == "s6"
-    assert [s["image_id"] for s in stored["crowd"]["scenes"]] == [1, 2, 4]
-    assert [s["image_id"] for s in stored["outside"]["scenes"]] == [1, 2, 4]
+    assert [[s["image_id"] for s in stored[part]["scenes"]] for part in ("crowd", "outside")] == [[1, 2, 4]] * 2
     outside = stored["outside"]["scenes"][0]["outside"]
     assert [(row[1], row[2:4], row[6]) for row in outside] == [(2, [65, 90], 1.0)]  # one joint, where it is labelled
     box = next(row for row in rows if row["quantity"].startswith("true joint outside"))
@@ -121,7 +120,10 @@ def test_real_photographs(tmp_path: Path, shared: Path):
     assert len(pictures) == 6 and all(p.stat().st_size <= scenes.LARGEST_BYTES for p in pictures)
 
 
-def test_a_model_that_finds_nobody_still_gives_scenes(tmp_path: Path, dataset: CocoDataset):
+def test_without_stored_input_there_is_no_figure_and_a_model_that_finds_nobody_has_scenes(tmp_path: Path, dataset):
+    assert all(draw(ResultSet(tmp_path)) is None for draw in (draw_crowd, draw_outside, draw_architecture))
+    with pytest.raises(StudyError, match="no run is evaluated.* make evaluate first"):
+        scenes.write_scenes(study(tmp_path, None), None)
     scenes.write_scenes(study(tmp_path, []), dataset)
     stored = read_json(tmp_path / "scenes.json")
     assert stored["outside"]["scenes"] == [] and len(stored["crowd"]["scenes"]) == 3
@@ -129,21 +131,12 @@ def test_a_model_that_finds_nobody_still_gives_scenes(tmp_path: Path, dataset: C
 
 
 def test_without_a_skeleton_nothing_is_grouped(tmp_path: Path, dataset: CocoDataset):
-    import matplotlib.pyplot as plt
-
     made = scenes.make_scenes(dataset.val, perfect(dataset), np.zeros((1, 3, 3)), tmp_path / "scenes")
     assert made["grouping"] is None and "skeleton" in made["grouping_reason"]
     assert [row["figure"] for row in scenes.scene_rows(made)] == [3] * 5
     about = {"experiment": "s6", "dataset": "x", "schema": dataset.schema.as_dict()}
     write_json(tmp_path / "scenes.json", about | made)
     assert len(draw_crowd(ResultSet(tmp_path)).axes) == 3  # the pictures alone
-    plt.close("all")
-
-
-def test_without_stored_input_there_is_no_figure_and_without_predictions_a_remedy(tmp_path: Path):
-    assert all(draw(ResultSet(tmp_path)) is None for draw in (draw_crowd, draw_outside, draw_architecture))
-    with pytest.raises(StudyError, match="no run is evaluated.* make evaluate first"):
-        scenes.write_scenes(study(tmp_path, None), None)
 
 
 def test_the_architecture_adds_up_to_the_counts_of_complexity():
@@ -161,24 +154,20 @@ def test_the_architecture_adds_up_to_the_counts_of_complexity():
     assert heads[0]["keypoints"]["convolutions"] == 12
     one = layers[1]  # by hand: 3×3 from 8 to 16 channels on a 32 × 32 map
     assert one["shape"] == [16, 32, 32] and one["stride"] == 4 and block_name(one) == "1  Conv 3×3 /2"
-    assert one["gmacs"] == pytest.approx(16 * 32 * 32 * 8 * 9 / 1e9)
-    assert one["params_m"] == pytest.approx((16 * 8 * 9 + 16) / 1e6)
+    assert [one["gmacs"] * 1e9, one["params_m"] * 1e6] == pytest.approx([16 * 32 * 32 * 8 * 9, 16 * 8 * 9 + 16])
     person = describe("yolov5s6_person", 128, 5, 0.25)
     assert all(h["keypoints"] is None for h in person["heads"]) and person["parts"]["keypoints"]["gmacs"] == 0
     assert person["layers"] == layers  # the same network up to the heads
     assert found["gmacs"] - person["gmacs"] == pytest.approx(found["parts"]["keypoints"]["gmacs"])
 
 
-def test_bad_architecture_input_is_refused(tmp_path: Path):
+def test_figure2_is_drawn_without_overlaps_and_bad_input_refused(tmp_path: Path, monkeypatch):
     with pytest.raises(StudyError, match="yolov5s6_pos.*did you mean 'yolov5s6_pose'"):
         write_architecture(tmp_path, "yolov5s6_pos")
     for size in (0, -64, 100):
         with pytest.raises(StudyError, match=rf"input_size {size} px is not a positive multiple of 64"):
             write_architecture(tmp_path, input_size=size)
     assert not (tmp_path / "architecture.json").exists()
-
-
-def test_figure2_is_drawn_without_overlaps(tmp_path: Path, monkeypatch):
     rows = write_architecture(tmp_path)
     assert [row["part"] for row in rows][0] == "backbone" and sum(row["share (%)"] for row in rows) == pytest.approx(
         100, abs=0.3)
