@@ -13,18 +13,15 @@ from yolopose.study.paper import REFERENCE_DIR
 from yolopose.utils.errors import StudyError
 
 
-def test_every_profile_resolves_all_its_runs(tmp_path):
+def test_every_profile_resolves_all_its_runs_detectors_before_what_they_initialise(tmp_path):
     for name, profile in load_profiles().items():
         runs = load_study(name, data=tmp_path if profile.data.source == "folder" else None).runs()
         assert runs and all(run.input_size % 64 == 0 for run in runs)
         assert len({run.hash for run in runs}) == len(runs), "two runs of a study must not share a hash"
-
-
-def test_detectors_come_before_the_runs_that_they_initialise():
+        order = [run.name for run in runs]
+        assert all(order.index(run.detector) < order.index(run.name) for run in runs if run.detector)
     detectors = {run.name: run.detector for run in load_study("smoke").runs()}
     assert detectors["s6/seed0"] == "s6_person/seed0" and detectors["s6_person/seed0"] is None
-    order = list(detectors)
-    assert all(order.index(detector) < order.index(name) for name, detector in detectors.items() if detector)
 
 
 def test_headline_run_of_the_paper_profile_is_the_papers_recipe(tmp_path):

@@ -21,7 +21,7 @@ def sources(path: Path, kind: str = "code") -> list[str]:
 
 
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.name)
-def test_source_is_tidy_and_its_parameters_default_to_the_smallest_scale(path):
+def test_source_is_tidy_defines_nothing_and_its_parameters_default_to_the_smallest_scale(path):
     book = nbformat.read(path, as_version=4)
     nbformat.validate(book)
     assert book.metadata.kernelspec.name == "python3"
@@ -30,10 +30,6 @@ def test_source_is_tidy_and_its_parameters_default_to_the_smallest_scale(path):
     assert book.cells[0].cell_type == "markdown" and book.cells[0].source.startswith("# ")
     values = parameter_defaults(path)
     assert (values["PROFILE"], values["RESULTS"], values.get("DATA", "")) == ("smoke", "", "")
-
-
-@pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.name)
-def test_nothing_is_defined_in_a_notebook(path):
     code, prose = sources(path), sources(path, "markdown")
     for node in ast.walk(ast.parse("\n".join(code))):
         assert not isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef, ast.Lambda)), node.lineno

@@ -54,7 +54,6 @@ def command(books, results, executed) -> Callable[..., tuple[int, list[str]]]:
 
 @pytest.fixture
 def reproduced(command, results, capsys) -> Path:
-    """The results folder after a whole study."""
     assert command("reproduce") == (0, list(CODE))
     said = capsys.readouterr().out
     assert all(words in said for words in ("s6", "25.0", "1 reproduced", "report.html", "time: "))
@@ -132,14 +131,11 @@ def test_stored_results_need_neither_data_nor_profile(reproduced, executed, monk
 
 def test_committed_results_get_no_bookkeeping(reproduced, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(stages, "REPO", tmp_path)
-    reference = tmp_path / "results" / "reference" / "smoke"
-    reference.parent.mkdir(parents=True)
-    reproduced.rename(reference)
-    for name in ("stages.json", "study.json"):
-        (reference / name).unlink()
+    reference = shutil.copytree(reproduced, tmp_path / "results" / "reference" / "smoke",
+                                ignore=shutil.ignore_patterns("stages.json", "study.json"))
     before = {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()}
-    assert run.main(["tables", "--results", str(reference)]) == 0
-    assert run.main(["reproduce", "--results", str(reference)]) == 0
+    for stage in ("tables", "reproduce"):
+        assert run.main([stage, "--results", str(reference)]) == 0
     assert status.main(["--results", str(reference)]) == 0 and "nothing to do" in capsys.readouterr().out
     assert {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()} == before
 
@@ -260,8 +256,8 @@ def test_status_tells_done_running_missing_and_stale(reproduced, capsys):
     assert "stale" in text and "seed: 5 → 0" in text and "make clean" in text
 
 
-def test_status_of_nothing_yet(tmp_path, capsys):
-    assert status.main(["--profile", "smoke", "--results", str(tmp_path / "none")]) == 0
+def test_status_of_nothing_yet(results, capsys):
+    assert status.main(["--profile", "smoke", "--results", str(results)]) == 0
     text = capsys.readouterr().out
     assert "missing" in text and "unknown: 10 runs" in text
     assert status.main(["--profile", "smok"]) == 2 and "did you mean 'smoke'" in capsys.readouterr().err
