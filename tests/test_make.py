@@ -32,8 +32,7 @@ def targets() -> list[str]:
 
 
 def test_help_is_the_default_and_names_every_target_and_variable_on_one_line():
-    done = make()
-    assert done.returncode == 0 and done.stdout == make("help").stdout
+    assert (done := make()).returncode == 0 and done.stdout == make("help").stdout
     for name in (*(t for t in targets() if t != "help"), "PROFILE", "DATA", "RESULTS", "SEEDS", "DEVICE"):
         assert len(re.findall(rf"^  {name}\s+\S", done.stdout, re.M)) == 1, f"{name} needs one line in make help"
     assert max(map(len, done.stdout.splitlines())) <= 110
@@ -110,7 +109,6 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def put(folder: Path, *names: str, **texts: str) -> list[str]:
-    """Write files, with the texts of some by name; returns the names of all."""
     for name, text in (dict.fromkeys(names, "x") | texts).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
