@@ -19,16 +19,12 @@ from yolopose.utils import provenance
 from yolopose.utils.errors import StudyError
 
 
-@pytest.mark.parametrize(("about", "name"), [
-    ({"cpu": "AMD EPYC", "cores": 2, "accelerator": None}, "2-core-amd-epyc"),
-    ({"cpu": "AMD EPYC 9R14 96-Core Processor", "cores": 16, "accelerator": "NVIDIA H200"},
-     "16-core-amd-epyc-nvidia-h200"),
-    ({"cpu": "Intel(R) Xeon(R) CPU @ 2.60GHz", "cores": 4, "accelerator": None}, "4-core-intel-xeon"),
-    ({"cpu": "Apple M2", "cores": 8, "accelerator": None}, "8-core-apple-m2"),
-    ({"cpu": "", "cores": 1, "accelerator": None}, "1-core-cpu"),
-])
-def test_machines_are_named_by_kind(about: dict, name: str) -> None:
-    assert provenance.machine_name(about) == name
+def test_machines_are_named_by_kind() -> None:
+    for cpu, cores, accelerator, name in (
+            ("AMD EPYC", 2, None, "2-core-amd-epyc"), ("Intel(R) Xeon(R) CPU @ 2.60GHz", 4, None, "4-core-intel-xeon"),
+            ("AMD EPYC 9R14 96-Core Processor", 16, "NVIDIA H200", "16-core-amd-epyc-nvidia-h200"),
+            ("Apple M2", 8, None, "8-core-apple-m2"), ("", 1, None, "1-core-cpu")):
+        assert provenance.machine_name({"cpu": cpu, "cores": cores, "accelerator": accelerator}) == name
 
 
 def test_row_by_hand() -> None:
