@@ -5,8 +5,8 @@ import errno
 import os
 import stat
 import zipfile
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -94,8 +94,8 @@ def test_links_in_the_target_lead_nowhere(tmp_path, good, name):
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path, good, monkeypatch):
-    free, usage = [16384, 4096], namedtuple("usage", "total used free")
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage(0, 0, free.pop()))
+    free = [16384, 4096]
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: SimpleNamespace(free=free.pop()))
     with pytest.raises(StudyError, match="unpacking a.zip needs 16384 bytes of disk and 4096 bytes are free"):
         unpack(good, tmp_path / "not" / "yet")
     assert not (tmp_path / "not").exists()

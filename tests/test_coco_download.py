@@ -5,10 +5,10 @@ import json
 import os
 import time
 import zipfile
-from collections import namedtuple
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -56,7 +56,6 @@ def server(small, file_server, monkeypatch):
 
 @pytest.fixture
 def ensure(small):
-    """``ensure_coco2017`` for the small set."""
     return partial(ensure_coco2017, archives=small[2])
 
 
@@ -223,12 +222,11 @@ def test_a_wrong_checksum_or_an_archive_of_other_content_is_not_taken_for_cocos(
 
 
 def test_too_little_space_is_said_with_numbers_before_anything_starts(server, root, tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage(0, 0, 50_000_000_000))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000_000_000))
     real = space_needed(tmp_path, [a for a in COCO2017 if not a.test_dev])
     assert real == 850_000_000 + 840_000_000 + 19_336_861_798 + 19_900_000_000, "train is fetched last of the three"
     assert space_needed(tmp_path, COCO2017) == real + 20_000_000, "before test-dev's the archive of train is gone"
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage(0, 0, 30_000_000_000))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: SimpleNamespace(free=30_000_000_000))
     with pytest.raises(StudyError) as error:
         ensure_coco2017(root, True)
     for part in ("needs 40.9 GB of disk", "30.0 GB are free", "train2017.zip", "free 10.9 GB"):

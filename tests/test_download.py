@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.file_server import FileServer, serving
+from tests.file_server import FileServer
 from yolopose.utils import download
 from yolopose.utils.download import BLOCK, fetch
 from yolopose.utils.errors import StudyError
@@ -22,12 +22,9 @@ HALF = 8 * BLOCK  # where a connection is cut: what came is written block by blo
 
 
 @pytest.fixture(autouse=True)
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "PAUSE_S", 0.0)
-    with serving() as running:
-        running.files["/a.zip"] = BODY
-        yield running
+def server(file_server):
+    file_server.files["/a.zip"] = BODY
+    return file_server
 
 
 def get(server: FileServer, path: Path, sha256: str | None = SHA, size: int | None = len(BODY)) -> str:
@@ -43,12 +40,15 @@ def stop_half_way(server: FileServer, path: Path, monkeypatch, **more) -> None:
     assert path.with_name("a.zip.part").stat().st_size == HALF and not path.exists()
 
 
-def test_whole_file_and_nothing_beside_it(server, tmp_path):
+def test_whole_file_and_nothing_beside_it_and_a_long_check_is_announced(server, tmp_path, monkeypatch, capsys):
     path = tmp_path / "new" / "a.zip"
     assert get(server, path) == SHA
     assert path.read_bytes() == BODY and os.listdir(path.parent) == ["a.zip"]
     assert server.log == [("/a.zip", None, 200)]
-    assert get(server, path) == SHA and len(server.log) == 1, "a file that is there is checked, not fetched"
+    for limit, said in ((len(BODY), False), (len(BODY) - 1, True)):
+        monkeypatch.setattr(download, "LONG", limit)
+        assert fetch(f"{server.address}/a.zip", path, SHA) == SHA and len(server.log) == 1, "checked, not fetched"
+        assert ("a.zip: checking 1.0 MB" in capsys.readouterr().err) == said
 
 
 def test_cut_and_silent_connections_are_resumed_where_they_broke(server, tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_killed_process_loses_nothing(server, tmp_path):
     assert server.log[-1] == ("/a.zip", f"bytes={received}-", 206)
 
 
-def test_an_interrupted_run_goes_on_where_checksum_and_parts_are_known(server, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_where_checksum_and_parts_are_known_unless_damaged(server, tmp_path, monkeypatch):
     for server.ranges, status in ((True, 206), (False, 200)):
         stop_half_way(server, tmp_path / "a.zip", monkeypatch)
         assert get(server, tmp_path / "a.zip") == SHA
@@ -88,6 +88,14 @@ def test_an_interrupted_run_goes_on_where_checksum_and_parts_are_known(server, t
     stop_half_way(server, tmp_path / "a.zip", monkeypatch, sha256=None)
     assert get(server, tmp_path / "a.zip", sha256=None) == SHA
     assert server.log[-1] == ("/a.zip", None, 200), "else the part might be of another version"
+    (tmp_path / "a.zip").unlink()
+    stop_half_way(server, tmp_path / "a.zip", monkeypatch)
+    with open(tmp_path / "a.zip.part", "r+b") as file:
+        file.write(b"damaged")
+    with pytest.raises(StudyError, match=f"(?s)SHA-256.*{SHA}.*repeat the command"):
+        get(server, tmp_path / "a.zip")
+    assert os.listdir(tmp_path) == []
+    assert get(server, tmp_path / "a.zip") == SHA
 
 
 @pytest.mark.parametrize("new, size, words", [
@@ -108,17 +116,6 @@ def test_a_whole_part_needs_no_network_and_a_longer_one_starts_again(server, tmp
     assert get(server, tmp_path / "a.zip") == SHA and len(server.log) == requests
 
 
-def test_damage_before_the_cut_is_found_and_not_kept(server, tmp_path, monkeypatch):
-    stop_half_way(server, tmp_path / "a.zip", monkeypatch)
-    with open(tmp_path / "a.zip.part", "r+b") as file:
-        file.write(b"damaged")
-    with pytest.raises(StudyError, match="SHA-256") as error:
-        get(server, tmp_path / "a.zip")
-    assert SHA in str(error.value) and "repeat the command" in str(error.value)
-    assert os.listdir(tmp_path) == []
-    assert get(server, tmp_path / "a.zip") == SHA
-
-
 @pytest.mark.parametrize("content, offered, found", [
     (OTHER, f"SHA-256 {hashlib.sha256(OTHER).hexdigest()} instead of {SHA}", "has the SHA-256"),
     (b"short", "offers 5 bytes, but the file is known to have 1024000", "has 5 bytes instead of 1024000")])
@@ -131,13 +128,6 @@ def test_a_wrong_file_leaves_nothing_and_one_put_there_by_hand_is_kept(server, t
     with pytest.raises(StudyError, match=f"a.zip: {found}.* remove it"):
         get(server, tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == content and len(server.log) == 1
-
-
-def test_a_long_check_is_announced(server, tmp_path, monkeypatch, capsys):
-    for limit, said in ((len(BODY), False), (len(BODY) - 1, True)):
-        monkeypatch.setattr(download, "LONG", limit)
-        fetch(f"{server.address}/a.zip", tmp_path / "a.zip", SHA)
-        assert ("a.zip: checking 1.0 MB" in capsys.readouterr().err) == said
 
 
 def test_a_server_that_states_no_length(server, tmp_path):
