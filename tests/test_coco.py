@@ -215,8 +215,7 @@ def test_reduced_decoding_covers_the_whole_image(folder: Path, suffix: str, redu
     assert np.abs(small[:height, :width] - expected).max() < 12
 
 
-def test_real_coco_images(shared: Path):
-    """Counts of SOURCE.txt."""
+def test_real_coco_images_have_the_counts_of_their_source_file(shared: Path):
     data = load_dataset(shared / "data" / "coco-real")
     assert len(data.schema) == 17 and data.schema.flip_indices.tolist() == COCO_FLIP
     counts = data.train.counts

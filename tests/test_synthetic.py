@@ -1,7 +1,6 @@
 """The embedded data set: determinism, COCO's conventions, what the labels say about the pixels, resumption."""
 
 import errno
-import hashlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +14,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from tests.coco_folder import tree
 from yolopose.analysis.dataset import dataset_statistics
 from yolopose.data.synthetic import compose as composer
 from yolopose.data.synthetic import generate as generator
@@ -30,12 +30,6 @@ from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json
 
 LIGHT = Light(np.array([0.0, -0.8, -0.6]), 0.5, 0.6)
-NAMES = CATEGORY["keypoints"]
-
-
-def hashes(root: Path) -> dict[str, str]:
-    files = (p for p in root.rglob("*") if p.is_file())
-    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +44,6 @@ def small(tmp_path_factory) -> tuple[Path, SyntheticSpec]:
 @cache
 def scenes(difficulty: str, size: int, count: int) -> list[tuple[np.ndarray, list[dict]]]:
     return [compose(np.random.default_rng([5, i]), DIFFICULTIES[difficulty], size) for i in range(count)]
-
-
-def coco_code(annotation: dict, image: np.ndarray) -> dict:
-    """The annotation's mask as pycocotools reads it."""
-    code = coco_mask.frPyObjects(annotation["segmentation"], *image.shape[:2])
-    return code if annotation["iscrowd"] else coco_mask.merge(code)
 
 
 def person(yaw: float, pose: Pose | None = None) -> Person:
@@ -79,7 +67,7 @@ def test_same_bytes_whatever_the_number_of_workers_and_what_another_spec_left(sm
     stray.write_bytes(b"")
     (tmp_path / "again.partial" / "fingerprint").write_text("another")
     generate(tmp_path / "again", spec, workers=2, progress=False)
-    assert hashes(tmp_path / "again") == hashes(root)
+    assert tree(tmp_path / "again") == tree(root)
 
 
 def test_image_depends_on_seed_split_and_number_alone():
@@ -89,21 +77,24 @@ def test_image_depends_on_seed_split_and_number_alone():
     assert len(codes | {render_image(other, "train", 0)[0]}) == 4
 
 
-def test_layout_is_coco(small):
+def test_layout_is_coco_and_a_complete_data_set_is_left_alone_and_other_data_refused(small):
     root, spec = small
     for name, folder, count in (("train", "train2017", 34), ("val", "val2017", 17)):
         content = read_json(root / "annotations" / f"person_keypoints_{name}2017.json")
         assert len(content["images"]) == count == len(list((root / folder).iterdir()))
-        assert content["categories"][0]["keypoints"] == NAMES and len(NAMES) == 17
+        assert content["categories"][0]["keypoints"] == CATEGORY["keypoints"] and len(CATEGORY["keypoints"]) == 17
         assert all(len(i["file_name"]) == 16 and (root / folder / i["file_name"]).exists() for i in content["images"])
-        ids = [a["id"] for a in content["annotations"]]
-        assert len(set(ids)) == len(ids)
+        assert len({a["id"] for a in content["annotations"]}) == len(content["annotations"])
     public = read_json(root / "annotations" / "image_info_test-dev2017.json")
     assert "annotations" not in public and len(public["images"]) == 5
     server = COCO(str(root / "server" / "person_keypoints_test-dev2017.json"))
     assert set(server.getImgIds()) == {i["id"] for i in public["images"]}
-    summary = read_json(root / "dataset.json")
-    assert summary["fingerprint"] == spec.fingerprint() and not (root / "chunks").exists()
+    assert read_json(root / "dataset.json")["fingerprint"] == spec.fingerprint() and not (root / "chunks").exists()
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
+    generate(root, spec, workers=1, progress=False)
+    assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*")}
+    with pytest.raises(StudyError, match="other data"):
+        generate(root, SyntheticSpec("near", 64, 1, 1, 1), workers=1, progress=False)
 
 
 def test_interrupted_generation_goes_on_where_it_was(small, tmp_path, monkeypatch):
@@ -126,16 +117,7 @@ def test_interrupted_generation_goes_on_where_it_was(small, tmp_path, monkeypatc
     monkeypatch.setattr(generator, "_draw_chunk", lambda task: later.append(task[2:]) or real(task))
     generate(target, spec, workers=1, progress=False)
     assert calls == [("train", 0)] and ("train", 0) not in later and len(later) == 5  # of six chunks
-    assert hashes(target) == hashes(root) and not partial.exists()
-
-
-def test_complete_data_set_is_left_alone_and_other_data_refused(small):
-    root, spec = small
-    before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
-    generate(root, spec, workers=1, progress=False)
-    assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*")}
-    with pytest.raises(StudyError, match="other data"):
-        generate(root, SyntheticSpec("near", 64, 1, 1, 1), workers=1, progress=False)
+    assert tree(target) == tree(root) and not partial.exists()
 
 
 def test_disk_errors_name_folder_and_remedy(tmp_path, monkeypatch):
@@ -174,11 +156,8 @@ def test_annotations_keep_cocos_conventions(chosen):
 def test_area_box_and_outline_describe_the_same_pixels():
     ratios, off = [], []
     for image, entries in scenes("near", 144, 80):
-        for a in entries:
-            code = coco_code(a, image)
-            if a["iscrowd"]:
-                assert coco_mask.area(code) == a["area"]
-                continue
+        for a in (a for a in entries if not a["iscrowd"]):
+            code = coco_mask.merge(coco_mask.frPyObjects(a["segmentation"], *image.shape[:2]))
             difference = coco_mask.toBbox(code) - a["bbox"]  # x, y, width, height
             off.append(np.abs([*difference[:2], *(difference[:2] + difference[2:])]).max())
             ratios.append(coco_mask.area(code) / a["area"])
@@ -189,15 +168,20 @@ def test_area_box_and_outline_describe_the_same_pixels():
     assert 0.45 < np.mean([a["area"] / (a["bbox"][2] * a["bbox"][3]) for a in labelled]) < 0.6  # as thick as bodies
 
 
-def test_crowd_is_one_region_without_keypoints():
+def test_crowd_is_one_region_without_keypoints_and_run_lengths_are_pycocotools():
     crowded, regions = replace(DIFFICULTIES["near"], crowd=1.0), 0
     for i in range(6):
         image, entries = compose(np.random.default_rng([3, i]), crowded, 160)
         for a in (a for a in entries if a["iscrowd"]):
-            code, regions = coco_code(a, image), regions + 1
+            code, regions = coco_mask.frPyObjects(a["segmentation"], *image.shape[:2]), regions + 1
             assert coco_mask.area(code) == a["area"] and coco_mask.toBbox(code).tolist() == a["bbox"]
             assert not any(a["keypoints"]) and a["num_keypoints"] == 0
     assert regions >= 4
+    rng = np.random.default_rng(0)
+    for chance in (0.0, 0.1, 0.5, 1.0):
+        mask = rng.random((13, 7)) < chance
+        assert (coco_mask.decode(coco_mask.frPyObjects(composer.run_lengths(mask), 13, 7)) == mask).all()
+    assert composer.crowd_annotation(np.zeros((13, 7), bool)) is None
 
 
 def test_annotation_of_a_known_mask():
@@ -218,18 +202,9 @@ def test_annotation_of_a_known_mask():
     # The right wrist has neither neighbour in sight (its elbow is hidden) but the other wrist is: it can be placed.
     assert labels[5:11, 2].tolist() == [2, 2, 1, 1, 2, 1] and a["num_keypoints"] == 6
     assert labels[5, 0] == 7.3 and labels[10, 0] == 49.9 and not labels[:5].any() and not labels[11:].any()
-    hidden = annotate(labelled=False)
-    assert hidden["num_keypoints"] == 0 and hidden["area"] == 200
+    assert [annotate(labelled=False)[key] for key in ("num_keypoints", "area")] == [0, 200]
     drawn.alone = 5000  # almost all of this person is behind something
     assert annotate() is None
-
-
-def test_run_lengths_round_trip():
-    rng = np.random.default_rng(0)
-    for chance in (0.0, 0.1, 0.5, 1.0):
-        mask = rng.random((13, 7)) < chance
-        assert (coco_mask.decode(coco_mask.frPyObjects(composer.run_lengths(mask), 13, 7)) == mask).all()
-    assert composer.crowd_annotation(np.zeros((13, 7), bool)) is None
 
 
 def test_sides_and_visibility_follow_the_heading():
@@ -276,8 +251,7 @@ def test_poses_respect_the_limits_and_bones_keep_their_length(family):
         pose = sample_pose(rng, {family: 1.0})
         for angles, limits in ((pose.arms, ARM_LIMITS), (pose.legs, LEG_LIMITS)):
             assert (angles >= limits[:, 0]).all() and (angles <= limits[:, 1]).all()
-        size = Proportions()
-        s = Skeleton(pose, size, rng.uniform(-180, 180), 10.0)
+        s = Skeleton(pose, size := Proportions(), rng.uniform(-180, 180), 10.0)
         for limbs, lengths in ((s.arms, [size.upper_arm, size.forearm]), (s.legs, [size.thigh, size.shank])):
             assert np.linalg.norm(np.diff(limbs, axis=1), axis=-1) == pytest.approx(np.array([lengths] * 2))
         points, _, _ = keypoints(s)
