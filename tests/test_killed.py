@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHARED
-from tests.tiny import REPO, RUN, reproduce
+from tests.tiny import REPO, RUN, begun, reproduce
 
 EXACT = ("*/seed*/curve.csv", "*/seed*/metrics.json", "*/seed*/predictions.json.gz", "tables/*", "figures/*",
          "comparison.csv", "claims.csv", "complexity.csv", "data.json")
@@ -33,13 +33,6 @@ def exact_files(results: Path) -> dict[str, bytes]:
         found["claims.csv"] = b"".join(line for line in found["claims.csv"].splitlines(True)
                                        if not line.startswith((b"C24,", b"C58,")))
     return found
-
-
-def begun(results: Path) -> Path:
-    """A results folder in which the paper's models are counted already: the kills are meant for the rest."""
-    results.mkdir()
-    shutil.copy(REPO / "results" / "reference" / "mini" / "complexity.csv", results)
-    return results
 
 
 @pytest.fixture(scope="module")

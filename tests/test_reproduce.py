@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import REPO, RUN, reproduce
+from tests.tiny import REPO, RUN, begun, reproduce
 from yolopose.study.paper import CONVENTIONS, MAIN_CONVENTION
 from yolopose.utils.files import read_csv
 from yolopose.workflow.stages import NOTEBOOKS, STAGES
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory) -> Path:
     """Results of one uninterrupted run."""
-    results = tmp_path_factory.mktemp("study") / "smoke"
+    results = begun(tmp_path_factory.mktemp("study") / "smoke")
     done = reproduce(results)
     assert "report: " in done.stdout and "claims decided by this run" in done.stdout
     return results
@@ -58,7 +58,7 @@ def test_executed_notebooks_show_pictures_and_no_machine(smoke):
 
 
 def test_parameters_and_gmacs_are_the_papers(smoke):
-    """The counts really made by this run, against the printed ones: Tables 1 and 2 to the digit, Table 4 to 0.5 %."""
+    """The counts beside the printed ones: Tables 1 and 2 to the digit, Table 4 to 0.5 %."""
     counts = [row for row in read_csv(smoke / "comparison.csv")
               if row["experiment"] and row["metric"] in ("params_m", "gmacs")]
     assert {(row["table"], row["experiment"]) for row in counts} >= {
