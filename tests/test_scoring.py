@@ -167,8 +167,6 @@ def test_precision_recall_by_hand() -> None:
     assert (precision[:8, :51] == pytest.approx(1)) and not precision[:8, 51:].any() and not precision[8:].any()
 
 
-# --- image by image --------------------------------------------------------------------------------------------------
-
 @pytest.mark.parametrize("at_a_time", [1, 7, 1000])
 def test_image_by_image_gives_the_same_numbers(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("yolopose.evaluation.scoring.IMAGES_AT_A_TIME", at_a_time)
@@ -222,8 +220,6 @@ def test_memory_of_scoring_is_a_few_kib_an_image(monkeypatch: pytest.MonkeyPatch
     few, many = (peak_bytes(partial(score, images)) for images in (10, 25))
     assert 500 < (many - few) / 15 < 12_000, f"{(many - few) / 15:.0f} bytes an image"
 
-
-# --- packed for the repository ---------------------------------------------------------------------------------------
 
 SIGMAS = np.array([0.06, 0.1, 0.16])
 

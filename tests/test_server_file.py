@@ -71,8 +71,6 @@ def written(folder: Path, rows: Any) -> list[dict[str, Any]]:
     return kept
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
-
 def test_what_is_written_is_what_the_server_takes(tmp_path: Path) -> None:
     path = tmp_path / server_file_name("s6")
     assert path.name == "person_keypoints_test-dev2017_s6_results.zip"
@@ -128,8 +126,6 @@ def test_a_full_disk_is_named_and_an_error_of_the_predictions_is_not_blamed_on_i
         write_server_file(path, [detection(1)])
     assert not list(tmp_path.iterdir())
 
-
-# --- checking --------------------------------------------------------------------------------------------------------
 
 def test_a_written_file_is_valid(tmp_path: Path) -> None:
     written(tmp_path, generated(50, 30))
@@ -271,8 +267,6 @@ def test_a_list_that_is_not_read_to_its_end_leaves_the_old_file(tmp_path: Path) 
     with pytest.raises(StudyError, match="below-a-file"):
         list(written_through(path / "below-a-file.json.gz", [1]))
 
-
-# --- memory ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("write", [write_server_file, lambda path, rows: list(map(len, written_through(path, rows)))])
 def test_memory_of_writing_does_not_grow_with_the_images(tmp_path: Path, write: Any) -> None:

@@ -40,8 +40,6 @@ def test_a_run_writes_its_files_and_learns(tiny_data, tmp_path):
     assert about["num_keypoints"] == 3 and model.detect.num_outputs == 15
 
 
-# --- going on ---------------------------------------------------------------------------------------------------------
-
 def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(tiny_data, whole, tmp_path):
     def cut() -> None:
         raise KeyboardInterrupt
@@ -105,8 +103,6 @@ def test_checkpoint_of_another_configuration_and_a_stale_result_are_refused(tiny
         check_fresh(tiny_run(), "other", whole)
 
 
-# --- recipe -----------------------------------------------------------------------------------------------------------
-
 def test_gains_come_from_the_profile_or_the_loss():
     assert run_gains(tiny_run())["obj"] == pytest.approx((64 / 640) ** 2 * 0.75)
     given = {"box": 1, "obj": 2, "kpt": 3, "kpt_conf": 4}
@@ -141,8 +137,6 @@ def test_mean_pose_prior_is_what_an_empty_head_predicts(name):
     torch.testing.assert_close(keypoints - decoded[:, None, :2], pose * anchors[:, None], atol=1e-4, rtol=1e-4)
 
 
-# --- optimizer and average --------------------------------------------------------------------------------------------
-
 def test_schedule_by_hand():
     cfg = TrainConfig(epochs=10, batch_size=16, lr=0.01, lr_final=0.2, warmup_epochs=0, warmup_iterations=20)
     schedule = Schedule(cfg, batches=10)
@@ -167,8 +161,6 @@ def test_moving_average_by_hand():
     average.update(model)
     assert average.model.weight.item() == pytest.approx(1 - 0.9 * (1 - math.exp(-1)))
 
-
-# --- weights ----------------------------------------------------------------------------------------------------------
 
 def test_detector_gives_backbone_neck_and_box_branch():
     variants = load_variants()

@@ -25,9 +25,6 @@ CFG = EvaluateConfig()
 FLIP = [1, 0]  # two joints, left and right
 
 
-# ---- Cost
-
-
 @pytest.mark.parametrize(("size", "scales", "flip", "printed", "actual"), [
     (960, (1.0,), False, 1, 1), (960, (1.0,), True, 2, 2),
     (960, SCALES, False, 5.25, (512**2 + 960**2 + 1920**2) / 960**2),  # half of 960 px is 480, padded to 512
@@ -51,9 +48,6 @@ def test_scales_that_make_no_sense_are_refused(size, scales, message):
 def test_sides_are_the_next_multiple_of_the_stride(size, scale):
     side = tta.view_side(size, scale)
     assert side % 64 == 0 and 0 <= side - round(size * scale) < 64
-
-
-# ---- Mirroring
 
 
 def head(joints: int = 2) -> Detect:
@@ -99,9 +93,6 @@ def test_the_flip_test_treats_an_image_and_its_mirror_image_alike(shape):
         for x in (image, np.ascontiguousarray(image[:, ::-1])))
     torch.testing.assert_close(unmirror(mirrored, 128, model.detect, flip), plain, atol=1e-2, rtol=0)
     assert (unmirror(mirrored, 128, model.detect, None) - plain).abs().max() > 1
-
-
-# ---- A detector that finds a red and a blue block, wherever and however large they are
 
 
 class Blocks(torch.nn.Module):
@@ -200,9 +191,6 @@ def test_nobody_at_any_scale_is_an_empty_result():
     assert {key: tuple(t.shape[1:]) for key, t in views.decoded.items()}[2.0, True] == (3 * (1024 + 256 + 64 + 16), 12)
 
 
-# ---- Merging
-
-
 def test_average_by_hand():
     """Scores 0.75 · 0.8 = 0.6 and 0.2 · 1: places at 3 : 1, the score 0.4."""
     a = torch.tensor([[[10.0, 20, 30, 40, 0.75, 0.8, 100, 200, 0.8]]])
@@ -233,9 +221,6 @@ def test_consensus_by_hand():
     apart = tta.consensus([poses((0.0, 0.6)), poses((30.0, 0.3))], 0.65, 10)  # IoU 70 / 130
     assert apart.scores.tolist() == pytest.approx([0.3, 0.15])
     assert len(tta.consensus([poses(), poses()], 0.65, 10)) == 0
-
-
-# ---- The study's file
 
 
 @pytest.fixture

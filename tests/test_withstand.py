@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,6 +19,7 @@ import torch
 
 import yolopose.data.loader as loaders
 from tests.coco_folder import make_folder
+from tests.test_scoring import peak_bytes
 from tests.tiny import CPU, ENVIRONMENT, REPO, at_step, files, tiny_run, train_elsewhere, wait_for
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.data.loader import TrainLoader
@@ -236,20 +236,16 @@ def test_a_spool_gives_back_what_a_list_would(tmp_path):
 
 def test_memory_does_not_grow_with_the_images(tmp_path):
     """Peak of Python's and numpy's memory for 100 and for 500 images of 20 people; as a list these take 24 MiB."""
-    def peak(images: int) -> int:
+    def spooled(images: int) -> None:
         generator = np.random.default_rng(0)
-        tracemalloc.start()
         with PoseSpool(tmp_path, range(images), 1) as spool:
             for index in range(images):
                 spool.add(index, some_poses(generator, 20))
             spool.finish()
             some = (entry for number, entry in enumerate(spool) if number % 20 == 0)
             assert sum(1 for _ in written_through(tmp_path / "predictions.json.gz", some)) == images
-        high = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return high
 
-    few, many = peak(100), peak(500)
+    few, many = (peak_bytes(partial(spooled, images)) for images in (100, 500))
     assert many - few < 100_000, f"{(many - few) / 400:.0f} bytes an image"
 
 
