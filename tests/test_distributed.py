@@ -13,7 +13,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tests import elastic_worker
 from tests.coco_folder import make_folder
-from tests.tiny import CPU, ENVIRONMENT, files
+from tests.tiny import CPU, ENVIRONMENT, PRELOADED, files, forked
 from yolopose.data.coco import load_dataset
 from yolopose.data.synthetic.generate import SyntheticSpec, generate
 from yolopose.evaluation.evaluate import evaluate_run
@@ -26,17 +26,17 @@ from yolopose.utils.distributed import SINGLE, World, launched, own_device, proc
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json
 
+pytestmark = pytest.mark.slow
+
 
 def start(work: str, root: Path, folder: Path, processes: int = 2, restarts: int = 0) -> str:
     """Run ``tests.elastic_worker`` in one process, or in several under torch's elastic launcher; what they said.
 
     All are forks of one process that has loaded torch. A file ``term`` in the folder says that they are to fail.
     """
-    multiprocessing.set_forkserver_preload(["tests.elastic_worker", "torch._dynamo"])  # optimizers load the latter
+    multiprocessing.set_forkserver_preload(PRELOADED)
     if processes == 1:
-        forked = multiprocessing.get_context("forkserver")
-        process = forked.Process(target=elastic_worker.work, args=(work, root, folder))
-        process.start()
+        process = forked(elastic_worker.work, work, root, folder)
         process.join()
         assert process.exitcode == 0
         return ""
@@ -79,7 +79,6 @@ def whole(root, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(root, tmp_path):
     """In double precision, so that what differs is the computation and not what six steps make of its rounding."""
     start("train", root, ordered(tmp_path / "one", "double"), 1)
@@ -96,7 +95,6 @@ def test_two_processes_have_the_losses_of_one(root, tmp_path):
     assert min(changes) > 1e-3, "the losses must move by more than they may differ"
 
 
-@pytest.mark.slow
 def test_evaluation_by_two_processes_counts_every_image_once(whole, root, tmp_path):
     shutil.copytree(whole, tmp_path / "copy")
     dataset, threads = load_dataset(root), torch.get_num_threads()
@@ -115,7 +113,6 @@ def test_evaluation_by_two_processes_counts_every_image_once(whole, root, tmp_pa
     assert record["evaluate"]["hardware"] == record["train"]["hardware"]
 
 
-@pytest.mark.slow
 def test_a_worker_killed_in_an_epoch_is_replaced(whole, root, tmp_path):
     """SIGKILL of one process at step 4; the launcher starts both anew and they end in the same bytes."""
     folder = ordered(tmp_path / "killed", "kill", "4")
@@ -126,7 +123,6 @@ def test_a_worker_killed_in_an_epoch_is_replaced(whole, root, tmp_path):
     assert files(folder) == files(whole)
 
 
-@pytest.mark.slow
 def test_two_processes_asked_to_end_write_one_checkpoint(whole, root, tmp_path):
     folder = ordered(tmp_path / "ended", "term", "3")
     assert "143" in start("train", root, folder)
@@ -182,7 +178,6 @@ def test_shares_of_a_batch_add_up_to_its_loss():
         assert expected.items["kpt"] > 0
 
 
-@pytest.mark.slow
 def test_a_bad_step_of_one_process_is_left_out_by_both(root, tmp_path):
     said = start("train", root, ordered(tmp_path, "spoil", "3"))
     assert said.count("step left out: the loss became nan") == 1, "one process speaks"
@@ -195,7 +190,6 @@ def test_a_bad_step_of_one_process_is_left_out_by_both(root, tmp_path):
     assert all(v.isfinite().all() for v in load_state(tmp_path / "weights.pt")["state_dict"].values())
 
 
-@pytest.mark.slow
 def test_a_study_is_trained_by_the_launcher_it_starts(tmp_path, monkeypatch):
     """What a notebook does where several GPUs are visible: detector first, then the run itself, scored by both."""
     for name in ("PYTHONPATH", "OMP_NUM_THREADS"):

@@ -87,7 +87,7 @@ def start(books: Path, results: Path, mark: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(command_line(books, "data", "--profile", "smoke", "--results", str(results)), cwd=REPO,
                                stderr=subprocess.PIPE, text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    wait_for(results / mark, process)
+    wait_for(results / mark, lambda: process.poll() is None)
     return process
 
 

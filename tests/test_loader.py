@@ -1,7 +1,5 @@
 """Batches: same from any number of workers, resumable, and clear when something breaks."""
 
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-import yolopose.data.loader as loaders
 from tests.coco_folder import decode_targets, make_folder
 from yolopose.data.augment import epoch_order
 from yolopose.data.coco import CocoDataset, SampleStore, load_dataset
@@ -96,14 +93,3 @@ def test_a_broken_image_is_named(tmp_path: Path, workers: int):
     with pytest.raises(StudyError, match="truncated; download or copy it again") as caught:
         list(TrainLoader(data.train, configured(), data.schema, workers).batches(0))
     assert ".png" in str(caught.value) and "Traceback" not in str(caught.value)
-
-
-def test_a_killed_worker_is_explained(tiny_data: CocoDataset, monkeypatch):
-    """Where no more are started in its place (tests/test_withstand.py has those that are)."""
-    monkeypatch.setattr(loaders, "WORKER_RESTARTS", 0)
-    loader = TrainLoader(tiny_data.train, configured(batch_size=1), tiny_data.schema, 1)
-    batches = loader.batches(0)
-    next(batches)
-    os.kill(loader._loader._iterator._workers[0].pid, signal.SIGKILL)
-    with pytest.raises(StudyError, match="worker process died"):
-        list(batches)

@@ -1,7 +1,4 @@
-"""Running stages: what runs, what does not, what is said when something is wrong; and ``make status``.
-
-The notebooks here are stand-ins (``fake_notebooks.py``); the real ones are run by ``test_reproduce.py``.
-"""
+"""Running stages of stand-ins for the notebooks: what runs, what does not, what is said when something is wrong."""
 
 import errno
 import json

@@ -133,12 +133,10 @@ def test_keypoint_metrics_by_hand(people: list[dict[str, Any]], detections: list
 
 
 def test_inputs_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    annotations, predictions = truth(ONE), [found(100, 100, 0.5)]
-    before = deepcopy((annotations, predictions))
-    score_keypoints(annotations, predictions, [1], SIGMA)
-    score_boxes(annotations, predictions, [1])
-    assert (annotations, predictions) == before
-    assert capsys.readouterr().out == ""
+    before = deepcopy(given := (truth(ONE), [found(100, 100, 0.5)]))
+    score_keypoints(*given, [1], SIGMA)
+    score_boxes(*given, [1])
+    assert given == before and capsys.readouterr().out == ""
 
 
 def test_boxes_by_hand() -> None:
@@ -267,8 +265,7 @@ def test_nothing_found_and_nothing_worth_a_pose_are_packed(faint: bool, tmp_path
     assert [len(one["keypoints"]) for one in load_predictions(tmp_path)] == [9] * faint
 
 
-def test_a_packed_file_that_would_not_score_the_same_is_refused(tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_predictions_of_other_scores_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     annotations, rows = posed()
     monkeypatch.setattr("yolopose.evaluation.archive.matched", lambda *_: set())
     with pytest.raises(ValueError, match=r"predictions\.npz: packed predictions would score"):

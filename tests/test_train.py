@@ -55,14 +55,16 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_byte(tiny_data, whole, t
 
 def test_killed_process_resumes(tiny_data, tmp_path):
     """SIGKILL at some moment of a real process; what it leaves can be gone on from."""
-    killed, arguments = tmp_path / "killed", ("3", "checkpoint_seconds=0")
-    process, other = (train_elsewhere(tiny_data, folder, *arguments) for folder in (killed, tmp_path / "whole"))
-    wait_for(killed / "checkpoint.pt", process)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process, other = (train_elsewhere(tiny_data, to, tiny_run(3), checkpoint_seconds=0) for to in (killed, whole))
+    wait_for(killed / "checkpoint.pt", process.is_alive)
     process.kill()
-    process.wait()
+    process.join()
     assert (killed / "checkpoint.pt").exists() or (killed / "run.json").exists()
-    assert [train_elsewhere(tiny_data, killed, *arguments).wait(), other.wait()] == [0, 0]
-    assert files(killed) == files(tmp_path / "whole")
+    again = train_elsewhere(tiny_data, killed, tiny_run(3), checkpoint_seconds=0)
+    again.join()
+    other.join()
+    assert again.exitcode == other.exitcode == 0 and files(killed) == files(whole)
 
 
 def test_a_full_disk_loses_minutes_not_the_run(tiny_data, whole, tmp_path, monkeypatch):

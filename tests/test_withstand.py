@@ -19,6 +19,7 @@ import torch
 
 import yolopose.data.loader as loaders
 from tests.coco_folder import make_folder
+from tests.test_loader import same
 from tests.test_scoring import peak_bytes
 from tests.tiny import CPU, ENVIRONMENT, REPO, at_step, files, tiny_run, train_elsewhere, wait_for
 from yolopose.data.coco import CocoDataset, load_dataset
@@ -42,10 +43,6 @@ TERM = partial(os.kill, os.getpid(), signal.SIGTERM)
 def dataset(tmp_path) -> CocoDataset:
     """As ``tiny_data``, eight images to train on, but one's own to damage."""
     return load_dataset(make_folder(tmp_path / "tiny", images=12))
-
-
-def same(some: list, others: list) -> bool:
-    return len(some) == len(others) and all(map(torch.equal, itertools.chain(*some), itertools.chain(*others)))
 
 
 def damage(dataset: CocoDataset, count: int) -> list[str]:
@@ -174,10 +171,11 @@ def test_sigterm_writes_a_checkpoint_and_other_hardware_resumes_exactly(tiny_dat
 
 
 def test_a_process_ends_with_143(tiny_data, tmp_path):
-    process = train_elsewhere(tiny_data, tmp_path / "run", "400, workers=1")
-    wait_for(tmp_path / "run" / "progress.json", process)
+    process = train_elsewhere(tiny_data, tmp_path / "run", tiny_run(400, workers=1))
+    wait_for(tmp_path / "run" / "progress.json", process.is_alive)
     os.killpg(process.pid, signal.SIGTERM)  # as a cluster's scheduler does it: data workers too
-    assert process.wait(timeout=60) == 143
+    process.join(60)
+    assert process.exitcode == 143
     assert load_state(tmp_path / "run" / "checkpoint.pt")["progress"]["iteration"] >= 10
 
 

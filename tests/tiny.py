@@ -1,5 +1,6 @@
 """A run so small that a test can train it, and what must be the same of two such runs."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -13,10 +14,13 @@ from typing import Any
 
 import torch
 
+from yolopose.data.coco import load_dataset
 from yolopose.study.config import RunConfig, load_study
+from yolopose.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 REPO = Path(__file__).parents[1]
+PRELOADED = ["tests.elastic_worker", "torch._dynamo"]
 RUN = [sys.executable, "-m", "yolopose.workflow.run"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}  # of processes that tests start
 
@@ -41,19 +45,28 @@ def at_step(trainer: Any, number: int, action: Callable[[], None]) -> None:
     trainer.step = counted
 
 
-def train_elsewhere(data: Any, folder: Path, run: str, trainer: str = "") -> subprocess.Popen[bytes]:
-    """Another process that trains ``tiny_run(<run>)`` into ``folder`` with further arguments of the trainer."""
-    script = ("import sys; from pathlib import Path; from tests.tiny import CPU, tiny_run; "
-              "from yolopose.data.coco import load_dataset; from yolopose.training.trainer import Trainer; "
-              f"Trainer(tiny_run({run}), load_dataset(Path(sys.argv[1])), Path(sys.argv[2]), CPU, {trainer}).fit()")
-    return subprocess.Popen([sys.executable, "-c", script, Path(data.train.image_dir).parent, folder], env=ENVIRONMENT,
-                            stderr=subprocess.DEVNULL, start_new_session=True)
+def forked(work: Callable[..., None], *arguments: Any) -> Any:
+    """Another process that does ``work``, forked from one that has loaded torch and what its optimizers load."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    process = multiprocessing.get_context("forkserver").Process(target=work, args=arguments)
+    process.start()
+    return process
 
 
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until ``path`` is there or ``process`` has ended."""
+def train_elsewhere(data: Any, folder: Path, run: RunConfig, **options: Any) -> Any:
+    """Another process, the first of its group, that trains ``run`` with these ``options`` of the trainer."""
+    return forked(_train, data.train.image_dir.parent, folder, run, options)
+
+
+def _train(root: Path, folder: Path, run: RunConfig, options: dict[str, Any]) -> None:
+    os.setsid()
+    Trainer(run, load_dataset(root), folder, CPU, **options).fit()
+
+
+def wait_for(path: Path, running: Callable[[], bool]) -> None:
+    """Wait until ``path`` is there or what makes it has ended."""
     deadline = time.monotonic() + 120
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not path.exists() and running() and time.monotonic() < deadline:
         time.sleep(0.05)
 
 

@@ -17,7 +17,7 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas
@@ -40,7 +40,6 @@ COLUMNS = ["variant", "width_factor", "input_size", "params_m", "params_unfused_
 def count_macs(model: nn.Module, input_size: int) -> dict[str, int]:
     """Multiply-accumulates of one square image of ``input_size`` px, a multiple of 64, in every convention, counted at
     that size; the model is unfused, in eval mode."""
-    from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import conv_flop_jit, get_shape
 
     def biased_conv(inputs: list[Any], outputs: list[Any]) -> Any:
@@ -49,25 +48,33 @@ def count_macs(model: nn.Module, input_size: int) -> dict[str, int]:
             counter["bias"] = math.prod(get_shape(outputs[0]))
         return counter
 
-    def analysis(model: nn.Module) -> FlopCountAnalysis:
-        image = torch.zeros(1, 3, input_size, input_size)
-        return FlopCountAnalysis(model, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    fused = _counted(copy.deepcopy(model).fuse(), input_size, biased_conv)
+    return {"conv": fused["conv"], "fused_bias": sum(fused.values()),
+            "fvcore_unfused": sum(_counted(model, input_size).values())}
+
+
+def _counted(model: nn.Module, input_size: int, conv: Callable[..., Any] | None = None) -> dict[str, int]:
+    """fvcore's count by operator, convolutions counted by ``conv`` where that is given."""
+    from fvcore.nn import FlopCountAnalysis
 
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's remarks about python values in shapes
-        fused = analysis(copy.deepcopy(model).fuse()).set_op_handle("aten::_convolution", biased_conv).by_operator()
-        return {"conv": round(fused["conv"]), "fused_bias": round(sum(fused.values())),
-                "fvcore_unfused": round(analysis(model).total())}
+        analysis = FlopCountAnalysis(model, torch.zeros(1, 3, input_size, input_size))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        if conv is not None:
+            analysis.set_op_handle("aten::_convolution", conv)
+        return {name: round(count) for name, count in analysis.by_operator().items()}
 
 
 def count_gmacs(model: nn.Module, sizes: Sequence[int]) -> dict[int, dict[str, float]]:
     """GMACs of one square image of each size (px) in every convention, exact, of an unfused model in eval mode: size ->
     convention -> GMACs. ValueError: a size is no multiple of 64, or the model's counts at 64 and 128 px show that they
     are not proportional to the area."""
-    unit, twice = count_macs(model, UNIT), count_macs(model, 2 * UNIT)
-    if any(twice[c] != 4 * unit[c] for c in CONVENTIONS):
-        raise ValueError(f"counts are not proportional to the input's area: {unit} at {UNIT} px, {twice} at twice that")
+    unit, twice = count_macs(model, UNIT), sum(_counted(model, 2 * UNIT).values())
+    if twice != 4 * unit["fvcore_unfused"]:  # which holds a count of every layer
+        raise ValueError("counts are not proportional to the input's area: fvcore_unfused is "
+                         f"{unit['fvcore_unfused']} at {UNIT} px and {twice} at {2 * UNIT}")
     if uneven := [size for size in sizes if size % UNIT]:
         raise ValueError(f"input sizes {uneven} are no multiples of {UNIT} px")
     return {size: {c: unit[c] * (size // UNIT) ** 2 / 1e9 for c in CONVENTIONS} for size in sizes}
