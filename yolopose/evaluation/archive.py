@@ -37,17 +37,13 @@ def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[st
     same metrics, to the last digit; a ValueError where they would not. The arguments are those of
     :func:`yolopose.evaluation.scoring.score_stream`.
     """
-    whole = matched(predictions, annotations, image_ids, sigmas) | {
-        n for n, one in enumerate(predictions) if one["score"] >= SHOWN}
-    score, bbox = (_steps(key, [one[key] for one in predictions]) for key in ("score", "bbox"))
-    kept = np.asarray(sorted(whole), np.int64)
-    poses = _steps("keypoints", [predictions[n]["keypoints"] for n in kept]).reshape(-1, 3 * len(sigmas))
-    packed = io.BytesIO()
-    np.savez_compressed(
-        packed, image_id=np.array([one["image_id"] for one in predictions], np.int64), kept=kept,
-        category_id=np.array([one["category_id"] for one in predictions], np.uint8),
-        keypoints=_planes(poses), score=_planes(score), bbox=_planes(bbox))
-    packed.seek(0)
+    whole = {n for n, one in enumerate(predictions) if one["score"] >= SHOWN}
+    whole |= matched(predictions, annotations, image_ids, sigmas)
+    packed = _packed(predictions, whole, len(sigmas))
+    # Without its pose, a detection may come to match a person without labelled keypoints.
+    while more := matched(unpack(packed), annotations, image_ids, sigmas) - whole:
+        whole |= more
+        packed = _packed(predictions, whole, len(sigmas))
     scores = [score_stream(annotations, found, list(image_ids), list(with_keypoints), sigmas)
               for found in (predictions, unpack(packed))]
     if scores[0] != scores[1]:
@@ -55,9 +51,23 @@ def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[st
     atomic_write(path, packed.getvalue())
 
 
+def _packed(predictions: Sequence[dict[str, Any]], whole: set[int], keypoints: int) -> io.BytesIO:
+    score, bbox = (_steps(key, [one[key] for one in predictions]) for key in ("score", "bbox"))
+    kept = np.asarray(sorted(whole), np.int64)
+    poses = _steps("keypoints", [predictions[n]["keypoints"] for n in kept]).reshape(-1, 3 * keypoints)
+    file = io.BytesIO()
+    np.savez_compressed(
+        file, image_id=np.array([one["image_id"] for one in predictions], np.int64), kept=kept,
+        category_id=np.array([one["category_id"] for one in predictions], np.uint8),
+        keypoints=_planes(poses), score=_planes(score), bbox=_planes(bbox))
+    return file
+
+
 def unpack(path: Path | io.BytesIO) -> list[dict[str, Any]]:
     """COCO results of a packed file; a detection without its pose has two opposite corners of its box for keypoints,
     with confidence 0."""
+    if isinstance(path, io.BytesIO):
+        path.seek(0)
     with np.load(path) as stored:
         score, bbox, poses = (_numbers(key, stored[key]).tolist() for key in UNITS)
         whole, length = dict(zip(stored["kept"].tolist(), poses, strict=True)), stored["keypoints"].shape[1] // 3
