@@ -5,6 +5,7 @@ and box; whatever matches a labelled person at any threshold, or is sure enough 
 """
 
 import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,14 @@ def _packed(predictions: Sequence[dict[str, Any]], whole: set[int], keypoints: i
     score, bbox = (_steps(key, [one[key] for one in predictions]) for key in ("score", "bbox"))
     kept = np.asarray(sorted(whole), np.int64)
     poses = _steps("keypoints", [predictions[n]["keypoints"] for n in kept]).reshape(-1, 3 * keypoints)
+    arrays = {"image_id": np.array([one["image_id"] for one in predictions], np.int64), "kept": kept,
+              "category_id": np.array([one["category_id"] for one in predictions], np.uint8),
+              "keypoints": _planes(poses), "score": _planes(score), "bbox": _planes(bbox)}
     file = io.BytesIO()
-    np.savez_compressed(
-        file, image_id=np.array([one["image_id"] for one in predictions], np.int64), kept=kept,
-        category_id=np.array([one["category_id"] for one in predictions], np.uint8),
-        keypoints=_planes(poses), score=_planes(score), bbox=_planes(bbox))
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:  # denser than savez_compressed by a seventh
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, array)
     return file
 
 
