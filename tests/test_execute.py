@@ -28,7 +28,7 @@ def test_executed_notebook_has_the_same_bytes_each_time_and_no_machine_in_it(res
     show = [f"display(Image(filename={str(path)!r}))" for path in (results / "figures/a.png", tmp_path / "other.png")]
     book = notebook(tmp_path, "n", "N = 1\nWHO = 'x'",
                     "import os, sys\nprint(os.getcwd(), N, WHO)\nprint('bar', file=sys.stderr)",
-                    "sys.stdout.write('old\\rnew\\n'); {'a': os.path.abspath('results')}",
+                    "sys.stdout.write('old\\rnew\\n'); {'a': os.path.abspath('results'), 'b': object()}",
                     "\n".join(["from IPython.display import Image, display", *show]))
     bytes_of = []
     for name in ("a", "b"):

@@ -205,6 +205,8 @@ def _normalised(document: Any, source: Path, pictures: dict[str, str]) -> str:
         if cell.cell_type == "code":
             cell.outputs = _clean_outputs(cell.outputs)
             for output in cell.outputs:
+                if plain := output.get("data", {}).get("text/plain"):
+                    output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", plain)  # of an object in memory
                 png = output.get("data", {}).get("image/png", "")
                 if place := pictures.get(hashlib.sha256(base64.b64decode(png)).hexdigest()):
                     output.data = {"text/markdown": f"![{Path(place).stem}]({place})", "text/plain": place}
