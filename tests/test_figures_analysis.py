@@ -11,7 +11,7 @@ from yolopose.analysis.runtime import summarise_constant
 from yolopose.report.figures import analysis
 from yolopose.report.figures.write import draw_figure, write_figures
 from yolopose.report.measured import ResultSet, load_results
-from yolopose.study.paper import CONVENTIONS, DECODER_LADDER
+from yolopose.study.paper import CONVENTIONS, DECODER_LADDER, REFERENCE_DIR
 from yolopose.utils.files import write_csv, write_json
 
 NAMES = ("loss_shape", "almost_free", "constant_runtime", "decoder_depth")
@@ -102,3 +102,8 @@ def test_ladder_shows_residuals_and_what_was_measured(folder: Path) -> None:
     figure = analysis.draw_decoder_depth(load_results(folder))
     assert len(figure.axes) == 3 and "2 seeds" in figure.axes[2].get_xlabel()
     assert list(analysis.measured_depths(load_results(folder).ablations)) == [1, 6]
+
+
+def test_no_two_of_nine_learning_curves_look_alike() -> None:
+    lines = draw_figure("learning_curves", REFERENCE_DIR / "mini").axes[0].lines
+    assert len(lines) == 9 == len({(line.get_color(), line.get_linestyle()) for line in lines})

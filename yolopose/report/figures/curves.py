@@ -26,8 +26,9 @@ def draw_curves(results: ResultSet) -> Figure | None:
         for index, (experiment, seeds) in enumerate(curves.items()):
             for seed, rows in seeds.items():
                 points = curve_points(rows, key)
+                dashes = DASHES[(index + index // len(LINES)) % len(DASHES)]  # others when the colours come again
                 axes.plot([x for x, _ in points], [y for _, y in points], color=LINES[index % len(LINES)],
-                          linestyle=DASHES[index % len(DASHES)], linewidth=1.4, markersize=3,
+                          linestyle=dashes, linewidth=1.4, markersize=3,
                           marker="o" if len(points) < 12 else None, label=experiment if seed == min(seeds) else None)
         axes.set_title(PANELS[key], fontweight="normal")
         drawn = [v for line in axes.lines for v in line.get_ydata() if v > 0]
