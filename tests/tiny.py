@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from tests.conftest import REPO
 from yolopose.data.coco import load_dataset
 from yolopose.study.config import RunConfig, load_study
 from yolopose.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-REPO = Path(__file__).parents[1]
 PRELOADED = ["tests.elastic_worker", "torch._dynamo"]
 RUN = [sys.executable, "-m", "yolopose.workflow.run"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}  # of processes that tests start
