@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from yolopose.study.outputs import OUTPUTS, RUN_FILES
 from yolopose.study.paper import COMMITTED, REPO
 from yolopose.utils.cli import add_target_arguments, exit_status
 from yolopose.utils.errors import StudyError
@@ -16,9 +17,6 @@ from yolopose.utils.files import read_object
 from yolopose.utils.locks import holder
 
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache")
-STUDY_FILES = ("stages.json", "study.json", "data.json", "complexity.csv", "comparison.csv", "claims.csv",
-               "report.html", ".lock*", "notebooks", "tables", "figures")
-RUN_FILES = ("run.json", "checkpoint.pt", "curve.csv")
 RECORDS = {"study.json": {"profile", "experiments", "seeds"}, "stages.json": set(),
            "*/seed[0-9]*/run.json": {"experiment", "config_hash"}}  # what a study leaves, with keys that it must have
 
@@ -39,8 +37,9 @@ def results_folder(profile: str, data: str, results: str) -> Path:
 
 
 def results_inside(folder: Path) -> list[Path]:
-    """What this project wrote in ``folder``: known files and folders, and experiments (folders with runs in them)."""
-    known = [path for name in STUDY_FILES for path in sorted(folder.glob(name))]
+    """What this project wrote in ``folder``: known files and folders, what a killed command left of them, and
+    experiments (folders with runs in them)."""
+    known = [path for name in (*OUTPUTS, ".lock*") for path in sorted({*folder.glob(name), *folder.glob(f".{name}.*")})]
     return known + sorted({path.parents[1] for name in RUN_FILES for path in folder.glob(f"*/seed[0-9]*/{name}")})
 
 
@@ -65,7 +64,8 @@ def clean(profile: str, data: str, results: str) -> None:
     if found and not is_studys(folder):
         raise StudyError(f"RESULTS={folder}: is no folder of this study: it has no study.json, stages.json or "
                          "<experiment>/seed<k>/run.json that a study wrote; nothing was deleted")
-    if at_work := holder(folder):
+    locked = sorted({path.parent for path in folder.rglob(".lock*")}) if found else []  # also of ablations, of one run
+    if at_work := next(filter(None, map(holder, locked)), None):
         raise StudyError(f"{shown}: `{at_work['command']}` is at work there (process {at_work['pid']} on "
                          f"{at_work['host']}, since {at_work['started']}); wait for it or stop it; nothing was deleted")
     if not found:
