@@ -1,18 +1,16 @@
-"""The study as data: variants, experiments and profiles are rows of YAML, resolved into the configurations of runs. An
-unknown key, name or word is rejected with the file, the key and the nearest known one."""
+"""The study as data: variants, experiments and profiles are rows of YAML, resolved into the configurations of runs. The
+types of the dataclasses here are what is read: anything else is rejected with the file, the key and the remedy."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
-
-import yaml
+from typing import Annotated, Any, Literal
 
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import config_hash, read_json
+from yolopose.utils.typed import Above0, AtLeast0, Count, Name, Positive, Range, Share, held, nearest, read_yaml
 
 STUDY = Path(__file__).resolve().parent
 ABLATIONS = "ablations"  # folder of the ablations inside a results folder
@@ -23,9 +21,13 @@ GENERATOR_VERSION = "3"
 HeadLayout = Literal["repaired", "faithful", "mixed_layout", "misplaced_priors", "person"]
 LossName = Literal["official", "paper_eq", "l1", "l1_scaled", "oks_factor8", "oks_segment", "oks_person",
                    "oks_annealed", "oks_tuned"]
+Term = Literal["box", "obj", "cls", "kpt", "kpt_conf"]
 # A setting that came after results had been published is left out of the hash while it has its default, so that those
 # results stay what they were: fresh.
 LATER = {"later": True}
+MAX_SEED = 2**32 - 1  # of numpy and torch alike
+Size = Annotated[int, Range(64, 8192, step=64)]  # px; 64 is the largest stride
+Seed = Annotated[int, Range(0, MAX_SEED)]
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class Variant:
 
     name: str
     family: Literal["yolov5"]
-    depth: float  # multiplies nominal repeats
-    width: float  # multiplies nominal channels
+    depth: Annotated[float, Range(above=0, high=10)]  # multiplies nominal repeats
+    width: Annotated[float, Range(above=0, high=10)]  # multiplies nominal channels
     activation: Literal["silu", "relu"]
     head: HeadLayout
-    decoder_depth: int
+    decoder_depth: Annotated[int, Range(0, 100)]
     stem: Literal["focus", "conv_focus"] = "focus"  # conv_focus in the official ti_lite models
 
 
@@ -48,7 +50,7 @@ class Experiment:
 
     name: str
     variant: str
-    input_size: int  # the paper's, in px
+    input_size: Size  # the paper's, in px
     loss: LossName
     title: str
     detector: str | None = None  # its weights initialise this one where initialisation, or the profile's, says so
@@ -61,11 +63,11 @@ class DataConfig:
 
     source: Literal["synthetic", "folder"]
     difficulty: Literal["near", "coco", None] = None
-    image_size: int = 0
-    train: int | None = None
-    val: int | None = None
-    test_dev: int | None = None
-    seed: int = 0
+    image_size: Annotated[int, Range(0, 8192)] = 0
+    train: Positive | None = None
+    val: Positive | None = None
+    test_dev: Positive | None = None
+    seed: Seed = 0
     name: str = ""
 
 
@@ -73,57 +75,58 @@ class DataConfig:
 class AugmentConfig:
     """Training augmentation (paper §4.1): probabilities and ranges; ``translate`` is a share of the image size."""
 
-    mosaic: float = 1.0
-    scale: float = 0.5
-    translate: float = 0.1
-    flip: float = 0.5
-    hsv: tuple[float, float, float] = (0.015, 0.7, 0.4)
+    mosaic: Share = 1.0
+    scale: Annotated[float, Range(0, 0.99)] = 0.5  # sizes from 1 − scale to 1 + scale
+    translate: Share = 0.1
+    flip: Share = 0.5
+    hsv: tuple[Share, Share, Share] = (0.015, 0.7, 0.4)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Optimisation; ``gains`` of a loss are the word ``derived`` (its own rule) or effective gains by term."""
 
-    epochs: int
-    batch_size: int  # of all processes together
-    nominal_batch: int = 64
+    epochs: Count
+    batch_size: Positive  # of all processes together
+    nominal_batch: Positive = 64
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.01
-    lr_final: float = 0.2
-    momentum: float = 0.937
-    weight_decay: float = 5e-4
-    warmup_epochs: float = 3.0
-    warmup_iterations: int = 1000  # optimizer steps at least
-    warmup_bias_lr: float = 0.1
-    ema_decay: float = 0.9999
-    ema_tau: float = 2000.0  # optimizer steps
-    bn_momentum: float = 0.03
+    lr: Above0 = 0.01
+    lr_final: AtLeast0 = 0.2
+    momentum: Share = 0.937
+    weight_decay: AtLeast0 = 5e-4
+    warmup_epochs: AtLeast0 = 3.0
+    warmup_iterations: Count = 1000  # optimizer steps at least
+    warmup_bias_lr: AtLeast0 = 0.1
+    ema_decay: Share = 0.9999
+    ema_tau: Above0 = 2000.0  # optimizer steps
+    bn_momentum: Share = 0.03
     amp: bool = True
-    clip_norm: float = 0.0
-    gains: dict[str, Any] = field(default_factory=lambda: {"official": "derived", "paper_eq": "derived"})
+    clip_norm: AtLeast0 = 0.0
+    gains: dict[LossName, Literal["derived"] | dict[Term, AtLeast0]] = field(
+        default_factory=lambda: {"official": "derived", "paper_eq": "derived"})
     anchors: Literal["coco", "auto"] = "coco"
-    anchor_threshold: float = 4.0
+    anchor_threshold: Annotated[float, Range(above=1)] = 4.0
     # released: the official weights of the experiment, not trained any further
     initialisation: Literal["scratch", "person_detector", "released"] = "scratch"
     keypoint_prior: Literal["none", "mean_pose"] = "none"
-    validate_images: int = 500
-    validate_every: int = 1
-    workers: int = 1
-    epoch_images: int | None = field(default=None, metadata=LATER)  # ends an epoch early
+    validate_images: Count = 500
+    validate_every: Positive = 1
+    workers: Count = 1
+    epoch_images: Positive | None = field(default=None, metadata=LATER)  # ends an epoch early
     # Batch norm sees the batches of all processes (the official runs were one process each, reference §5).
     sync_batch_norm: bool = field(default=True, metadata=LATER)
-    damaged_share: float = field(default=0.001, metadata=LATER)  # of the training images may be unreadable
-    max_skipped_steps: int = field(default=10, metadata=LATER)  # may be not finite before a run is stopped
+    damaged_share: Share = field(default=0.001, metadata=LATER)  # of the training images may be unreadable
+    max_skipped_steps: Count = field(default=10, metadata=LATER)  # may be not finite before a run is stopped
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Paper's testing (reference §6): score threshold, NMS IoU, detections kept per image; with or without test-dev."""
 
-    confidence: float = 0.001
-    nms_iou: float = 0.65
-    max_detections: int = 300
-    batch_size: int = 32
+    confidence: Share = 0.001
+    nms_iou: Share = 0.65
+    max_detections: Positive = 300
+    batch_size: Positive = 32
     test_dev: bool = field(default=True, metadata=LATER)
 
 
@@ -131,8 +134,8 @@ class EvaluateConfig:
 class Ablations:
     """The set of ``make ablations``, and the keys of ``train`` and ``evaluate`` that it changes."""
 
-    experiments: tuple[str, ...]
-    seeds: tuple[int, ...]
+    experiments: Annotated[tuple[str, ...], Range(1)]
+    seeds: Annotated[tuple[Seed, ...], Range(1)]
     train: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
 
@@ -145,11 +148,11 @@ class Profile:
     title: str
     comparable: bool
     data: DataConfig
-    sizes: dict[int, int]  # from the paper's input sizes to this profile's, in px
+    sizes: dict[Size, Size]  # from the paper's input sizes to this profile's, in px
     experiments: tuple[str, ...]
     train: TrainConfig
-    width_factor: float = 1.0
-    seeds: tuple[int, ...] = (0,)
+    width_factor: Annotated[float, Range(above=0, high=10)] = 1.0
+    seeds: Annotated[tuple[Seed, ...], Range(1)] = (0,)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     ablations: Ablations | None = None
@@ -204,34 +207,6 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The part of an error message that lists the known names, the nearest one first where there is one."""
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(known)}"
-
-
-def _build(cls: type, values: Any, file: str, key: str, **given: Any) -> Any:
-    """The dataclass ``cls``, with its parts, from a mapping; names missing keys, and rejects unknown keys and words: a
-    wrong word would choose another method in silence."""
-    where = f"{STUDY / file}: {key}"
-    if not isinstance(values, dict):
-        raise StudyError(f"{where}: must be a mapping of keys to values")
-    kinds = {f.name: f.type for f in fields(cls)}
-    for name, value in values.items():
-        if name not in kinds:
-            raise StudyError(f"{where}: unknown key {name!r}; {nearest(name, kinds)}")
-        if get_origin(kinds[name]) is Literal and value not in (words := get_args(kinds[name])):
-            raise StudyError(f"{where}.{name}: {value!r} is none of {', '.join(filter(None, words))}")
-        if part := next(filter(is_dataclass, (kinds[name], *get_args(kinds[name]))), None):
-            value = _build(part, value, file, f"{key}.{name}")
-        given[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return cls(**given)
-    except TypeError as error:
-        raise StudyError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
-
-
 def _check_known(names: Iterable[str], known: Iterable[str], what: str, file: str, key: str) -> None:
     for name in names:
         if name not in known:
@@ -240,14 +215,8 @@ def _check_known(names: Iterable[str], known: Iterable[str], what: str, file: st
 
 def _rows(cls: type, file: str) -> dict[str, Any]:
     """The rows of one of the study's files, by name."""
-    path = STUDY / file
-    try:
-        rows = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(rows, dict):
-        raise StudyError(f"{path}: must be a mapping of names to rows")
-    return {name: _build(cls, row, file, name, name=name) for name, row in rows.items()}
+    rows = read_yaml(path := STUDY / file, dict[Name, Any])
+    return {name: held(cls, row, path, "correct it", name, name=name) for name, row in rows.items()}
 
 
 @lru_cache
@@ -275,11 +244,13 @@ def load_profiles() -> dict[str, Profile]:
         _check_known(profile.variants, known, "experiment", file, f"{name}.variants")
         for experiment, variant in profile.variants.items():
             _check_known([variant], load_variants(), "variant", file, f"{name}.variants.{experiment}")
+        if profile.train.epochs == 0 and profile.train.initialisation != "released":
+            raise StudyError(f"{STUDY / file}: {name}.train.epochs: must be from 1 where weights are not released ones")
         if changed := profile.ablations:
             key = f"{name}.ablations"
             _check_known(changed.experiments, known, "experiment", file, f"{key}.experiments")
-            _build(TrainConfig, asdict(profile.train) | changed.train, file, f"{key}.train")
-            _build(EvaluateConfig, asdict(profile.evaluate) | changed.evaluate, file, f"{key}.evaluate")
+            for part, now in (("train", profile.train), ("evaluate", profile.evaluate)):
+                held(type(now), asdict(now) | getattr(changed, part), STUDY / file, "correct it", f"{key}.{part}")
     return profiles
 
 
