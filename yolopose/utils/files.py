@@ -6,15 +6,23 @@ import errno
 import gzip
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from yolopose.utils.errors import StudyError
 from yolopose.utils.text import gigabytes
+
+DEEPEST = 64  # levels of JSON: a value that can be read can be walked and written, too
+UNPACKED, RATIO = 256 << 20, 50  # bytes, and times its size, that a compressed file may unpack to
+UNWRITABLE = re.compile(r"(?i)(?<!\\)(?:\\\\)*(?:\\u0000|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|"
+                        r"(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f])")  # NUL, and surrogates that are no pair
 
 
 @contextlib.contextmanager
@@ -71,18 +79,54 @@ def write_json(path: Path | str, value: Any) -> None:
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read JSON (``.gz`` too); a StudyError where the file is missing, unreadable or not JSON."""
-    path = Path(path)
+def parse_json(raw: bytes) -> Any:
+    """The value of a JSON text in UTF-8; a ValueError says what is wrong with it, which are also numbers that are not
+    finite, more than :data:`DEEPEST` levels, and characters that no file can hold."""
     try:
-        raw = path.read_bytes()
-        return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    except FileNotFoundError:
-        raise StudyError(f"{path}: not found") from None
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
-        raise StudyError(f"{path}: cannot be read ({error}); delete it and repeat the command that makes it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: is not JSON ({error}); restore the file or delete it") from error
+        text = raw.decode("utf-8-sig")
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
+    if "\\u" in text and (found := UNWRITABLE.search(text)):
+        raise ValueError(f"a NUL or half a character at char {found.start()}")
+    level, depth = [[value]], 0
+    while level := [below for one in level for below in (one.values() if type(one) is dict else one)
+                    if type(below) in (dict, list)]:
+        if (depth := depth + 1) > DEEPEST:
+            raise ValueError(f"nested deeper than {DEEPEST} levels")
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON (``.gz`` too); a StudyError where the file is missing, unreadable or not what :func:`parse_json`
+    takes."""
+    path, remedy = Path(path), "restore it, or delete it and repeat the command that makes it"
+    try:
+        _require_file(path)
+        if path.suffix != ".gz":
+            return parse_json(path.read_bytes())
+        most = max(UNPACKED, RATIO * path.stat().st_size)
+        with gzip.open(path) as file:
+            if len(raw := file.read(most + 1)) > most:
+                raise StudyError(f"{path}: unpacks to over {gigabytes(most)}, as no file of a study does; {remedy}")
+        return parse_json(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise StudyError(f"{path}: cannot be read ({error}); {remedy}") from error
+    except ValueError as error:
+        raise StudyError(f"{path}: is not JSON ({str(error).partition(';')[0]}); {remedy}") from error
+
+
+def _require_file(path: Path) -> None:
+    """A StudyError where there is no ordinary file: reading from a pipe would wait for ever."""
+    if not path.is_file():
+        there = path.exists() or path.is_symlink()
+        raise StudyError(f"{path}: " + ("is no file; move it away and repeat the command" if there else "not found"))
 
 
 def read_object(path: Path | str) -> dict[str, Any]:
@@ -125,22 +169,37 @@ def write_csv(path: Path | str, rows: list[dict[str, Any]], columns: list[str] |
 
 
 def read_table(path: Path | str) -> Any:
-    """A CSV as a DataFrame of text, as it is printed: a number keeps its digits, an empty cell is an empty string."""
-    import pandas
+    """A CSV as a DataFrame of text, as it is printed: a number keeps its digits, an empty cell is an empty string; a
+    StudyError as :func:`read_csv`."""
+    from pandas import DataFrame
 
-    try:
-        return pandas.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise StudyError(f"{path}: not found") from None
+    columns, *rows = _csv_lines(path)
+    return DataFrame(rows, columns=columns, dtype=str)
 
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
-    """The rows of a CSV as dictionaries of text, without the weight of pandas; a StudyError where there is none."""
+    """The rows of a CSV as dictionaries of text, without the weight of pandas; a StudyError where there is none, or it
+    is no table."""
+    columns, *rows = _csv_lines(path)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _csv_lines(path: Path | str) -> list[list[str]]:
+    """The cells of a CSV, the columns' names first; lines without any are left out."""
+    path = Path(path)
+    wrong = f"{path}: cannot be read as a table ({{}}); restore it, or delete it and repeat the command that makes it"
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise StudyError(f"{path}: not found") from None
+        _require_file(path)
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.reader(file, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise StudyError(wrong.format(error)) from error
+    if not lines or len(set(lines[0])) < len(lines[0]):
+        raise StudyError(wrong.format("its first line does not name its columns, each by a name of its own"))
+    for number, line in enumerate(lines, 1):
+        if line and len(line) != len(lines[0]):
+            raise StudyError(wrong.format(f"row {number} has {len(line)} cells instead of {len(lines[0])}"))
+    return [lines[0], *filter(None, lines[1:])]
 
 
 def config_hash(value: Any) -> str:
