@@ -11,6 +11,7 @@ import torch
 
 from yolopose.data.coco import CocoSplit
 from yolopose.data.letterbox import PAD_VALUE, letterbox
+from yolopose.utils.device import computing
 
 MODELS = ("s6", "m6", "l6")
 RESAMPLES = 2000
@@ -38,14 +39,15 @@ PLANS = {"smoke": Plan(("s6",), 128, 0.3, 3, 2, (0, 1, 2, 4), 2, 2),
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Seconds of one call and what it returns; a GPU is waited for before and after."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started, result
+    """Seconds of one call and what it returns; a GPU is waited for before and after, a CPU's turn not counted."""
+    with computing(device):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        result = work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started, result
 
 
 def take_turns(cases: Sequence[Callable[[], tuple[float, ...]]], budget_s: float, rounds: int) -> list[np.ndarray]:

@@ -23,7 +23,7 @@ from yolopose.models.decode import Poses, decode, non_maximum_suppression
 from yolopose.models.yolov5 import YOLOPose
 from yolopose.study.config import EvaluateConfig, RunConfig, Study
 from yolopose.study.freshness import check_fresh
-from yolopose.utils.device import full_precision, select_device
+from yolopose.utils.device import computing, full_precision, select_device
 from yolopose.utils.distributed import SINGLE, World
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_json, write_json
@@ -62,8 +62,9 @@ def predict_batches(model: YOLOPose, split: CocoSplit, input_size: int, cfg: Eva
         found: list[Poses] = []
         for part in images.split(at_once):
             x = part.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
-            found += non_maximum_suppression(decode(model(x), model.detect), cfg.confidence, cfg.nms_iou,
-                                             cfg.max_detections)
+            with computing(device, alone=world.size == 1):
+                raw = model(x)
+            found += non_maximum_suppression(decode(raw, model.detect), cfg.confidence, cfg.nms_iou, cfg.max_detections)
         for (index, frame), poses in zip(places, found, strict=True):
             yield index, to_image_frame(poses, frame)
 

@@ -44,7 +44,7 @@ from yolopose.models.heads import Detect
 from yolopose.models.yolov5 import STRIDES, YOLOPose
 from yolopose.study.config import EvaluateConfig, RunConfig, Study
 from yolopose.study.freshness import check_fresh
-from yolopose.utils.device import full_precision, select_device
+from yolopose.utils.device import computing, full_precision, select_device
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import memo, read_json
 from yolopose.utils.locks import results_in_use
@@ -154,7 +154,7 @@ def predict_views(model: YOLOPose, images: Sequence[np.ndarray], input_size: int
             if mirrored:
                 with timed(views.seconds, device, "prepare", scale, True):
                     x = x.flip(3).contiguous(memory_format=torch.channels_last)
-            with timed(views.seconds, device, "network", scale, mirrored):
+            with computing(device), timed(views.seconds, device, "network", scale, mirrored):
                 views.decoded[scale, mirrored] = decode(model(x), model.detect)
     return views
 

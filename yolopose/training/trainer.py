@@ -25,6 +25,7 @@ from yolopose.study.config import RunConfig
 from yolopose.training.optim import ExponentialMovingAverage, Schedule, build_optimizer
 from yolopose.training.recipe import autocast_dtype, choose_anchors, mean_pose, run_gains
 from yolopose.training.state import CURVE, Progress, Terminated, Termination, mend_statistics
+from yolopose.utils.device import computing
 from yolopose.utils.distributed import SINGLE, World, wrap
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, write_csv, write_json
@@ -100,7 +101,8 @@ class Trainer:
             asked = time.perf_counter()
             images, targets = next(batches)
             p.wait_seconds += time.perf_counter() - asked
-            losses += self.step(images, targets)
+            with computing(self.device, alone=self.world.size == 1):
+                losses += self.step(images, targets)
             p.batch_done(self.loader.data.batch_size)
             bar.update()
             if p.iteration % 10 == 0:
