@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import subjects
+from benchmarks.busy import busy_rows
 from benchmarks.full_evaluation import full_evaluation_rows
 from benchmarks.rows import row
 from yolopose.utils.cli import exit_status
@@ -22,7 +23,7 @@ from yolopose.utils.provenance import hardware, machine_name, peak_memory_gib, p
 COLUMNS = ["subject", "case", "value", "unit", "runs", "goal", "met", "note"]
 SUBJECTS = {"drawing": subjects.drawing_rows, "loader": subjects.loader_rows, "training": subjects.training_rows,
             "inference": subjects.inference_rows, "coco_evaluation": subjects.coco_evaluation_rows,
-            "startup": subjects.startup_rows}
+            "startup": subjects.startup_rows, "busy": busy_rows}
 LONG = {"full_evaluation": full_evaluation_rows}  # only where they are asked for; they show their progress
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import bench, full_evaluation, subjects
+from benchmarks import bench, busy, full_evaluation, subjects
 from benchmarks.rows import met, rates
 from benchmarks.rows import row as make_row
 from benchmarks.subjects import jittered
@@ -121,3 +122,13 @@ def test_jittered_detections() -> None:
     found = jittered({"annotations": [one, one | {"iscrowd": 1}, one | {"num_keypoints": 0}]}, 3)
     assert [f["image_id"] for f in found] == [7, 7, 7] and len(found[0]["keypoints"]) == 6
     assert abs(found[0]["keypoints"][0] - 10) < 15
+
+
+def test_a_step_beside_loads_is_compared_with_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy, "SECONDS", 0.01)
+    monkeypatch.setattr(busy, "SIZES_PX", (64,))
+    monkeypatch.setattr(busy, "LOADS", {"a plain loop": busy.count_on})
+    alone, beside = busy.busy_rows()
+    assert alone["case"].endswith("64 px, batch 16: alone") and alone["runs"] == 2 and alone["unit"] == "ms/image"
+    assert beside["case"].endswith("beside a plain loop") and beside["goal"] == "< 2" and 0.1 < beside["value"] < 100
+    assert not multiprocessing.active_children()
