@@ -1,6 +1,7 @@
 """Locks between processes, whose files come and go."""
 
 import errno
+import fcntl
 import os
 import platform
 import subprocess
@@ -56,6 +57,60 @@ def test_processes_that_delete_the_files_of_their_locks_never_meet(tmp_path, set
     assert (tmp_path / "number").read_text() == "120" and not (tmp_path / "lock").exists()
 
 
+@pytest.mark.parametrize("text", [b"null", b"5", b"[1]", b"{}", b'{"pid": [1]}', b"[" * 5000, b"", b"\0\xff",
+                                  b"x\ny\n"])
+def test_what_stands_in_a_held_file_opens_no_lock(tmp_path, monkeypatch, text):
+    """Of JSON's ``null`` ``make clean`` once made that nobody works there."""
+    monkeypatch.setattr(locks, "LOOK_S", 0.1)
+    (tmp_path / ".lock").write_bytes(text)
+    with open(tmp_path / ".lock", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert holder(tmp_path) == locks.UNKNOWN
+        with pytest.raises(StudyError, match="`another command` is at work there"), results_lock(tmp_path, "x"):
+            pass
+    with results_lock(tmp_path, "x"):
+        assert holder(tmp_path)["command"] == "x", "nobody holds it: its text counts nothing"
+
+
+def test_a_file_that_may_not_be_written_is_held_or_not(tmp_path, monkeypatch):
+    """As in a folder that can only be read, or of another user."""
+    def refused(*_):
+        raise StudyError("not writable")
+
+    with results_lock(tmp_path, "make train"):
+        monkeypatch.setattr(locks, "_acquire", refused)
+        assert holder(tmp_path)["command"] == "make train"
+    (tmp_path / ".lock").touch()
+    assert holder(tmp_path) is None
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/full"),
+                                  lambda path: path.symlink_to(path.with_name("mine")),
+                                  lambda path: path.symlink_to("nowhere")],
+                         ids=["folder", "pipe", "device", "link", "dead"])
+def test_what_is_no_file_of_a_lock_is_left_alone(tmp_path, setup, make):
+    (tmp_path / "mine").write_text("precious")
+    make(tmp_path / ".lock")
+    with pytest.raises(StudyError, match=r"\.lock: is no file of a lock.* move it away"), results_lock(tmp_path, "x"):
+        pass
+    assert holder(tmp_path) is None and (tmp_path / "mine").read_text() == "precious"
+    assert os.path.lexists(tmp_path / ".lock") and not (tmp_path / "nowhere").exists()
+
+
+def test_a_lock_of_another_host_ends_with_the_system_s_or_by_hand(tmp_path, setup, monkeypatch):
+    """Where the file system has locks they tell whether it is held; else nobody here can."""
+    monkeypatch.setattr(locks, "LOOK_S", 0.1)
+    (tmp_path / ".lock").write_text("4242\nelsewhere.example\n" if setup else '{"pid": 4242, "host": "elsewhere"}')
+    if setup:
+        with pytest.raises(StudyError, match=rf"process 4242 on elsewhere.example, .* delete {tmp_path / '.lock'}\)"):
+            results_lock(tmp_path, "x").__enter__()
+        with pytest.raises(StudyError, match=r"held it .* repeat \(process 4242 on elsewhere.example, .* delete "):
+            one_at_a_time(tmp_path / ".lock", "it counts", wait_s=0.1).__enter__()
+        (tmp_path / ".lock").unlink()
+    with results_lock(tmp_path, "x"):
+        assert int(holder(tmp_path)["pid"]) == os.getpid()
+
+
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL])
 def test_a_file_system_without_locks_is_recognised(tmp_path, monkeypatch, number):
     monkeypatch.setattr("fcntl.flock", None)
@@ -72,6 +127,9 @@ def test_the_locks_of_a_killed_process_are_taken_over(tmp_path, capsys, setup):
           one_at_a_time(tmp_path / KERNEL_NAME, "the kernel of an earlier run is still at work", wait_s=0.1)):
         pass
     assert "waiting for another process: the kernel" in capsys.readouterr().out
+    (tmp_path / ".lock").rename(tmp_path / "gone")
+    assert holder(tmp_path), "also a kernel alone is at work"
+    (tmp_path / "gone").rename(tmp_path / ".lock")
     process.kill()
     process.communicate()
     assert (tmp_path / ".lock").exists() and holder(tmp_path) is None

@@ -41,8 +41,8 @@ def claimed(run_dir: Path, command: str, world: World = SINGLE) -> Iterator[None
         if world.tell(handle is not None):
             break
         if not said and world.main and (other := holder(run_dir)):
-            print(f"{run_dir}: process {other['pid']} on {other['host']} works on it; waiting", file=sys.stderr,
-                  flush=True)
+            print(f"{run_dir}: process {other['pid']} on {other['host']} works on it, since {other['started']}; "
+                  "waiting", file=sys.stderr, flush=True)
             said = True
         time.sleep(LOOK_AGAIN_S if world.size > 1 else 0.2)
     try:

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,24 +23,29 @@ from typing import Any
 from uuid import uuid4
 
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import explain_os_error
+from yolopose.utils.files import explain_os_error, parse_json
 
 NAME = ".lock"
 KERNEL_NAME = ".lock-kernel"
 SHARED_NAME = ".lock-shared-"
 RESULTS_VARIABLE = "YOLOPOSE_KERNEL_RESULTS"  # in a kernel of run.py: the folder whose locks are held for it
 LOOK_S = 1.0  # holder() takes the lock for an instant to see whether it is free: longer than that is somebody at work
+NOTE_BYTES, NOTE_CHARACTERS = 4096, 300  # of a lock's file that are read, of an entry in it that are shown
+BY_FILELOCK = re.compile(rb"([1-9]\d{0,9})\n([!-~]{1,99})\n")
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of some network file systems
 UNKNOWN = {"pid": "unknown", "host": "an unknown host", "command": "another command", "started": "an unknown time"}
 
 
 def _acquire(path: Path, wait_s: float, command: str = "") -> Any:
-    """filelock's lock on ``path``, noting the ``command`` that holds it; ``None``: another kept it for ``wait_s``."""
+    """filelock's lock on ``path``, noting the ``command`` that holds it; ``None``: another kept it for ``wait_s``. A
+    StudyError where the folder cannot be written to, or something else stands there, which is left as it is."""
     from filelock import FileLock, SoftFileLock, Timeout  # here: make clean works before anything is installed
 
     lock = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_other(path):
+            raise StudyError(f"{path}: is no file of a lock, but a folder, a link or the like; move it away and repeat")
         kind = FileLock if _has_locks(path.parent) else SoftFileLock
         lock = kind(path, mode=0o644, thread_local=False)
         lock.acquire(timeout=wait_s)
@@ -78,25 +84,60 @@ def end_claim(lock: Any) -> None:
     lock.release()
 
 
+def _is_other(path: Path) -> bool:
+    """Whether something that is no file of a lock stands there: what is written to a link ends up in another file."""
+    return path.is_symlink() or (path.exists() and not path.is_file())
+
+
 def _look(path: Path, wait_s: float = 0.0) -> dict[str, Any] | None:
     """What the holder of ``path`` noted there; ``None`` where nobody holds it, and then the file is deleted."""
-    if not path.is_file():
+    if not path.is_file() or _is_other(path):
         return None
     try:
         if (lock := _acquire(path, wait_s)) is not None:
             return end_claim(lock)
-        note = path.read_text()
-        return json.loads(note)
-    except (StudyError, FileNotFoundError, ImportError):  # not ours to lock; gone by now; nothing is installed to run
+    except (StudyError, ImportError):  # not ours to lock; nothing is installed yet
+        if not _is_locked(path):
+            return None
+    return _note(path)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock whose file may not be written here; true if it may not be read either."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        return error.errno not in NO_LOCKS
+    return False
+
+
+def _note(path: Path) -> dict[str, Any] | None:
+    """What stands in a lock's file, by this module or by filelock, with words for what is missing or made up; ``None``
+    where it is gone by now."""
+    raw = b""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(NOTE_BYTES)
+        note = parse_json(raw)
+    except FileNotFoundError:
         return None
-    except ValueError:  # lines by filelock; of another machine's process nobody here can say that it has ended
-        return UNKNOWN | {"started": f"an unknown time; if it has ended, delete {path}"} | dict(
-            zip(("pid", "host"), note.splitlines(), strict=False))
+    except (OSError, ValueError):
+        note = None
+    if found := BY_FILELOCK.match(raw):  # of another machine's process nobody can say here that it has ended
+        note = {"pid": int(found[1]), "host": found[2].decode(),
+                "started": f"an unknown time; if it has ended, delete {path}"}
+    given = note if isinstance(note, dict) else {}
+    return UNKNOWN | {key: "".join(filter(str.isprintable, value))[:NOTE_CHARACTERS] if type(value) is str else value
+                      for key, value in given.items() if key in UNKNOWN and type(value) in (int, str)}
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
     """Who works on a results folder, or a run's, now: ``{"pid", "host", "command", "started"}``; ``None``: nobody."""
-    return next(filter(None, map(_look, [Path(folder) / NAME, *Path(folder).glob(f"{SHARED_NAME}*")])), None)
+    paths = [Path(folder) / NAME, *Path(folder).glob(f"{SHARED_NAME}*"), Path(folder) / KERNEL_NAME]
+    return next(filter(None, map(_look, paths)), None)
 
 
 @contextlib.contextmanager
@@ -145,7 +186,9 @@ def one_at_a_time(path: Path, what: str, wait_s: float = 3600.0) -> Iterator[Non
         print(f"waiting for another process: {what}", flush=True)
         lock = _acquire(path, wait_s)
     if lock is None:
-        raise StudyError(f"{path}: another process has held it for over {wait_s:.0f} s: {what}; end it and repeat")
+        other = _note(path) or UNKNOWN
+        raise StudyError(f"{path}: another process has held it for over {wait_s:.0f} s: {what}; end it and repeat "
+                         f"(process {other['pid']} on {other['host']}, since {other['started']})")
     try:
         yield
     finally:
