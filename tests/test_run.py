@@ -139,20 +139,21 @@ def test_committed_results_get_no_bookkeeping(reproduced, monkeypatch, tmp_path,
 
 def test_further_parameters_reach_the_notebook_and_count(books, command, results):
     notebook(books, "01_data", PARAMETERS + "\nIMAGES = 24", HEAD, CODE["01_data"] + '\nput("n.txt", repr(IMAGES))')
-    assert command("reproduce", "--set", "IMAGES=6")[0] == 0
+    assert command("reproduce", "--params", "IMAGES=6")[0] == 0
     assert (results / "n.txt").read_text() == "6"
-    assert command("reproduce", "--set", "IMAGES=6") == (0, [])
-    assert command("reproduce", "--set", "IMAGES=7") == (0, ["01_data"])
+    assert command("reproduce", "--params", "IMAGES=6") == (0, [])
+    assert command("reproduce", "--params", "IMAGES=7") == (0, ["01_data"])
 
 
 @pytest.mark.parametrize("arguments, words", [
     (["reproduce", "--profile", "smok"], ["PROFILE='smok'", "did you mean 'smoke'"]),
-    (["data", "--set", "IMAGE=6"], ["PARAMS=IMAGE=", "01_data.ipynb", "known: PROFILE"]),
-    (["reproduce", "--set", "EPOCHS=6"], ["PARAMS=EPOCHS=", "the notebooks"]),
-    (["data", "--set", "SEEDS=1"], ["give SEEDS by itself"]),
-    (["data", "--set", "IMAGES"], ["NAME=value"]),
+    (["data", "--params", "IMAGE=6"], ["PARAMS=IMAGE=", "01_data.ipynb", "known: PROFILE"]),
+    (["reproduce", "--params", "EPOCHS=6"], ["PARAMS=EPOCHS=", "the notebooks"]),
+    (["data", "--params", "SEEDS=1"], ["give SEEDS by itself"]),
+    (["data", "--params", "IMAGES"], ["NAME=value"]),
     (["tables", "--results", "/no/such/results"], ["/no/such/results", "no such folder"]),
     (["tables", "--results", "."], ["holds no results", "make reproduce"]),
+    (["reproduce", "--data", "."], ["DATA=.: is no folder in COCO layout", "annotations/"]),
 ])
 def test_mistakes_get_one_message_and_status_2(books, tmp_path, monkeypatch, capsys, executed, arguments, words):
     monkeypatch.chdir(tmp_path)
@@ -228,7 +229,7 @@ def test_a_stage_that_leaves_out_a_file_is_not_done(books, command, results, cap
     assert command("complexity")[0] == 1
     assert "ended without writing complexity.csv" in capsys.readouterr().err
     assert "fingerprint" not in stages.read_records(results)["complexity"]
-    assert command("reproduce")[0] == 1 and "complexity: was stopped" in capsys.readouterr().err
+    assert command("reproduce")[0] == 1 and "complexity: failed: 02_complexity.ipynb: ended" in capsys.readouterr().err
 
 
 def test_status_tells_done_running_missing_and_stale(reproduced, capsys):
@@ -251,6 +252,45 @@ def test_status_tells_done_running_missing_and_stale(reproduced, capsys):
     stored_run(reproduced, "s6/seed0", seed=5)
     text = say()
     assert "stale" in text and "seed: 5 → 0" in text and "make clean" in text
+
+
+def stage_lines(results: Path, capsys) -> dict[str, str]:
+    """What ``make status`` says of each stage, and its last line."""
+    assert status.main(["--profile", "smoke", "--results", str(results)]) == 0
+    lines = (said := capsys.readouterr().out).partition("\n\nruns\n")[0].splitlines()
+    found = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if line}
+    return found | {"last": said.rstrip().splitlines()[-1]}
+
+
+def test_status_tells_a_failure_from_a_stop(books, command, results, capsys):
+    wrong = "raise StudyError('x.jpg: is damaged; copy it again\\nand so on')"
+    notebook(books, "03_train", PARAMETERS, f"from yolopose.utils.errors import StudyError\n{wrong}")
+    assert command("reproduce")[0] == 2 and capsys.readouterr()
+    (results / "s6/seed0").mkdir(parents=True)
+    (results / "s6/seed0/progress.json").write_text('{"epoch": 1, "epochs": 2}')
+    said = stage_lines(results, capsys)
+    assert (said["data"][:4], said["train"]) == ("done", "failed x.jpg: is damaged; copy it again")
+    assert said["last"].startswith("train: put right what is said there and repeat the command")
+    found = {s.name: s.state for s in status.run_states(resolve_target("", "", str(results), "", "auto"))}
+    assert (found["s6/seed0"], found["m6/seed0"]) == ("failed", "missing")
+    notebook(books, "03_train", PARAMETERS, "raise KeyboardInterrupt")
+    assert command("reproduce")[0] == 130 and "put right" not in capsys.readouterr().out
+    assert stage_lines(results, capsys)["train"] == "to be redone was stopped"
+
+
+def test_status_while_a_stage_runs_and_after_it_was_killed(books, reproduced, capsys):
+    """Training was once "missing" while it ran, and what comes after it "done"."""
+    target = resolve_target("", "", str(reproduced), "", "auto")
+    stages.record(stages.STAGES["train"], target, 0.0, None, process=os.getpid())
+    later = "to be redone after train, if that changes what it reads"
+    with results_lock(reproduced, "make reproduce"):
+        said = stage_lines(reproduced, capsys)
+    assert said["train"] == "running" and said["data"].startswith("done") and said["complexity"].startswith("done")
+    assert all(said[name] == later for name in ("evaluate", "export", "tables", "report"))
+    assert stage_lines(reproduced, capsys)["train"] == "to be redone was stopped"
+    (reproduced / "stages.json").write_text('{"train": [], "data": {"seconds": "x"}, "tables": {"fingerprint": 3}}')
+    said = stage_lines(reproduced, capsys)
+    assert {said[name] for name in ("train", "data", "tables")} == {"missing"}
 
 
 def test_status_of_nothing_yet(results, capsys):

@@ -8,6 +8,7 @@ needs and that do not hold. A command that was stopped, in whatever way, goes on
 import argparse
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -22,7 +23,7 @@ from yolopose.study.paper import REPO
 from yolopose.utils.cli import add_target_arguments, exit_status, say
 from yolopose.utils.errors import NotebookFailure, Stopped, StudyError
 from yolopose.utils.locks import results_lock
-from yolopose.utils.text import duration
+from yolopose.utils.text import ANSI, duration
 from yolopose.workflow.execute import execute, parameter_defaults, pass_to_kernel
 from yolopose.workflow.stages import STAGES, Stage, Target, missing_outputs, record, resolve_target, why_not_done
 from yolopose.workflow.status import check_not_stale, run_states, time_left
@@ -68,15 +69,19 @@ def run_stage(stage: Stage, target: Target, extra: dict[str, str], label: str = 
         check_not_stale(target)
     say(f"{label}{stage.name}: notebooks/{stage.source.name} → {target.results_dir}")
     start = time.monotonic()
+    record(stage, target, 0.0, None, process=os.getpid())  # for make status, and should this process be killed
     try:
         execute(stage.source, target.results_dir / "notebooks" / stage.source.name,
                 stage_parameters(stage, target, extra), target.results_dir)
         if missing := missing_outputs(stage, target):
             raise NotebookFailure(f"{stage.source.name}: ended without writing {', '.join(missing[:3])} in "
                                   f"{target.results_dir}")
-    except BaseException:
+    except BaseException as error:
+        lines = ANSI.sub("", str(error)).splitlines() or [type(error).__name__]
+        stopped = _asked or isinstance(error, KeyboardInterrupt)
+        why = {} if stopped else {"failed": lines[0] if isinstance(error, StudyError) else "; ".join(lines[-2:])}
         with contextlib.suppress(StudyError):  # the first failure is the one to tell
-            record(stage, target, time.monotonic() - start, None)
+            record(stage, target, time.monotonic() - start, None, **why)
         if _asked:
             raise Stopped(_asked[0]) from None
         raise
@@ -133,12 +138,22 @@ def ablate(target: Target, main: Target, extra: dict[str, str]) -> None:
                 run_stage(STAGES[name], main, {})
 
 
-def _extra_parameters(pairs: list[str]) -> dict[str, str]:
+def _extra_parameters(text: str) -> dict[str, str]:
+    """Names and values in ``PARAMS``, quoted as for a shell where there are several; of one alone all that follows the
+    name is its value, blanks and quotes too."""
+    try:
+        words, whole = shlex.split(text), True
+    except ValueError:  # a quote without its pair
+        words, whole = text.split(), False
+    named = [bool(re.match(r"[^\W\d]\w*=", word)) for word in words]
+    if words and named[0] and not any(named[1:]) and (len(words) > 1 or not whole):
+        words, whole = [text.strip()], True
     extra = {}
-    for pair in pairs:
+    for pair in words:
         name, equals, value = pair.partition("=")
-        if not (equals and name.isidentifier()):
-            raise StudyError(f"PARAMS={pair}: write NAME=value, for example PARAMS=\"PHOTO=me.jpg\"")
+        if not (whole and equals and name.isidentifier()):
+            raise StudyError(f"PARAMS={pair}: write NAME=value, in quotes where it has blanks, for example "
+                             "PARAMS=\"PHOTO='my photo.jpg' IMAGES=6\"")
         if name in ("PROFILE", "DATA", "RESULTS", "SEEDS", "DEVICE"):
             raise StudyError(f"PARAMS={pair}: give {name} by itself: make … {name}={shlex.quote(value)}")
         extra[name] = value
@@ -157,13 +172,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yolopose.workflow.run", description=__doc__.split("\n")[0])
     parser.add_argument("stage", choices=["reproduce", "ablations", *STAGES])
     add_target_arguments(parser)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
+    parser.add_argument("--params", default="", metavar="NAME=VALUE …", help="further notebook parameters")
     o = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stopped)
 
     def action() -> None:
-        extra, stage = _extra_parameters(o.set), STAGES.get(o.stage)
+        extra, stage = _extra_parameters(o.params), STAGES.get(o.stage)
         given = (o.profile, o.data, o.results, o.seeds, o.device)
         target = resolve_target(*given, stored_only=stage is not None and stage.stored_only)
         if stage is not None:

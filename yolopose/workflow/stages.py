@@ -102,6 +102,10 @@ def resolve_target(profile: str, data: str, results: str, seeds: str, device: st
             raise StudyError(f"RESULTS={results}: no such folder; make reproduce writes results/<profile>")
         return Target(Path(results), name)
     study = load_study(name, data, results, seeds, device, ablations)
+    if study.profile.data.source == "folder" and not study.profile.download \
+            and not (study.data_dir / "annotations").is_dir():
+        raise StudyError(f"DATA={data}: is no folder in COCO layout: it lacks annotations/ (beside train2017/ and "
+                         "val2017/)")
     return Target(study.results_dir, name, study)
 
 
@@ -137,8 +141,10 @@ def missing_outputs(stage: Stage, target: Target) -> list[str]:
 
 
 def read_records(results_dir: Path) -> dict[str, Any]:
-    """``stages.json``, or nothing where it is missing or damaged (its stages then run again)."""
-    return read_object(results_dir / RECORDS)
+    """``stages.json``, less what is missing or damaged in it (those stages then run again)."""
+    return {name: record for name, record in read_object(results_dir / RECORDS).items()
+            if isinstance(record, dict) and isinstance(record.get("seconds", 0), (int, float))
+            and isinstance(record.get("fingerprint", {}), dict)}
 
 
 def why_not_done(stage: Stage, target: Target, parameters: dict[str, Any]) -> str | None:
@@ -147,10 +153,10 @@ def why_not_done(stage: Stage, target: Target, parameters: dict[str, Any]) -> st
     if target.committed:  # no bookkeeping there: the files decide
         return absent
     record = read_records(target.results_dir).get(stage.name)
-    if not isinstance(record, dict):
+    if record is None:
         return "not run yet"
     if "fingerprint" not in record:
-        return "was stopped"
+        return f"failed: {record['failed']}" if "failed" in record else "was stopped"
     if absent:
         return absent
     before, now = record["fingerprint"], fingerprint(stage, target, parameters)
@@ -162,13 +168,14 @@ def _first(names: list[str], what: str) -> str | None:
     return f"{names[0]} {what}{more}" if names else None
 
 
-def record(stage: Stage, target: Target, seconds: float, parameters: dict[str, Any] | None) -> None:
-    """Note an execution in ``stages.json``; ``parameters`` are ``None`` where it did not come to its end."""
+def record(stage: Stage, target: Target, seconds: float, parameters: dict[str, Any] | None, **unfinished: Any) -> None:
+    """Note an execution in ``stages.json``; ``parameters`` are ``None`` where it did not come to its end, and
+    ``unfinished`` then tells more: the ``process`` that is at it, or why it ``failed``."""
     if target.committed:
         return
     records = read_records(target.results_dir)
     spent = records.get(stage.name, {}).get("seconds", 0.0) if stage.piecewise else 0.0
-    done = {} if parameters is None else {"fingerprint": fingerprint(stage, target, parameters)}
+    done = unfinished if parameters is None else {"fingerprint": fingerprint(stage, target, parameters)}
     records[stage.name] = {**done, "seconds": round(spent + seconds, 1)}
     write_json(target.results_dir / RECORDS, {name: records[name] for name in STAGES if name in records})
 

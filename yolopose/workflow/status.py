@@ -76,7 +76,7 @@ class RunState:
     """One run of a study and how far it is."""
 
     name: str
-    state: str  # done, trained, running, interrupted, missing or stale
+    state: str  # done, trained, running, interrupted, failed, missing or stale
     detail: str
     seconds_left: float | None = None  # of its training, where that is known
 
@@ -84,6 +84,7 @@ class RunState:
 def run_states(target: Target) -> list[RunState]:
     """The state of every run of the study, in the order in which they are made, then stale ones outside it."""
     runs, stale, busy = target.study.runs(), stale_runs(target), holder(target.results_dir) is not None
+    fell = not busy and "failed" in read_records(target.results_dir).get("train", {})
     reference = REFERENCE_DIR / target.profile / (ABLATIONS if target.ablations else "")
     expected = {name: _seconds((reference / name).glob("seed*/run.json")) for name in target.study.experiments}
     spent = [(_seconds([target.results_dir / run.name / "run.json"]), expected[run.experiment.name]) for run in runs]
@@ -91,7 +92,8 @@ def run_states(target: Target) -> list[RunState]:
     pace = statistics.median(ratios) if ratios else 1.0  # this machine's seconds per second of the reference
     left = {name: seconds * pace if seconds else None for name, seconds in expected.items()}
     states = [RunState(run.name, "stale", "; ".join(stale[run.name][:3])) if run.name in stale
-              else _run_state(target.results_dir / run.name, run, busy, left[run.experiment.name]) for run in runs]
+              else _run_state(target.results_dir / run.name, run, busy, fell, left[run.experiment.name])
+              for run in runs]
     return states + [RunState(name, "stale", "; ".join(stale[name][:3])) for name in stale
                      if name not in {state.name for state in states}]
 
@@ -103,8 +105,9 @@ def _seconds(paths: Iterable[Path]) -> float | None:
     return statistics.fmean(found) if found else None
 
 
-def _run_state(folder: Path, run: RunConfig, busy: bool, left: float | None) -> RunState:
-    """Of a run that is not stale; ``left`` is what its training takes from the beginning, where that is known."""
+def _run_state(folder: Path, run: RunConfig, busy: bool, failed: bool, left: float | None) -> RunState:
+    """Of a run that is not stale; ``failed``: so did the stage that trains it; ``left`` is what its training takes from
+    the beginning, where that is known."""
     if (folder / "run.json").is_file():
         spent = _seconds([folder / "run.json"])
         parts = [f"trained in {duration(spent)}"] if spent else []
@@ -118,6 +121,8 @@ def _run_state(folder: Path, run: RunConfig, busy: bool, left: float | None) -> 
     where = f"epoch {progress.get('epoch', '?')} of {progress.get('epochs', '?')}"
     if (seconds := progress.get("seconds_left")) is not None:
         left = float(seconds)
+    if failed:
+        return RunState(run.name, "failed", f"{where}; why stands beside the stage train", left)
     if not busy:
         return RunState(run.name, "interrupted", f"{where}; make reproduce goes on from there", left)
     return RunState(run.name, "running", where + (f", {duration(left)} left" if left is not None else ""), left)
@@ -131,12 +136,34 @@ def _accuracy(metrics: dict[str, Any]) -> str:
 
 def time_left(states: list[RunState]) -> str:
     """The time that the training still takes; a run of unknown length counts as the mean of the others."""
-    todo = [s for s in states if s.state in ("running", "interrupted", "missing")]
+    todo = [s for s in states if s.state in ("running", "interrupted", "failed", "missing")]
     known = [s.seconds_left for s in todo if s.seconds_left is not None]
     if not known:
         return f"unknown: {len(todo)} runs, and none has told its pace yet" if todo else "no training"
     total = statistics.fmean(known) * len(todo)
     return f"about {duration(total)} of training in {len(todo)} run{'s'[:len(todo) > 1]}, then evaluation and report"
+
+
+def stage_rows(target: Target, states: list[RunState], at_work: dict[str, Any] | None) -> list[list[str]]:
+    """Name, state and detail of every stage; ``at_work`` is who holds the results folder."""
+    records, rows, undone = read_records(target.results_dir), [], []
+    working = next((name for name, one in records.items() if at_work and one.get("process") == at_work["pid"]),
+                   "train" if any(state.state == "running" for state in states) else "")  # by make runs, or a notebook
+    for name, stage in target.stages.items():
+        reason, spent = why_not_done(stage, target, {}), records.get(name, {}).get("seconds")
+        before = [one for one in undone if stage.stored_only or one in stage.needs]
+        told = "" if spent is None else duration(spent) + (" in all" if stage.piecewise else "")
+        if name == working:
+            row = ["running", ""]
+        elif reason is None:
+            row = ["to be redone", f"after {before[0]}, if that changes what it reads"] if before else ["done", told]
+        elif reason.startswith("failed: "):
+            row = ["failed", reason.removeprefix("failed: ")]
+        else:
+            row = ["missing", ""] if reason == "not run yet" else ["to be redone", reason]
+        undone += [name] if row[0] != "done" else []
+        rows.append([name, *row])
+    return rows
 
 
 def report(target: Target) -> str:
@@ -147,14 +174,8 @@ def report(target: Target) -> str:
     if at_work := holder(root):
         lines.append(f"at work: {at_work['command']} (process {at_work['pid']} on {at_work['host']}, "
                      f"since {at_work['started']})")
-    records, stages = read_records(root), []
-    for name, stage in target.stages.items():
-        if (reason := why_not_done(stage, target, {})) is None:
-            seconds = records.get(name, {}).get("seconds")
-            stages.append([name, "done", "" if seconds is None else duration(seconds)])
-        else:
-            stages.append([name, "missing", ""] if reason == "not run yet" else [name, "to be redone", reason])
     states = run_states(target)
+    stages = stage_rows(target, states, at_work)
     runs = [[s.name, s.state, s.detail] for s in states]
     lines += ["", "stages", align(stages, numbers=False), "", "runs", align(runs, numbers=False), ""]
     if any(s.state == "stale" for s in states):
@@ -163,6 +184,8 @@ def report(target: Target) -> str:
         lines.append("nothing to do")
     else:
         lines.append(f"left: {time_left(states)}")
+    if failed := [name for name, state, _ in stages if state == "failed"]:
+        lines.append(f"{', '.join(failed)}: put right what is said there and repeat the command; it goes on from there")
     return "\n".join(lines)
 
 

@@ -68,7 +68,7 @@ def summary(results_dir: Path) -> str:
     if records := read_records(results_dir):
         parts = [f"{name} {duration(records[name].get('seconds', 0))}" for name in STAGES if name in records]
         total = sum(record.get("seconds", 0) for record in records.values())
-        lines += ["", f"time: {duration(total)} ({', '.join(parts)})"]
+        lines += ["", f"time: {duration(total)}, earlier calls included ({', '.join(parts)})"]
     if (results_dir / "report.html").is_file():
         lines.append(f"report: {results_dir / 'report.html'}")
     return "\n".join(lines)
