@@ -15,6 +15,7 @@ from yolopose.report import claims, verdicts
 from yolopose.report.claims import ORDERING_FLOOR, UNDECIDED, decide, decide_claims, describe, write_comparison
 from yolopose.report.compare import compare_with_paper, same_digits
 from yolopose.report.measured import ResultSet, load_results
+from yolopose.report.page import write_report
 from yolopose.report.quantities import Value, combine
 from yolopose.report.seeds import Measurement, difference, t975
 from yolopose.report.tables import UNDEFINED, write_tables
@@ -97,6 +98,25 @@ def test_intervals_by_hand() -> None:
     assert combine("difference", [one, other]).sides[0] == pytest.approx(5.0)
     assert combine("ratio", [one, other]).sides[0] == pytest.approx(2 * math.hypot(0.3, 0.8))
     assert combine("sum", [one, Value(1.0, "1", None, True)]).sides is None
+    nought = Value(0.0, "0", (3.0, 3.0), True)  # the interval of a combination with 0 is that of its other part
+    assert combine("ratio", [nought, other]).sides[0] == pytest.approx(3 / 5)
+    assert combine("product", [nought, other]).sides[0] == pytest.approx(15)
+    assert combine("product", [one, other, Value(2.0, "2")]).sides[0] == pytest.approx(2 * math.hypot(3 * 5, 4 * 10))
+
+
+@pytest.mark.parametrize("drop", [0.0, -0.0, 1e-300])
+def test_a_rule_that_cannot_be_computed_is_a_verdict_with_its_reason(mini: Path, drop: float) -> None:
+    """8 bits lose nothing in a model that learned nothing: how much of that mixed precision brings back is unknown."""
+    gap = {"AP": {"difference": drop, "low": drop, "high": drop}}
+    write_json(mini / "quantization.json", {
+        "models": [], "curve": [{"experiment": "s6_relu", "fraction": 0.0, "AP": 0.0, "share_layers_16bit": 0.0,
+                                 "share_gmacs_16bit": 0.0}],
+        "changes": {"s6_relu": dict.fromkeys(("int16", "int8", "mixed"), gap)},
+        "contrasts": {"mixed_minus_int8": gap, "relu_minus_silu_int8": gap}})
+    claim = claims_of(mini)["C54"]
+    assert claim["verdict"] == NOT_COMPARABLE and "has no value: there is nothing to divide by" in claim["reason"]
+    write_comparison(mini)
+    assert write_report(mini, fabricated.NOWHERE).is_file()
 
 
 def test_claims_that_the_papers_tables_decide() -> None:

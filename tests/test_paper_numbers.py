@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from yolopose.report.claims import DECIDERS, ORDERING_FLOOR, load_claims
+from yolopose.report.claims import ORDERING_FLOOR, load_claims
 from yolopose.report.compare import METRICS, TABLES, number, paper_numbers, printed_rows
 from yolopose.report.conditions import profile_differences
+from yolopose.report.rules import DECIDERS
 from yolopose.report.verdicts import VERDICTS
 from yolopose.study.config import load_experiments, load_profiles
 from yolopose.study.paper import PAPER_DIR
@@ -137,10 +138,26 @@ def test_claims_file_is_sound_and_its_texts_agree_with_the_rules() -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda t: t.replace("  kind: accuracy\n", "", 1), "lacks kind"),
-    (lambda t: t.replace("id: C02", "id: C01", 1), "used twice"),
-    (lambda t: t.replace("  decided_by: paper\n", "  decided_by: hearsay\n", 1), "hearsay"),
-    (lambda t: t.replace("  kind: accuracy\n", "  kind: accuracy\n  colour: red\n", 1), "unknown key colour"),
+    *[(lambda t, old=old, new=new: t.replace(old, new, 1), said) for old, new, said in (
+        ("  kind: accuracy\n", "", "C01: missing 'kind'"), ("id: C02", "id: C01", "used twice"),
+        ("id: C02", "id: 2", r"2\.id: must be text"),
+        ("evidence: [Table 1]", "evidence: Table 1", "must be a list"),
+        ("  decided_by: paper\n", "  decided_by: hearsay\n", "'hearsay' is none of paper, official code, run"),
+        ("  kind: accuracy\n", "  kind: accuracy\n  colour: red\n", "unknown key 'colour'"),
+        ("  kind: accuracy\n", "  kind: accuracy\n  kind: both\n", "the key 'kind' is there twice"),
+        ("rule: {compare", "rule: {comparison", r"C01\.rule: needs exactly one of compare, ordering"),
+        ("printed: AP50, table: 1", "printed: AP51, table: 1",
+         r"C01\.rule\.compare\.0\.printed: 'AP51' is none of params_m, gmacs, AP"),
+        ("printed: AP50, table: 1", "printed: AP50, table: one", "table: must be a whole number, not 'one'"),
+        ("printed: AP50, table: 1", "prnted: AP50, table: 1", "needs exactly one of printed, measured"),
+        ("measured: AP50, experiment: l6, split: val", "measured: AP50, split: val", "missing 'experiment'"),
+        ("measured: AP50, experiment: l6, split: val", "measured: AP50, experiment: l6, split: vall", "a split of"),
+        ("    margin: 0.5", "    margn: 0.5", "unknown key 'margn'; did you mean 'margin'"),
+        ("    margin: 0.5", "    margin: half", "margin: must be a number, not 'half'"),
+        ("    margin: 0.5", "    margin: .nan", "margin: must be a number of usual size, not nan"),
+        ("rule: {ordering: [s6, m6, l6]", "rule: {ordering: [s6]", "ordering: must have a length from 2"),
+        ("val, set: ablations", "val, set: ablation", "set: 'ablation' is none of ablations"),
+        ("fact: {holds: false", "fact: {holds: 0", "holds: must be true or false, not 0"))],
     (lambda t: "- [unclosed", "YAML"),
 ])
 def test_a_malformed_claims_file_is_named(tmp_path: Path, change, message: str) -> None:

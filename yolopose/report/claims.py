@@ -8,48 +8,36 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from yolopose.report import verdicts
 from yolopose.report.compare import COMPARISON_COLUMNS, compare_with_paper
 from yolopose.report.measured import PAIRS, PairedInterval, ResultSet, load_results, paired_interval
-from yolopose.report.quantities import OPERATIONS, SMOKE_REASON, Missing, NotComparable, evaluate, pick_set, read_number
+from yolopose.report.quantities import SMOKE_REASON, Missing, NotComparable, evaluate, pick_set, read_number
+from yolopose.report.rules import OPERATIONS, SYMBOLS, Claim
 from yolopose.report.seeds import Measurement, difference
 from yolopose.report.verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, WITHIN_NOISE, measured_verdict
 from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_csv
+from yolopose.utils.typed import held, read_yaml
 
 CLAIM_COLUMNS = ["id", "claim", "where", "kind", "decided_by", "evidence", "rule", "tolerance", "values", "verdict",
                  "scale", "reason"]
-KEYS = {"id", "text", "where", "kind", "evidence", "rule", "tolerance", "decided_by"}
 AS_PRINTED = {"paper": "printed numbers", "official code": "official code, as read"}  # in place of a scale
-DECIDERS = ("paper", "official code", "run", "nothing at hand")
 UNDECIDED = "undecided: one seed, difference within the margin"
-SYMBOLS = {"==": "equals", ">=": "≥", "<=": "≤", ">": ">", "<": "<"}
 # Below this AP or AP50 in percent even the best model has not learned the task, and their order means nothing.
 ORDERING_FLOOR = 5.0
 NAMES = {"gmacs": "GMACs", "params_m": "parameters", "gflops_single_pass": "GFLOPs of one pass"}
 
 
 def load_claims(paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
-    """The claims, checked: known keys, unique ids, a known decider; a ``StudyError`` names what is malformed."""
-    path, seen = paper_dir / "claims.yaml", set()
-    try:
-        claims = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
-    for claim in claims:
-        name = claim.get("id", "?")
-        for problem, keys in (("lacks", KEYS - set(claim)), ("unknown key", set(claim) - KEYS)):
-            if keys:
-                raise StudyError(f"{path}: {name}: {problem} {', '.join(sorted(keys))}")
-        if name in seen:
-            raise StudyError(f"{path}: id {name} is used twice")
-        if claim["decided_by"] not in DECIDERS:
-            raise StudyError(f"{path}: {name}.decided_by: {claim['decided_by']!r}; known: {', '.join(DECIDERS)}")
-        seen.add(name)
-    return claims
+    """The claims; a ``StudyError`` names what is malformed, and an id that is used twice."""
+    path, claims = paper_dir / "claims.yaml", {}
+    for place, stored in enumerate(read_yaml(path, list[dict[str, Any]])):
+        claim = vars(held(Claim, stored, path, "correct it", str(stored.get("id", f"claim {place + 1}"))))
+        if claim["id"] in claims:
+            raise StudyError(f"{path}: id {claim['id']} is used twice; give each claim its own")
+        claims[claim["id"]] = claim
+    return list(claims.values())
 
 
 def decide_claims(results: ResultSet | Path | str, paper_dir: Path = PAPER_DIR) -> list[dict[str, Any]]:
@@ -58,8 +46,8 @@ def decide_claims(results: ResultSet | Path | str, paper_dir: Path = PAPER_DIR) 
     for claim in load_claims(paper_dir):
         try:
             outcome = decide(results, claim["rule"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise StudyError(f"{paper_dir / 'claims.yaml'}: {claim['id']}.rule: {error}") from error
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise StudyError(f"{paper_dir / 'claims.yaml'}: {claim['id']}.rule: {error}; correct it") from error
         scale = outcome.scale or AS_PRINTED.get(claim["decided_by"])
         if scale is None and outcome.verdict != NOT_RUN:
             scale = "true width and size" if claim["kind"] == "compute" else results.scale()

@@ -1,5 +1,5 @@
 """The quantities that rules of claims speak about: printed, measured, counted, stored or computed, with intervals. One
-is a number or a mapping with one of the keys of :data:`FORMS`, or of :data:`OPERATIONS` on quantities."""
+is a number or a mapping with one of the keys of :data:`FORMS`, or of ``OPERATIONS`` on quantities."""
 
 import math
 from collections.abc import Callable
@@ -9,13 +9,14 @@ from typing import Any
 
 from yolopose.report.compare import number, printed_rows
 from yolopose.report.measured import ResultSet
+from yolopose.report.rules import OPERATIONS
 from yolopose.report.verdicts import NOT_COMPARABLE, NOT_RUN
 from yolopose.study.config import ABLATIONS
 from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.files import read_csv
 
 SMOKE_REASON = "the numbers of the smoke profile mean nothing"
-OPERATIONS = {"ratio": " / ", "difference": " − ", "sum": " + ", "product": " × "}
+NOTHING = 1e-9  # in any unit: what is divided by less has no value
 
 
 @dataclass(frozen=True)
@@ -138,15 +139,26 @@ def _counted(results: ResultSet, key: str, experiment: str = "", **model: Any) -
 
 
 def combine(operation: str, parts: list[Value]) -> Value:
-    """Combine values; half-widths are propagated to first order as those of independent quantities."""
+    """Combine values; half-widths are propagated to first order as those of independent quantities. NotComparable: a
+    ratio to nothing."""
     numbers = [p.number for p in parts]
-    total = {"ratio": lambda a, b: a / b, "product": lambda *n: math.prod(n), "difference": lambda a, b: a - b,
-             "sum": lambda *n: sum(n)}[operation](*numbers)
-    weights = [total / n if operation in ("ratio", "product") else 1.0 for n in numbers]
-    halves = [p.sides and max(p.sides) for p in parts]  # the wider half of an interval that is not symmetric
-    half = None if None in halves else math.hypot(*(w * h for w, h in zip(weights, halves, strict=True)))
     terms = [f"({head})" if tail else head for head, _, tail in (p.text.partition(" = ") for p in parts)]
-    return Value(total, f"{OPERATIONS[operation].join(terms)} = {total:.4g}", None if half is None else (half, half),
+    words = OPERATIONS[operation].join(terms)
+    if operation == "ratio" and abs(numbers[1]) < NOTHING:
+        raise NotComparable(f"{words} has no value: there is nothing to divide by")
+    match operation, numbers:
+        case "ratio", [a, b]:
+            total, slopes = a / b, [1 / b, -a / b**2]
+        case "difference", [a, b]:
+            total, slopes = a - b, [1.0, -1.0]
+        case "sum", _:
+            total, slopes = sum(numbers), [1.0] * len(numbers)
+        case _:
+            total = math.prod(numbers)
+            slopes = [math.prod(numbers[:n] + numbers[n + 1:]) for n in range(len(numbers))]
+    halves = [p.sides and max(p.sides) for p in parts]  # the wider half of an interval that is not symmetric
+    half = None if None in halves else math.hypot(*(w * h for w, h in zip(slopes, halves, strict=True)))
+    return Value(total, f"{words} = {total:.4g}", None if half is None else (half, half),
                  any(p.measured for p in parts))
 
 

@@ -1,8 +1,8 @@
 """Values out of YAML and JSON held against types: one reading in place of a check for each fault.
 
 A type is a dataclass (of whose keys none may be unknown or missing), a ``TypedDict`` (further keys are kept as they
-are), ``list``, ``tuple``, ``dict``, a union, ``Literal``, a scalar, or ``Annotated`` with what follows here. Values are
-never converted, except lists into tuples: an integer where a float is allowed stays one, for hashes are taken of them.
+are), ``list``, ``tuple``, ``dict``, a union, ``Literal``, a scalar, or ``Annotated`` with limits such as those below.
+Values are not converted, except lists into tuples: an integer where a float is allowed stays one, for hashes are taken.
 (pydantic would do it; it is not among the requirements, and every ``make status`` would wait for its import.)
 """
 
@@ -24,6 +24,14 @@ LARGEST = 1e15  # of any number that is read: what is computed of those stays fi
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
+class Mismatch(ValueError):
+    """A value is not of the type that is wanted at ``key``, a path of keys separated by dots."""
+
+    def __init__(self, key: str, problem: str):
+        super().__init__(f"{key}: {problem}" if key else problem)
+        self.key = key
+
+
 @dataclass(frozen=True)
 class Range:
     """Numbers from ``low`` to ``high``, above ``above``, whole multiples of ``step``; of a list or text: its length."""
@@ -33,13 +41,15 @@ class Range:
     above: float = -float("inf")
     step: int = 1
 
-    def problem(self, value: Any) -> str | None:
+    def check(self, value: Any, key: str) -> None:
+        """Raise a Mismatch where a value is not within."""
         size = value if isinstance(value, (int, float)) else len(value)
         if self.low <= size <= self.high and size > self.above and (self.step == 1 or size % self.step == 0):
-            return None
+            return
         words = [f"above {self.above:g}"] if self.above >= self.low else [f"from {self.low:g}"] * (self.low > -LARGEST)
         words += [f"up to {self.high:g}"] * (self.high < LARGEST) + [f"in steps of {self.step}"] * (self.step != 1)
-        return f"must {'be' if size is value else 'have a length'} {' '.join(words)}"
+        what = "be" if size is value else "have a length"
+        raise Mismatch(key, f"must {what} {' '.join(words)}, not {shown(size)}")
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,10 @@ class Matches:
     pattern: str
     words: str
 
-    def problem(self, value: str) -> str | None:
-        return None if re.fullmatch(self.pattern, value) else f"must be {self.words}"
+    def check(self, value: str, key: str) -> None:
+        """Raise a Mismatch where it does not."""
+        if not re.fullmatch(self.pattern, value):
+            raise Mismatch(key, f"must be {self.words}, not {shown(value)}")
 
 
 AtLeast0 = Annotated[float, Range(0)]
@@ -60,14 +72,6 @@ Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 # Part of a path: of a folder's name and of a file's.
 Name = Annotated[str, Matches(r"\w[\w.+-]{0,99}", "a name of letters, digits, '_', '-' and '.'")]
-
-
-class Mismatch(ValueError):
-    """A value is not of the type that is wanted at ``key``, a path of keys separated by dots."""
-
-    def __init__(self, key: str, problem: str):
-        super().__init__(f"{key}: {problem}" if key else problem)
-        self.key = key
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -101,8 +105,8 @@ def conform(kind: Any, value: Any, key: str = "", **given: Any) -> Any:
         return value
     if origin is Annotated:
         value = conform(args[0], value, key)
-        if problem := next(filter(None, (limit.problem(value) for limit in kind.__metadata__)), None):
-            raise Mismatch(key, f"{problem}, not {shown(value)}")
+        for limit in kind.__metadata__:
+            limit.check(value, key)
         return value
     if origin in (typing.Union, types.UnionType):
         return _one_of(args, value, key)
