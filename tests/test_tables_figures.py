@@ -16,7 +16,7 @@ from yolopose.report.conditions import number_text, statistics_rows
 from yolopose.report.figures import accuracy
 from yolopose.report.figures.accuracy import SPECS, draw_accuracy, measured_points, paper_points
 from yolopose.report.figures.style import line_samples, place_labels
-from yolopose.report.figures.write import write_figures
+from yolopose.report.figures.write import PAPER, write_figures
 from yolopose.report.layout import Table, latex
 from yolopose.report.measured import fingerprint_note, load_reference, load_results
 from yolopose.report.page import markdown_to_html, readme_claims_table, write_report
@@ -123,7 +123,7 @@ def test_without_any_run_the_paper_stands_alone(tmp_path: Path, capsys) -> None:
     untrained = fabricated.study(tmp_path / "mini", {})
     assert "nothing trained yet" in written(untrained, 1)[1]
     text = write_report(untrained, NOWHERE).read_text()
-    assert all(words in text for words in ("Nothing has been trained", "Not drawn yet", "No data report"))
+    assert all(words in text for words in ("Nothing has been trained", "Not drawn, needs", "No data report"))
     paths = write_figures(untrained, NOWHERE, ("figure5", "learning_curves"))
     assert [path.name for path in paths] == ["figure5.png", "figure5.svg"]
     assert "learning_curves: left out" in capsys.readouterr().out
@@ -167,7 +167,7 @@ def test_escaping_and_headings_by_hand(tmp_path: Path) -> None:
     assert "| a | G b | G c | d | G e |" in table.to_markdown()
 
 
-def test_points_are_the_tables_and_measured_ones_stand_at_their_own_gmacs(mini: Path) -> None:
+def test_points_are_the_tables_and_measured_ones_stand_at_their_own_count(mini: Path) -> None:
     points, left_out = paper_points(SPECS[2])
     assert {p.label: (p.gmacs, p.accuracy) for p in points if p.method == "YOLO-Pose"} == {
         "s6": (22.8, 87.7), "m6": (66.3, 89.8), "l6": (145.6, 90.3)}
@@ -202,7 +202,7 @@ def test_figures_are_written_and_the_report_is_one_page_beside_them(mini: Path) 
         "test_dev": None, "statistics": {"persons_per_image": 2.5}, "coco_statistics": {"persons_per_image": 2.7},
         "baseline": {"AP": 0.01, "AP50": 0.05}})
     files = {path.name: path.read_bytes() for path in write_figures(mini, NOWHERE)}
-    stems = ("figure4", "figure5", "figure6", "learning_curves", "ablation_losses", "ablation_heads")
+    stems = (*PAPER, "learning_curves", "ablation_losses", "ablation_heads")
     assert set(files) == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
     assert all(len(data) > 5000 and b"dc:date" not in data for data in files.values())
     text, stack = write_report(mini, NOWHERE).read_text(), []
@@ -214,7 +214,7 @@ def test_figures_are_written_and_the_report_is_one_page_beside_them(mini: Path) 
     assert not stack
     addresses, ids = re.findall(r'\s(?:src|href)="([^"]*)"', text), re.findall(r'\sid="([^"]*)"', text)
     pictures = [a for a in addresses if not a.startswith("#")]
-    assert len(pictures) == 6 and all(a.startswith("figures/") and (mini / a).is_file() for a in pictures)
+    assert len(pictures) == 9 and all(a.startswith("figures/") and (mini / a).is_file() for a in pictures)
     assert len(set(ids)) == len(ids) and {a[1:] for a in addresses if a.startswith("#")} <= set(ids)
     assert "a &lt;CPU&gt; &amp; more" in text and "<CPU>" not in text and "synthetic &lt;near&gt;" in text
     claims = load_claims()

@@ -2,15 +2,16 @@
 the numbers that the paper or the official README print for the same comparison; a table a group."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from yolopose.report import layout
 from yolopose.report.compare import number
-from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, Cells, Table, rounded, signed
+from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, Cells, Table, attempt, rounded, signed
 from yolopose.report.measured import PairedInterval, ResultSet, paired_interval
 from yolopose.report.seeds import Measurement, difference
-from yolopose.report.tables import Sets, gmacs_cells, write_tables
+from yolopose.report.tables import RESIDUAL_NOTE, Sets, gmacs_cells, write_tables
 from yolopose.study.groups import GROUPS, METRICS, keypoint_rates, title_in
 from yolopose.study.paper import PAPER_DIR
 from yolopose.utils.files import read_csv
@@ -18,18 +19,20 @@ from yolopose.utils.files import read_csv
 BETTER, WORSE, OPEN, ONE_SEED = "better", "worse", "within noise", "one seed"
 KINDS = ("seeds", "images")  # over which an interval is
 JOINT_KEYS = {"error_mean": "error, % of √box area", "far_outside": "far outside, %"}
+DETECTOR_NOTE = "From a person detector: the images that trained the detector come on top."
 # Group: a note, most often on where its experiments are printed, and the files of results/paper/ with those numbers.
 PRINTED = {
-    "losses": ("paper = Table 3.", ["table3"]), "resolution": ("paper = Table 4.", ["table4"]),
+    "losses": ("paper = Table 3.", ["table3"]),
+    "resolution": ("paper = Table 4. px and GMACs are those of the models that ran.", ["table4"]),
     "activation": ("paper = Tables 3 and 5.", ["table3", "table5"]),
-    "depth": ("paper = the official README's ablation of the decoder; its rows differ in learning rate, too.",
-              ["decoder_depth"]),
-    **dict.fromkeys(("heads", "initialisation"),
-                    ("From a person detector: the images that trained the detector come on top.", []))}
+    "depth": ("paper = the official README's ablation of the decoder; its rows differ in learning rate, too. "
+              + RESIDUAL_NOTE, ["decoder_depth"]),
+    "heads": (f"{DETECTOR_NOTE} box AP is COCO's AP of persons' boxes.", []), "initialisation": (DETECTOR_NOTE, [])}
+SPREAD_NOTE = "± = standard deviation over seeds. "
 METHOD_NOTE = (
-    "± = standard deviation over seeds. Δ = the row minus the experiment that it stands against, in points; over "
-    "seeds: paired by seed, Student's t; over images: paired bootstrap, 1,000 resamples, percentiles. The first is the "
-    "chance of training, the second that of the test images; AP is better or worse where both exclude 0.")
+    "Δ = the row minus the experiment that it stands against, in points; over seeds: paired by seed, Student's t; over "
+    "images: paired bootstrap, 1,000 resamples, percentiles. The first is the chance of training, the second that of "
+    "the test images; AP is better or worse where both exclude 0.")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Row:
     @property
     def title(self) -> str:
         return title_in(self.group, self.experiment)
+
+    @property
+    def seeds(self) -> int:
+        return len(self.results.runs.get(self.experiment, []))
 
     def measure(self, metric: str) -> Measurement | None:
         """A key of :data:`METRICS` in percent over seeds."""
@@ -124,8 +131,8 @@ def build_ablations(results: ResultSet, reference: ResultSet | None = None) -> l
     tables = []
     for group in GROUPS:
         made = ablation_rows(group, results.ablations, reference.ablations if reference else None)
-        tables.append(_group_table(group, made, (results, reference)))
-        tables.append(_keypoints_table(made) if group == "heads" else None)
+        tables.append(attempt(f"ablation_{group}", partial(_group_table, group, made, (results, reference))))
+        tables.append(attempt("ablation_joints", partial(_keypoints_table, made)) if group == "heads" else None)
     return [table for table in tables if table]
 
 
@@ -139,7 +146,7 @@ def _group_table(group: str, made: list[Row], sets: Sets) -> Table | None:
             for experiment, baseline in GROUPS[group].rows.items()} | {row.experiment: row for row in made}
     shown = [_cells(row, printed.get(experiment, {}), sets) for experiment, row in rows.items()
              if row in made or experiment in printed]
-    notes = [*_sources(made), METHOD_NOTE]
+    notes = [*_sources(made), SPREAD_NOTE * any(row.seeds > 1 for row in made) + METHOD_NOTE]
     if any(row.verdict() == ONE_SEED for row in made):
         notes.append("One seed shows no spread of trainings, and decides nothing.")
     return Table.of(f"ablation_{group}", f"Ablation: {group}", f"{GROUPS[group].title}.", shown, [*notes, note])
@@ -151,7 +158,7 @@ def _cells(row: Row, printed: dict[str, str], sets: Sets) -> layout.Row:
     if row.group == "depth":
         cells |= gmacs_cells(sets, row.experiment, printed.get("gmacs", ""), data)
     if row.group == "resolution":
-        size, gmacs = runs[0].config.get("input_size") if runs else None, row.results.own_gmacs(row.experiment)
+        size, gmacs = runs[0].config.get("input_size") if runs else None, row.results.own_count(row.experiment)
         data |= {"input_size_here": size, "gmacs_here": gmacs} if runs else {}
         cells |= {("here", "px"): str(size or ""), ("here", "GMACs"): "" if gmacs is None else f"{gmacs:.3g}"}
     metrics = [metric for metric in METRICS if GROUPS[row.group].boxes or not metric.startswith("box")]
@@ -199,7 +206,7 @@ def _keypoints_table(heads: list[Row]) -> Table | None:
     notes = ["Of labelled joints of people found with a score of at least 0.1 and a box IoU of at least 0.5.",
              "far outside = the predicted joint is outside the person's true box by more than half of its longer side.",
              "Left eye and left ear are the joints on which the released head's priors land.",
-             "± = standard deviation over seeds."]
+             *[SPREAD_NOTE.strip()] * any(row.seeds > 1 for row in heads)]
     return Table.of("ablation_joints", "Ablation: joints", "Errors of single joints with each head.", rows, notes)
 
 

@@ -116,7 +116,8 @@ def write_audit(results_dir: Path | str) -> Table:
     table = Table.of(
         "tta_audit", "Audit", "Adjusted GMACs of other methods (§3.5; Tables 1, 2 and 4).",
         [("other", {("", title): _cell(row[key]) for key, title in SHOWN.items()}, row) for row in rows],
-        [counts(rows), "A value holds when the expected one rounds to the printed digits. Published numbers: "
+        [counts(rows), "A value holds when the expected one rounds to the printed digits. Residual = printed − "
+                       "expected, in GMACs and in percent of the expected one. Published numbers: "
                        "results/paper/baselines.csv."])
     table.write(Path(results_dir) / "tables", "csv", "md")
     return table

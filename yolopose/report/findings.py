@@ -97,7 +97,7 @@ def heads_finding(results: ResultSet, reference: ResultSet | None = None) -> str
         return f"AP {row.measure('AP')}, AP50 {row.measure('AP50')} and box AP {row.measure('box_AP')}"
 
     def changes(row: Row) -> str:
-        return f"{row.change('AP')} in AP and {row.change('box_AP')} in box AP."
+        return f"released minus repaired, {row.change('AP')} in AP and {row.change('box_AP')} in box AP."
 
     repaired, released = rows["s6"], rows["s6_faithful"]
     whose = repaired.results.scale() + ("; committed reference" if repaired.from_reference else "")

@@ -3,7 +3,8 @@
 import html
 import itertools
 import re
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,17 +13,19 @@ from typing import Any, Self
 from pandas import DataFrame, MultiIndex
 from pandas.io.formats.style import Styler
 
+from yolopose.utils.errors import StudyError
 from yolopose.utils.files import atomic_write
 
 DASH, NOT_RUN, UNDEFINED = "–", "not run", "undefined"
 REFERENCE_MARK = " (ref)"  # behind a value of the committed reference
 # Columns of words, which stand left; the others hold numbers.
-WORDS = {"Method", "Backbone", "Loss", "Bits", "Experiment", "Against", "AP is", "Test", "Expected is", "Verdict",
-         "Accuracies that differ", "Note"}
+WORDS = {"Method", "Name", "Backbone", "Loss", "Bits", "Experiment", "Against", "AP is", "Test", "Expected is",
+         "Verdict", "Accuracies that differ", "Note"}
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": r"$-$",
     "†": r"$^{\dagger}$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\to$",
+    "[": "{[}", "]": "{]}",  # behind a row's end they would be its option
     "₀": "$_0$", "<": r"$<$", ">": r"$>$", "σ": r"$\sigma$", "²": "$^2$", "’": "'", "·": r"$\cdot$"})
 
 Cells = dict[tuple[str, str], str]  # what a reader sees of a row, by (heading over neighbouring columns, title)
@@ -46,7 +49,7 @@ class Table:
     def of(cls, name: str, heading: str, caption: str, rows: Iterable[Row], notes: list[str]) -> Self:
         """A table of these rows; a column without a value in any of them is not shown."""
         kinds, cells, values = zip(*rows, strict=True)
-        shown = DataFrame(cells, index=kinds, dtype=object).fillna("")
+        shown = DataFrame(cells, index=kinds, dtype=object).fillna("").map(lambda text: " ".join(str(text).split()))
         shown = shown.loc[:, ~shown.isin(["", DASH]).all()]
         shown.columns = MultiIndex.from_tuples(shown.columns)
         return cls(name, heading, caption, shown, DataFrame(values, dtype=object), notes)
@@ -106,6 +109,24 @@ class Table:
                  "tex": self.to_latex}
         for form in forms:
             atomic_write(folder / f"{self.name}.{form}", texts[form]())
+
+
+def attempt(name: str, build: Callable[[], Table | None]) -> Table | None:
+    """The table that ``build`` makes; where it cannot, one that says why in its place, so that others are not lost."""
+    try:
+        return build()
+    except Exception as error:
+        print(f"{name}: could not be built: {(reason := explained(error))}")
+        cells: Cells = {("", "Note"): reason}
+        return Table.of(name, name, "Could not be built.", [("other", cells, {"note": reason})], [])
+
+
+def explained(error: Exception) -> str:
+    """What went wrong in one line: a StudyError's own words; else kind and words of the error, and its line of code."""
+    if isinstance(error, StudyError):
+        return str(error)
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
 
 
 def markdown(frame: DataFrame, words: Iterable[str]) -> str:

@@ -142,9 +142,9 @@ class ResultSet:
         known = load_experiments().get(experiment)
         return known and self.count(key, known.variant, known.input_size, convention)
 
-    def own_gmacs(self, experiment: str) -> float | None:
-        """GMACs of the model that really ran (its own width and size), from ``complexity.csv``."""
-        counts = (self.count("gmacs", str(run.record.get("variant")), int(run.config.get("input_size", 0)),
+    def own_count(self, experiment: str, key: str = "gmacs") -> float | None:
+        """``gmacs`` or ``params_m`` of the model that really ran (its own width and size), from ``complexity.csv``."""
+        counts = (self.count(key, str(run.record.get("variant")), int(run.config.get("input_size", 0)),
                              width_factor=float(run.config.get("width_factor", 1.0)))
                   for run in self.runs.get(experiment, []))
         return next((count for count in counts if count is not None), None)

@@ -4,20 +4,24 @@ The same results give the same bytes: no date is written, seconds come from ``ru
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import mistune
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.runtime import Context
 from pandas import DataFrame
 
 from yolopose.report import compare
 from yolopose.report.ablations import build_ablations
 from yolopose.report.claims import decide_claims
 from yolopose.report.conditions import profile_differences, statistics_rows
+from yolopose.report.figures.write import FIGURES
 from yolopose.report.findings import HEADLINE, findings
-from yolopose.report.layout import markdown
+from yolopose.report.layout import explained, markdown
 from yolopose.report.measured import ResultSet, fingerprint_note, load_reference, load_results
 from yolopose.report.sets import compare_sets, describe_difference
 from yolopose.report.tables import build_tables
@@ -80,7 +84,7 @@ def markdown_to_html(text: str) -> str:
 
 def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> Path:
     """Write ``report.html`` into a results folder and return its path; it shows the files of ``figures/``, names those
-    missing, and has tables, comparison and claims made afresh."""
+    missing, and has tables, comparison and claims made afresh. A section that cannot be made says why in its place."""
     results = load_results(results_dir)
     reference, claims = load_reference(results, reference_dir), decide_claims(results)
     deviations = (PAPER_DIR / "deviations.md").read_text(encoding="utf-8")
@@ -88,26 +92,40 @@ def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> 
     both = (results.root, reference.root) if reference and results.runs else None
     shown = {
         "results": results, "known": load_experiments(), "profile": load_profiles().get(results.profile),
-        "claims": claims, "verdicts": VERDICTS, "headline": headline(results, claims),
+        "claims": claims, "verdicts": VERDICTS, "headline": headline(results, claims), "reference": reference,
         "own_claims": [claim["id"] for claim in claims if claim["where"].startswith("this study")],
-        "provenance": provenance_rows(results), "no_test_dev": no_test_dev(results),
-        "tables": build_tables(results, reference), "ablations": build_ablations(results, reference),
-        "released": compare.released_rows(results.root), "released_tolerance": compare.RELEASED_TOLERANCE,
-        "findings": findings(results, reference), "statistics": statistics_rows(results.data),
-        "drawn": [path.stem for path in (results.root / "figures").glob("*.svg")],
-        "comparison": [row for row in compare.compare_with_paper(results) if row["experiment"]],
-        "reference": reference, "fingerprint_note": fingerprint_note(results, reference) if reference else None,
-        "reference_rows": [row for row in compare_sets(*both) if row["metric"] in ("AP", "AP50")
-                           and row["split"] in ("val", "test_dev", "val_box")] if both else [],
-        "reference_changes": describe_difference(*both) if both else [],
-        "differences": profile_differences(headline_run.config) if headline_run else [],
-        "deviations": markdown_to_html(deviations.partition("\n")[2]),
-    }
+        "figures": FIGURES, "drawn": [path.stem for path in (results.root / "figures").glob("*.svg")],
+        "scored_released": (results.root / "released.csv").is_file(), "deviations": markdown_to_html(
+            deviations.partition("\n")[2]), "released_tolerance": compare.RELEASED_TOLERANCE,
+        "fingerprint_note": fingerprint_note(results, reference) if reference else None}
+    shown |= {  # made where they stand, so that one that cannot be made costs its own section alone
+        "provenance": lambda: provenance_rows(results), "no_test_dev": lambda: no_test_dev(results),
+        "tables": lambda: build_tables(results, reference), "ablations": lambda: build_ablations(results, reference),
+        "released": lambda: compare.released_rows(results.root), "findings": lambda: findings(results, reference),
+        "statistics": lambda: statistics_rows(results.data),
+        "comparison": lambda: [row for row in compare.compare_with_paper(results) if row["experiment"]],
+        "reference_rows": lambda: [row for row in compare_sets(*both) if row["metric"] in ("AP", "AP50")
+                                   and row["split"] in ("val", "test_dev", "val_box")] if both else [],
+        "reference_changes": lambda: describe_difference(*both) if both else [],
+        "differences": lambda: profile_differences(headline_run.config) if headline_run else []}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
+    template = environment.get_template("report.html.j2")
+    page = template.new_context(shown)
+    page.blocks = {name: [partial(_section, name, render)] for name, render in template.blocks.items()}
     path = results.root / "report.html"
-    atomic_write(path, environment.get_template("report.html.j2").render(shown))
+    atomic_write(path, "".join(template.root_render_func(page)))
     return path
+
+
+def _section(name: str, render: Callable[[Context], Iterable[str]], page: Context) -> Iterable[str]:
+    """The HTML of one block of the template; one that fails names itself and leaves the others."""
+    try:
+        return list(render(page))
+    except Exception as error:
+        print(f"report.html: the section {name} could not be made: {(reason := explained(error))}")
+        return [f'<h2 id="{name}">{name.capitalize()}</h2>\n<p class="answer">This section could not be made: '
+                f"{escape(reason)}</p>\n"]
 
 
 def readme_claims_table(results_dir: Path | str) -> str:

@@ -1,14 +1,20 @@
 """Tables 1 to 5 of the paper, printed and measured side by side. Rows that a run did not make are the committed
-reference's, marked "(ref)"; the ablations, on another schedule, have a column of their own in Tables 3 and 4."""
+reference's, marked "(ref)"; the ablations, on another schedule, have a column of their own in Tables 3 and 4.
+
+A table of this study's own is a function of a run's and the reference's :class:`ResultSet` that returns a
+:class:`Table`, or ``None`` where there is nothing to show, and a line in :data:`OWN_TABLES`.
+"""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from yolopose.report.compare import TABLES, number, printed_rows, same_digits
-from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, UNDEFINED, Cells, Row, Table, rounded, signed
+from yolopose.report.layout import DASH, NOT_RUN, REFERENCE_MARK, UNDEFINED, Cells, Row, Table, attempt, rounded, signed
 from yolopose.report.measured import ResultSet, fingerprint_note, load_reference, load_results
 from yolopose.study.config import load_experiments
+from yolopose.study.groups import GROUPS, METRICS
 from yolopose.study.paper import CONVENTIONS, MAIN_CONVENTION, PAPER_DIR
 from yolopose.utils.files import read_csv
 
@@ -28,32 +34,66 @@ CAPTIONS = {
     5: "Post-training quantization of s6 with ReLU at 960 px.",
 }
 FUSED_BIAS_NOTE = (
-    "fused_bias = everything fvcore counts on the fused model (convolutions and nearest-neighbour upsampling) plus one "
-    "operation per element of each biased output. Without the upsampling l6 at 960 px is 145.548, which would round to "
-    "145.5; printed: 145.6.")
+    "fused_bias (fvcore, fused + biases) = everything fvcore counts on the fused model (convolutions and "
+    "nearest-neighbour upsampling) plus one operation per element of each biased output. Without the upsampling l6 at "
+    "960 px is 145.548, which would round to 145.5; printed: 145.6.")
+RESIDUAL_NOTE = "residual % = (counted − printed) / printed."
 TABLE4_SENTENCE = "No single convention gives all of Table 4's GMACs to the printed digit."
 NOTES = dict.fromkeys(BOTTOM_UP, (
     "† = multi-scale testing; the paper multiplies GMACs by 2 for flip testing and 5.25 for multi-scale.",
     f"Params and GMACs here: fused model at the paper's width and size, convention {MAIN_CONVENTION}.",
     FUSED_BIAS_NOTE, "RTMO: numbers of its own paper, which prints no GMACs.")) | {
-    4: ("GMACs are counted at the paper's width and sizes.", FUSED_BIAS_NOTE),
+    4: (f"GMACs are counted at the paper's width and sizes. {RESIDUAL_NOTE}", FUSED_BIAS_NOTE),
     5: ("Drops from 32 bits can be compared at a reduced scale; absolute AP cannot.",)}
 MARKS = {"run": "", "reference": REFERENCE_MARK}  # what stands behind a number, by where it comes from
 Sets = tuple[ResultSet | None, ...]  # a run and the committed reference, which supplies what the run lacks
 
 
 def build_tables(results: ResultSet, reference: ResultSet | None = None) -> list[Table]:
-    sets, tables = (results, reference), []
-    for table in TABLES:
-        split = "test_dev" if table == 2 else "val"
-        rows = [_row(sets, table, printed) for printed in _printed(table, split)]
-        notes = [*_notes(results, reference, rows, split), *NOTES.get(table, ())]
-        if table == 4:
-            notes.insert(-2, conventions_note([data for *_, data in rows]))
-        if table == 5:
-            _add_drops(rows)
-        tables.append(Table.of(f"table{table}", f"Table {table}", CAPTIONS[table], rows, notes))
-    return tables
+    """The paper's tables, then those of :data:`OWN_TABLES`; one that cannot be built says why in its place."""
+    builders = {f"table{table}": partial(_paper_table, table) for table in TABLES} | OWN_TABLES
+    tables = (attempt(name, partial(build, results, reference)) for name, build in builders.items())
+    return [table for table in tables if table]
+
+
+def _paper_table(table: int, results: ResultSet, reference: ResultSet | None = None) -> Table:
+    split = "test_dev" if table == 2 else "val"
+    rows = [_row((results, reference), table, printed) for printed in _printed(table, split)]
+    notes = [*_notes(results, reference, rows, split), *NOTES.get(table, ())]
+    if table == 4:
+        notes.insert(-2, conventions_note([data for *_, data in rows]))
+    if table == 5:
+        _add_drops(rows)
+    return Table.of(f"table{table}", f"Table {table}", CAPTIONS[table], rows, notes)
+
+
+def further_experiments(results: ResultSet, reference: ResultSet | None = None) -> Table | None:
+    """Experiments that were run, in the main set or in the ablations, and that no other table has; on val."""
+    elsewhere = {row["experiment"] for table in TABLES for row in _printed(table, "val")}
+    elsewhere |= {name for group in GROUPS.values() for name in group.rows if name not in results.runs}
+    rows, known = [], load_experiments()
+    for name in dict.fromkeys([*results.runs, *(results.ablations.runs if results.ablations else ())]):
+        if name in elsewhere:
+            continue
+        about, where = known.get(name), results if name in results.runs else results.ablations
+        counts = {key: where.own_count(name, key) for key in COUNTS}
+        data: dict[str, Any] = {"experiment": name, "title": about and about.title, "loss": about and about.loss,
+                                "input_size": where.runs[name][0].config.get("input_size"), **counts}
+        cells: Cells = {("", "Experiment"): about.title if about else name, ("", "Name"): name,
+                        ("", "Loss"): data["loss"] or DASH, ("", "Input"): str(data["input_size"] or DASH)}
+        cells |= {("", title): DASH if counts[key] is None else f"{counts[key]:.3g}" for key, title in COUNTS.items()}
+        for title, (split, metric) in METRICS.items():
+            found: dict[str, Any] = {}
+            for column, fill in (("here", _accuracy), ("ablations", _ablation)):
+                cells[title.replace("_", " "), column] = fill((results, None), name, split, metric, found)
+            data |= {key.replace(metric, title): value for key, value in found.items()}
+        rows.append(("study", {key: DASH if text == NOT_RUN else text for key, text in cells.items()},
+                     data | dict.fromkeys({"measured_from", "ablations_from"} - set(data))))
+    if not rows:
+        return None
+    notes = _notes(results, None, rows, "val")[0 if any(data["measured_from"] for *_, data in rows) else 1:]
+    notes.append("Input (px), Params and GMACs are those of the models that ran; box AP is COCO's of persons' boxes.")
+    return Table.of("further", "Further experiments", "Those that no table of the paper has, on val.", rows, notes)
 
 
 def _printed(table: int, split: str) -> list[dict[str, str]]:
@@ -165,7 +205,7 @@ def _notes(results: ResultSet, reference: ResultSet | None, rows: list[Row], spl
         found = (results if "run" in of_ablations else reference).ablations
         notes.append(f"ablations = {found.scale()}, {found.images_seen()} each: the set of make ablations, on its "
                      "own schedule and not that of the column here.")
-    if of_ablations or any(len(runs) > 1 for runs in results.runs.values()):
+    if any("±" in cell for _, cells, _ in rows for cell in cells.values()):
         notes.append("± = standard deviation over seeds.")
     if used_reference:
         commits = f"; commit {reference.commits()}" if reference.commits() else ""
@@ -187,11 +227,17 @@ def conventions_note(rows: Sequence[dict[str, Any]]) -> str:
             + f"To the printed digit: {counts}; largest residual {max(residuals):.2f} %.")
 
 
+# Name of the files: the function.
+OWN_TABLES: dict[str, Callable[[ResultSet, ResultSet | None], Table | None]] = {
+    "further": further_experiments,
+}
+
+
 def write_tables(results_dir: Path | str, reference_dir: Path | None = None,
                  build: Callable[..., list[Table]] = build_tables, forms: Sequence[str] = ("csv", "md", "tex")
                  ) -> list[Table]:
-    """Write ``tables/table{1..5}.{csv,md,tex}`` into a results folder (or what ``build`` makes of it, in ``forms``) and
-    return the tables. ``reference_dir`` has the rows that the run lacks; default: the same profile's reference."""
+    """Write ``tables/<name>.{csv,md,tex}`` of every table into a results folder (or what ``build`` makes, in ``forms``)
+    and return the tables. ``reference_dir`` has the rows that the run lacks; default: the same profile's reference."""
     results = load_results(results_dir)
     tables = build(results, load_reference(results, reference_dir))
     for table in tables:

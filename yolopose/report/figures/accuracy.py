@@ -78,7 +78,7 @@ def measured_points(spec: Spec, results: ResultSet) -> list[Point]:
             continue
         if sizes_only and experiment != "s6" and not at_a_size if by_size else at_a_size:
             continue
-        value, gmacs = results.measure(experiment, spec.split, spec.metric), results.own_gmacs(experiment)
+        value, gmacs = results.measure(experiment, spec.split, spec.metric), results.own_count(experiment)
         if value and gmacs is not None:
             points.append(Point("YOLO-Pose", gmacs, value.mean, experiment, True, value.deviation))
     return sorted(points, key=lambda p: (p.gmacs, p.label))

@@ -96,7 +96,7 @@ def draw_almost_free(results: ResultSet) -> Figure | None:
     axes.set_xticks(range(len(models)), [f"{name}\n{COSTS.format(**model)}" for name, model in models.items()])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
-    axes.set(xlim=(-0.5, len(models) - 0.5), ylabel="pose model over person detector (%)")
+    axes.set(xlim=(-0.5, len(models) - 0.5), ylabel="pose model − person detector (% of the latter)")
     figure.legend(loc="outside lower center", ncols=4, columnspacing=1.2, handlelength=1.6)
     where = machine["hardware"]["accelerator"] if machine["device"].startswith("cuda") else (
         f"{machine['hardware']['cpu']}, {machine['threads']} thread{'s' if machine['threads'] != 1 else ''}")
@@ -160,7 +160,7 @@ def draw_decoder_depth(results: ResultSet) -> Figure | None:
         hits = sum(row[f"{convention}_digits"] for row in rows)
         left.plot(depths, [row[f"{convention}_residual"] for row in rows], dash, color=colour, linewidth=1.4,
                   markersize=5, label=f"{NAMES[convention]} ({hits} of {len(rows)} digits)")
-    left.set(ylabel="count against the printed GMACs (%)", ylim=(-1.15, 1.45), title="GMACs at 960 px")
+    left.set(ylabel="counted − printed GMACs (% of printed)", ylim=(-1.15, 1.45), title="GMACs at 960 px")
     left.legend(fontsize=8, loc="upper left")
     printed = read_csv(PAPER_DIR / "decoder_depth.csv")
     for rate, dash, face in (("0.0032", "s--", "white"), ("0.01", "o-", RED)):

@@ -41,11 +41,11 @@ def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
 
 
 def sheet(width_in: float, height_in: float, title: str = "", title_size: float = 11) -> Figure:
-    """An empty figure with its title at the upper left; what it gets is laid out so that nothing overlaps."""
+    """An empty figure with its title, which holds no formulas, at the upper left; nothing that it gets overlaps."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=title_size)
+        figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=title_size)
     return figure
 
 
