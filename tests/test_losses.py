@@ -21,25 +21,6 @@ def person(cx: float, cy: float, w: float = 16, h: float = 32, image: int = 0, j
     return torch.tensor([[image, 0, cx, cy, w, h, *([0.0] * 3 * joints)]])
 
 
-@pytest.mark.parametrize(("centre", "cells"), [
-    ((34, 34), {(4, 4), (3, 4), (4, 3)}),       # 4.25: own, left and upper (row, column)
-    ((38, 38), {(4, 4), (5, 4), (4, 5)}),       # 4.75: own, right and lower
-    ((38, 34), {(4, 4), (3, 4), (4, 5)}),       # right and upper
-    ((36, 36), {(4, 4)}),                        # 4.5 exactly: neither side is nearer
-    ((2, 2), {(0, 0)}),                          # no cell left of the first
-    ((62, 62), {(7, 7)}),                        # nor right of the last
-])
-def test_cells_that_answer(centre, cells):
-    m = match_anchors(person(*centre), ANCHOR, 8, 8, 8)
-    assert sorted(zip(m.row.tolist(), m.column.tolist(), strict=True)) == sorted(cells)
-
-
-@pytest.mark.parametrize(("w", "h", "matched"), [(16, 32, True), (63, 32, True), (65, 32, False), (16, 7.9, False)])
-def test_anchor_matches_below_ratio_four(w, h, matched):
-    assert bool(len(match_anchors(person(36, 36, w, h), ANCHOR, 8, 8, 8))) is matched
-    assert len(match_anchors(torch.zeros(0, 57), ANCHOR, 8, 8, 8)) == 0
-
-
 def test_complete_iou_by_hand():
     same = torch.tensor([[5.0, 5, 4, 8]])
     assert complete_iou(same, same).item() == pytest.approx(1, abs=1e-6)

@@ -1,7 +1,6 @@
-"""Training: schedule, averaging, transfer, exact resume, refusal of stale results."""
+"""Training: gains, anchors, transfer, exact resume, refusal of stale results."""
 
 import errno
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from yolopose.data.synthetic.generate import SyntheticSpec, generate
 from yolopose.models.checkpoints import load_state, load_weights, save_state, transfer_weights
 from yolopose.models.decode import decode
 from yolopose.models.yolov5 import build_model
-from yolopose.study.config import TrainConfig, load_study, load_variants
+from yolopose.study.config import load_study, load_variants
 from yolopose.study.freshness import check_fresh
-from yolopose.training.optim import BIAS, ExponentialMovingAverage, Schedule, build_optimizer
 from yolopose.training.recipe import best_possible_recall, choose_anchors, fit_anchors, run_gains
 from yolopose.training.runs import clear_outputs
 from yolopose.training.trainer import Trainer
@@ -137,31 +135,6 @@ def test_mean_pose_prior_is_what_an_empty_head_predicts(name):
                          zip(model.detect.anchors_px, model.detect.strides, strict=True)])
     keypoints = decoded[:, 6:].unflatten(1, (3, 3))[..., :2]
     torch.testing.assert_close(keypoints - decoded[:, None, :2], pose * anchors[:, None], atol=1e-4, rtol=1e-4)
-
-
-def test_schedule_by_hand():
-    cfg = TrainConfig(epochs=10, batch_size=16, lr=0.01, lr_final=0.2, warmup_epochs=0, warmup_iterations=20)
-    schedule = Schedule(cfg, batches=10)
-    assert [schedule.factor(i) for i in (0, 50, 100)] == [1, pytest.approx(0.6), pytest.approx(0.2)]
-    assert [schedule.accumulate(i) for i in (0, 10, 20)] == [1, 2, 4]
-    model = build_model(load_variants()["yolov5s6_pose"], 3, 0.125)
-    optimizer = build_optimizer(model, cfg, 4)
-    schedule.apply(optimizer, 0)
-    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0, 0]
-    assert optimizer.param_groups[BIAS]["momentum"] == pytest.approx(0.8)
-    schedule.apply(optimizer, 20)
-    assert {g["lr"] for g in optimizer.param_groups} == {0.01 * schedule.factor(20)}
-    assert [g["weight_decay"] for g in optimizer.param_groups] == [0, 0, cfg.weight_decay]
-    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
-
-
-def test_moving_average_by_hand():
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(model.weight)
-    average = ExponentialMovingAverage(model, decay=0.9, tau=1)
-    torch.nn.init.ones_(model.weight)
-    average.update(model)
-    assert average.model.weight.item() == pytest.approx(1 - 0.9 * (1 - math.exp(-1)))
 
 
 def test_detector_gives_backbone_neck_and_box_branch():
