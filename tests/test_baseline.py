@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.coco_folder import make_folder
+from tests.coco_folder import make_folder, write_json
 from yolopose.analysis.dataset import baseline_predictions, mean_pose_baseline, write_data_report
 from yolopose.data.coco import CocoDataset, load_dataset
+from yolopose.data.prepare import prepare_data
 from yolopose.study.config import load_study
 from yolopose.training.recipe import mean_pose
+from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json
 
 
@@ -47,10 +49,43 @@ def test_identical_people_are_solved_by_their_mean(data: CocoDataset) -> None:
     assert mean_pose_baseline(data)["AP"] < 0.9
 
 
-def test_data_report(data: CocoDataset, tmp_path: Path) -> None:
+def test_data_report(data: CocoDataset, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("yolopose.analysis.dataset.choose_anchors", lambda *_: None)  # too few boxes to fit them to
     study = load_study("smoke", data=tmp_path / "tiny", results=tmp_path / "results")
     report = write_data_report(study, data)
     assert read_json(tmp_path / "results" / "data.json") == report
     assert report["name"] == "tiny" and report["fingerprint"] == data.fingerprint and report["test_dev"] is None
     assert report["val"]["persons_with_keypoints"] == 8
     assert report["baseline"]["AP"] == pytest.approx(mean_pose_baseline(data)["AP"])
+
+
+def test_stage_one_names_what_a_set_is_too_small_for_and_what_is_used_of_it(tmp_path: Path, capsys) -> None:
+    """Quantization was refused after eleven minutes; the rest goes on without it."""
+    folder = make_folder(tmp_path / "tiny", images=40)
+    rows = read_json(folder / "annotations" / "person_keypoints_train2017.json")
+    for n, one in enumerate(rows["annotations"]):  # sizes to fit anchors to
+        one["bbox"][2:] = [5 + n / 2, 60 - n / 2]
+    write_json(folder / "annotations" / "person_keypoints_train2017.json", rows)
+    study = load_study("smoke", data=folder, results=tmp_path / "results")
+    left_out = write_data_report(study, prepare_data(study))["left_out"]
+    assert list(left_out) == ["quantization"]
+    assert left_out["quantization"].startswith("27 training images have labelled persons; quantization calibrates on")
+    assert capsys.readouterr().out.splitlines() == [
+        "train: 27 of 40 images are used whose persons have labelled keypoints",
+        "val: 24 of 40 images are used (PROFILE=smoke takes the first 24 by id)",
+        f"left out: quantization: {left_out['quantization']}"]
+    ablations = load_study("smoke", data=folder, results=tmp_path / "results", ablations=True)
+    assert "left_out" not in write_data_report(ablations, prepare_data(ablations))
+
+
+@pytest.mark.parametrize("split, words", [("train", "give more training images"),
+                                          ("val", "no person of the 6 images that are used has labelled keypoints")])
+def test_a_set_that_nothing_can_be_learned_of_or_scored_on_is_refused_at_stage_one(tmp_path, split, words) -> None:
+    path = make_folder(tmp_path / "tiny") / "annotations" / f"person_keypoints_{split}2017.json"
+    rows = read_json(path)
+    keep = 1 if split == "train" else 0
+    write_json(path, rows | {"annotations": rows["annotations"][:keep]})
+    study = load_study("smoke", data=tmp_path / "tiny", results=tmp_path / "results")
+    with pytest.raises(StudyError, match=words):
+        write_data_report(study, prepare_data(study))
+    assert not (tmp_path / "results").exists()

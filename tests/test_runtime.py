@@ -99,6 +99,13 @@ def test_mosaics_show_whom_they_say_and_tiles_that_cannot_hold_them_are_none() -
     assert sorted(image[32::64, 32::64, 0].ravel()) == [1, 114, 114, 114]
 
 
+@pytest.mark.parametrize("counts, held", [([5, 5, 9], "0"), ([], "0"), ([1], ""), ([0, 4], ""), ([2], "")])
+def test_a_slope_needs_two_numbers_of_persons(counts: list[int], held: str) -> None:
+    """With one of them it was NaN, and the whole evaluation ended there."""
+    said = timing.too_few_persons(photos(counts), Plan(("s6",), 128, 0.3, 3, 2, (0, 1, 2, 4), 2, 2))
+    assert (said or "").partition(" persons alone")[0].rpartition(" of ")[2] == held
+
+
 def test_slopes_and_shares_by_hand() -> None:
     """Network 100 ms always; decoding 2 ms; NMS 1 ms + 0.5 ms a person at the low threshold, 1 ms at the other."""
     points = [{"persons": n, "network_ms": 100.0, "decode_ms": 2.0, "nms_evaluation_ms": 1 + 0.5 * n,

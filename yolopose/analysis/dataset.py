@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from yolopose.analysis.grouping import fit_limbs
 from yolopose.analysis.matching import overlaps, xyxy
+from yolopose.analysis.timing import PLANS, too_few_persons
 from yolopose.data.coco import CocoDataset, CocoSplit
-from yolopose.data.prepare import COCO_STATISTICS
+from yolopose.data.prepare import COCO_STATISTICS, used_images
 from yolopose.evaluation.scoring import score_keypoints
+from yolopose.export.quantized_run import too_few_images
 from yolopose.study.config import Study
-from yolopose.training.recipe import mean_pose
+from yolopose.training.recipe import choose_anchors, mean_pose
+from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, write_json
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -88,13 +92,34 @@ def _shares(flags: np.ndarray) -> dict[str, float]:
     return {f"v{v}": round(float((flags == v).mean()), 4) for v in (0, 1, 2)}
 
 
+def left_out(study: Study, dataset: CocoDataset) -> dict[str, str]:
+    """Parts of a study for which its data set is too small, with the reason; the stages leave them out by the same
+    functions. A StudyError where nothing can be trained on it."""
+    if not study.released:
+        for run in {(run.input_size, run.train.anchors): run for run in study.runs()}.values():
+            choose_anchors(run, dataset)
+    reasons = {} if study.ablations or study.released else {
+        "quantization": too_few_images(dataset.train),
+        "run time against the number of persons": too_few_persons(dataset.val, PLANS[study.profile.name])}
+    try:
+        fit_limbs(dataset.train.store.persons, dataset.schema.skeleton)
+    except StudyError as error:
+        reasons["grouping of joints by distances (Figure 1)"] = str(error).removeprefix("grouping: ")
+    return {part: reason for part, reason in reasons.items() if reason}
+
+
 def write_data_report(study: Study, dataset: CocoDataset) -> dict[str, Any]:
-    """Write ``data.json`` of the study and return it: fingerprint, counts, statistics beside COCO's, the baseline."""
+    """Write ``data.json`` of the study and return it: fingerprint, counts, statistics beside COCO's, the baseline, and
+    ``left_out`` where the set is too small for a part of the study. Says that, and where not all images are used."""
     report = {"name": dataset.name, "fingerprint": dataset.fingerprint, "is_coco2017": dataset.is_coco2017,
               "keypoints": dataset.schema.as_dict(), "train": dataset.train.counts, "val": dataset.val.counts,
               "test_dev": dataset.test_dev.counts if dataset.test_dev else None,
               "statistics": dataset_statistics(dataset.val.annotations),
               "coco_statistics": read_json(COCO_STATISTICS) if COCO_STATISTICS.exists() else None,
               "baseline": mean_pose_baseline(dataset)}
+    if too_small := left_out(study, dataset):
+        report["left_out"] = too_small
+    for line in (*used_images(study, dataset), *(f"left out: {part}: {why}" for part, why in too_small.items())):
+        print(line)
     write_json(study.results_dir / "data.json", report)
     return report

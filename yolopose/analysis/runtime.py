@@ -55,12 +55,14 @@ def measure_runtime(study: Study, dataset: CocoDataset) -> dict[str, Any]:
     sha256 = file_sha256(weights) if weights.is_file() else None
     pairs = [[asdict(pose), asdict(person)] for _, pose, person in model_pairs(plan.models)]
     path = study.results_dir / "runtime.json"
+    reason = (f"{TRAINED} with seed {study.seeds[0]} is not trained here" if sha256 is None else
+              timing.too_few_persons(dataset.val, plan))
     parts: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
         "almost_free": (config_hash([asdict(plan), machine, pairs]),
                         lambda: measure_almost_free(plan, device, study.results_dir / "complexity.csv")),
         "constant": (config_hash([asdict(plan), machine, sha256, dataset.fingerprint, asdict(study.profile.evaluate)]),
-                     lambda: measure_constant(weights, plan, dataset, study.profile.evaluate, device) if sha256 else
-                     {"status": "not run", "reason": f"{TRAINED} with seed {study.seeds[0]} is not trained here"})}
+                     lambda: {"status": "not run", "reason": reason} if reason else
+                     measure_constant(weights, plan, dataset, study.profile.evaluate, device))}
     found = read_json(path) if path.is_file() else {}
     missing = [name for name, (key, _) in parts.items() if found.get(name, {}).get("key") != key]
     if not missing:

@@ -115,15 +115,14 @@ def choose_tiles(counts: np.ndarray, persons: int, tiles: int, rng: np.random.Ge
     return chosen
 
 
-def make_mosaics(split: CocoSplit, tile_px: int, side: int, persons: Sequence[int], each: int
-                 ) -> tuple[list[tuple[int, np.ndarray]], list[int]]:
-    """``each`` mosaics of every number of ``persons``: ``side`` × ``side`` letterboxed images in random places, the
-    rest images in which nobody is labelled, or the letterbox's grey. Returns persons and (H, H, 3) uint8 RGB of each
-    mosaic, and the numbers of persons that none can hold."""
+def choose_mosaics(split: CocoSplit, side: int, persons: Sequence[int], each: int
+                   ) -> tuple[list[tuple[int, list[int]]], list[int]]:
+    """``each`` mosaics of every number of ``persons``: that number, and the images in the ``side`` × ``side`` places;
+    the rest are images in which nobody is labelled, or -1. With the numbers of persons that no mosaic can hold."""
     rng = np.random.default_rng(0)
     counts = np.array([len(split.boxes_xyxy(i)) for i in range(len(split))])
     nobody = np.flatnonzero(counts == 0)
-    made, left_out = [], []
+    mosaics, left_out = [], []
     for wanted in persons:
         for _ in range(each):
             chosen = choose_tiles(counts, wanted, side * side, rng)
@@ -132,11 +131,30 @@ def make_mosaics(split: CocoSplit, tile_px: int, side: int, persons: Sequence[in
                 break
             free = side * side - len(chosen)
             chosen += rng.choice(nobody, free).tolist() if len(nobody) else [-1] * free
-            canvas = np.full((side * tile_px, side * tile_px, 3), PAD_VALUE, np.uint8)
-            for place, index in enumerate(rng.permutation(chosen)):
-                if index >= 0:
-                    top, left = place // side * tile_px, place % side * tile_px
-                    letterbox(split.load_image(int(index)), tile_px,
-                              out=canvas[top:top + tile_px, left:left + tile_px])
-            made.append((wanted, canvas))
+            mosaics.append((wanted, rng.permutation(chosen).tolist()))
+    return mosaics, left_out
+
+
+def too_few_persons(split: CocoSplit, plan: Plan) -> str | None:
+    """Why time cannot be measured against the number of persons on a split; ``None`` where it can."""
+    held = sorted({wanted for wanted, _ in choose_mosaics(split, plan.tiles, plan.persons, plan.scenes)[0]})
+    if len(held) > 1:
+        return None
+    return (f"the {len(split)} validation images make up mosaics of {' and '.join(map(str, held)) or 'no'} persons "
+            f"alone, of the numbers {', '.join(map(str, plan.persons))}; a slope needs two of them")
+
+
+def make_mosaics(split: CocoSplit, tile_px: int, side: int, persons: Sequence[int], each: int
+                 ) -> tuple[list[tuple[int, np.ndarray]], list[int]]:
+    """The mosaics of :func:`choose_mosaics`: persons and (H, H, 3) uint8 RGB of each, letterboxed images on the
+    letterbox's grey; and the numbers of persons that none can hold."""
+    mosaics, left_out = choose_mosaics(split, side, persons, each)
+    made = []
+    for wanted, chosen in mosaics:
+        canvas = np.full((side * tile_px, side * tile_px, 3), PAD_VALUE, np.uint8)
+        for place, index in enumerate(chosen):
+            if index >= 0:
+                top, left = place // side * tile_px, place % side * tile_px
+                letterbox(split.load_image(index), tile_px, out=canvas[top:top + tile_px, left:left + tile_px])
+        made.append((wanted, canvas))
     return made, left_out

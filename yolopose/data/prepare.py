@@ -51,11 +51,30 @@ def prepare_data(study: Study, test_dev: str = "") -> CocoDataset:
     if data.source == "folder":
         if study.profile.download == "coco2017":
             ensure_coco2017(study.data_dir, study.profile.evaluate.test_dev, WORDS[test_dev])
-        return load_dataset(study.data_dir, limits)
+        dataset = load_dataset(study.data_dir, limits)
+        if not dataset.val.with_keypoints():
+            raise StudyError(f"{study.data_dir / 'annotations' / 'person_keypoints_val2017.json'}: no person of the "
+                             f"{len(dataset.val)} images that are used has labelled keypoints: there is nothing to "
+                             "score on" + "".join(f"; {line}" for line in used_images(study, dataset)))
+        return dataset
     spec = SyntheticSpec(data.difficulty, data.image_size, data.train, data.val, data.test_dev, data.seed)
     with one_at_a_time(study.data_dir.with_name(f".{study.data_dir.name}.lock"), f"it draws {study.data_dir}"):
         generate(study.data_dir, spec, workers=available_cores())
     return load_dataset(study.data_dir, limits, name=f"synthetic-{data.difficulty}")
+
+
+def used_images(study: Study, dataset: CocoDataset) -> list[str]:
+    """Of each split of a given folder of which not every image is used, how many are, and why."""
+    lines: list[str] = []
+    if study.profile.data.source != "folder":
+        return lines
+    for split, limit, which in ((dataset.train, study.profile.data.train, " whose persons have labelled keypoints"),
+                                (dataset.val, study.profile.data.val, "")):
+        used, there = split.counts["images"], split.counts["images_in_file"]
+        cut = f" (PROFILE={study.profile.name} takes the first {limit:,} by id)" if used == limit else ""
+        if used < there:
+            lines.append(f"{split.name}: {used:,} of {there:,} images are used{which}{cut}")
+    return lines
 
 
 @dataclass(frozen=True)

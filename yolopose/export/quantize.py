@@ -23,7 +23,7 @@ from yolopose.evaluation import bootstrap
 from yolopose.evaluation.bootstrap import METRICS, RESAMPLES, Resampled
 from yolopose.export.graph import IMAGES, open_session
 from yolopose.export.quantize_graph import DISTANCE, OPSET, calibrate, list_layers, prepare_graph, quantize_graph
-from yolopose.export.quantized_run import FORMAT, MIXED, SCHEMES, SPLITS, QuantizedRun
+from yolopose.export.quantized_run import FORMAT, MIXED, SCHEMES, SPLITS, QuantizedRun, too_few_images
 from yolopose.models.yolov5 import build_model
 from yolopose.study.config import Study, load_variants
 from yolopose.study.paper import PAPER_KEYPOINTS
@@ -71,13 +71,18 @@ def quantize_study(study: Study, dataset: CocoDataset, calibration_images: int =
     """Quantize, evaluate and time ``s6_relu`` and, where it is trained, ``s6``, every seed; what is done is kept.
 
     Writes ``export/<experiment>_seed<k>_<model>.onnx``, ``<experiment>/seed<k>/quantized.json`` (metrics by split) and
-    ``quantization.json`` into the results folder; only a reason into the latter where the study has no ``s6_relu``.
-    Returns one row a model, ``SHOWN`` with AP as a fraction; a StudyError where calibration images are too few (below
-    50), or ``s6_relu`` is not trained, or stale.
+    ``quantization.json`` into the results folder; only a reason into these where the study has no ``s6_relu``, or the
+    data set too few images. Returns one row a model, ``SHOWN`` with AP as a fraction; a StudyError where fewer
+    calibration images than 50 are asked for, or ``s6_relu`` is not trained, or stale.
     """
     path = study.results_dir / "quantization.json"
-    if RELU not in study.experiments:
-        write_json(path, {"status": "not run", "reason": f"the profile {study.profile.name} has no {RELU}"})
+    known = RELU in study.experiments
+    if reason := too_few_images(dataset.train) if known else f"the profile {study.profile.name} has no {RELU}":
+        left_out = {"status": "not run", "reason": reason}
+        write_json(path, left_out)
+        for seed in study.seeds if known else ():
+            write_json(study.run_dir(RELU, seed) / RUN_FILE, dict.fromkeys(SPLITS.values(), left_out))
+        print(f"quantization: left out: {reason}")
         return []
     settings = SMOKE if study.profile.name == "smoke" else Settings()
     with_silu = all((study.run_dir(SILU, seed) / "run.json").is_file() for seed in study.seeds)

@@ -34,13 +34,22 @@ SPLITS = {"float32": "val_float32_onnx", "int16": "val_int16", "int8": "val_int8
 SCHEMES = {"int8_channel": Scheme(per_channel=True), "int8_pow2": Scheme(power_of_two=True)}
 
 
+def too_few_images(train: CocoSplit) -> str | None:
+    """Why nothing can be calibrated on a training split; ``None`` where it is large enough."""
+    if len(train) >= MIN_CALIBRATION_IMAGES:
+        return None
+    return (f"{len(train)} training images have labelled persons; quantization calibrates on at least "
+            f"{MIN_CALIBRATION_IMAGES}")
+
+
 def choose_images(train: CocoSplit, wanted: int, held_out: int) -> tuple[list[int], list[int]]:
     """Indices of the training images for calibration and for the sensitivities, drawn once and for all; the latter are
     some of the former where nothing is left beside these."""
-    for number, what in ((wanted, "are asked for"), (len(train), f"does the training split of {train.image_dir} have")):
-        if number < MIN_CALIBRATION_IMAGES:
-            raise StudyError(f"calibration_images: only {number} {what}; quantization needs at least "
-                             f"{MIN_CALIBRATION_IMAGES} training images")
+    if reason := too_few_images(train):
+        raise StudyError(f"{train.image_dir}: {reason}")
+    if wanted < MIN_CALIBRATION_IMAGES:
+        raise StudyError(f"calibration_images: only {wanted} are asked for; quantization needs at least "
+                         f"{MIN_CALIBRATION_IMAGES} training images")
     order = np.random.default_rng(0).permutation(len(train)).tolist()
     calibration = sorted(order[:wanted])
     return calibration, sorted(order[wanted:wanted + held_out]) or calibration[:held_out]
