@@ -1,4 +1,4 @@
-"""The notebooks' pictures: they are made for any data set, show what they should, and explain bad photos."""
+"""The notebooks' pictures: they are made for any data set and show what they should."""
 
 import base64
 import io
@@ -6,13 +6,15 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 
 from yolopose.display import people, plots
 from yolopose.display.tables import table
+from yolopose.report.measured import curve_points
 from yolopose.study.config import load_study
-from yolopose.utils.errors import StudyError
+from yolopose.workflow.status import _accuracy
 
 
 def test_contact_sheet_shows_an_even_choice_of_images_with_sides_in_colour_and_is_a_jpeg(tiny_data, monkeypatch):
@@ -58,24 +60,30 @@ def test_precision_recall_of_perfect_predictions(tiny_data):
     assert all(np.allclose(line.get_ydata(), 1) for line in figure.axes[0].lines)
 
 
-def test_a_photo_is_read_upright(tmp_path):
-    image = Image.new("RGB", (40, 20), "red")
-    exif = image.getexif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    image.save(tmp_path / "me.jpg", exif=exif)
-    assert people.read_photo(tmp_path / "me.jpg").shape == (40, 20, 3)
-    Image.new("LA", (8, 6)).save(tmp_path / "grey.png")
-    assert people.read_photo(tmp_path / "grey.png").shape == (6, 8, 3)
+@pytest.mark.parametrize("width_in", [1.2, 2.2, 3.5, 8.0])
+def test_title_and_note_stand_within_the_figure_and_above_the_pictures(width_in):
+    figure, (axis,) = people.grid(1, 1, width_in, "no people with a score of at least 0.25, found at 128 px",
+                                  people.LEGEND, ratio=0.7)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    whole, picture = figure.bbox, axis.get_window_extent()
+    title, note = (text.get_window_extent(canvas.get_renderer()) for text in figure.texts)
+    for box in (title, note):
+        assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and picture.y1 <= box.y0 and box.y1 <= whole.y1
+    assert note.y1 <= title.y0
 
 
-def test_a_bad_photo_is_explained(tmp_path):
-    path = tmp_path / "me.jpg"
-    with pytest.raises(StudyError, match=f"PHOTO={path}: no such file"):
-        people.read_photo(path)
-    for content in (b"", b"no picture", b"\x89PNG\r\n\x1a\n\x00\x00"):
-        path.write_bytes(content)
-        with pytest.raises(StudyError, match=f"PHOTO={path}: cannot be read as an image"):
-            people.read_photo(path)
+def test_scores_of_nobody_are_undefined_in_tables_and_left_out_of_curves():
+    rows = [{"val AP": 0.5, "APL": -1.0, "AP gain": -1.0, "n": -1},
+            {"val AP": -1.0, "APL": 0.25, "AP gain": 0.5, "n": 1}]
+    html = table(rows).to_html()
+    assert re.findall(r"<td[^>]*>(.*?)</td>", html) == [
+        "0.500", "undefined", "-1.000", "-1", "undefined", "0.250", "0.500", "1"]
+    assert "text-align: left" not in html
+    curve = [{"images": "10", "val_AP": "-1.0", "loss": "-1.0"}, {"images": "20", "val_AP": "0.5", "loss": "2"}]
+    assert curve_points(curve, "val_AP") == [(20.0, 50.0)]
+    assert curve_points(curve, "loss") == [(10.0, -1.0), (20.0, 2.0)]
+    assert _accuracy({"val": {"AP": -1.0, "AP50": 0.5}}) == "AP undefined AP50 50.0"
 
 
 def test_table_aligns_escapes_and_marks_what_is_missing():

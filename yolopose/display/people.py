@@ -1,10 +1,10 @@
-"""Pictures of people for the notebooks: contact sheets, augmented samples, predictions beside ground truth, a photo.
+"""Pictures of people for the notebooks: contact sheets, augmented samples, predictions beside ground truth.
 The colours of left, right and middle keep apart for all common kinds of colour blindness."""
 
 import base64
 import io
+import textwrap
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolopose.data.augment import augment, epoch_order, sample_generator
 from yolopose.data.coco import CocoDataset, CocoSplit
 from yolopose.data.schema import KeypointSchema
-from yolopose.evaluation.evaluate import Predictor
 from yolopose.study.config import RunConfig
 from yolopose.utils.errors import StudyError
 from yolopose.utils.palette import GREEN, INK, ORANGE, SKY
@@ -41,12 +39,15 @@ def grid(count: int, columns: int, cell_in: float, title: str, note: str = "",
     """A figure of ``count`` axes without ticks, in rows of ``columns``; ``ratio`` is a cell's height by its width."""
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
-    head = 0.62 if note else 0.4  # inches for title and note
+    title, note = (textwrap.fill(words, max(int(columns * cell_in / letter_in), 12))
+                   for words, letter_in in ((title, 0.088), (note, 0.07)))
+    below = 0.16 + 0.18 * len(title.splitlines())  # inches down to the note
+    head = below + 0.06 + (0.04 + 0.15 * len(note.splitlines()) if note else 0)
     height = rows * cell_in * ratio + head
     figure = Photographs(figsize=(columns * cell_in, height), dpi=100)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - head / height, wspace=0.02, hspace=0.02)
     figure.text(0.005, 1 - 0.09 / height, title, fontsize=11, fontweight="bold", va="top")
-    figure.text(0.005, 1 - 0.34 / height, note, fontsize=8.5, color="#444444", va="top")
+    figure.text(0.005, 1 - below / height, note, fontsize=8.5, color="#444444", va="top")
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     for axis in axes:
         axis.set_axis_off()
@@ -54,8 +55,10 @@ def grid(count: int, columns: int, cell_in: float, title: str, note: str = "",
 
 
 def draw_people(axis: Axes, image: NDArray[np.uint8], boxes_xyxy: NDArray, keypoints: NDArray, schema: KeypointSchema,
-                visible: float = 1.5, least: float = 0.5, scores: Sequence[float] | None = None) -> None:
-    """Draw an (H, W, 3) RGB image with its people in px and, where given, the scores at their boxes.
+                visible: float = 1.5, least: float = 0.5, scores: Sequence[float] | None = None,
+                pen: float = 1.0) -> None:
+    """Draw an (H, W, 3) RGB image with its people in px and, where given, the scores at their boxes; ``pen`` is the
+    width of lines and the size of letters, as multiples of those of a contact sheet.
 
     ``keypoints`` (n, K, 3) end in a visibility flag (0, 1, 2) or a confidence in [0, 1]: from ``visible`` on it gives a
     filled keypoint, under ``least`` none, nor a limb.
@@ -65,19 +68,19 @@ def draw_people(axis: Axes, image: NDArray[np.uint8], boxes_xyxy: NDArray, keypo
     axis.set_ylim(image.shape[0], 0)
     sides = [{"left": LEFT, "right": RIGHT}.get(name.split("_")[0], MIDDLE) for name in schema.names]
     for n, (box, person) in enumerate(zip(np.asarray(boxes_xyxy), np.asarray(keypoints), strict=True)):
-        axis.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, edgecolor=BOX, linewidth=1.0))
+        axis.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, edgecolor=BOX, linewidth=pen))
         if scores is not None:
-            axis.text(box[0], box[1], f"{scores[n]:.2f}", fontsize=6.5, color="white", va="bottom", clip_on=True,
+            axis.text(box[0], box[1], f"{scores[n]:.2f}", fontsize=6.5 * pen, color="white", va="bottom", clip_on=True,
                       bbox={"facecolor": BOX, "edgecolor": "none", "pad": 0.8})
         for i, j in schema.skeleton:
             if person[i, 2] >= least and person[j, 2] >= least:
                 colour = sides[i] if sides[i] == sides[j] else MIDDLE
-                for ink, width in ((EDGE, 2.4), (colour, 1.4)):
+                for ink, width in ((EDGE, 2.4 * pen), (colour, 1.4 * pen)):
                     axis.plot(person[[i, j], 0], person[[i, j], 1], color=ink, linewidth=width, solid_capstyle="round")
         for k, (x, y, value) in enumerate(person):
             if value >= least:
-                axis.plot(x, y, "o", markersize=2.8, color=sides[k], markeredgecolor=EDGE, markeredgewidth=0.5,
-                          fillstyle="full" if value >= visible else "none")
+                axis.plot(x, y, "o", markersize=2.8 * pen, color=sides[k], markeredgecolor=EDGE,
+                          markeredgewidth=0.5 * pen, fillstyle="full" if value >= visible else "none")
 
 
 def evenly(indices: Sequence[int], count: int) -> list[int]:
@@ -125,26 +128,4 @@ def predictions(split: CocoSplit, results: Iterable[dict[str, Any]], count: int 
         points = np.array([r["keypoints"] for r in found], float).reshape(-1, len(split.schema), 3)
         draw_people(axes[column + len(chosen)], image, boxes, points, split.schema, visible=0.5, least=0.05,
                     scores=[r["score"] for r in found])
-    return figure
-
-
-def read_photo(path: Path | str) -> NDArray[np.uint8]:
-    """A photo as (H, W, 3) uint8 RGB, turned upright by its EXIF entry; a ``StudyError`` says what is wrong with it."""
-    try:
-        with Image.open(path) as file:
-            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    except FileNotFoundError:
-        raise StudyError(f"PHOTO={path}: no such file; a relative path counts from the repository's root") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise StudyError(f"PHOTO={path}: cannot be read as an image ({error}); give a JPEG or PNG file") from None
-
-
-def photo(predictor: Predictor, image: NDArray[np.uint8], confidence: float = 0.25) -> Figure:
-    """The people that a model finds in one (H, W, 3) RGB image of any size."""
-    poses = predictor.predict(image, confidence)
-    found = f"{len(poses)} {'person' if len(poses) == 1 else 'people'} with a score of at least {confidence:g}"
-    width_in = float(np.clip(image.shape[1] / 60, 3.5, 8.0))
-    figure, axes = grid(1, 1, width_in, f"{found}, at {predictor.input_size} px", ratio=image.shape[0] / image.shape[1])
-    draw_people(axes[0], image, poses.boxes_xyxy.numpy(), poses.keypoints.numpy(), predictor.schema, visible=0.5,
-                least=0.05, scores=poses.scores.tolist())
     return figure

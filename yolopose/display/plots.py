@@ -63,9 +63,9 @@ def precision_recall(split: CocoSplit, results: list[dict[str, Any]]) -> Figure:
     recalls, precision = curves(split.annotations, results, scored, split.schema.sigmas)
     figure = Figure(figsize=(6.6, 4.4), dpi=100, layout="constrained")
     axis = figure.add_subplot()
-    for threshold, line in zip(np.linspace(0.5, 0.95, len(precision)), precision.clip(0), strict=True):
-        axis.plot(recalls, line, color=colormaps["cividis"](1.9 * (threshold - 0.5)), linewidth=1.4,
-                  label=f"{threshold:.2f}: {line.mean():.1%}")
+    for threshold, line in zip(np.linspace(0.5, 0.95, len(precision)), precision, strict=True):
+        axis.plot(recalls, line.clip(0), color=colormaps["cividis"](1.9 * (threshold - 0.5)), linewidth=1.4,
+                  label=f"{threshold:.2f}: {f'{line.mean():.1%}' if (line >= 0).all() else 'undefined'}")
     axis.set(xlim=(0, 1), ylim=(0, 1.01))
     _tidy(axis, "recall", "precision")
     axis.legend(title="OKS threshold: AP", fontsize=8, title_fontsize=8, frameon=False, loc="center left",

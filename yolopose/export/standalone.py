@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 try:
     import numpy as np
     import onnxruntime
-    from PIL import Image, ImageDraw, ImageOps
+    from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 except ImportError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install onnxruntime numpy pillow")
 
@@ -33,7 +35,9 @@ DRAWN_PX = 480  # a drawing's longer side is at least this, so that small photos
 VISIBLE = 0.5  # keypoints of less confidence are drawn hollow
 LEAST = 0.05  # and of less than this, not at all
 LEFT, RIGHT, MIDDLE, BOX, EDGE = "#E69F00", "#56B4E9", "#FFFFFF", "#009E73", "#1A1A1A"
-ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+LARGEST = 8192  # px: side of the largest square that is tried
+OUTPUTS = {"image_index": (), "boxes_xyxy": (4,), "scores": (), "keypoints": ("K", 3)}  # and shape of each person's
 THRESHOLDS = {  # inputs of the file that have defaults there: type, smallest and largest value, meaning
     "confidence": (float, 0, 1, "smallest score of a person (default: the file's)"),
     "nms_iou": (float, 0, 1, "overlap above which the better of two boxes stays alone"),
@@ -57,30 +61,31 @@ class Model:
         options.log_severity_level = 4  # errors come as exceptions
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            about: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime's exceptions have no common class of their own
             raise UserError(f"{path}: is not an ONNX model that this onnxruntime can run "
                             f"({first_line(error)})") from error
-        self.about = about = self.session.get_modelmeta().custom_metadata_map
         if about.get("format") != FORMAT:
             raise UserError(f"{path}: is an ONNX model without this project's metadata (format is "
-                            f"{about.get('format')!r}, not {FORMAT!r}); give a file of yolopose's export_model")
-        self.names: list[str] = json.loads(about["keypoints"])
-        self.skeleton: list[list[int]] = json.loads(about["skeleton"])  # pairs of indices of the names
-        self.size = int(about["input_size"]) if size is None else size  # side of the square input in px
-        multiple = int(about["size_multiple"])
-        if self.size < multiple or self.size % multiple:
-            raise UserError(f"--size {self.size}: must be a multiple of {multiple} px")
+                            f"{about.get('format')!r:.60}, not {FORMAT!r}); give a file of yolopose's export_model")
+        try:
+            self.names, self.skeleton, own, multiple, self.pad_value = read_about(about)
+        except ValueError as error:
+            raise UserError(f"{path}: its metadata is damaged ({error}); export the model again") from None
+        self.path, self.size = path, own if size is None else size  # side of the square input in px
+        if not multiple <= self.size <= LARGEST or self.size % multiple:
+            word = f"{path}: input_size {own}" if size is None else f"--size {size}"
+            raise UserError(f"{word}: must be a multiple of {multiple} px, and at most {LARGEST}")
 
     def people(self, images: list[np.ndarray], **thresholds: float | None) -> list[dict[str, np.ndarray]]:
         """``boxes_xyxy`` (n, 4), ``scores`` (n,) and ``keypoints`` (n, K, 3) x, y, confidence of the people of each
         (H, W, 3) uint8 RGB image, best first, in px of the image and clipped to it; of ``THRESHOLDS`` the file's
         defaults hold where one is missing or ``None``."""
-        squares, places = zip(*(letterbox(image, self.size, int(self.about["pad_value"])) for image in images),
-                              strict=True)
+        squares, places = zip(*(letterbox(image, self.size, self.pad_value) for image in images), strict=True)
         feeds: dict[str, np.ndarray] = {"images": np.stack(squares).transpose(0, 3, 1, 2)}
         feeds |= {name: np.array([value], np.int64 if THRESHOLDS[name][0] is int else np.float32)
                   for name, value in thresholds.items() if value is not None}
-        index, boxes, scores, keypoints = self.session.run(["image_index", "boxes_xyxy", "scores", "keypoints"], feeds)
+        index, boxes, scores, keypoints = self.run(feeds)
         found = []
         for i, (image, (scale, offset)) in enumerate(zip(images, places, strict=True)):
             own, limit = index == i, image.shape[1::-1]
@@ -89,6 +94,44 @@ class Model:
             poses[..., :2] = np.clip((poses[..., :2] - offset) / scale, 0, limit)
             found.append({"boxes_xyxy": corners.reshape(-1, 4), "scores": scores[own], "keypoints": poses})
         return found
+
+    def run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """The file's ``OUTPUTS``, of the shapes and kinds that they must have, and finite."""
+        try:
+            found = self.session.run(list(OUTPUTS), feeds)
+        except Exception as error:  # onnxruntime's own kinds, as above
+            raise UserError(f"{self.path}: cannot be run at {self.size} px ({first_line(error)}); export the model "
+                            "again, or give the --size that it was made for") from error
+        for (name, shape), values in zip(OUTPUTS.items(), found, strict=True):
+            wanted = (*np.shape(found[0])[:1], *(len(self.names) if side == "K" else side for side in shape))
+            fault = (f"the shape {np.shape(values)}, not {wanted}" if np.shape(values) != wanted else
+                     "other things than numbers" if np.asarray(values).dtype.kind not in "fiu" else
+                     "numbers that are not finite" if not np.isfinite(values).all() else "")
+            if fault:
+                raise UserError(f"{self.path}: its output {name} has {fault}; the model is damaged: export it again")
+        return found
+
+
+def read_about(about: dict[str, str]) -> tuple[list[str], list[list[int]], int, int, int]:
+    """Of a file's metadata: the keypoints' names; the skeleton, pairs of indices of the names; the input size in px,
+    what must divide it, and the grey of the border. A ValueError names an entry that is missing or something else."""
+    found: dict[str, Any] = {}
+    for key in ("keypoints", "skeleton", "input_size", "size_multiple", "pad_value"):
+        try:
+            found[key] = json.loads(about[key])
+        except (KeyError, RecursionError, ValueError):
+            found[key] = None
+    names, skeleton, size, multiple, grey = found.values()
+    named = type(names) is list and all(type(name) is str for name in names)
+    linked = named and type(skeleton) is list and all(
+        type(pair) is list and len(pair) == 2 and all(type(i) is int and 0 <= i < len(names) for i in pair)
+        for pair in skeleton)
+    good = (named, linked, type(size) is int, type(multiple) is int and multiple > 0,
+            type(grey) is int and 0 <= grey <= 255)
+    for key, holds in zip(found, good, strict=True):
+        if not holds:
+            raise ValueError(f"{key} is {about.get(key)!r:.60}")
+    return names, skeleton, size, multiple, grey
 
 
 def letterbox(image: np.ndarray, size: int, pad_value: int = 114) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -120,14 +163,47 @@ def shrink(values: np.ndarray, new: int, axis: int) -> np.ndarray:
     return np.moveaxis(np.diff(integral, axis=0) * (new / old), 0, axis)
 
 
-def read_photo(path: Path) -> np.ndarray:
+def rgb_pixels(path: Path | str) -> np.ndarray:
+    """The picture in a file, upright by its EXIF entry, as (H, W, 3) uint8 RGB; of several frames the first. A
+    ValueError says why it cannot be read."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise ValueError("is no file" if os.path.exists(path) else "no such file")
+    start = b""
     try:
-        with Image.open(path) as file:
-            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a photo or a folder of photos") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
-        raise UserError(f"{path}: cannot be read as an image ({first_line(error)}); give a JPEG or PNG file") from None
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many pixels; Pillow refuses twice as many
+            start = file.read(12)
+            source = Image.open(file)
+            pixels = to_rgb(ImageOps.exif_transpose(source), source.format or "")
+    except Image.DecompressionBombError:
+        raise ValueError(f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller") from None
+    except MemoryError:
+        raise ValueError("does not fit into memory; make it smaller") from None
+    except Exception as error:  # at damaged files Pillow's readers raise almost anything
+        said = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if isinstance(error, UnidentifiedImageError):
+            said = ("it is empty" if not start else "a HEIC photo or a video, for which Pillow has no reader"
+                    if start[4:8] == b"ftyp" else "of no kind that Pillow knows")
+        raise ValueError(f"cannot be read as an image ({said}); give a JPEG or PNG file") from error
+    if not pixels.size:
+        raise ValueError("has no pixels; give a JPEG or PNG file")
+    return pixels
+
+
+def to_rgb(image: Image.Image, kind: str) -> np.ndarray:
+    """Pixels of an opened image of Pillow's format ``kind``: 16-bit grey is scaled by its full range, other grey
+    numbers (32-bit, float) from the least to the greatest finite one; what is transparent lies on white."""
+    if image.mode[0] in "IF":  # "I;16", "I;16B", "I" and "F": one band of numbers
+        grey = np.asarray(image).astype(np.float64)
+        known = grey[np.isfinite(grey)]
+        low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+        if ";" in image.mode or (image.mode == "I" and kind in ("PNG", "PPM")):
+            low, high = 0.0, 65535.0
+        grey = np.nan_to_num(grey, nan=low, posinf=high, neginf=low).clip(low, high) - low
+        image = Image.fromarray(np.rint(grey * (255 / ((high - low) or 1))).astype(np.uint8))
+    elif image.mode[-1] in "Aa" or "transparency" in image.info:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
 
 
 def draw(image: np.ndarray, people: dict[str, np.ndarray], model: Model) -> Image.Image:
@@ -137,10 +213,12 @@ def draw(image: np.ndarray, people: dict[str, np.ndarray], model: Model) -> Imag
     picture = Image.fromarray(image.repeat(factor, 0).repeat(factor, 1))
     pen = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 320))
+    font = ImageFont.load_default(size=6 * line)
     sides = [{"left": LEFT, "right": RIGHT}.get(name.split("_")[0], MIDDLE) for name in model.names]
     for box, score, person in zip(people["boxes_xyxy"] * factor, people["scores"], people["keypoints"], strict=True):
         pen.rectangle(box.tolist(), outline=BOX, width=line)
-        pen.text((box[0] + line + 1, box[1] + line), f"{score:.2f}", fill="white", stroke_width=1, stroke_fill=EDGE)
+        pen.text((box[0] + line + 1, box[1] + line), f"{score:.2f}", font=font, fill="white",
+                 stroke_width=line // 2, stroke_fill=EDGE)
         points = [tuple(point) for point in (person[:, :2] * factor).tolist()]
         for i, j in model.skeleton:
             if min(person[i, 2], person[j, 2]) >= LEAST:
@@ -166,7 +244,7 @@ def plan(photo: str, out: str) -> list[tuple[Path, Path]]:
     source, target = Path(photo), Path(out)
     pairs = [(source, target)]
     if source.is_dir():
-        photos = sorted(path for path in source.iterdir() if path.suffix.lower() in ENDINGS)
+        photos = sorted(path for path in source.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != ".")
         if not photos:
             raise UserError(f"{photo}: has no photo ({', '.join(sorted(ENDINGS))})")
         stems = [path.stem for path in photos]
@@ -185,17 +263,25 @@ def run(o: argparse.Namespace) -> None:
         _, least, most, _ = THRESHOLDS[name]
         if value is not None and not least <= value <= most:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be between {least} and {most}")
-    model, pairs = Model(o.model, o.size), plan(o.photo, o.out)
+    model, pairs, wrong = Model(o.model, o.size), plan(o.photo, o.out), []
     for start in range(0, len(pairs), BATCH):
-        batch = pairs[start:start + BATCH]
-        images = [read_photo(photo) for photo, _ in batch]
-        for (photo, out), image, people in zip(batch, images, model.people(images, **thresholds), strict=True):
+        read: list[tuple[Path, Path, np.ndarray]] = []
+        for photo, out in pairs[start:start + BATCH]:
+            try:
+                read.append((photo, out, rgb_pixels(photo)))
+            except ValueError as error:
+                wrong.append(f"{photo}: {error}")
+        found = model.people([image for *_, image in read], **thresholds) if read else []
+        for (photo, out, image), people in zip(read, found, strict=True):
             print("\n".join(describe(photo, image, people, model.names)))
             try:
                 out.parent.mkdir(parents=True, exist_ok=True)
                 draw(image, people, model).save(out)
             except OSError as error:
                 raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+    if wrong:  # after the others were drawn
+        raise UserError("\n".join([f"{len(wrong)} of {len(pairs)} photos could not be read:", *wrong]
+                                  if len(pairs) > 1 else wrong))
 
 
 def main(words: list[str] | None = None) -> int:

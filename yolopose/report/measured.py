@@ -224,9 +224,11 @@ def read_curves(results: ResultSet) -> dict[str, dict[int, list[dict[str, str]]]
 
 
 def curve_points(rows: list[dict[str, str]], key: str) -> list[tuple[float, float]]:
-    """(images seen, value) of the rows of a curve that have a value; accuracies (``val_…``) in percent."""
+    """(images seen, value) of the rows of a curve that have a value; accuracies (``val_…``) in percent, without those
+    of nobody (−1)."""
     factor = 100 if key.startswith("val") else 1
-    return [(float(row["images"]), factor * float(row[key])) for row in rows if row.get(key) not in (None, "")]
+    return [(float(row["images"]), factor * float(row[key])) for row in rows if row.get(key) not in (None, "")
+            and (factor == 1 or float(row[key]) >= 0)]
 
 
 def load_reference(results: ResultSet, reference_dir: Path | None = None) -> ResultSet | None:

@@ -131,7 +131,8 @@ def _run_state(folder: Path, run: RunConfig, busy: bool, failed: bool, left: flo
 def _accuracy(metrics: dict[str, Any]) -> str:
     val, test = metrics.get("val") or {}, metrics.get("test_dev") or {}
     found = {"AP": val.get("AP"), "AP50": val.get("AP50"), "test-dev AP": test.get("AP")}
-    return " ".join(f"{k} {100 * v:.1f}" for k, v in found.items() if isinstance(v, (int, float))) or "scored"
+    return " ".join(f"{k} {f'{100 * v:.1f}' if v >= 0 else 'undefined'}" for k, v in found.items()
+                    if isinstance(v, (int, float))) or "scored"
 
 
 def time_left(states: list[RunState]) -> str:
