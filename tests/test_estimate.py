@@ -26,6 +26,14 @@ CPU = torch.device("cpu")
 PAPER_GMACS = {"m6": 66.3, "l6": 145.6, "s6_person": 18.8, "m6_person": 57.8, "l6_person": 131.0}
 
 
+@pytest.fixture(autouse=True)
+def kept_elsewhere(tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what is measured and counted is kept."""
+    monkeypatch.setattr(cost, "CACHE", tmp_path_factory.mktemp("estimate") / "kept")
+    cost._unit_counts.cache_clear()
+    return cost.CACHE
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts without building a model: those of the paper's s6 for whatever is not listed, by area."""
@@ -145,7 +153,7 @@ def test_counts_of_a_folder_are_those_of_its_loader_and_cocos_stand_in(tmp_path:
 
 def test_given_rates(counted: None, studies: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     number = "give a positive number"
-    for first, others, wanted in (("fast", [], f"--images-per-second fast: {number}"), ("0", [], number),
+    for first, others, wanted in (("fast", [], f"^RATE=fast: {number}.* RATE=400$"), ("0", [], number),
                                   ("nan", [], number), ("", ["l6"], f"--rate l6: {number}"), ("", ["l6=-1"], number)):
         with pytest.raises(StudyError, match=wanted):
             cost.parse_rates(first, others, studies["study"])
@@ -196,6 +204,22 @@ def test_operations_and_memory_are_those_of_a_real_pass(size: int) -> None:
     assert found["image_gib"] == pytest.approx(real, rel=0.05)
     assert found["params_m"] == pytest.approx(count_parameters(model) / 1e6)
     assert found["gmacs"] == count_macs(model.eval(), size)[MAIN_CONVENTION] / 1e9
+
+
+def test_what_was_counted_is_kept_until_the_code_changes(kept_elsewhere: Path, monkeypatch, capsys) -> None:
+    """A repeated estimate counted two dozen models again, and said nothing for a minute."""
+    count = Mock(side_effect=cost._count)
+    monkeypatch.setattr(cost, "_count", count)
+    run, found = tiny(), []
+    for code in ("a", "a", "b"):
+        monkeypatch.setattr(cost, "_code", lambda code=code: [code])
+        cost._unit_counts.cache_clear()
+        found.append(cost.model_counts(run))
+    assert found[0] == found[1] == found[2] and count.call_count == 2
+    assert [path.name for path in (kept_elsewhere / "counts").iterdir()] == ["yolov5s6_pose_x0.125.json"]
+    study = study_for_estimate("smoke")
+    estimate({"study": replace(study, experiments=("s6",))}, COCO_COUNTS, {"s6": 400.0})
+    assert "counting models" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_the_gpu_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 Rates are given (``--images-per-second 400`` for the first experiment, ``--rate l6=90`` for another) or measured here on
 synthetic images of the real size: for a few seconds, one model of each depth and width, each in a process of its own;
-the others follow by their multiply-accumulates. What was measured is kept in ``results/estimate/<machine>.json``.
+the others follow by their multiply-accumulates. What was measured is kept in ``results/estimate/<machine>.json``, and
+what was counted in ``results/estimate/counts/``.
 Nothing is trained and no data are needed: without them COCO's own numbers of images stand in, and loading images is no
 part of a rate.
 """
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Any
 import torch
 from pandas import DataFrame, Series, concat
 from torch import nn
+from tqdm import tqdm
 
 from yolopose.analysis.architecture import trace_modules
 from yolopose.analysis.timing import keep_candidates, seconds_of
@@ -32,13 +35,13 @@ from yolopose.models.decode import decode, non_maximum_suppression
 from yolopose.models.losses import compute_loss
 from yolopose.models.yolov5 import build_model, count_parameters
 from yolopose.study.config import ABLATIONS, RunConfig, Study, Variant, load_profiles, load_study
-from yolopose.study.paper import PAPER_KEYPOINTS
+from yolopose.study.paper import PAPER_KEYPOINTS, REPO
 from yolopose.training.optim import ExponentialMovingAverage, build_optimizer
 from yolopose.training.recipe import autocast_dtype
 from yolopose.utils.cli import add_target_arguments, exit_status, say
 from yolopose.utils.device import select_device
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_json, write_json
+from yolopose.utils.files import config_hash, file_sha256, memo, read_json, write_json
 from yolopose.utils.provenance import hardware, machine_name
 
 CACHE = Path("results/estimate")  # of what was measured, by machine
@@ -67,7 +70,7 @@ def study_for_estimate(profile: str, data: str = "", **options: Any) -> Study:
     known = load_profiles().get(profile)
     if known is not None and known.data.source == "folder" and not (data and Path(data).is_dir()):
         data = "."  # any folder: neither its name nor what is in it is used
-    return load_study(profile, data, **options)
+    return load_study(profile, data, needs_data=False, **options)
 
 
 # --- what does not depend on the machine -----------------------------------------------------------------------------
@@ -83,6 +86,7 @@ def image_counts(study: Study, data: str = "") -> tuple[dict[str, int], str]:
         return {key: (stored.get(key) or {}).get("images", 0) for key in limits}, str(about)
     if not data or not (Path(data) / "annotations").is_dir():
         return dict(COCO_COUNTS), "COCO 2017's" + (f", as {data} has no annotations" if data else "")
+    say(f"estimate: reading the annotations of {data} …")
     root = Path(data)  # counted as yolopose.data.coco.load_dataset takes them
     train, val = (read_json(root / f"annotations/person_keypoints_{split}2017.json") for split in ("train", "val"))
     labelled = {a["image_id"] for a in train["annotations"] if a.get("num_keypoints") and not a.get("iscrowd")}
@@ -114,8 +118,23 @@ def model_counts(run: RunConfig) -> dict[str, float]:
 
 
 @functools.cache
+def _code() -> list[str]:
+    """Hashes of the code by which models are built and counted."""
+    folder = REPO / "yolopose"
+    return [file_sha256(path) for path in (*sorted(folder.glob("models/*.py")), folder / "analysis/architecture.py")]
+
+
+@functools.cache
 def _unit_counts(variant: Variant, width_factor: float) -> tuple[int, int, int]:
-    """Multiply-accumulates, parameters, and bytes kept for the backward pass, of a square image of :data:`UNIT` px."""
+    """Multiply-accumulates, parameters, and bytes kept for the backward pass, of a square image of :data:`UNIT` px;
+    kept in :data:`CACHE`, as counting the models of a study takes a minute."""
+    key = {"model": f"{variant.name} × {width_factor:g}",
+           "key": config_hash([asdict(variant), width_factor, UNIT, torch.__version__, _code()])}
+    path = CACHE / "counts" / f"{variant.name}_x{width_factor:g}.json"
+    return tuple(memo(path, key, lambda: {"counts": _count(variant, width_factor)})["counts"])
+
+
+def _count(variant: Variant, width_factor: float) -> list[int]:
     with torch.device("meta"):  # shapes without numbers
         model = build_model(variant, PAPER_KEYPOINTS, width_factor, seed=0).train()
     kept: dict[int, Any] = {}  # the storages themselves, so that no address is used twice
@@ -133,7 +152,7 @@ def _unit_counts(variant: Variant, width_factor: float) -> tuple[int, int, int]:
     # upsampling makes.
     further = sum(math.prod(shapes[name]) for name, module in model.named_modules()
                   if isinstance(module, nn.Conv2d | nn.Upsample))
-    return sum(macs.values()) + further, count_parameters(model), sum(storage.nbytes() for storage in kept.values())
+    return [sum(macs.values()) + further, count_parameters(model), sum(one.nbytes() for one in kept.values())]
 
 
 # --- rates of this machine -------------------------------------------------------------------------------------------
@@ -239,12 +258,12 @@ def rates(study: Study, gmacs: Mapping[str, float]) -> dict[str, dict[str, Any]]
     file of this kind of machine is not measured again. A StudyError names a measurement that failed."""
     path, found = CACHE / f"{machine_name(hardware())}.json", {}
     stored = read_json(path) if path.is_file() else {}
-    for name, number in gmacs.items():
+    for place, (name, number) in enumerate(gmacs.items(), 1):
         run = study.run(name, study.seeds[0])
         key = (f"{run.variant.name} × {run.width_factor:g}, {run.input_size} px, {run.experiment.loss}, batch "
                f"{run.train.batch_size}, {select_device(study.device).type}, torch {metadata.version('torch')}")
         if key not in stored:
-            say(f"estimate: measuring {name}, {run.input_size} px …")
+            say(f"estimate: measuring {place} of {len(gmacs)}: {name}, {run.input_size} px …")
             try:
                 with ProcessPoolExecutor(1, get_context("spawn")) as process:
                     stored[key] = process.submit(measure, run, number, study.device).result()
@@ -277,7 +296,7 @@ def estimate(studies: Mapping[str, Study], images: Mapping[str, int], given: Map
     if unknown := set(given or ()) - set(runs):
         raise StudyError(f"--rate {min(unknown)}=…: the profile {main.profile.name} has no such experiment; it has "
                          f"{', '.join(runs)}")
-    model = {name: model_counts(run) for name, run in runs.items()}
+    model = {name: model_counts(run) for name, run in tqdm(runs.items(), "counting models", unit="model", leave=False)}
     shape = {name: (run.variant.depth, run.variant.width) for name, run in runs.items()}
     if given:
         known = {name: {"train": rate, "evaluate": FORWARD_SHARE * rate} for name, rate in given.items()}
@@ -419,19 +438,20 @@ def _notes(study: Study, rows: DataFrame, images: Mapping[str, int], source: str
 # --- command line ----------------------------------------------------------------------------------------------------
 
 def parse_rates(first: str, others: Iterable[str], study: Study) -> dict[str, float]:
-    """``{"s6": 400.0}`` of ``--images-per-second 400`` and of ``--rate s6=400``; StudyError if one is not positive."""
+    """``{"s6": 400.0}`` of ``--images-per-second 400`` (of make: ``RATE=400``) and of ``--rate s6=400``; a StudyError
+    where one is not positive."""
     leading = next(name for name in study.experiments if study.run(name, 0).variant.head != "person")
-    texts = [("--images-per-second", leading, first)] if first else []
-    texts += [("--rate", *pair.partition("=")[::2]) for pair in others]
+    texts = [(f"RATE={first}", leading, first)] if first else []
+    texts += [(f"--rate {pair}", *pair.partition("=")[::2]) for pair in others]
     given = {}
-    for option, name, text in texts:
+    for written, name, text in texts:
         try:
             given[name] = float(text)
             if not 0 < given[name] < 1e6:
                 raise ValueError
         except ValueError:
-            raise StudyError(f"{option} {text or name}: give a positive number of images a second, such as "
-                             "--images-per-second 400 or --rate l6=90") from None
+            raise StudyError(f"{written}: give a positive number of images a second, such as "
+                             f"{'RATE=400' if written.startswith('RATE') else '--rate l6=90'}") from None
     return given
 
 
