@@ -1,35 +1,58 @@
 # One command for everything. Needs make and Python 3.11 or newer; all else goes into .venv.
 # Lines that begin with two number signs are the help text.
 
-PYTHON  ?= $(shell command -v python3.11 || command -v python3)
-PROFILE ?=
-DATA    ?=
-RESULTS ?=
-SEEDS   ?=
-DEVICE  ?= auto
-PARAMS  ?=
-A       ?= $(or $(RESULTS),results/$(or $(PROFILE),mini)$(if $(DATA),-$(DATA_NAME)))
-B       ?= paper
-TESTS   ?= tests
-LAUNCH  ?=
-PROCESSES ?=
-IMAGES  ?= $(if $(DATA),$(wildcard $(DATA)/annotations/image_info_test-dev2017.json))
+# What may be given as NAME=value, here or in the environment. Values reach Python through the environment, as they are:
+# neither make nor the shell reads a `$`, a quote or a blank in them. LAUNCH and TESTS are words of the shell.
+VALUES  := PROFILE DATA RESULTS SEEDS DEVICE PARAMS PROCESSES A B FILE IMAGES RUN ANSWER DATE REPLACE RATE MARKDOWN \
+           PHOTO NAMES SUBJECTS PYTHON
+KNOWN   := $(VALUES) LAUNCH TESTS VENV PY
+STAGES  := data complexity train evaluate export tables figures report
+TARGETS := help setup reproduce ablations runs tune checkpoints estimate validate answer predict $(STAGES) compare \
+           status bench lab test lint lock readme reference clean
 
-# The name that yolopose/study/config.py gives to results on other data: that of the folder, links followed.
-DATA_NAME = $(shell cd "$(DATA)" && basename "$$(pwd -P)")
+ifeq ($(origin PYTHON),undefined)
+PYTHON  := $(shell command -v python3.11 || command -v python3)
+endif
+DEVICE  ?= auto
+TESTS   ?= tests
 VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
-OPTIONS  = --profile "$(PROFILE)" --data "$(DATA)" --results "$(RESULTS)" --seeds "$(SEEDS)" --device "$(DEVICE)"
-STAGES  := data complexity train evaluate export tables figures report
+
+# A misspelt name would start the study that nobody asked for: it is an error, with the nearest name that there is.
+quoted   = '$(subst ','\'',$1)'
+NEAREST := import difflib, sys; names = {name.lower(): name for name in sys.argv[2:]}; \
+           print(*(f"did you mean {names[name]}?" for name in difflib.get_close_matches(sys.argv[1].lower(), names, 1)))
+unknown  = $(error $1: no such $2; $(shell $(call quoted,$(value PYTHON)) -c '$(NEAREST)' \
+             $(call quoted,$1) $3 2>/dev/null) known: $3)
+given   := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$v))
+$(foreach v,$(filter-out $(KNOWN) SHELL MAKE% PIP_% UV_%,$(given)),$(call unknown,$v,variable,$(KNOWN)))
+$(foreach t,$(filter-out $(TARGETS) $(STAMP),$(MAKECMDGOALS)),$(call unknown,$t,target,$(TARGETS)))
+needs    = $(if $(filter $1,$(MAKECMDGOALS)),$(foreach v,$2,$(if $(value $v),,$(error $v is missing: make $1 $3))))
+$(call needs,validate,FILE,FILE=<zip for COCO's server>)
+$(call needs,answer,RUN ANSWER,RUN=results/paper-coco/s6/seed0 ANSWER=<scores from COCO's server>)
+$(call needs,predict,PHOTO,PHOTO=me.jpg)
+
+unexport $(KNOWN)
+MAKEOVERRIDES =
+$(foreach v,$(VALUES),$(eval export YOLOPOSE_$v = $$(value $v)))
+OPTIONS  = --profile="$$YOLOPOSE_PROFILE" --data="$$YOLOPOSE_DATA" --results="$$YOLOPOSE_RESULTS" \
+           --seeds="$$YOLOPOSE_SEEDS" --device="$$YOLOPOSE_DEVICE"
+# Python takes the shell's place: a signal to make reaches it.
+RUN_PY   = exec "$(PY)"
+HEAVY    = exec $(if $(value LAUNCH),env $(value LAUNCH)) "$(PY)"
 
 unexport PYTHONDONTWRITEBYTECODE # compiled modules start twice as fast
 export JUPYTER_PREFER_ENV_PATH = 1
-export YOLOPOSE_PROCESSES = $(PROCESSES)
+# Whatever the locale of the user, and whether there is a HOME, as in a container there may be none.
+export PYTHONUTF8 = 1
+ifndef HOME
+export HOME := $(CURDIR)/.venv
+endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce ablations runs tune checkpoints estimate validate answer $(STAGES) compare status bench lab test lint lock readme reference clean
+.PHONY: $(TARGETS)
 
 ## The study
 ##   reproduce    run whatever is missing, in order, and print what came out
@@ -38,6 +61,7 @@ export YOLOPOSE_PROCESSES = $(PROCESSES)
 ##   runs         train and score every run beside the others: make -j4 runs LAUNCH="srun --gres=gpu:1"
 ##   estimate     hours, memory and disk of PROFILE before it starts (RATE=400 images a second; MARKDOWN=1)
 ##   compare      compare two sets of results: A=<folder> B=<folder>; default: A=<RESULTS as below> B=paper
+##   predict      draw the people of PHOTO=<file or folder>, by the model of RUN=results/mini/s6/seed0
 ##   validate     check FILE=<zip> as COCO's evaluation server takes it (image ids from DATA or IMAGES=<json>)
 ##   answer       put the COCO server's ANSWER=<file> into RUN=results/paper-coco/s6/seed0
 ##   clean        delete the results of PROFILE (never committed ones) and the tools' caches
@@ -65,12 +89,13 @@ export YOLOPOSE_PROCESSES = $(PROCESSES)
 ##   lock         compile env/*.in to env/*.txt again
 ##
 ## Variables
-##   PROFILE      smoke (minutes), mini (an hour on two cores), gpu, paper; default: mini, or what RESULTS holds
+##   PROFILE      smoke (minutes), mini (an hour on two cores), gpu, photos, paper, checkpoints
+##                default: mini, or what RESULTS holds
 ##   DATA         a folder in COCO layout that replaces the profile's data set; with PROFILE=paper also a new one
 ##   RESULTS      where results go; default: results/<profile> or results/<profile>-<name of DATA>
 ##   SEEDS        for example SEEDS="0 1 2"; default: the profile's
 ##   DEVICE       auto, cpu, cuda or cuda:1; default: auto
-##   PARAMS       further notebook parameters, for example PARAMS="PHOTO=me.jpg"
+##   PARAMS       further notebook parameters: PARAMS="PHOTO=me.jpg", PARAMS="PHOTO='my photo.jpg' IMAGES=6"
 ##   LAUNCH       prefix of each heavy command, for example "srun --gres=gpu:1"
 ##   PROCESSES    processes that share each batch of a training; default: one a visible GPU
 ##   PYTHON       the interpreter that makes .venv; default: python3.11, else python3
@@ -81,14 +106,14 @@ help:
 	@sed -n 's/^## \{0,1\}//p' Makefile
 
 $(STAMP): env/requirements.txt env/uv.txt pyproject.toml
-	@if [ -z "$(PYTHON)" ]; then \
+	@if [ -z "$$YOLOPOSE_PYTHON" ]; then \
 	  echo "make: no python3 found; install Python 3.11 or newer, or name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; fi
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "make: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), but 3.11 or newer is needed;" \
+	@"$$YOLOPOSE_PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $$YOLOPOSE_PYTHON is $$("$$YOLOPOSE_PYTHON" -V 2>&1), but 3.11 or newer is needed;" \
 	    "name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "setup: $(VENV) with $$("$(PYTHON)" -V 2>&1) (first time: about 2.5 GB to download, 5.2 GB on disk)"
-	@"$(PYTHON)" -m venv $(VENV) || { \
-	  echo "make: $(PYTHON) cannot make a virtual environment (see above);" \
+	@echo "setup: $(VENV) with $$("$$YOLOPOSE_PYTHON" -V 2>&1) (first time: about 2.5 GB to download, 5.2 GB on disk)"
+	@"$$YOLOPOSE_PYTHON" -m venv $(VENV) || { \
+	  echo "make: $$YOLOPOSE_PYTHON cannot make a virtual environment (see above);" \
 	    "on Debian and Ubuntu install the package python3-venv" >&2; exit 1; }
 	@"$(PY)" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r env/uv.txt || { \
 	  echo "make: pip could not install uv (see above); is there a network? PIP_INDEX_URL names a mirror" >&2; exit 1; }
@@ -104,37 +129,48 @@ setup: $(STAMP)
 	@echo "setup: $(VENV) is up to date"
 
 reproduce ablations $(STAGES): $(STAMP)
-	@$(LAUNCH) "$(PY)" -m yolopose.workflow.run $@ $(OPTIONS) $(foreach p,$(PARAMS),--set '$(p)')
+	@$(HEAVY) -m yolopose.workflow.run $@ $(OPTIONS) --params="$$YOLOPOSE_PARAMS"
 
 status: $(STAMP)
-	@"$(PY)" -m yolopose.workflow.status $(OPTIONS)
+	@$(RUN_PY) -m yolopose.workflow.status $(OPTIONS)
 
 compare: $(STAMP)
-	@"$(PY)" -m yolopose.report.sets "$(A)" "$(B)"
+	@$(RUN_PY) -m yolopose.report.sets $(OPTIONS) -- "$$YOLOPOSE_A" "$$YOLOPOSE_B"
 
 estimate: $(STAMP)
-	@"$(PY)" -m yolopose.analysis.cost $(OPTIONS) $(if $(RATE),--images-per-second "$(RATE)") $(if $(MARKDOWN),--markdown)
+	@$(RUN_PY) -m yolopose.analysis.cost $(OPTIONS) --images-per-second="$$YOLOPOSE_RATE" $(if $(value MARKDOWN),--markdown)
+
+predict: $(STAMP)
+	@$(HEAVY) -m yolopose.display.photo --photo="$$YOLOPOSE_PHOTO" --run="$$YOLOPOSE_RUN" \
+	  --results="$$YOLOPOSE_RESULTS" --profile="$$YOLOPOSE_PROFILE" --device="$$YOLOPOSE_DEVICE"
 
 validate: $(STAMP)
-	@"$(PY)" -m yolopose.evaluation.coco_server.results_file "$(FILE)" $(if $(IMAGES),--images "$(IMAGES)")
+	@$(RUN_PY) -m yolopose.evaluation.coco_server.results_file $(if $(value IMAGES),--images="$$YOLOPOSE_IMAGES") \
+	  $(if $(value DATA),--data="$$YOLOPOSE_DATA") -- "$$YOLOPOSE_FILE"
 
 answer: $(STAMP)
-	@"$(PY)" -m yolopose.evaluation.coco_server.answer "$(RUN)" "$(ANSWER)" $(if $(DATE),--date "$(DATE)") $(if $(REPLACE),--replace)
+	@$(RUN_PY) -m yolopose.evaluation.coco_server.answer $(if $(value DATE),--date="$$YOLOPOSE_DATE") \
+	  $(if $(value REPLACE),--replace) -- "$$YOLOPOSE_RUN" "$$YOLOPOSE_ANSWER"
 
 checkpoints: $(STAMP)
-	@"$(PY)" -m yolopose.released.catalogue $(NAMES)
+	@$(RUN_PY) -m yolopose.released.catalogue -- $$YOLOPOSE_NAMES
 
 runs: $(STAMP)
-	@$(MAKE) --no-print-directory -f fanout.mk PY="$(PY)" OPTIONS='$(OPTIONS)' LAUNCH='$(LAUNCH)'
+	@exec $(MAKE) --no-print-directory -f fanout.mk PY="$(PY)" OPTIONS='$(value OPTIONS)' \
+	  LAUNCH=$(call quoted,$(value LAUNCH))
 
 tune: $(STAMP)
-	@$(LAUNCH) "$(PY)" -m yolopose.training.tune $(OPTIONS)
+	@$(HEAVY) -m yolopose.training.tune $(OPTIONS)
 
 bench: $(STAMP)
-	@"$(PY)" -m benchmarks.bench $(if $(SUBJECTS),--subjects $(SUBJECTS))
+	@$(RUN_PY) -m benchmarks.bench $(if $(value SUBJECTS),--subjects $$YOLOPOSE_SUBJECTS)
 
+# Jupyter refuses root unless told otherwise, and a browser of the terminal would hide its address. It listens on this
+# machine alone and asks for the token that it prints.
 lab: $(STAMP)
-	@"$(PY)" -m jupyterlab notebooks
+	@[ "$$(id -u)" != 0 ] || set -- --allow-root; \
+	  [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ] || set -- "$$@" --no-browser; \
+	  $(RUN_PY) -m jupyterlab "$$@" notebooks
 
 lint: $(STAMP)
 	@"$(PY)" -m ruff check .
@@ -144,13 +180,14 @@ lint: $(STAMP)
 
 # One process a core and one thread each; a file's tests stay together, for they share what they trained.
 test: lint
-	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q --durations=10 -n logical --dist loadfile --no-loadscope-reorder $(TESTS)
+	@exec env OMP_NUM_THREADS=1 "$(PY)" -m pytest -q --durations=10 -n logical --dist loadfile --no-loadscope-reorder \
+	  $(value TESTS)
 
 readme: $(STAMP)
-	@"$(PY)" -m yolopose.report.page --readme results/reference/mini/README.md results/reference/mini
+	@$(RUN_PY) -m yolopose.report.page --readme results/reference/mini/README.md results/reference/mini
 
 reference: $(STAMP)
-	@"$(PY)" -m yolopose.analysis.reference $(OPTIONS)
+	@$(RUN_PY) -m yolopose.analysis.reference $(OPTIONS)
 
 lock: $(STAMP)
 	@cd env && ../$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -160,4 +197,4 @@ lock: $(STAMP)
 	@echo "lock: env/uv.txt and env/requirements.txt are up to date"
 
 clean:
-	@"$(if $(wildcard $(PY)),$(PY),$(PYTHON))" -m yolopose.workflow.clean --profile "$(PROFILE)" --data "$(DATA)" --results "$(RESULTS)"
+	@python="$(PY)"; [ -x "$$python" ] || python="$$YOLOPOSE_PYTHON"; exec "$$python" -m yolopose.workflow.clean $(OPTIONS)

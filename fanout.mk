@@ -9,4 +9,4 @@ all: $(RUNS)
 	@$(if $(RUNS),,$(error there are no runs; see above))true
 
 $(RUNS):
-	@$(LAUNCH) $(FANOUT) run $@ $(OPTIONS)
+	@exec $(if $(value LAUNCH),env $(value LAUNCH)) $(FANOUT) run $@ $(OPTIONS)

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests import fabricated
+from tests.conftest import REPO
 from yolopose.report import sets
 from yolopose.report.sets import compare_sets, describe_difference, main
 from yolopose.report.verdicts import NOT_COMPARABLE
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
+from yolopose.workflow.clean import results_folder
 
 
 def test_compare_two_measured_sets(tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_compare_with_the_word_paper(mini: Path, tmp_path: Path) -> None:
 def test_command_line(mini: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     out = tmp_path / "difference.csv"
     assert main([str(mini), str(mini), "--out", str(out)]) == 0
-    *lines, _, written = capsys.readouterr().out.splitlines()[3:]
+    *lines, _, written = capsys.readouterr().out.splitlines()[4:]
     assert any("s6_faithful" in line for line in lines) and len(set(map(len, lines))) == 1, "columns align"
     assert written == f"written: {out}"
     assert "interval_low" not in lines[0], "a column that is empty throughout is left out"
@@ -56,3 +58,25 @@ def test_command_line(mini: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     assert "145.6" in (said := capsys.readouterr().out) and "s6_faithful" not in said
     assert main(["paper", str(tmp_path / "missing")]) == 2
     assert "no such results folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variables, a", [
+    ([], "results/mini"), (["--profile=smoke"], "results/smoke"), (["--results=r", "--profile=smoke"], "r"),
+    (["--profile=smoke", "--data={data}"], "results/smoke-my coco"), (["--data={data}/"], "results/mini-my coco"),
+    (["--profile=smoke", "--data={data}", "--", "x", ""], "x"),
+])
+def test_the_default_is_what_reproduce_would_write(tmp_path, monkeypatch, capsys, variables, a):
+    """As ``make compare`` calls it; where nothing is there yet, the committed results are offered."""
+    (tmp_path / "my coco" / "annotations").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    given = [variable.format(data=tmp_path / "my coco") for variable in variables]
+    assert main([*given, *([] if "--" in given else ["--", "", ""])]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {a}: no such results folder") and "make compare A=results/reference/mini" in said
+    options = dict(one.removeprefix("--").partition("=")[::2] for one in given)
+    cleaned = results_folder(*(options.get(name, "") for name in ("profile", "data", "results")))
+    assert "x" in given or REPO / cleaned == REPO / a, "so does make clean"
+    monkeypatch.setattr(sets, "compare_sets", lambda *both: pytest.fail(str(both)))
+    (tmp_path / a).mkdir(parents=True)
+    with pytest.raises(pytest.fail.Exception, match=f"'{a}', 'paper'"):
+        main([*given, *([] if "--" in given else ["--", "", ""])])

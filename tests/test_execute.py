@@ -1,6 +1,7 @@
 """One notebook in a kernel: its parameters, its executed copy, its failures, and how it is stopped."""
 
 import contextlib
+import copy
 import io
 import json
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 from PIL import Image
@@ -31,7 +33,7 @@ def test_executed_notebook_has_the_same_bytes_each_time_and_no_machine_in_it(res
                     "sys.stdout.write('old\\rnew\\n'); {'a': os.path.abspath('results'), 'b': object()}",
                     "\n".join(["from IPython.display import Image, display", *show]))
     bytes_of = []
-    for name in ("a", "b"):
+    for name in ("a", "{b} $x 'y'"):
         execute.execute(book, results / name / "n.ipynb", {"N": "3", "WHO": "me"}, results)
         bytes_of.append((results / name / "n.ipynb").read_bytes())
     assert bytes_of[0] == bytes_of[1] and "bar" in capfd.readouterr().err
@@ -45,6 +47,29 @@ def test_executed_notebook_has_the_same_bytes_each_time_and_no_machine_in_it(res
     linked, whole = (output["data"] for output in cells[4]["outputs"])
     assert "".join(linked["text/markdown"]) == "![a](../figures/a.png)" and "image/png" not in linked
     assert "image/png" in whole
+
+
+@pytest.mark.parametrize("short", ["/q", "/w", "/9j", "/A"])
+def test_a_short_path_is_replaced_in_text_alone(tmp_path, monkeypatch, short):
+    """Pictures once lost the letters that the repository's or the home's path is made of."""
+    base64 = f"{short}/{short}/a+{short}/b"
+    html = f'<img src="data:image/png;base64,{base64}">'
+    outputs = [{"output_type": "stream", "name": "stdout", "text": f"{short}/a.txt, {short}2/b, '{short}' x{short}/c"},
+               {"output_type": "display_data", "metadata": {}, "data": {
+                   "image/jpeg": base64, "text/html": html, "text/plain": f"Path('{short}/a b')"}}]
+    path = notebook(tmp_path, "n", "N = 1", f"open('{short}/x')")
+    document = nbformat.read(path, as_version=4)
+    document.cells[1].outputs = [nbformat.from_dict(output) for output in outputs]
+    for home in (False, True):
+        monkeypatch.setenv("HOME", short if home else "/")
+        monkeypatch.setattr(execute, "REPO", Path("/elsewhere" if home else short))
+        *_, cell = json.loads(execute._normalised(copy.deepcopy(document), path, {}))["cells"]
+        inside, itself = ("~/", "~") if home else ("", ".")
+        assert "".join(cell["source"]) == f"open('{inside}x')"
+        stream, shown = cell["outputs"]
+        assert "".join(stream["text"]) == f"{inside}a.txt, {short}2/b, '{itself}' x{short}/c"
+        data = {kind: "".join(text) for kind, text in shown["data"].items()}
+        assert data == {"image/jpeg": base64, "text/html": html, "text/plain": f"Path('{inside}a b')"}
 
 
 @pytest.mark.parametrize("code, error, words", [

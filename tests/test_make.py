@@ -1,12 +1,17 @@
 """The Makefile as a user meets it: help, what a target would run, and what ``clean`` will not delete."""
 
+import contextlib
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import REPO
@@ -19,16 +24,48 @@ MAKEFILE = (REPO / "Makefile").read_text()
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
+NEEDED = {"validate": ["FILE=x"], "answer": ["RUN=x", "ANSWER=y"], "predict": ["PHOTO=x"]}
+AWKWARD = {"$": "a$b$(c $HOME", "quotes": "o'neil \"x\"", "ticks": "`touch pwned` $(shell touch pwned) $(touch pwned)",
+           "line": "a\nb", "blanks": "a  b ", "option": "--help", "braces": "re{x};|&<>*?#\\"}
+
+
+def words_of(name: str) -> list[str]:
+    text = re.search(rf"^{name}\s*:= ((?:.*\\\n)*.*)$", MAKEFILE, re.M).group(1).replace("\\\n", " ")
+    return re.sub(r"\$\((\w+)\)", lambda m: " ".join(words_of(m[1])), text).split()
+
+
+def environment_of_make(**more: str) -> dict[str, str]:
+    names = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", *words_of("KNOWN")}
+    return {k: v for k, v in os.environ.items() if k not in names} | more
+
+
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    names = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PROFILE", "DATA", "RESULTS", "SEEDS", "DEVICE", "PARAMS")
-    clean_environment = {k: v for k, v in os.environ.items() if k not in names}
-    return subprocess.run(["make", *arguments], cwd=REPO, env=clean_environment | environment, capture_output=True,
+    return subprocess.run(["make", *arguments], cwd=REPO, env=environment_of_make(**environment), capture_output=True,
                           text=True, timeout=120)
 
 
 def targets() -> list[str]:
-    stages = re.search(r"^STAGES\s*:= (.*)$", MAKEFILE, re.M).group(1)
-    return re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.M).group(1).replace("$(STAGES)", stages).split()
+    return words_of("TARGETS")
+
+
+@pytest.fixture
+def venv(tmp_path) -> Path:
+    """A stand-in for ``.venv`` whose Python notes how it was called as a line of ``calls``, then does ``do.py``."""
+    (folder := tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "do.py").write_text("")
+    (folder / "python").write_text(f"#!{sys.executable}\nimport json, os, sys\n"
+                                   f"with open({str(tmp_path / 'calls')!r}, 'a') as log: print(json.dumps("
+                                   f"[os.getpid(), os.getppid(), dict(os.environ), *sys.argv[1:]]), file=log)\n"
+                                   f"exec(open({str(tmp_path / 'do.py')!r}).read())\n")
+    (folder / "python").chmod(0o755)
+    (folder.parent / ".installed").touch()
+    return folder.parent
+
+
+def calls(venv: Path) -> list[list[str]]:
+    """The arguments of each call of the stand-in."""
+    path = venv.parent / "calls"
+    return [json.loads(line)[3:] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_help_is_the_default_and_names_every_target_and_variable_on_one_line():
@@ -40,22 +77,105 @@ def test_help_is_the_default_and_names_every_target_and_variable_on_one_line():
 
 def test_every_module_that_a_target_starts_exists():
     modules = set(re.findall(r'-m ((?:yolopose|benchmarks)[\w.]+)', MAKEFILE + (REPO / "fanout.mk").read_text()))
-    assert len(modules) >= 12
+    assert len(modules) >= 13
     assert not [name for name in modules if not (REPO / f"{name.replace('.', '/')}.py").is_file()]
 
 
-def test_stages_get_the_variables_and_run_one_after_the_other_even_with_jobs():
-    done = make("-n", "-j4", "reproduce", "tables", "figures", "PROFILE=smoke", "DATA=a folder", "RESULTS=r",
-                "SEEDS=0 1 2", "DEVICE=cpu", "PARAMS=IMAGES=6")
-    lines = [line for line in done.stdout.splitlines() if "yolopose.workflow.run" in line]
-    assert [line.split("workflow.run ")[1].split()[0] for line in lines] == ["reproduce", "tables", "figures"]
-    assert all(word in lines[0] for word in ('--profile "smoke"', '--data "a folder"', '--results "r"',
-                                             '--seeds "0 1 2"', '--device "cpu"', "--set 'IMAGES=6'"))
+def test_stages_run_one_after_the_other_even_with_jobs(venv):
+    (venv.parent / "do.py").write_text("import time\ntime.sleep(0.3)\nprint(sys.argv[3], flush=True)")
+    done = make("-j4", "reproduce", "tables", "data", f"VENV={venv}", "LAUNCH=env A='b c' nice", "PROFILE=smoke")
+    assert done.stdout.split() == ["reproduce", "tables", "data"], done.stderr
+    assert [call[1:4] for call in calls(venv)] == [["yolopose.workflow.run", name, "--profile=smoke"]
+                                                   for name in ("reproduce", "tables", "data")]
+    assert json.loads((venv.parent / "calls").read_text().splitlines()[0])[2]["A"] == "b c"
+
+
+@pytest.mark.parametrize("given", AWKWARD.values(), ids=AWKWARD)
+@pytest.mark.parametrize("target, names", [
+    ("reproduce", "PROFILE DATA RESULTS SEEDS DEVICE PARAMS"), ("status", "RESULTS"), ("compare", "A B DATA"),
+    ("estimate", "RATE"), ("predict", "PHOTO RUN"), ("validate", "FILE IMAGES DATA"), ("answer", "RUN ANSWER DATE"),
+    ("tune", "RESULTS"), ("reference", "RESULTS"), ("runs", "RESULTS")])
+def test_a_value_reaches_python_as_it_is(venv, target, names, given):
+    """Not through make's or the shell's words: of a quote, a blank or a ``$`` something else was written, or run."""
+    (venv.parent / "do.py").write_text("if 'list' in sys.argv: print('s6/seed0')")
+    values = {name: given for name in names.split()}
+    for environment in (False, True):
+        if not (environment and target == "predict"):
+            done = make(target, f"VENV={venv}", *([] if environment else map("=".join, values.items())),
+                        **(values if environment else {}))
+            assert done.returncode == 0, done.stderr
+    for call in calls(venv):
+        assert sorted(word.partition("=")[2] if word.startswith("--") and word != given else word
+                      for word in call if word.endswith(given)) == [given] * len(values), call
+    assert len(calls(venv)) in (1, 2, 4) and not (REPO / "pwned").exists()
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["reproduce", "PROFLE=smoke"], "PROFLE: no such variable; did you mean PROFILE?"),
+    (["SEED=3", "reproduce"], "SEED: no such variable; did you mean SEEDS?"),
+    (["train", "profile=smoke"], "did you mean PROFILE?"), (["train", "it's$x=1"], "no such variable"),
+    (["reproduec"], "reproduec: no such target; did you mean reproduce?"),
+    (["reproduce", "tabels"], "did you mean tables?"), (["zzz"], "zzz: no such target; "),
+    (["validate"], "FILE is missing: make validate FILE=<zip"), (["answer", "RUN=x"], "ANSWER is missing: make answer"),
+    (["predict"], "PHOTO is missing: make predict PHOTO="), (["runs", "RESULT=x", "-j4"], "did you mean RESULTS?"),
+])
+def test_a_misspelt_name_starts_nothing(tmp_path, venv, arguments, said):
+    for place in (f"VENV={venv}", f"VENV={tmp_path / 'none'}"):
+        done = make(*arguments, place)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert calls(venv) == [] and not (tmp_path / "none").exists()
+
+
+def test_settings_of_pip_make_and_the_sub_make_are_no_mistakes(venv):
+    assert make("status", f"VENV={venv}", "PIP_INDEX_URL=x", "SHELL=/bin/sh", "MAKEFLAGS=").returncode == 0
+
+
+@pytest.mark.parametrize("number, target", [(signal.SIGTERM, "reproduce"), (signal.SIGTERM, "runs"),
+                                            (signal.SIGKILL, "reproduce")])
+def test_a_signal_to_make_alone_reaches_python(venv, number, target):
+    """Under a shell Python trained on and held the locks."""
+    (venv.parent / "do.py").write_text(
+        f"sys.path.insert(0, {str(REPO)!r})\nimport time\nfrom pathlib import Path\nfrom yolopose.utils import cli\n"
+        "if 'list' in sys.argv: sys.exit(print('s6/seed0'))\n"
+        "import signal\nfrom yolopose.utils.errors import Stopped\ndef stop(*_): raise Stopped(15)\n"
+        f"def work(): Path({str(venv.parent / 'at work')!r}).touch(); time.sleep(60)\n"
+        "signal.signal(signal.SIGTERM, stop)\nsys.exit(cli.exit_status(work))")
+    process = subprocess.Popen(["make", target, f"VENV={venv}", "LAUNCH=nice"], cwd=REPO, env=environment_of_make(),
+                               stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (venv.parent / "at work").exists():
+        time.sleep(0.05)
+    python = psutil.Process(json.loads((venv.parent / "calls").read_text().splitlines()[-1])[0])
+    process.send_signal(number)
+    assert "stopped; what was computed is kept" in process.communicate(timeout=20)[1]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        python.wait(timeout=10)
+    assert not python.is_running()
+
+
+def test_python_reads_utf8_and_has_a_home_whatever_the_user_has(venv):
+    environment = environment_of_make(LC_ALL="C")
+    environment.pop("HOME", None)
+    subprocess.run(["make", "status", f"VENV={venv}"], cwd=REPO, env=environment, check=True)
+    seen = json.loads((venv.parent / "calls").read_text())[2]
+    assert seen["PYTHONUTF8"] == "1" and seen["HOME"] == str(REPO / ".venv")
+
+
+def test_lab_starts_for_root_and_without_a_browser(venv):
+    fake = venv.parent / "bin"
+    fake.mkdir()
+    for uid, display, options in ((0, "", ["--allow-root", "--no-browser"]), (1000, ":0", [])):
+        (fake / "id").write_text(f"#!/bin/sh\necho {uid}\n")
+        (fake / "uname").write_text("#!/bin/sh\necho Linux\n")
+        for name in ("id", "uname"):
+            (fake / name).chmod(0o755)
+        screen = {"DISPLAY": display, "WAYLAND_DISPLAY": "", "BROWSER": ""}
+        make("lab", f"VENV={venv}", PATH=f"{fake}:{os.environ['PATH']}", **screen)
+        assert calls(venv)[-1] == ["-m", "jupyterlab", *options, "notebooks"]
 
 
 @pytest.mark.parametrize("target", [t for t in targets() if t not in ("help", "clean")])
 def test_every_target_makes_the_environment_first(target):
-    assert "-m venv nowhere/.venv" in make("-n", target, "VENV=nowhere/.venv").stdout
+    assert "-m venv nowhere/.venv" in make("-n", target, "VENV=nowhere/.venv", *NEEDED.get(target, [])).stdout
 
 
 def test_an_old_python_is_refused_with_the_remedy(tmp_path):
@@ -156,18 +276,3 @@ def test_clean_needs_the_standard_library_alone():
               "sys.exit(str({'yaml', 'numpy', 'torch'} & set(sys.modules) or '') or 0)")
     done = subprocess.run([sys.executable, "-S", "-I", "-c", script], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("variables, a", [
-    ([], "results/mini"), (["PROFILE=smoke"], "results/smoke"), (["RESULTS=r", "PROFILE=smoke"], "r"),
-    (["PROFILE=smoke", "DATA={data}"], "results/smoke-my coco"), (["DATA={data}/"], "results/mini-my coco"),
-    (["PROFILE=smoke", "DATA={data}", "A=x"], "x"),
-])
-def test_compare_takes_the_results_that_reproduce_would_write(tmp_path, variables, a):
-    (tmp_path / "my coco").mkdir()
-    variables = [variable.format(data=tmp_path / "my coco") for variable in variables]
-    done = make("-n", "compare", *variables)
-    assert f'-m yolopose.report.sets "{a}" "paper"' in done.stdout, done.stdout + done.stderr
-    given = dict(variable.split("=") for variable in variables)
-    cleaned = clean.results_folder(*(given.get(name, "") for name in ("PROFILE", "DATA", "RESULTS")))
-    assert "A" in given or REPO / cleaned == REPO / a, "so does make clean"

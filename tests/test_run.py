@@ -145,12 +145,22 @@ def test_further_parameters_reach_the_notebook_and_count(books, command, results
     assert command("reproduce", "--params", "IMAGES=7") == (0, ["01_data"])
 
 
+@pytest.mark.parametrize("text, values", [
+    ("", {}), ("N=3", {"N": "3"}), ("PHOTO=me.jpg N=3", {"PHOTO": "me.jpg", "N": "3"}),
+    ("PHOTO='my photo.jpg' N=3", {"PHOTO": "my photo.jpg", "N": "3"}), ("PHOTO=a=b", {"PHOTO": "a=b"}),
+    ("PHOTO=my  photo.jpg", {"PHOTO": "my  photo.jpg"}), ("PHOTO='my photo.jpg'", {"PHOTO": "my photo.jpg"}),
+    ("PHOTO=o'neil.jpg", {"PHOTO": "o'neil.jpg"}), (" PHOTO=it's $HOME`x`.jpg ", {"PHOTO": "it's $HOME`x`.jpg"}),
+])
+def test_further_parameters_may_have_blanks_and_quotes(text, values):
+    assert run._extra_parameters(text) == values
+
+
 @pytest.mark.parametrize("arguments, words", [
     (["reproduce", "--profile", "smok"], ["PROFILE='smok'", "did you mean 'smoke'"]),
     (["data", "--params", "IMAGE=6"], ["PARAMS=IMAGE=", "01_data.ipynb", "known: PROFILE"]),
     (["reproduce", "--params", "EPOCHS=6"], ["PARAMS=EPOCHS=", "the notebooks"]),
     (["data", "--params", "SEEDS=1"], ["give SEEDS by itself"]),
-    (["data", "--params", "IMAGES"], ["NAME=value"]),
+    *((["data", "--params", text], ["NAME=value", "in quotes"]) for text in ("IMAGES", "A=it's B=1", "=3", "3=4")),
     (["tables", "--results", "/no/such/results"], ["/no/such/results", "no such folder"]),
     (["tables", "--results", "."], ["holds no results", "make reproduce"]),
     (["reproduce", "--data", "."], ["DATA=.: is no folder in COCO layout", "annotations/"]),
@@ -164,7 +174,7 @@ def test_mistakes_get_one_message_and_status_2(books, tmp_path, monkeypatch, cap
 
 
 def test_models_are_counted_again_for_another_number_of_keypoints(books, command, results):
-    code = CODE["01_data"].replace('"f00d"', '"f00d", "keypoints": {"names": [1, 2]}')
+    code = CODE["01_data"].replace('"f00d"', '"f00d", "keypoints": {"names": ["a", "b"]}')
     notebook(books, "01_data", PARAMETERS, HEAD, code)
     assert command("complexity")[0] == 0 == command("data")[0]
     assert stages.why_not_done(stages.STAGES["complexity"], resolve_target("", "", str(results), "", "auto"), {}) \

@@ -10,9 +10,11 @@ from yolopose.report.compare import UNITS, paper_numbers
 from yolopose.report.measured import ResultSet, load_results
 from yolopose.report.seeds import Measurement, difference
 from yolopose.report.verdicts import NOT_COMPARABLE
-from yolopose.study.config import load_experiments
+from yolopose.study.config import load_experiments, load_study
 from yolopose.study.freshness import config_changes
-from yolopose.utils.cli import exit_status
+from yolopose.study.paper import REFERENCE_DIR, REPO
+from yolopose.study.stored import METRICS
+from yolopose.utils.cli import add_target_arguments, exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import write_csv
 
@@ -29,7 +31,7 @@ def _quantities(results: ResultSet | None) -> dict[tuple[str, str, str], Measure
                 Measurement({-1: record["printed"]}) for record in paper_numbers() if record["experiment"]}
     found = {(run.experiment, split, metric): results.measure(run.experiment, split, metric)
              for run in results.every_run for split, values in run.metrics.items() if isinstance(values, dict)
-             for metric in values if metric.startswith(("AP", "AR"))}
+             for metric in METRICS if metric in values}
     counts = {(experiment, COUNTED, metric): results.experiment_count(experiment, metric)
               for experiment in load_experiments() for metric in UNITS}
     found |= {key: Measurement({-1: count}) for key, count in counts.items() if count is not None}
@@ -87,19 +89,27 @@ def describe_difference(a: str | Path, b: str | Path) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yolopose.report.sets", description="Compare two result sets.")
-    for side in "ab":
-        parser.add_argument(side, help="a results folder or the word paper")
+    parser.add_argument("a", nargs="?", help="a results folder or the word paper; default: what make reproduce writes")
+    parser.add_argument("b", nargs="?", help="the same; default: paper")
+    add_target_arguments(parser)
     parser.add_argument("--out", type=Path, help="also write the comparison to this CSV file")
     arguments = parser.parse_args(argv)
 
     def action() -> None:
         from pandas import DataFrame
 
-        rows = compare_sets(arguments.a, arguments.b)
+        o, b = arguments, arguments.b or PAPER
+        a = o.a or o.results or str(load_study(o.profile or "mini", o.data, seeds=o.seeds, device=o.device).results_dir)
+        for folder in (a, b):
+            if folder != PAPER and not Path(folder).is_dir():
+                committed = ", ".join(str(path.relative_to(REPO)) for path in sorted(REFERENCE_DIR.iterdir()))
+                raise StudyError(f"{folder}: no such results folder; make reproduce writes results/<profile>; these "
+                                 f"are committed: {committed}; for example make compare A=results/reference/mini")
+        rows = compare_sets(a, b)
         frame = DataFrame(rows, columns=SET_COLUMNS, dtype=object).replace("", None).dropna(axis=1, how="all")
-        print(f"a = {arguments.a}\nb = {arguments.b}\n")
+        print(f"a = {a}\nb = {b}\ndifference = b − a\n")
         print(frame.fillna("").to_string(index=False))
-        if changes := describe_difference(arguments.a, arguments.b):
+        if changes := describe_difference(a, b):
             print("\nWhat differs between the runs:", *changes, sep="\n  ")
         if arguments.out:
             write_csv(arguments.out, rows, SET_COLUMNS)

@@ -20,6 +20,8 @@ from yolopose.utils.processes import available_cores
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "fvcore", "onnx", "onnxruntime",
             "pandas", "matplotlib")
 
+SOURCES = ("yolopose", "notebooks", "env", "results/paper")  # what numbers are made by, of the repository
+
 
 def machine_name(about: dict[str, Any]) -> str:
     """Short name of a kind of machine, such as ``2-core-amd-epyc``; never that of a host."""
@@ -56,7 +58,7 @@ def mixed_hardware(run_dirs: Iterable[Path]) -> str | None:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the source tree and whether it was dirty; ``None`` where there is no git."""
+    """Commit of the source tree and whether what makes numbers was changed since; ``None`` where there is no git."""
     def git(*arguments: str) -> str | None:
         try:
             return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
@@ -64,7 +66,7 @@ def git_state() -> dict[str, Any]:
         except (OSError, subprocess.SubprocessError):
             return None
 
-    status = git("status", "--porcelain")
+    status = git("status", "--porcelain", "--", *(f":/{name}" for name in SOURCES))
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 

@@ -161,8 +161,9 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
         target.parent.mkdir(parents=True, exist_ok=True)
         with _own_kernel(results_dir):
             papermill.execute_notebook(
-                str(notebook), str(partial), parameters, kernel_name="python3", cwd=str(REPO), progress_bar=False,
-                stdout_file=console, stderr_file=console, shutdown_kernel="immediate", autosave_cell_every=0)
+                _unformatted(notebook), _unformatted(partial), parameters, kernel_name="python3", cwd=str(REPO),
+                progress_bar=False, stdout_file=console, stderr_file=console, shutdown_kernel="immediate",
+                autosave_cell_every=0)
         figures = results_dir.glob("figures/*.png")
         pictures = {file_sha256(path): os.path.relpath(path, target.parent) for path in figures}
         atomic_write(target, _normalised(nbformat.read(partial, as_version=4), notebook, pictures))
@@ -190,6 +191,11 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], results_di
         partial.unlink(missing_ok=True)
 
 
+def _unformatted(path: Path) -> str:
+    """``path`` as papermill takes it: it fills in what stands between braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def _normalised(document: Any, source: Path, pictures: dict[str, str]) -> str:
     """The executed notebook as text, without what differs from run to run (times, versions, random ids, paths). One of
     the results folder's ``pictures`` (SHA-256: where it lies, seen from the notebook) becomes a link."""
@@ -205,14 +211,27 @@ def _normalised(document: Any, source: Path, pictures: dict[str, str]) -> str:
         if cell.cell_type == "code":
             cell.outputs = _clean_outputs(cell.outputs)
             for output in cell.outputs:
-                if plain := output.get("data", {}).get("text/plain"):
-                    output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", plain)  # of an object in memory
-                png = output.get("data", {}).get("image/png", "")
+                if "text" in output:
+                    output.text = _nobodys(output.text)
+                data = output.get("data", {})
+                data |= {kind: _nobodys(text) for kind, text in data.items() if kind.startswith("text/")}
+                if plain := data.get("text/plain"):
+                    data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", plain)  # of an object in memory
+                png = data.get("image/png", "")
                 if place := pictures.get(hashlib.sha256(base64.b64decode(png)).hexdigest()):
                     output.data = {"text/markdown": f"![{Path(place).stem}]({place})", "text/plain": place}
-    text = nbformat.writes(document).replace(f"{REPO}/", "").replace(str(REPO), ".")
-    home = str(Path.home())
-    return (text.replace(f"{home}/", "~/") if len(home) > 1 else text) + "\n"
+        cell.source = _nobodys(cell.source)
+    return nbformat.writes(document) + "\n"
+
+
+def _nobodys(text: str) -> str:
+    """``text`` with paths as seen from the repository's root, else from ~. Only whole paths: the letters of a short one
+    may stand anywhere, and in a picture inside HTML they do."""
+    for folder, inside, itself in ((str(REPO), "", "."), (os.path.expanduser("~"), "~/", "~")):
+        if len(folder) > 1:
+            path = rf"(?<![\w/+.~-])(?<!base64,){re.escape(folder)}"
+            text = re.sub(rf"{path}(?![\w/-]|\.\w)", itself, re.sub(f"{path}/", inside, text))
+    return text
 
 
 def _clean_outputs(outputs: list[Any]) -> list[Any]:

@@ -243,7 +243,10 @@ def main(arguments: list[str] | None = None) -> int:
                                      description="Check a file for COCO's keypoint evaluation server (test-dev2017).")
     parser.add_argument("file", type=Path, help=server_file_name("<algorithm>"))
     parser.add_argument("--images", type=Path, help="image_info_test-dev2017.json")
+    parser.add_argument("--data", type=Path, help="folder in COCO layout, in whose annotations/ that file may lie")
     options = parser.parse_args(arguments)
+    if options.data and (listed := options.data / "annotations" / "image_info_test-dev2017.json").is_file():
+        options.images = options.images or listed
     problems: list[str] = []
 
     def action() -> None:
