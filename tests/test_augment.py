@@ -98,6 +98,101 @@ def test_mosaic_tiles_by_hand():
     assert tile == aug.Tile(7, 0.5, (35.0, 27.5), (35.0, 27.5, 85.0, 52.5))
 
 
+class Share:
+    """A generator that gives the same ``share`` of every range, and of ``random`` itself."""
+
+    def __init__(self, share: float):
+        self.share = share
+
+    def random(self) -> float:
+        return self.share
+
+    def uniform(self, low: float, high: float, size: int = 1) -> np.ndarray | float:
+        value = low + self.share * (high - low)
+        return value if size == 1 else np.full(size, value)
+
+    def integers(self, high: int, size: int) -> np.ndarray:
+        return np.full(size, int(self.share * high))
+
+
+@pytest.mark.parametrize(("share", "zoom", "shift", "gains", "centre"), [
+    (0.25, 0.8, 45.0, (0.9, 0.75, 0.6), 75), (0.5, 1.0, 50.0, (1, 1, 1), 100),
+    (0.75, 1.2, 55.0, (1.1, 1.25, 1.4), 125)])
+@pytest.mark.parametrize("chance", [0.5, 0.6, 1.0])
+def test_what_the_draws_become(tiny_data: CocoDataset, monkeypatch, share, zoom, shift, gains, centre, chance):
+    """Zoom 1 ± scale, shift 0.5 ± translate of the side, gains 1 ± hsv, centre of the mosaic from 0.5 to 1.5 sides."""
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(aug, "jitter_colour", lambda image, gains: seen.append(gains) or image)
+    config = AugmentConfig(mosaic=chance, scale=0.4, translate=0.1, flip=chance, hsv=(0.2, 0.5, 0.8))
+    store = tiny_data.train.store
+    sample = aug.augment(store, 3, 100, config, tiny_data.schema.flip_indices, Share(share))
+    place = np.full(2, shift)
+    if share < chance:
+        indices = np.array([3, *[int(share * len(store))] * 3])
+        tiles = aug.plan_mosaic(indices, store.sizes[indices], 100, np.full(2, float(centre)), zoom, place)
+    else:
+        tiles = aug.plan_single(3, store.sizes[3], 100, zoom, place)
+    assert sample.flipped is (share < chance) and [t.index for t in sample.tiles] == [t.index for t in tiles]
+    for tile, expected in zip(sample.tiles, tiles, strict=True):
+        assert (tile.scale, *tile.offset, *tile.window) == pytest.approx(
+            (expected.scale, *expected.offset, *expected.window))
+    assert len(seen) == 1 and seen[0] == pytest.approx(gains)
+    assert len(sample.area_shares) == len(sample.boxes_xyxy) == len(sample.keypoints)
+    aug.augment(store, 3, 100, replace(config, hsv=(0.0, 0.0, 0.0)), tiny_data.schema.flip_indices, Share(share))
+    assert len(seen) == 1, "without colour nothing is converted"
+
+
+@pytest.mark.parametrize(("scale", "reduce"), [
+    (1.5, 1), (1.0, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4), (0.126, 4), (0.125, 8), (0.01, 8)])
+def test_images_are_decoded_no_smaller_than_they_are_shown(scale, reduce):
+    assert aug.Tile(0, scale, (0.0, 0.0), (0.0, 0.0, 1.0, 1.0)).reduce == reduce
+
+
+class Ramp:
+    """A store of one image, (30, 40) px, whose red is the column and whose green is the row."""
+
+    def load_image(self, index: int, reduce: int) -> np.ndarray:
+        assert (index, reduce) == (0, 1)
+        row, column = np.indices((30, 40))
+        return np.stack((column, row, np.full_like(row, 200)), 2).astype(np.uint8)
+
+
+def test_pixels_land_where_points_do():
+    """A pixel's centre p is drawn from (p − offset) / scale, and only pixels with their centre in the window are."""
+    tile = aug.Tile(0, 2.0, (-6.0, 4.0), (2.6, 10.5, 50.4, 61.6))
+    image = aug.render([tile], Ramp(), 64)
+    inside = np.zeros((64, 64), bool)
+    inside[10:62, 3:50] = True  # the centres 10.5 and 3.5 … 61.5 and 49.5
+    assert (image[~inside] == PAD_VALUE).all() and (image[inside][:, 2] == 200).all()
+    for row, column in ((10, 3), (30, 20), (61, 49)):  # bilinear of a ramp: exact but for rounding
+        x, y = (column + 0.5 + 6) / 2 - 0.5, (row + 0.5 - 4) / 2 - 0.5  # as a pixel's index
+        assert image[row, column, :2] == pytest.approx([x, y], abs=0.51)
+    empty = aug.Tile(0, 2.0, (0.0, 0.0), (3.6, 0.0, 4.4, 9.0))  # no pixel's centre
+    assert (aug.render([empty, aug.Tile(0, 1.0, (0.0, 0.0), (0.0, 5.0, 9.0, 5.2))], Ramp(), 8) == PAD_VALUE).all()
+
+
+@pytest.mark.parametrize(("box", "kept"), [  # in a window of 60 px
+    ((0, 0, 2, 2), False), ((0, 0, 2.01, 2.01), True), ((0, 0, 30, 2), False), ((0, 0, 2, 30), False),
+    ((-18, 0, 2.02, 30), True), ((-18.18, 0, 2.02, 30), False), ((40, 50, 80, 100), False),
+    ((40, 49.95, 80, 99.95), True), ((0, 0, 59.9, 3), True), ((0, 0, 40.8, 2.02), False), ((0, 0, 2.02, 40.8), False),
+    ((0, 0, 40, 2.02), True), ((0, 0, 2.02, 40), True), ((10, 10, 10, 30), False), ((70, 10, 90, 30), False)])
+def test_what_remains_of_a_box_decides_whether_it_stays(box, kept):
+    """More than 2 px of each side, more than 10 % of the area, and an aspect below 20."""
+    tile = aug.Tile(0, 1.0, (0.0, 0.0), (0.0, 0.0, 60.0, 60.0))
+    placed, joints, keep = aug.place_labels(tile, np.float32([box]), np.zeros((1, 3, 3), np.float32))
+    assert keep.tolist() == [kept] and len(placed) == len(joints) == int(kept)
+
+
+def test_joints_in_the_window_and_beyond_it():
+    """Window 10 … 60 × 20 … 70: the near edges are in, the far ones out; what is out is absent."""
+    tile = aug.Tile(0, 0.5, (5.0, 10.0), (10.0, 20.0, 60.0, 70.0))  # image px 10 … 110 × 20 … 120
+    points = np.float32([[10, 20, 1], [9.9, 50, 2], [50, 19.9, 2], [109.9, 119.9, 2], [110, 50, 2], [50, 120, 2],
+                         [50, 50, 0]])
+    _, joints, _ = aug.place_labels(tile, np.float32([[20, 30, 100, 110]]), points[None])
+    assert joints[0] == pytest.approx(np.float32(
+        [[10, 20, 1], [0, 0, 0], [0, 0, 0], [59.95, 69.95, 2], [0, 0, 0], [0, 0, 0], [0, 0, 0]]))
+
+
 def test_labels_out_of_view_by_hand():
     tile = aug.Tile(0, 1.0, (-20.0, 0.0), (0.0, 0.0, 60.0, 60.0))
     boxes = np.float32([[10, 10, 50, 50],  # becomes -10 … 30: clipped, three quarters visible
@@ -182,5 +277,8 @@ def test_colour_by_hand():
     assert aug.jitter_colour(red.copy(), np.array([1, 1, 0.5])).tolist() == [[[127, 0, 0]]]
     assert aug.jitter_colour(green.copy(), np.array([1.5, 1, 1])).tolist() == [[[0, 255, 255]]]
     assert aug.jitter_colour(green.copy(), np.array([4, 1, 1])).tolist() == [[[0, 255, 0]]]  # 240 modulo 180 is 60
+    blue = np.full((1, 1, 3), (0, 0, 255), np.uint8)  # hue 120: 264 modulo 180 is 84, which 8 bits cannot hold before
+    assert aug.jitter_colour(blue.copy(), np.array([2.2, 1, 1])).tolist() == [[[0, 255, 204]]]
+    assert aug.jitter_colour(blue.copy(), np.array([1, 0.5, 1])).tolist() == [[[128, 128, 255]]]
     assert aug.jitter_colour(red.copy(), np.array([1, 0, 1])).tolist() == [[[255, 255, 255]]]
     assert aug.jitter_colour(red.copy(), np.array([1, 1, 2])).tolist() == [[[255, 0, 0]]]  # saturates

@@ -91,14 +91,14 @@ def non_maximum_suppression(decoded: Tensor, confidence: float = 0.001, iou: flo
     """Keep the best-scoring people of each image.
 
     The score is objectness × class. A candidate needs objectness and score above ``confidence``; of two boxes that
-    overlap by more than ``iou`` the better one stays. ``decoded`` (B, N, 6 + 3K) is that of :func:`decode`, whose frame
-    the people keep.
+    overlap by more than ``iou`` the better one stays. Candidates with a number that is not finite are left out.
+    ``decoded`` (B, N, 6 + 3K) is that of :func:`decode`, whose frame the people keep.
     """
     found = []
     for rows in decoded:
         rows = rows[rows[:, 4] > confidence]
         scores = rows[:, 4] * rows[:, 5]
-        keep = scores > confidence
+        keep = (scores > confidence) & rows.isfinite().all(1)
         rows, scores = rows[keep], scores[keep]
         if len(rows) > MAX_CANDIDATES:
             scores, order = scores.topk(MAX_CANDIDATES)
