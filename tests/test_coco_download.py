@@ -113,10 +113,10 @@ def test_other_profiles_never_fetch_and_a_mistyped_folder_is_not_made(server, ro
             load_study("paper", data=tmp_path / data)
     with pytest.raises(StudyError, match="no such folder.*make data PROFILE=paper"):
         load_study("smoke", data=root)
-    root.mkdir()
+    (root / "annotations").mkdir(parents=True)
     with pytest.raises(StudyError, match="person_keypoints_train2017.json: not found"):
         prepare.prepare_data(load_study("smoke", data=root))
-    assert server.log == [] and list(root.iterdir()) == []
+    assert server.log == [] and list(root.rglob("*")) == [root / "annotations"]
 
 
 def test_test_dev_is_fetched_where_the_study_wants_it_and_a_decision_is_remembered(server, ensure, root):

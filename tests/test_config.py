@@ -8,12 +8,13 @@ from typing import Literal, get_origin
 import pytest
 
 from yolopose.study import config
-from yolopose.study.config import load_profiles, load_study
+from yolopose.study.config import STUDY, load_profiles, load_study
 from yolopose.study.paper import REFERENCE_DIR
 from yolopose.utils.errors import StudyError
 
 
 def test_every_profile_resolves_all_its_runs_detectors_before_what_they_initialise(tmp_path):
+    (tmp_path / "annotations").mkdir()
     for name, profile in load_profiles().items():
         runs = load_study(name, data=tmp_path if profile.data.source == "folder" else None).runs()
         assert runs and all(run.input_size % 64 == 0 for run in runs)
@@ -51,7 +52,7 @@ def test_committed_runs_have_the_hash_and_the_configuration_of_today(ablations):
 
 
 def test_data_replaces_the_data_set_and_names_the_results(tmp_path):
-    (folder := tmp_path / "my-coco").mkdir()
+    ((folder := tmp_path / "my-coco") / "annotations").mkdir(parents=True)
     study = load_study("smoke", data=folder)
     assert study.results_dir == Path("results/smoke-my-coco")
     assert study.profile.data.source == "folder" and study.data_dir == folder
@@ -68,7 +69,12 @@ def test_seeds(seeds, expected):
     ({"profile": "mnii"}, ["PROFILE='mnii'", "did you mean 'mini'", "smoke"]),
     ({"data": "/no/such/folder"}, ["DATA=/no/such/folder", "no such folder", "annotations/"]),
     ({"profile": "paper"}, ["PROFILE=paper", "needs DATA="]),
-    *(({"seeds": seeds}, [f"SEEDS={seeds!r}", "integers"]) for seeds in ("one", "-1", "0 -2", "x", "1.5")),
+    *(({"seeds": seeds}, [f"SEEDS={seeds!r}", "integers"]) for seeds in (
+        "one", "-1", "0 -2", "x", "1.5", "1_0", "٣", str(2**32), "1" * 5000)),
+    *(({key: "a\nb"}, [f"{key.upper()}='a\\nb'", "line break"]) for key in ("data", "results")),
+    *(({"results": path}, [f"RESULTS={path!r}", "nobody"]) for path in ("~no-such-user/x", "a\udcff")),
+    ({"data": STUDY}, [f"DATA={STUDY}: is no folder in COCO layout", "annotations/"]),
+    ({"data": STUDY, "profile": "paper"}, ["is no folder in COCO layout", "new or empty folder"]),
     *(({"device": device}, [f"DEVICE={device!r}", "cuda"]) for device in ("tpu", "cudax", "cuda:", "gpu", "cuda:x")),
 ])
 def test_bad_arguments_get_one_message_with_the_remedy(arguments, words):

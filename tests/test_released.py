@@ -284,6 +284,7 @@ def test_weights_of_another_model_or_size_are_no_run(server, dataset, tmp_path, 
 
 
 def test_the_profile_asks_for_the_released_heads_and_drops_what_was_not_reached(tmp_path):
+    (tmp_path / "annotations").mkdir()
     study = load_study("checkpoints", data=tmp_path, results=tmp_path / "results")
     assert study.released and not load_study("smoke").released
     assert [run.experiment.name for run in study.runs()] == ["s6", "m6", "l6", "s6_r640"]

@@ -1,6 +1,7 @@
 """The study as data: variants, experiments and profiles are rows of YAML, resolved into the configurations of runs. The
 types of the dataclasses here are what is read: anything else is rejected with the file, the key and the remedy."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -14,6 +15,7 @@ from yolopose.utils.typed import Above0, AtLeast0, Count, Name, Positive, Range,
 
 STUDY = Path(__file__).resolve().parent
 ABLATIONS = "ablations"  # folder of the ablations inside a results folder
+COCO_PARTS = {"annotations", "train2017", "val2017", "test2017", "downloads", "coco2017.json"}  # of a DATA folder
 NOT_REACHED = "not_reached.json"  # experiments whose released checkpoint could not be fetched, with the reason
 # Version of what the synthetic generator draws; part of the data set's fingerprint and of its folder's name.
 GENERATOR_VERSION = "3"
@@ -297,8 +299,34 @@ class Study:
         return self.profile.train.initialisation == "released"
 
 
+def _folder(variable: str, text: str | Path) -> Path:
+    """The folder that a variable names; a StudyError where it can be none."""
+    path = os.path.expanduser(text)
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]|^~", path):
+        raise StudyError(f"{variable}={str(text)!r}: cannot be used: it has a line break or the like, or begins with ~ "
+                         "and nobody's name")
+    return Path(path)
+
+
+def _check_coco(folder: Path, download: str | None) -> None:
+    """A StudyError where ``folder`` has none of COCO's files and is not an empty one that they can be fetched into."""
+    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
+    if not (found & COCO_PARTS if download else "annotations" in found) and (found or not download):
+        raise StudyError(f"DATA={folder}: is no folder in COCO layout: it lacks annotations/ (beside train2017/ and "
+                         "val2017/)" + ("; give a new or empty folder to fetch COCO 2017 into" if download else ""))
+
+
+def _seeds(given: str | Iterable[int] | None) -> tuple[int, ...]:
+    """Seeds without repetitions, none where none are given; a StudyError where one is no number that all use."""
+    words = [str(seed) for seed in (given.replace(",", " ").split() if isinstance(given, str) else given or ())]
+    if not all(re.fullmatch("[0-9]{1,10}", word) and int(word) <= MAX_SEED for word in words):
+        raise StudyError(f"SEEDS={given!r}: give integers from 0 to {MAX_SEED}, for example SEEDS=\"0 1 2\"")
+    return tuple(dict.fromkeys(map(int, words)))
+
+
 def load_study(profile: str = "mini", data: str | Path | None = None, results: str | Path | None = None,
-               seeds: str | Iterable[int] | None = None, device: str = "auto", ablations: bool = False) -> Study:
+               seeds: str | Iterable[int] | None = None, device: str = "auto", ablations: bool = False,
+               needs_data: bool = True) -> Study:
     """Bind a profile of ``profiles.yaml`` to data, results, seeds and device.
 
     Args:
@@ -306,9 +334,10 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
         results: where results go; default ``results/<profile>`` or ``results/<profile>-<folder name>``.
         seeds: ``"0 1 2"`` or integers; default the profile's.
         ablations: the profile's ablations in place of its main study, in the folder ``ablations`` of its results.
+        needs_data: whether ``data`` must look like COCO; for an estimate any folder will do.
 
-    A StudyError: an unknown profile, one without the ablations asked for, a ``data`` that is no folder (unless the
-    profile's data set can be fetched into a new one), seeds that are no integers, or an unknown device.
+    A StudyError: an unknown profile, one without the ablations asked for, a ``data`` that is no folder in COCO layout
+    (unless the profile's data set can be fetched into a new one), seeds that are no integers, or an unknown device.
     """
     if profile not in (profiles := load_profiles()):
         raise StudyError(f"PROFILE={profile!r} does not exist; {nearest(profile, profiles)}")
@@ -321,11 +350,13 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
                          train=replace(chosen.train, **chosen.ablations.train),
                          evaluate=replace(chosen.evaluate, **chosen.ablations.evaluate))
     if data:
-        data_dir = Path(data).expanduser()
+        data_dir = _folder("DATA", data)
         # A folder that make data is to fill need not exist; where its parent is missing too, the path is mistyped.
         if not data_dir.is_dir() and not (chosen.download and not data_dir.exists() and data_dir.parent.is_dir()):
             raise StudyError(f"DATA={data}: no such folder; give one in COCO layout (annotations/, train2017/, "
                              "val2017/), or fetch COCO 2017: make data PROFILE=paper DATA=<new folder>")
+        if needs_data:
+            _check_coco(data_dir, chosen.download)
         folder = data_dir.resolve().name
         name = f"{profile}-{folder}"
         chosen = replace(chosen, data=replace(chosen.data, source="folder", difficulty=None, image_size=0, name=folder))
@@ -336,13 +367,11 @@ def load_study(profile: str = "mini", data: str | Path | None = None, results: s
     else:
         drawn = config_hash([GENERATOR_VERSION, asdict(chosen.data)])
         data_dir = Path("data") / f"{chosen.data.difficulty}-{drawn[:8]}"
-    wanted = [str(seed) for seed in (seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds or ())]
-    if not all(map(str.isdecimal, wanted)):
-        raise StudyError(f"SEEDS={seeds!r}: give integers from 0 on, for example SEEDS=\"0 1 2\"")
-    seed_list = tuple(dict.fromkeys(map(int, wanted))) or chosen.seeds
+    seed_list = _seeds(seeds) or chosen.seeds
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise StudyError(f"DEVICE={device!r}: give auto, cpu, cuda or cuda:<n>")
-    results_dir = (Path(results).expanduser() if results else Path("results") / name) / (ABLATIONS if ablations else "")
+    results_dir = _folder("RESULTS", results) if results else Path("results") / name
+    results_dir /= ABLATIONS if ablations else ""
     study = Study(chosen, results_dir, data_dir, chosen.experiments, seed_list, device, ablations)
     detectors = [run.experiment.detector for run in map(partial(study.run, seed=0), chosen.experiments) if run.detector]
     return replace(study, experiments=tuple(dict.fromkeys([*detectors, *chosen.experiments])))
