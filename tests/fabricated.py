@@ -55,7 +55,7 @@ def run(root: Path, experiment: str, seed: int, ap50: float, profile: str = "min
         "evaluate": {"seconds": 20.0}} | record)
     not_run = {"status": "not run", "reason": "the data set has no test-dev images"}
     write_json(folder / "metrics.json", {
-        "val": metrics(ap50, images), "val_all": metrics(ap50 - 1, images),
+        "val": metrics(ap50, images), "val_all": metrics(max(ap50 - 1, 0.0), images),
         "val_box": {"AP": 0.5, "AP50": 0.8, "images": images},
         "test_dev": not_run if test_dev is None else metrics(test_dev, 500)})
     write_csv(folder / "curve.csv", [

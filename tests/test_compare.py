@@ -187,10 +187,10 @@ def test_smoke_and_unlearned_models_decide_nothing(tmp_path: Path) -> None:
     bad = claims_of(fabricated.study(tmp_path / "mini", {"s6": 0.5, "m6": 2.0, "l6": 4.0}))["C17"]
     assert smoke["verdict"] == bad["verdict"] == NOT_COMPARABLE
     assert "smoke" in smoke["reason"] and "not learned" in bad["reason"]
-    write_json(folder / "runtime.json", {"ms": 1.0})
-    assert outcome(folder, "{compare: [{stored: runtime.json, key: ms}, '<', 2]}").verdict == NOT_COMPARABLE
+    write_json(folder / "timed.json", {"ms": 1.0})
+    assert outcome(folder, "{compare: [{stored: timed.json, key: ms}, '<', 2]}").verdict == NOT_COMPARABLE
     with pytest.raises(ValueError, match="half, or low and high"):
-        outcome(folder, "{compare: [{stored: runtime.json, key: ms, low: ms}, '<', 2]}")
+        outcome(folder, "{compare: [{stored: timed.json, key: ms, low: ms}, '<', 2]}")
 
 
 def outcome(results: Path | ResultSet, rule: str) -> claims.Outcome:
@@ -280,30 +280,30 @@ def test_what_the_ablations_alone_have_is_named_and_what_they_lack_is_not_run(mi
 
 
 @pytest.mark.parametrize(("rule", "expected", "said"), [
-    ("{compare: [{stored: runtime.json, key: slope.ms}, '<=', 0.5]}", REPRODUCED, "0.5 ≤ 0.5"),
-    ("{compare: [{stored: runtime.json, key: slope.ms, half: slope.half}, '<', 1]}", REPRODUCED, "0.5 ± 0.2 < 1"),
-    ("{compare: [{stored: runtime.json, key: slope.ms, half: slope.half}, '<', 0.6]}", WITHIN_NOISE, ""),
-    ("{compare: [{stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}, '<', .7]}", WITHIN_NOISE, ""),
-    ("{compare: [{stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}, '<', 0.9]}", REPRODUCED, ""),
-    ("{compare: [{stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}, '>', .35]}", REPRODUCED,
+    ("{compare: [{stored: timed.json, key: slope.ms}, '<=', 0.5]}", REPRODUCED, "0.5 ≤ 0.5"),
+    ("{compare: [{stored: timed.json, key: slope.ms, half: slope.half}, '<', 1]}", REPRODUCED, "0.5 ± 0.2 < 1"),
+    ("{compare: [{stored: timed.json, key: slope.ms, half: slope.half}, '<', 0.6]}", WITHIN_NOISE, ""),
+    ("{compare: [{stored: timed.json, key: slope.ms, low: slope.low, high: slope.high}, '<', .7]}", WITHIN_NOISE, ""),
+    ("{compare: [{stored: timed.json, key: slope.ms, low: slope.low, high: slope.high}, '<', 0.9]}", REPRODUCED, ""),
+    ("{compare: [{stored: timed.json, key: slope.ms, low: slope.low, high: slope.high}, '>', .35]}", REPRODUCED,
      "0.5 (0.4 to 0.8) > 0.35"),  # only the side that looks towards the other number counts
-    ("{compare: [0.35, '<', {stored: runtime.json, key: slope.ms, low: slope.low, high: slope.high}]}", REPRODUCED, ""),
-    ("{compare: [{stored: runtime.json, key: sizes.1}, '==', 4]}", REPRODUCED, ""),
-    ("{compare: [{stored: runtime.json, key: standalone}, '==', 1]}", REPRODUCED, ""),
+    ("{compare: [0.35, '<', {stored: timed.json, key: slope.ms, low: slope.low, high: slope.high}]}", REPRODUCED, ""),
+    ("{compare: [{stored: timed.json, key: sizes.1}, '==', 4]}", REPRODUCED, ""),
+    ("{compare: [{stored: timed.json, key: standalone}, '==', 1]}", REPRODUCED, ""),
     ("{compare: [{stored: s6/tta.json, key: gain}, '>', 0]}", NOT_REPRODUCED, "-1"),
     ("{compare: [{stored: s6/tta.json, key: gain, percent: true}, '==', -100]}", REPRODUCED, ""),
-    ("{interval: {stored: runtime.json, key: gain, percent: true}}", REPRODUCED, "+2, 95 % interval +1 to +3"),
-    ("{interval: {stored: runtime.json, key: loss}}", NOT_REPRODUCED, ""),
-    ("{interval: {stored: runtime.json, key: nothing}}", WITHIN_NOISE, "-0.1 to +0.3"),
-    ("{interval: {stored: runtime.json, key: slope}}", NOT_RUN, "has no slope.difference"),
-    ("{compare: [{stored: runtime.json, key: slope.none}, '<', 1]}", NOT_RUN, "runtime.json has no slope.none"),
-    ("{compare: [{stored: runtime.json, key: name}, '<', 1]}", NOT_RUN, "not a number"),
+    ("{interval: {stored: timed.json, key: gain, percent: true}}", REPRODUCED, "+2, 95 % interval +1 to +3"),
+    ("{interval: {stored: timed.json, key: loss}}", NOT_REPRODUCED, ""),
+    ("{interval: {stored: timed.json, key: nothing}}", WITHIN_NOISE, "-0.1 to +0.3"),
+    ("{interval: {stored: timed.json, key: slope}}", NOT_RUN, "has no slope.difference"),
+    ("{compare: [{stored: timed.json, key: slope.none}, '<', 1]}", NOT_RUN, "timed.json has no slope.none"),
+    ("{compare: [{stored: timed.json, key: name}, '<', 1]}", NOT_RUN, "not a number"),
     ("{compare: [{stored: export.json, key: size}, '<', 1]}", NOT_RUN, "export.json does not exist"),
     ("{compare: [{stored: m6/tta.json, key: gain}, '<', 1]}", NOT_RUN, "the joints are mirrored"),
     ("{compare: [{stored: ablations.json, key: pairs.s6_l1.s6.seeds.2, set: ablations}, '==', 2]}", REPRODUCED, ""),
 ])
 def test_stored_values_by_hand(mini: Path, rule: str, expected: str, said: str) -> None:
-    write_json(mini / "runtime.json", {"slope": {"ms": 0.5, "half": 0.2, "low": 0.4, "high": 0.8}, "sizes": [3, 4],
+    write_json(mini / "timed.json", {"slope": {"ms": 0.5, "half": 0.2, "low": 0.4, "high": 0.8}, "sizes": [3, 4],
                                        "standalone": True, "name": "s6",
                                        "gain": {"difference": 0.02, "low": 0.01, "high": 0.03},
                                        "loss": {"difference": -0.2, "low": -0.3, "high": -0.1},
@@ -313,7 +313,7 @@ def test_stored_values_by_hand(mini: Path, rule: str, expected: str, said: str) 
     write_json(mini / "m6" / "seed0" / "tta.json", {"status": "not run", "reason": "the joints are mirrored"})
     found = outcome(mini, rule)
     assert found.verdict == expected and said in found.values + found.reason
-    assert "runtime.json" in describe(yaml.safe_load(rule)) or "runtime.json" not in rule
+    assert "timed.json" in describe(yaml.safe_load(rule)) or "timed.json" not in rule
 
 
 def test_rules_in_words() -> None:
@@ -336,8 +336,8 @@ def test_unusable_folders_and_rules_are_named(tmp_path: Path, mini: Path) -> Non
         load_results(tmp_path / "empty")
     metrics = mini / "s6" / "seed0" / "metrics.json"
     for file, text, said in ((metrics, '{"val": ', "metrics.json: is not JSON"),
-                             (metrics, "[]", "must be a JSON object"),
-                             (mini / "complexity.csv", "variant,gmacs\nx,1\n", "lacks column")):
+                             (metrics, "[]", "metrics.json: must be a mapping"),
+                             (mini / "complexity.csv", "variant,gmacs\nx,1\n", "complexity.csv: line 2: missing")):
         kept = file.read_text()
         file.write_text(text)
         with pytest.raises(StudyError, match=said):

@@ -7,6 +7,7 @@ from typing import Any
 from yolopose.report.measured import ResultSet, load_results
 from yolopose.report.verdicts import AP_TOLERANCE, NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, accuracy_verdict
 from yolopose.study.paper import BASE_SIZE, CONVENTIONS, DECODER_LADDER, MAIN_CONVENTION, PAPER_DIR
+from yolopose.study.stored import read_rows
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv
 
@@ -100,7 +101,7 @@ def released_rows(results_dir: Path | str) -> list[dict[str, Any]]:
     """The released checkpoints beside the AP that their path prints: the rows of ``released.csv`` with ``difference``
     and ``tolerance`` in points (empty where nothing is compared) and ``verdict``; none where none were scored."""
     path = Path(results_dir) / "released.csv"
-    rows: list[dict[str, Any]] = read_csv(path) if path.is_file() else []
+    rows: list[dict[str, Any]] = read_rows(path) if path.is_file() else []
     for row in rows:
         other_images = row.get("comparable") == "False" or row["note"].startswith("not COCO")  # told so by older files
         row |= {"difference": "", "tolerance": "", "verdict": NOT_COMPARABLE if row["AP"] else NOT_RUN}

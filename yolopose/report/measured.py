@@ -11,8 +11,8 @@ from typing import Any
 from yolopose.report.seeds import Measurement
 from yolopose.study.config import ABLATIONS, load_experiments
 from yolopose.study.paper import COCO_IMAGES, MAIN_CONVENTION, REFERENCE_DIR
+from yolopose.study.stored import read_rows, read_stored
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_csv, read_json
 
 PAIRS = "ablations.json"  # the paired bootstrap of a results folder (yolopose.analysis.ablations)
 
@@ -154,7 +154,7 @@ class ResultSet:
         path, (experiment, _, rest) = self.root / file, file.partition("/")
         if not path.is_file() and rest and experiment in self.runs:
             path = self.runs[experiment][0].folder / rest
-        return read_json(path) if path.is_file() else None
+        return read_stored(path) if path.is_file() else None
 
     @cached_property
     def ablations(self) -> ResultSet | None:
@@ -189,15 +189,10 @@ def load_results(folder: Path | str | ResultSet) -> ResultSet:
             found.unfinished.append(f"{experiment}/{path.name}: no {' and no '.join(missing)}")
             continue
         files = [path / name for name in ("run.json", "metrics.json", "quantized.json")]
-        record, metrics, quantized = values = [read_json(file) if file.is_file() else {} for file in files]
-        if wrong := [file for file, value in zip(files, values, strict=True) if not isinstance(value, dict)]:
-            raise StudyError(f"{wrong[0]}: must be a JSON object; delete {path} and repeat the run")
+        record, metrics, quantized = (read_stored(file) if file.is_file() else {} for file in files)
         found.runs.setdefault(experiment, []).append(Run(experiment, seed, path, record, metrics | quantized))
     if (table := root / "complexity.csv").is_file():
-        found.complexity = read_csv(table)
-        lacking = {"variant", "input_size", "params_m", "gmacs", "convention"}.difference(*found.complexity[:1])
-        if found.complexity and lacking:
-            raise StudyError(f"{table}: lacks column {', '.join(sorted(lacking))}; make complexity writes it")
+        found.complexity = read_rows(table)
     found.data = found.stored("data.json")
     if not found.runs and not found.complexity and not found.unfinished and found.ablations is None:
         raise StudyError(f"{root}: holds no results (no <experiment>/seed<k>/run.json and no complexity.csv); "
@@ -209,7 +204,7 @@ def _run_folders(root: Path) -> list[tuple[str, int, Path]]:
     """Experiment, seed and folder of every run, in the order of ``experiments.yaml``, unknown experiments last."""
     order = list(load_experiments())
     found = [(path.parent.name, int(path.name[4:]), path) for path in root.glob("*/seed*")
-             if path.is_dir() and path.name[4:].isdigit()]
+             if path.is_dir() and path.name[4:].isdecimal()]
     return sorted(found, key=lambda run: (order.index(run[0]) if run[0] in order else len(order), *run))
 
 
@@ -217,7 +212,7 @@ def read_curves(results: ResultSet) -> dict[str, dict[int, list[dict[str, str]]]
     """``curve.csv`` of every run that has one: experiment -> seed -> rows. Unfinished runs count too."""
     curves: dict[str, dict[int, list[dict[str, str]]]] = {}
     for experiment, seed, path in _run_folders(results.root):
-        rows = read_csv(path / "curve.csv") if (path / "curve.csv").is_file() else []
+        rows = read_rows(path / "curve.csv") if (path / "curve.csv").is_file() else []
         if rows and "images" in rows[0]:
             curves.setdefault(experiment, {})[seed] = rows
     return curves

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from yolopose.study.config import RunConfig
+from yolopose.study.stored import read_stored
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_json
 
 
 def config_changes(before: Any, now: Any, key: str = "") -> list[str]:
@@ -35,6 +35,6 @@ def changes_since(record: dict[str, Any], run: RunConfig, data_fingerprint: str)
 def check_fresh(run: RunConfig, data_fingerprint: str, run_dir: Path) -> None:
     """Raise a StudyError where ``run_dir`` holds a finished run that this configuration or data would not have made."""
     path = Path(run_dir) / "run.json"
-    if path.exists() and (changes := changes_since(read_json(path), run, data_fingerprint)):
+    if path.exists() and (changes := changes_since(read_stored(path), run, data_fingerprint)):
         raise StudyError(f"{path}: was made by another configuration ({'; '.join(changes[:5])}). Move {run_dir} away "
                          "to keep it, or delete it to train again, or write elsewhere with RESULTS=<folder>")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolopose.study.config import load_experiments
-from yolopose.utils.files import read_json
+from yolopose.study.stored import read_stored
 
 METRICS = {"AP": ("val", "AP"), "AP50": ("val", "AP50"), "box_AP": ("val_box", "AP"), "box_AP50": ("val_box", "AP50")}
 # The released head's priors land on left eye and left ear (reference §1.6); their partners show what is usual there.
@@ -59,7 +59,7 @@ def keypoint_rates(folders: Mapping[int, Path], key: str,
     found: dict[str, dict[int, float]] = {}
     for seed, folder in folders.items():
         path = folder / "joints.json"
-        stored = read_json(path)["joints"] if path.is_file() else {}
+        stored = read_stored(path)["joints"] if path.is_file() else {}
         for group, names in groups.items():
             parts = [one for name, one in stored.items() if one[key] is not None
                      and (name in names if names is not None else name not in named)]

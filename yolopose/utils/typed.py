@@ -94,7 +94,8 @@ def shown(value: Any) -> str:
 @cache
 def hints(kind: type) -> dict[str, Any]:
     """Types of the keys of a dataclass or TypedDict."""
-    return typing.get_type_hints(kind, include_extras=True)
+    found = typing.get_type_hints(kind, include_extras=True)
+    return {name: get_args(part)[0] if get_origin(part) is typing.NotRequired else part for name, part in found.items()}
 
 
 def conform(kind: Any, value: Any, key: str = "", **given: Any) -> Any:

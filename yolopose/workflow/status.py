@@ -16,9 +16,9 @@ from typing import Any
 from yolopose.study.config import ABLATIONS, RunConfig, Study, load_experiments
 from yolopose.study.freshness import changes_since
 from yolopose.study.paper import REFERENCE_DIR
+from yolopose.study.stored import read_record, read_stored
 from yolopose.utils.cli import add_target_arguments, exit_status
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_json, read_object
 from yolopose.utils.locks import holder
 from yolopose.utils.text import align, duration
 from yolopose.workflow.stages import Target, data_fingerprint, data_name, read_records, resolve_target, why_not_done
@@ -32,7 +32,7 @@ def stale_runs(target: Target) -> dict[str, list[str]]:
         name, folder = path.parts[-3:-1]
         if re.fullmatch(r"seed\d+", folder):
             place, seed = known.index(name) if name in known else len(known), int(folder.removeprefix("seed"))
-            stale.append((place, name, seed, _changes(target.study, name, seed, read_json(path), data)))
+            stale.append((place, name, seed, _changes(target.study, name, seed, read_stored(path), data)))
     return {f"{name}/seed{seed}": changes for _, name, seed, changes in sorted(stale) if changes}
 
 
@@ -49,7 +49,7 @@ def remedy(target: Target, stale: dict[str, list[str]]) -> str:
     """What to do about stale runs, in one sentence; names ``DATA=``, as it was, where other data are what changed."""
     ways = ["undo the difference"]
     if any(change.startswith(("data.", "data fingerprint")) for changes in stale.values() for change in changes):
-        configs = [read_json(target.results_dir / run / "run.json").get("config") or {} for run in stale]
+        configs = [read_stored(target.results_dir / run / "run.json").get("config") or {} for run in stale]
         names = {f"a folder named {d.get('name')}" if d.get("source") == "folder" else "none: the profile's own set"
                  for config in configs if (d := config.get("data"))}
         ways.append("give the same DATA= as before" + (f" ({' or '.join(sorted(names))})" if names else ""))
@@ -101,7 +101,7 @@ def run_states(target: Target) -> list[RunState]:
 def _seconds(paths: Iterable[Path]) -> float | None:
     """Mean training seconds of the runs among ``paths`` that tell theirs."""
     found = [seconds for path in paths if path.is_file()
-             and (seconds := read_json(path).get("train", {}).get("seconds"))]
+             and (seconds := (read_stored(path).get("train") or {}).get("seconds"))]
     return statistics.fmean(found) if found else None
 
 
@@ -115,8 +115,8 @@ def _run_state(folder: Path, run: RunConfig, busy: bool, failed: bool, left: flo
             return RunState(run.name, "done", ", ".join([*parts, "initialises others"]), 0.0)
         if not (folder / "metrics.json").is_file():
             return RunState(run.name, "trained", ", ".join([*parts, "not scored yet"]), 0.0)
-        return RunState(run.name, "done", ", ".join([_accuracy(read_json(folder / "metrics.json")), *parts]), 0.0)
-    if not (progress := read_object(folder / "progress.json")):
+        return RunState(run.name, "done", ", ".join([_accuracy(read_stored(folder / "metrics.json")), *parts]), 0.0)
+    if not (progress := read_record(folder / "progress.json")):
         return RunState(run.name, "missing", f"about {duration(left)}" if left else "", left)
     where = f"epoch {progress.get('epoch', '?')} of {progress.get('epochs', '?')}"
     if (seconds := progress.get("seconds_left")) is not None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from yolopose.report.measured import ResultSet, load_reference, load_results
 from yolopose.report.verdicts import VERDICTS
 from yolopose.study.config import load_experiments
+from yolopose.study.stored import read_rows
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_csv
 from yolopose.utils.text import align, duration
 from yolopose.workflow.stages import STAGES, read_records
 
@@ -18,7 +18,7 @@ DECIDERS = {"run": "this run", "paper": "the paper's own tables", "official code
 
 def accuracies(results: ResultSet, reference: ResultSet | None) -> str:
     """Measured keypoint accuracies in percent, one line an experiment, beside the reference's AP where there is one."""
-    rows = [["", *METRICS] + (["reference AP", "difference"] if reference else [])]
+    rows = [["", *METRICS] + (["reference AP", "this − reference"] if reference else [])]
     known, width = load_experiments(), max(map(len, results.runs), default=0)
     for name in [*(e for e in known if e in results.runs), *(e for e in results.runs if e not in known)]:
         found = [results.measure(name, "val", metric) for metric in METRICS]
@@ -42,12 +42,12 @@ def all_verdicts(results_dir: Path) -> str:
     """Verdicts on the paper's claims, by what decides them, and on its printed numbers; empty before the report."""
     rows = []
     if (path := results_dir / "claims.csv").is_file():
-        claims = read_csv(path)
+        claims = read_rows(path)
         rows = [[f"claims decided by {DECIDERS.get(decider, decider)}",
                  verdicts([claim for claim in claims if claim["decided_by"] == decider])]
                 for decider in dict.fromkeys(claim["decided_by"] for claim in claims)]
     if (path := results_dir / "comparison.csv").is_file():
-        rows.append(["numbers of its tables", verdicts([row for row in read_csv(path) if row["experiment"]])])
+        rows.append(["numbers of its tables", verdicts([row for row in read_rows(path) if row["experiment"]])])
     return align(rows, numbers=False)
 
 
