@@ -1,6 +1,7 @@
 """Losses and assignment against hand-computed cases."""
 
 import math
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.loss_by_hand import loss_by_hand
 from yolopose.models import losses
 from yolopose.models.assign import match_anchors
 from yolopose.models.losses import LOSSES, complete_iou, compute_loss, effective_gains, keypoint_terms
@@ -122,6 +124,88 @@ def test_perfect_prediction_has_no_box_and_keypoint_loss():
     result = compute_loss(raw, target, model.detect, torch.full((17,), 0.05), "official",
                           effective_gains("official", 640))
     assert [result.items[name].item() for name in ("box", "kpt")] == pytest.approx([0, 0], abs=1e-5)
+
+
+HEAD = SimpleNamespace(num_keypoints=3, strides=(8, 16), anchors_px=torch.tensor([[[12.0, 30], [25, 20]],
+                                                                                  [[30, 60], [70, 50]]]))
+
+
+def batch(seed: int, people: int = 7) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Raw maps of three images of 64 × 48 px, and people in them, some of whose keypoints are not labelled."""
+    draw = torch.Generator().manual_seed(seed)
+    raw = [torch.randn(3, 2, 48 // s, 64 // s, 15, generator=draw, dtype=torch.float64) for s in HEAD.strides]
+    targets = torch.rand(people, 16, generator=draw, dtype=torch.float64)
+    targets[:, 0], targets[:, 1] = (targets[:, 0] * 3).floor(), 0
+    targets[:, 2:4] = targets[:, 2:4] * torch.tensor([62, 46]) + 1
+    targets[:, 4:6] = targets[:, 4:6] * 50 + 6
+    targets[:, 6:15] *= 50
+    targets[:, 8:15:3] = (targets[:, 8:15:3] / 50 * 3).floor()
+    return raw, targets
+
+
+SIGMAS = torch.tensor([0.3, 0.5, 0.8])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_is_what_loops_over_plain_numbers_give(loss, seed):
+    raw, targets = batch(seed)
+    progress = seed / 4
+    terms = loss_by_hand([maps.tolist() for maps in raw], targets.tolist(), HEAD.anchors_px.tolist(), HEAD.strides,
+                         SIGMAS.tolist(), loss, 4 ** max(0, 1 - 2 * progress))
+    gains = {"box": 0.5, "obj": 2.0, "cls": 0.25, "kpt": 3.0, "kpt_conf": 0.75}
+    found = compute_loss(raw, targets, HEAD, SIGMAS, loss, gains, progress=progress)
+    weighted = {name: gains[name] * value for name, value in terms.items()}
+    assert {name: value.item() for name, value in found.items.items()} == pytest.approx(weighted, rel=1e-4)
+    assert found.total.item() == pytest.approx(3 * sum(weighted.values()), rel=1e-4)
+    assert min(terms[name] for name in ("box", "obj", "kpt", "kpt_conf")) > 0 and not found.items["box"].requires_grad
+
+
+@pytest.mark.parametrize("loss", ["official", "paper_eq", "l1_scaled"])
+@pytest.mark.parametrize("people", [0, 1, 7])
+def test_the_parts_of_a_batch_add_up_to_it(loss, people):
+    """Three images on two processes, one of which may have no people at all."""
+    raw, targets = batch(5, people)
+    gains = dict.fromkeys(losses.TERMS, 1.0)
+    whole = compute_loss(raw, targets, HEAD, SIGMAS, loss, gains)
+    mine = targets[:, 0] < 1
+    parts = [([maps[:1] for maps in raw], targets[mine]),
+             ([maps[1:] for maps in raw], targets[~mine] - torch.eye(1, 16, dtype=torch.float64))]
+    counts: list[torch.Tensor] = []
+    for maps, rows in parts:
+        compute_loss(maps, rows, HEAD, SIGMAS, loss, gains, total=lambda count: counts.append(count) or count)
+    shares = [compute_loss(*part, HEAD, SIGMAS, loss, gains, total=lambda _: sum(counts)) for part in parts]
+    assert sum(share.total.item() for share in shares) == pytest.approx(whole.total.item(), rel=1e-5)
+    for name in losses.TERMS:
+        assert sum(share.items[name].item() for share in shares) == pytest.approx(whole.items[name].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("size", [0.0, 1e-9, 1e6])
+def test_boxes_of_no_size_and_huge_ones_give_finite_losses_and_gradients(loss, size):
+    raw, targets = batch(1)
+    targets[:, 4:6] = size
+    raw = [maps.requires_grad_() for maps in raw]
+    result = compute_loss(raw, targets, HEAD, SIGMAS, loss, dict.fromkeys(losses.TERMS, 1.0), threshold=1e12)
+    result.total.backward()
+    assert torch.isfinite(result.total) and all(torch.isfinite(maps.grad).all() for maps in raw)
+
+
+def test_objectness_learns_where_people_are_and_boxes_learn_nothing_from_it():
+    """The target of objectness is a number: no gradient of it reaches the boxes."""
+    raw, targets = batch(2)
+    raw = [maps.requires_grad_() for maps in raw]
+    compute_loss(raw, targets, HEAD, SIGMAS, "official", {"obj": 1.0}).total.backward()
+    assert all(maps.grad[..., 4].all() and not maps.grad[..., [0, 1, 2, 3, *range(5, 15)]].any() for maps in raw)
+
+
+def test_widening_by_hand():
+    assert [losses.sigma_widening(p) for p in (0, 0.25, 0.5, 0.75, 1)] == [4, 2, 1, 1, 1]
+
+
+def test_printed_gains_and_those_of_a_loss_without_its_own():
+    assert effective_gains("paper_eq", 640) == {"box": 0.05, "cls": 0.5, "kpt": 0.1, "kpt_conf": 0.5, "obj": 0.75}
+    assert effective_gains("l1", 640) == effective_gains("official", 640)
 
 
 def test_the_losses_are_those_of_the_study():
