@@ -303,6 +303,33 @@ def test_status_while_a_stage_runs_and_after_it_was_killed(books, reproduced, ca
     assert {said[name] for name in ("train", "data", "tables")} == {"missing"}
 
 
+def test_what_is_trained_and_how_long_it_takes_is_said_before(command, results, monkeypatch, tmp_path, capsys):
+    """Of runs of unknown length, of those that the reference has, and of those whose pace is known here."""
+    first = f"{results}: 10 runs (10 experiments × 1 seeds) on data/near-"
+    assert command("data")[0] == 0 and first not in capsys.readouterr().err
+    assert command("train")[0] == 0
+    said = capsys.readouterr().err
+    assert first in said and "left: unknown: 10 runs" in said and "make estimate PROFILE=smoke" in said
+    reference = shutil.copytree(results, tmp_path / "reference" / "smoke")
+    for path in reference.glob("*/seed0/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"hardware": {"cpu": "Best", "cores": 64}}))
+    for module in (run, status):
+        monkeypatch.setattr(module, "REFERENCE_DIR", tmp_path / "reference")
+    shutil.rmtree(results)
+    for slow in (True, False):
+        monkeypatch.setattr(run, "lacks_bfloat16", lambda slow=slow: slow)
+        run.announce(resolve_target("smoke", "", str(results), "", "auto"))
+        said = capsys.readouterr().err
+        assert "left: about 10 min 50 s of training in 10 runs" in said
+        assert "as on 64 cores of an Best; here are" in said
+        assert ("lacks bfloat16" in said) == slow
+    shutil.copytree(reference / "s6", results / "s6")
+    assert command("reproduce")[0] == 0
+    assert "about 9 min 45 s of training in 9 runs" in (said := capsys.readouterr().err) and "finished here" in said
+    assert "this call took" in said
+    assert command("reproduce")[0] == 0 and "left:" not in capsys.readouterr().err
+
+
 def test_status_of_nothing_yet(results, capsys):
     assert status.main(["--profile", "smoke", "--results", str(results)]) == 0
     text = capsys.readouterr().out

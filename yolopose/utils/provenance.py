@@ -15,6 +15,7 @@ import torch
 
 from yolopose.utils.distributed import World
 from yolopose.utils.files import read_json
+from yolopose.utils.machine import cpu_name
 from yolopose.utils.processes import available_cores
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "fvcore", "onnx", "onnxruntime",
@@ -72,11 +73,7 @@ def git_state() -> dict[str, Any]:
 
 def hardware() -> dict[str, Any]:
     """Processor, core count, memory in GiB and accelerator of this machine."""
-    cpu = platform.processor() or platform.machine()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "cores": available_cores(),
+    return {"cpu": cpu_name(), "cores": available_cores(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "system": platform.system()}

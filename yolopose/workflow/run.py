@@ -19,10 +19,13 @@ from typing import Any
 
 from yolopose.report.measured import load_results
 from yolopose.study.config import nearest
-from yolopose.study.paper import REPO
+from yolopose.study.paper import REFERENCE_DIR, REPO
 from yolopose.utils.cli import add_target_arguments, exit_status, say
 from yolopose.utils.errors import NotebookFailure, Stopped, StudyError
+from yolopose.utils.files import read_json
 from yolopose.utils.locks import results_lock
+from yolopose.utils.machine import cpu_name, lacks_bfloat16
+from yolopose.utils.processes import available_cores
 from yolopose.utils.text import ANSI, duration
 from yolopose.workflow.execute import execute, parameter_defaults, pass_to_kernel
 from yolopose.workflow.stages import STAGES, Stage, Target, missing_outputs, record, resolve_target, why_not_done
@@ -90,6 +93,26 @@ def run_stage(stage: Stage, target: Target, extra: dict[str, str], label: str = 
     say(f"{label}{stage.name}: done in {duration(seconds)}")
 
 
+def announce(target: Target) -> None:
+    """Say what is trained, into which folders, and how long that takes here, as far as stored results tell; nothing
+    where nothing is left to train."""
+    study, states = target.study, run_states(target)
+    if (left := time_left(states)) == "no training":
+        return
+    say(f"{target.results_dir}: {len(states)} runs ({len(study.experiments)} experiments × {len(study.seeds)} seeds) "
+        f"on {study.data_dir}; profile {study.profile.name}: {study.profile.title}")
+    reference = sorted((REFERENCE_DIR / target.profile).glob("*/seed*/run.json"))[:1]
+    if left.startswith("unknown"):
+        left += f"; make estimate PROFILE={target.profile} measures it"
+    elif any(state.state in ("done", "trained") for state in states):
+        left += ", at the pace of the runs that are finished here"
+    elif reference:
+        there, slow = read_json(reference[0])["hardware"], lacks_bfloat16()
+        left += (f", as on {there['cores']} cores of an {there['cpu']}; here are {available_cores()} of an {cpu_name()}"
+                 + ", which lacks bfloat16 instructions: without a GPU about four times as long" * slow)
+    say(f"left: {left}")
+
+
 def run_one(stage: Stage, target: Target, extra: dict[str, str]) -> None:
     """Execute ``stage`` after the stages that it needs and that do not hold."""
     _check_extra(extra, [stage])
@@ -97,6 +120,8 @@ def run_one(stage: Stage, target: Target, extra: dict[str, str]) -> None:
         load_results(target.results_dir)
     with results_lock(target.results_dir, f"make {stage.name}"):
         target.record_study()
+        if "train" in (stage.name, *stage.needs):
+            announce(target)
         for needed in (STAGES[name] for name in stage.needs):
             if why_not_done(needed, target, {}):
                 run_stage(needed, target, {})
@@ -105,7 +130,7 @@ def run_one(stage: Stage, target: Target, extra: dict[str, str]) -> None:
 
 def reproduce(target: Target, extra: dict[str, str]) -> None:
     """Run every stage that does not hold, in order, and print what came out."""
-    stages = list(target.stages.values())
+    stages, start = list(target.stages.values()), time.monotonic()
     _check_extra(extra, stages)
     if all(why_not_done(stage, target, _known_to(stage, extra)) is None for stage in stages):
         say(f"{target.results_dir}: everything is done, nothing to run")
@@ -113,6 +138,7 @@ def reproduce(target: Target, extra: dict[str, str]) -> None:
         check_not_stale(target)
         with results_lock(target.results_dir, "make ablations" if target.ablations else "make reproduce"):
             target.record_study()
+            announce(target)
             for i, stage in enumerate(stages, 1):
                 label = f"[{i}/{len(stages)}] "
                 if (reason := why_not_done(stage, target, _known_to(stage, extra))) is None:
@@ -121,16 +147,14 @@ def reproduce(target: Target, extra: dict[str, str]) -> None:
                 if reason != "not run yet":
                     say(f"{label}{stage.name}: {reason}")
                 run_stage(stage, target, extra, label)
+        say(f"this call took {duration(time.monotonic() - start)}")
     print(summary(target.results_dir), flush=True)
 
 
 def ablate(target: Target, main: Target, extra: dict[str, str]) -> None:
-    """Run what is missing of the ablations, after saying how long it takes; then redraw the tables, figures and report
+    """Run what is missing of the ablations; then redraw the tables, figures and report
     of the main results, which show them, where these exist."""
     _check_extra(extra, list(target.stages.values()))
-    states = run_states(target)
-    say(f"{target.results_dir}: {len(states)} runs ({len(target.study.experiments)} experiments × "
-        f"{len(target.study.seeds)} seeds); left: {time_left(states)}")
     reproduce(target, extra)
     if any(main.results_dir.glob("*/seed*/metrics.json")):
         with results_lock(main.results_dir, "make ablations"):
