@@ -9,7 +9,7 @@ ANCHOR = torch.tensor([[16.0, 32.0]])
 
 
 def person(cx: float, cy: float, w: float = 16, h: float = 32, image: int = 0) -> torch.Tensor:
-    return torch.tensor([[image, 0, cx, cy, w, h]])
+    return torch.tensor([[image, 0, cx, cy, w, h, 1e6, 1e6, 2]])  # a keypoint far off, which is not looked at
 
 
 @pytest.mark.parametrize(("centre", "cells"), [  # (row, column) on a map of 8 rows and 10 columns, stride 8

@@ -125,6 +125,13 @@ def test_resamples_without_a_person_say_nothing() -> None:
     assert gap["AP"] == pytest.approx({"difference": 1.0, "low": 1.0, "high": 1.0})
 
 
+def test_one_image_and_one_seed_have_an_interval_of_no_width() -> None:
+    annotations = truth({"at": (200, 200, 2)})
+    gap = paired_bootstrap(annotations, [[]], [[found(200, 200, 0.9)]], [1], SIGMA, resamples=5)
+    assert gap["AP"] == pytest.approx({"difference": 1.0, "low": 1.0, "high": 1.0})
+    assert bootstrap.rate_interval(np.array([1]), np.array([1]), np.array([2])) == [0.5, 0.5]
+
+
 def test_what_cannot_be_resampled_is_refused() -> None:
     annotations, detections = scene(1)
     with pytest.raises(StudyError, match="same seeds on both sides"):

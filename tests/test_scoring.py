@@ -132,6 +132,26 @@ def test_keypoint_metrics_by_hand(people: list[dict[str, Any]], detections: list
     assert {name: scores[name] for name in expected} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["score", "keypoints", "bbox"])
+def test_numbers_that_are_none_are_refused(where: str, bad: float) -> None:
+    """pycocotools counts a pose of NaN as a perfect hit: AP 1.0."""
+    one = found(500, 500, 0.5)
+    one[where] = bad if where == "score" else [bad, *one[where][1:]]
+    for sigmas in ([SIGMA] if where == "keypoints" else [None] if where == "bbox" else [None, SIGMA]):
+        with pytest.raises(StudyError, match=r"predictions: image_id 1: .* not finite; make evaluate"):
+            scoring.run_cocoeval(truth(ONE), [one], [1], sigmas)
+        with pytest.raises(StudyError, match="not finite"):
+            ImageScorer(truth(ONE), [1], sigmas).add(1, [one]) or score_stream(truth(ONE), [one], [1], [1], sigmas)
+
+
+def test_without_images_or_people_nothing_is_defined() -> None:
+    nothing = truth(images=0)
+    for scores in (score_keypoints(nothing, [], [], SIGMA), score_keypoints(truth(ONE), [], [], SIGMA),
+                   ImageScorer(nothing, [], SIGMA).scores(), score_boxes(nothing, [], [])):
+        assert set(scores.values()) == {-1, 0} and scores["images"] == 0
+
+
 def test_inputs_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     before = deepcopy(given := (truth(ONE), [found(100, 100, 0.5)]))
     score_keypoints(*given, [1], SIGMA)

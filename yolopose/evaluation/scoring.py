@@ -8,6 +8,7 @@ images at a time and keeps what the ranking needs: the same numbers, without hol
 import contextlib
 import copy
 import io
+import math
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from yolopose.utils.errors import StudyError
 
 KEYPOINT_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 BOX_METRICS = ("AP", "AP50", "AP75")
@@ -56,7 +59,7 @@ def run_cocoeval(annotations: dict[str, Any], predictions: list[dict[str, Any]],
     """Run pycocotools on ``image_ids`` without its printing; the caller's dictionaries stay as they are.
 
     The arguments are those of :func:`score_keypoints`; ``sigmas`` is ``None`` for boxes. ``params.imgIds`` of the
-    result are the images, ascending.
+    result are the images, ascending. StudyError: a prediction holds a number that is not finite.
     """
     evaluation = _run_matching(annotations, predictions, sorted(set(image_ids)), sigmas)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -161,12 +164,16 @@ def _run_matching(annotations: dict[str, Any], predictions: list[dict[str, Any]]
               "categories": annotations["categories"]}
     # pycocotools writes into the annotations, hence copies
     persons = [dict(a) for a in annotations["annotations"] if a["image_id"] in wanted]
+    found = [p for p in predictions if p["image_id"] in wanted]
+    for p in found:
+        if not math.isfinite(p["score"] + sum(p[kind])):  # pycocotools would count it as a perfect hit
+            raise StudyError(f"predictions: image_id {p['image_id']}: score or {kind} hold a number that is not "
+                             "finite; make evaluate writes them anew")
     results = [{"id": n, "image_id": p["image_id"], "category_id": p["category_id"], "score": p["score"],
-                kind: p[kind], "area": _area(kind, p[kind]), "iscrowd": 0}
-               for n, p in enumerate((p for p in predictions if p["image_id"] in wanted), start=1)]
+                kind: p[kind], "area": _area(kind, p[kind]), "iscrowd": 0} for n, p in enumerate(found, start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
-        truth, found = (_index({**shared, "annotations": rows}) for rows in (persons, results))
-        evaluation = _prepare(COCOeval(truth, found, kind), annotations["categories"], ids, sigmas)
+        truth, detections = (_index({**shared, "annotations": rows}) for rows in (persons, results))
+        evaluation = _prepare(COCOeval(truth, detections, kind), annotations["categories"], ids, sigmas)
         evaluation.evaluate()
     return evaluation
 
