@@ -204,3 +204,7 @@ def test_a_study_exports_what_is_trained_and_only_once(tmp_path, tiny_data):
     assert export_study(study, dataset) == rows and path.stat().st_mtime_ns == stamp
     path.write_bytes(b"damaged")
     assert export_study(study, dataset)[0]["sha256"] == row["sha256"] == file_sha256(path)
+    for damaged in ("no JSON", "[]", '{"models": 5}', '{"models": [5, {"experiment": "s6"}]}'):
+        (study.results_dir / "export.json").write_text(damaged)
+        assert export_study(study, dataset)[0]["sha256"] == row["sha256"], damaged
+        assert [r["experiment"] for r in read_json(study.results_dir / "export.json")["models"]] == ["s6"]

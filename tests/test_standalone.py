@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from tests.lively import CFG, SHALLOW, lively_model
@@ -123,6 +125,89 @@ def test_what_the_user_can_mend_is_one_line(bare, pose_file, tmp_path, monkeypat
         status, printed = standalone.main(list(map(str, words))), capsys.readouterr().err
         assert status == 2 and printed.startswith("error: ") and printed.count("\n") == 1, (words, printed)
         assert message in printed, (words, printed)
+
+
+PEOPLE = {"image_index": np.zeros(2, np.int64), "boxes_xyxy": np.full((2, 4), 9, np.float32),
+          "scores": np.full(2, 0.9, np.float32), "keypoints": np.full((2, 3, 3), 0.5, np.float32)}
+SAID = {"format": standalone.FORMAT, "keypoints": '["nose", "left_eye", "right_eye"]', "skeleton": "[[0, 1], [0, 2]]",
+        "input_size": "64", "size_multiple": "64", "pad_value": "114"}
+
+
+def pretended(path: Path, outputs: dict[str, np.ndarray], side: int | str = "side", **about: str | None) -> Path:
+    """A model that gives these outputs whatever it is shown; ``about`` changes what it says of itself."""
+    values = {name: numpy_helper.from_array(value, name) for name, value in (PEOPLE | outputs).items()}
+    graph = helper.make_graph(
+        [helper.make_node("Constant", [], [name], value=value) for name, value in values.items()], "people",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, side, side])],
+        [helper.make_tensor_value_info(name, value.data_type, value.dims) for name, value in values.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {key: value for key, value in (SAID | about).items() if value is not None})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    *(({key: value}, f"its metadata is damaged ({key} is ") for key in SAID if key != "format"
+      for value in (None, "", "no JSON", "null", '"text"', "[1, 2]", "[" * 100_000, "-1.5")),
+    ({"skeleton": "[[0, 3]]"}, "(skeleton is "), ({"skeleton": "[[0, true]]"}, "(skeleton is "),
+    ({"pad_value": "300"}, "(pad_value is "), ({"size_multiple": "0"}, "(size_multiple is "),
+    ({"format": "yolopose-onnx-0"}, "without this project's metadata"),
+    ({"input_size": "100"}, "input_size 100: must be a multiple"), ({"input_size": "0"}, "input_size 0: must be"),
+    ({"input_size": "6400000"}, "and at most 8192")],
+    ids=lambda value: str(value)[:40])
+def test_damaged_metadata_are_one_line(bare, tmp_path, capsys, changes, message):
+    path = pretended(tmp_path / "m.onnx", {}, **changes)
+    assert standalone.main([str(path), str(bare / "photos" / "tiny.png"), str(tmp_path / "o.png")]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {path}: ") and message in printed and printed.count("\n") == 1, printed
+    assert len(printed) < 400 and not (tmp_path / "o.png").exists()
+
+
+@pytest.mark.parametrize(("outputs", "message"), [
+    ({"scores": np.array([0.9, np.nan], np.float32)}, "scores has numbers that are not finite"),
+    ({"boxes_xyxy": np.full((2, 4), np.inf, np.float32)}, "boxes_xyxy has numbers that are not finite"),
+    ({"keypoints": np.zeros((2, 17, 3), np.float32)}, "keypoints has the shape (2, 17, 3), not (2, 3, 3)"),
+    ({"keypoints": np.zeros((2, 9), np.float32)}, "keypoints has the shape (2, 9)"),
+    ({"boxes_xyxy": np.zeros((3, 4), np.float32)}, "boxes_xyxy has the shape (3, 4), not (2, 4)"),
+    ({"image_index": np.array(0)}, "boxes_xyxy has the shape (2, 4), not (4,)"),
+    ({"scores": np.array(["a", "b"])}, "scores has other things than numbers")], ids=lambda value: str(value)[:30])
+def test_outputs_that_are_no_people_are_one_line(bare, tmp_path, capsys, outputs, message):
+    path = pretended(tmp_path / "m.onnx", outputs)
+    assert standalone.main([str(path), str(bare / "photos" / "tiny.png"), str(tmp_path / "o.png")]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {path}: its output ") and message in printed and printed.count("\n") == 1
+
+
+def test_a_size_that_the_file_does_not_take_and_an_output_that_it_lacks_are_one_line(bare, tmp_path, capsys):
+    photo, out = str(bare / "photos" / "tiny.png"), str(tmp_path / "o.png")
+    path = str(pretended(tmp_path / "m.onnx", {}, side=128))
+    assert standalone.main([path, photo, out, "--size", "128"]) == 0
+    assert capsys.readouterr().out.startswith(f"{photo}: 2 people in 5x7 px\n")
+    assert standalone.main([path, photo, out]) == 2
+    assert f"error: {path}: cannot be run at 64 px (" in capsys.readouterr().err
+    model = onnx.load(path)
+    model.graph.output.pop()
+    onnx.save(model, path)
+    assert standalone.main([path, photo, out, "--size", "128"]) == 2
+    printed = capsys.readouterr().err
+    assert f"error: {path}: cannot be run at 128 px (" in printed and printed.count("\n") == 1
+
+
+def test_a_bad_photo_of_a_folder_is_named_after_the_others_were_drawn(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "c.png"):
+        Image.fromarray(np.full((9, 9), 65535, np.uint16)).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "b.png").touch()
+    path = pretended(tmp_path / "m.onnx", {})
+    assert standalone.main([str(path), "photos", "drawn"]) == 2
+    assert sorted(one.name for one in (tmp_path / "drawn").iterdir()) == ["a.png", "c.png"]
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: 1 of 3 photos could not be read:\nphotos/b.png: cannot be read as an image (")
+    assert [line[:12] for line in printed.out.splitlines() if line[0] != " "] == ["photos/a.png", "photos/c.png"]
+    with Image.open("drawn/a.png") as drawn:
+        assert drawn.getpixel((drawn.width - 30, 30)) == (255, 255, 255), "16-bit white is white"
+    assert standalone.main([str(path), "photos/b.png", "b.png"]) == 2 and not (tmp_path / "b.png").exists()
 
 
 def test_the_notebooks_call_runs_the_script_in_a_process_of_its_own(bare, pose_file, tmp_path):

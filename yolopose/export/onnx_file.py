@@ -27,7 +27,7 @@ from yolopose.models.yolov5 import STRIDES, YOLOPose
 from yolopose.study.config import EvaluateConfig, RunConfig, Study
 from yolopose.study.freshness import check_fresh
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import atomic_write, file_sha256, read_json, write_json
+from yolopose.utils.files import atomic_write, file_sha256, read_object, write_json
 from yolopose.utils.locks import results_in_use
 from yolopose.utils.provenance import provenance
 
@@ -137,23 +137,25 @@ def export_study(study: Study, dataset: CocoDataset) -> list[dict[str, Any]]:
         raise StudyError(f"{study.results_dir}: neither of {', '.join(EXPERIMENTS)} is trained there with seed {seed}; "
                          "make train, then repeat the command")
     path = study.results_dir / "export.json"
-    rows = {row["experiment"]: row for row in read_json(path)["models"]} if path.is_file() else {}
+    found = read_object(path).get("models")  # a damaged record is made again
+    rows = {row.get("experiment"): row for row in (found if isinstance(found, list) else []) if isinstance(row, dict)}
     for run in runs:
         name = run.experiment.name
         run_dir = study.run_dir(name, seed)
         check_fresh(run, dataset.fingerprint, run_dir)
-        if not _holds(rows.get(name, {}), study, seed, read_json(run_dir / "run.json")["weights_sha256"]):
+        if not _holds(rows.get(name, {}), study, name, seed, read_object(run_dir / "run.json").get("weights_sha256")):
             with results_in_use(study.results_dir, "export_study"):
                 rows[name] = _export_run(study, run, run_dir / "weights.pt", dataset)
-                write_json(path, {"models": list(rows.values())})
+                write_json(path, {"models": [rows[known] for known in EXPERIMENTS if known in rows]})
     return [rows[run.experiment.name] for run in runs]
 
 
-def _holds(row: dict[str, Any], study: Study, seed: int, weights_sha256: str) -> bool:
+def _holds(row: dict[str, Any], study: Study, name: str, seed: int, weights_sha256: str | None) -> bool:
     """Whether a row of ``export.json`` describes the file that stands there and the weights that stand there."""
-    path = study.results_dir / row.get("file", "")
-    return ((row.get("format"), row.get("seed"), row.get("weights_sha256")) == (FORMAT, seed, weights_sha256)
-            and path.is_file() and file_sha256(path) == row["sha256"])
+    file = f"export/{name}.onnx"
+    known = {"format": FORMAT, "seed": seed, "weights_sha256": weights_sha256, "file": file}
+    path = study.results_dir / file
+    return known.items() <= row.items() and path.is_file() and file_sha256(path) == row.get("sha256")
 
 
 def _export_run(study: Study, run: RunConfig, weights: Path, dataset: CocoDataset) -> dict[str, Any]:
