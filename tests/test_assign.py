@@ -18,6 +18,10 @@ def person(cx: float, cy: float, w: float = 16, h: float = 32, image: int = 0) -
     ((38, 34), [(4, 4), (3, 4), (4, 5)]),  # right and upper
     ((36, 36), [(4, 4)]),  # 4.5 exactly: neither side is nearer
     ((36, 32), [(4, 4), (4, 4), (3, 4)]),  # on the edge of two cells: both are near, and the lower one is its own
+    ((34, 32), [(4, 4), (4, 3), (3, 4), (4, 4)]),
+    ((38, 32), [(4, 4), (4, 5), (3, 4), (4, 4)]),
+    ((32, 34), [(4, 4), (3, 4), (4, 3), (4, 4)]),
+    ((32, 38), [(4, 4), (5, 4), (4, 3), (4, 4)]),
     ((2, 2), [(0, 0)]),  # no cell left of the first
     ((10, 36), [(4, 1), (4, 0)]),  # 1.25: the first cell is a neighbour
     ((8, 36), [(4, 1), (4, 1)]),  # 1 exactly: it is not
