@@ -64,6 +64,8 @@ def _paper_table(table: int, results: ResultSet, reference: ResultSet | None = N
         notes.insert(-2, conventions_note([data for *_, data in rows]))
     if table == 5:
         _add_drops(rows)
+        if reason := (results.stored("quantization.json") or {}).get("reason"):
+            notes.append(f"{NOT_RUN}: {reason}.")
     return Table.of(f"table{table}", f"Table {table}", CAPTIONS[table], rows, notes)
 
 
