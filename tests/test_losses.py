@@ -126,17 +126,17 @@ def test_perfect_prediction_has_no_box_and_keypoint_loss():
     assert [result.items[name].item() for name in ("box", "kpt")] == pytest.approx([0, 0], abs=1e-5)
 
 
-HEAD = SimpleNamespace(num_keypoints=3, strides=(8, 16), anchors_px=torch.tensor([[[12.0, 30], [25, 20]],
-                                                                                  [[30, 60], [70, 50]]]))
+HEAD = SimpleNamespace(num_keypoints=3, strides=(8, 16, 32, 64), anchors_px=torch.tensor(
+    [[[12.0, 30], [25, 20]], [[30, 60], [70, 50]], [[60, 60], [20, 90]], [[40, 30], [90, 50]]]))
 
 
 def batch(seed: int, people: int = 7) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Raw maps of three images of 64 × 48 px, and people in them, some of whose keypoints are not labelled."""
+    """Raw maps of three images of 128 × 64 px, and people in them, some of whose keypoints are not labelled."""
     draw = torch.Generator().manual_seed(seed)
-    raw = [torch.randn(3, 2, 48 // s, 64 // s, 15, generator=draw, dtype=torch.float64) for s in HEAD.strides]
+    raw = [torch.randn(3, 2, 64 // s, 128 // s, 15, generator=draw, dtype=torch.float64) for s in HEAD.strides]
     targets = torch.rand(people, 16, generator=draw, dtype=torch.float64)
     targets[:, 0], targets[:, 1] = (targets[:, 0] * 3).floor(), 0
-    targets[:, 2:4] = targets[:, 2:4] * torch.tensor([62, 46]) + 1
+    targets[:, 2:4] = targets[:, 2:4] * torch.tensor([126, 62]) + 1
     targets[:, 4:6] = targets[:, 4:6] * 50 + 6
     targets[:, 6:15] *= 50
     targets[:, 8:15:3] = (targets[:, 8:15:3] / 50 * 3).floor()

@@ -31,12 +31,12 @@ def test_groups_are_biases_batch_norm_weights_and_other_weights():
     ("sgd", 16, 4, 1), ("sgd", 16, 8, 2), ("sgd", 16, 1, 1 / 4), ("sgd", 128, 1, 2), ("sgd", 24, 3, 9 / 8),
     ("adamw", 16, 8, 1), ("adamw", 16, 1, 1)])
 def test_decay_of_sgd_grows_with_the_images_of_a_step(optimizer, batch, accumulate, times):
-    cfg = config(optimizer=optimizer, batch_size=batch, weight_decay=0.001, momentum=0.9)
+    cfg = config(optimizer=optimizer, batch_size=batch, weight_decay=0.001, momentum=0.85)
     built = build_optimizer(torch.nn.Conv2d(1, 1, 1), cfg, accumulate)
     assert [group["weight_decay"] for group in built.param_groups] == pytest.approx([0, 0, 0.001 * times])
     assert {group["lr"] for group in built.param_groups} == {0.01}
     moving = {(g["momentum"], g["nesterov"]) if optimizer == "sgd" else g["betas"] for g in built.param_groups}
-    assert moving == {(0.9, True) if optimizer == "sgd" else (0.9, 0.999)}
+    assert moving == {(0.85, True) if optimizer == "sgd" else (0.85, 0.999)}
 
 
 @pytest.mark.parametrize(("iteration", "share"), [
@@ -49,6 +49,7 @@ def test_rate_falls_by_half_a_cosine(iteration, share):
 @pytest.mark.parametrize(("changes", "batches", "expected"), [
     ({}, 10, {0: 1, 10: 2, 15: 3, 19: 4, 20: 4, 99: 4}),  # 1 + 3·i/20, rounded
     ({"warmup_epochs": 3}, 10, {10: 2, 15: 2, 20: 3, 30: 4}),  # 30 iterations are more than 20
+    ({"warmup_epochs": 2.57}, 10, {13: 2}),  # 26: 2.5 to the even
     ({"warmup_epochs": 0.25}, 10, {19: 4}),  # at least 20
     ({"warmup_iterations": 0}, 10, {0: 4}),
     ({"batch_size": 24}, 10, {0: 1, 20: 3}),  # 64 / 24 is nearest to 3
