@@ -60,9 +60,12 @@ class SampleStore:
             raise DamagedImage(f"{path}: the image is {damage}; {remedy}", path)
         jpeg = raw.startswith(b"\xff\xd8")  # only JPEG decodes at a reduced size exactly, and faster for it
         flags = REDUCED[reduce if jpeg else 1] | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
+        try:
+            image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
+        except cv2.error:  # more pixels than OpenCV reads
+            image = None
         if image is None:
-            raise DamagedImage(f"{path}: is not an image; {remedy}", path)
+            raise DamagedImage(f"{path}: is not an image with 8 or 16 bits a colour that OpenCV reads; {remedy}", path)
         width, height = self.sizes[i].tolist()
         shrunk = (-(-height // reduce), -(-width // reduce))
         if image.shape[:2] != (shrunk if jpeg else (height, width)):
@@ -175,13 +178,13 @@ def load_dataset(root: Path | str, limits: Mapping[str, int | None] | None = Non
         raise StudyError(f"{root}: no such folder; DATA must be a folder in COCO layout "
                          "(annotations/, train2017/, val2017/)")
     files: dict[str, AnnotationFile] = {}
-    for split in ("train", "val"):
+    train, val = paths = [root / "annotations" / f"person_keypoints_{split}2017.json" for split in ("train", "val")]
+    for split, path in zip(("train", "val"), paths, strict=True):
         with problems.gathered():
-            files[split] = read_annotations(root / "annotations" / f"person_keypoints_{split}2017.json")
-    with problems.gathered():
-        if len({file.schema.names for file in files.values()}) > 1:
-            raise StudyError(f"{root / 'annotations'}: train and val name different keypoints in their categories; "
-                             "both files must list the same `keypoints` in the same order")
+            files[split] = read_annotations(path)
+    if len(files) == 2:
+        with problems.gathered():
+            files["val"].schema.require_same(val, files["train"].schema, train)
     schema = next((file.schema for file in files.values()), None)
     listed = root / "annotations" / "image_info_test-dev2017.json"
     if schema is not None and listed.exists() and (root / "test2017").is_dir():  # the list often comes without them
@@ -200,7 +203,9 @@ def load_dataset(root: Path | str, limits: Mapping[str, int | None] | None = Non
     server, hidden = None, root / "server" / "person_keypoints_test-dev2017.json"
     if test_dev is not None and (root / "dataset.json").exists() and hidden.exists():
         with problems.gathered():
-            server = _restricted(read_annotations(hidden).ground_truth, test_dev.images)
+            truth = read_annotations(hidden)
+            truth.schema.require_same(hidden, schema, train)
+            server = _restricted(truth.ground_truth, test_dev.images)
     problems.raise_if_any()
     if not splits["train"]:
         raise StudyError(f"{root / 'annotations' / 'person_keypoints_train2017.json'}: no person has keypoints; "
