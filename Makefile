@@ -95,7 +95,7 @@ endif
 ##   RESULTS      where results go; default: results/<profile> or results/<profile>-<name of DATA>
 ##   SEEDS        for example SEEDS="0 1 2"; default: the profile's
 ##   DEVICE       auto, cpu, cuda or cuda:1; default: auto
-##   PARAMS       further notebook parameters: PARAMS="PHOTO=me.jpg", PARAMS="PHOTO='my photo.jpg' IMAGES=6"
+##   PARAMS       further notebook parameters: PARAMS="PHOTO=me.jpg", PARAMS="PHOTO='my photo.jpg' CONFIDENCE=0.3"
 ##   LAUNCH       prefix of each heavy command, for example "srun --gres=gpu:1"
 ##   PROCESSES    processes that share each batch of a training; default: one a visible GPU
 ##   PYTHON       the interpreter that makes .venv; default: python3.11, else python3
@@ -114,7 +114,7 @@ $(STAMP): env/requirements.txt env/uv.txt pyproject.toml
 	@echo "setup: $(VENV) with $$("$$YOLOPOSE_PYTHON" -V 2>&1) (first time: about 2.5 GB to download, 5.2 GB on disk)"
 	@"$$YOLOPOSE_PYTHON" -m venv $(VENV) || { \
 	  echo "make: $$YOLOPOSE_PYTHON cannot make a virtual environment (see above);" \
-	    "on Debian and Ubuntu install the package python3-venv" >&2; exit 1; }
+	    "on Debian and Ubuntu install the package python3-venv; where a path has a colon, move this folder" >&2; exit 1; }
 	@"$(PY)" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r env/uv.txt || { \
 	  echo "make: pip could not install uv (see above); is there a network? PIP_INDEX_URL names a mirror" >&2; exit 1; }
 	@if [ -t 2 ]; then quiet=; else quiet=--quiet; fi; \
@@ -141,8 +141,7 @@ estimate: $(STAMP)
 	@$(RUN_PY) -m yolopose.analysis.cost $(OPTIONS) --images-per-second="$$YOLOPOSE_RATE" $(if $(value MARKDOWN),--markdown)
 
 predict: $(STAMP)
-	@$(HEAVY) -m yolopose.display.photo --photo="$$YOLOPOSE_PHOTO" --run="$$YOLOPOSE_RUN" \
-	  --results="$$YOLOPOSE_RESULTS" --profile="$$YOLOPOSE_PROFILE" --device="$$YOLOPOSE_DEVICE"
+	@$(HEAVY) -m yolopose.display.photo --photo="$$YOLOPOSE_PHOTO" --run="$$YOLOPOSE_RUN" $(OPTIONS)
 
 validate: $(STAMP)
 	@$(RUN_PY) -m yolopose.evaluation.coco_server.results_file $(if $(value IMAGES),--images="$$YOLOPOSE_IMAGES") \

@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 from tests.conftest import REPO
+from yolopose.utils import provenance
 from yolopose.utils.errors import StudyError
 from yolopose.utils.locks import results_lock
 from yolopose.workflow import clean
+from yolopose.workflow.stages import STAGES
 
 MAKEFILE = (REPO / "Makefile").read_text()
 
@@ -158,6 +160,27 @@ def test_python_reads_utf8_and_has_a_home_whatever_the_user_has(venv):
     subprocess.run(["make", "status", f"VENV={venv}"], cwd=REPO, env=environment, check=True)
     seen = json.loads((venv.parent / "calls").read_text())[2]
     assert seen["PYTHONUTF8"] == "1" and seen["HOME"] == str(REPO / ".venv")
+
+
+def test_documented_commands_leave_the_tree_clean(tmp_path, monkeypatch):
+    """Tables of the seeds that the README names once made all later results ones "with uncommitted changes"."""
+    stored = [stage for stage in STAGES.values() if stage.stored_only]
+    names = [f"notebooks/{stage.source.name}" for stage in stored] + [name for stage in stored for name in stage.writes]
+    paths = [f"results/reference/mini-losses/{name}" for name in (*names, "figures/ablation_heads.svg")]
+    repository = tmp_path / "a repository"
+    git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@y"]
+    for path in ("yolopose/utils/x.py", "results/reference/mini/a.csv", "README.md"):
+        (repository / path).parent.mkdir(parents=True, exist_ok=True)
+        (repository / path).write_text("")
+    shutil.copy(REPO / ".gitignore", repository)
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    ignored = subprocess.run([*git, "check-ignore", *paths], capture_output=True, text=True).stdout.splitlines()
+    assert ignored == paths
+    monkeypatch.setattr(provenance, "__file__", str(repository / "yolopose" / "utils" / "provenance.py"))
+    for path, dirty in (("my photo.jpg", False), ("results/reference/mini/a.csv", False), ("yolopose/new.py", True)):
+        (repository / path).write_text("changed")
+        assert provenance.git_state()["dirty"] == dirty
 
 
 def test_lab_starts_for_root_and_without_a_browser(venv):

@@ -177,7 +177,7 @@ def _extra_parameters(text: str) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not (whole and equals and name.isidentifier()):
             raise StudyError(f"PARAMS={pair}: write NAME=value, in quotes where it has blanks, for example "
-                             "PARAMS=\"PHOTO='my photo.jpg' IMAGES=6\"")
+                             "PARAMS=\"PHOTO='my photo.jpg' CONFIDENCE=0.3\"")
         if name in ("PROFILE", "DATA", "RESULTS", "SEEDS", "DEVICE"):
             raise StudyError(f"PARAMS={pair}: give {name} by itself: make … {name}={shlex.quote(value)}")
         extra[name] = value
