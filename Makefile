@@ -95,7 +95,7 @@ endif
 ##   RESULTS      where results go; default: results/<profile> or results/<profile>-<name of DATA>
 ##   SEEDS        for example SEEDS="0 1 2"; default: the profile's
 ##   DEVICE       auto, cpu, cuda or cuda:1; default: auto
-##   PARAMS       further notebook parameters: PARAMS="PHOTO=me.jpg", PARAMS="PHOTO='my photo.jpg' CONFIDENCE=0.3"
+##   PARAMS       notebook parameters: PARAMS="PHOTO=me.jpg", PARAMS="PHOTO='my photo.jpg' CONFIDENCE=0.3"
 ##   LAUNCH       prefix of each heavy command, for example "srun --gres=gpu:1"
 ##   PROCESSES    processes that share each batch of a training; default: one a visible GPU
 ##   PYTHON       the interpreter that makes .venv; default: python3.11, else python3
