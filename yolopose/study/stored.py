@@ -54,11 +54,11 @@ Export = _some(other_domains=Count, parity=_some(other_differences=Count,
                                                  largest_difference=_some(keypoints_px=Amount)))
 Data = _some(name=str, fingerprint=str, keypoints=_some(names=list[str]),
              baseline=_all(AP=Score, AP50=Score) | None, statistics=dict[str, Any] | None,
-             coco_statistics=dict[str, Any] | None,
+             coco_statistics=dict[str, Any] | None, left_out=dict[str, str],
              **dict.fromkeys(("train", "val", "test_dev"), dict[str, Any] | None))
 Shares = {"share_layers_16bit": Share, "share_gmacs_16bit": Share}
 Quantization = _some(
-    status=str, profile=str, seeds=list[Count], changes=dict[str, Any],
+    status=str, reason=str, profile=str, seeds=list[Count], changes=dict[str, Any],
     models=list[_all(experiment=str, model=str, AP=Score)],
     curve=Annotated[list[_all(experiment=str, fraction=Share, AP=Score, **Shares)], Range(1)])
 Cost = _all(params_m=Amount, gmacs=Amount, total_ms=_all(median=Amount))

@@ -92,7 +92,10 @@ def draw_figure(name: str, results: ResultSet | Path | str, reference: ResultSet
     if figure is None and use == STANDS_IN and reference is not None:
         figure = draw(reference)
     if figure is None:
-        print(f"{name}: left out, {results.root} has no {needs}")
+        stored = (results.stored(needs.split()[0]) if ".json" in needs else None) or {}
+        reasons = (part.get("reason") for part in (stored, *stored.values()) if isinstance(part, dict))
+        why = next(filter(None, reasons), "")  # by the stage that left it out
+        print(f"{name}: left out, {results.root} has no {needs}{why and f' ({why})'}")
     return figure
 
 
