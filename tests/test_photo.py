@@ -175,7 +175,7 @@ def test_a_folder_of_photos_is_drawn_and_written_down_whatever_else_lies_there(r
     folder.mkdir(parents=True)
     (folder / "a.jpg").write_text("a user's own")
     (tmp_path / "photos" / "notes.txt").write_text("no photo")
-    assert predict("--photo", "photos", "--results", results, "--confidence", "0.3") == 2
+    assert predict("--photo", "photos", "--results", results, "--confidence", "0.5") == 2
     out, err = capsys.readouterr()
     assert err.startswith("error: 1 of 4 photos could not be read:\nPHOTO=photos/bad.jpg: ") and err.count("\n") == 2
     assert out.startswith("model: smoke/s6/seed0; results: smoke/photos/s6-seed0\n") and "learned from drawn" in out
@@ -184,11 +184,11 @@ def test_a_folder_of_photos_is_drawn_and_written_down_whatever_else_lies_there(r
     assert (folder / "a.jpg").read_text() == "a user's own"
     record = json.loads((folder / "b-2.json").read_text())  # b.jpg came first
     assert record["photo"] == str(tmp_path / "photos" / "b.png") and (record["width"], record["height"]) == (150, 60)
-    assert record["run"] == "smoke/s6/seed0" and record["confidence"] == 0.3
+    assert record["run"] == "smoke/s6/seed0" and record["confidence"] == 0.5
     assert record["weights_sha256"] == file_sha256(results / "s6" / "seed0" / "weights.pt")
     assert f"b.png: {len(record['people'])} people ({record['people'][0]['score']:.2f} " in out
     pixels = read_photo(tmp_path / "photos" / "b.png")
-    poses = Predictor.load(results / "s6" / "seed0" / "weights.pt").predict(pixels, 0.3)
+    poses = Predictor.load(results / "s6" / "seed0" / "weights.pt").predict(pixels, 0.5)
     assert record["people"] == as_coco_results(poses, 3, 1) and len(poses) > 2
     with Image.open(folder / "b-2.jpg") as drawn:
         assert drawn.size[0] == 800  # enlarged, to be readable
@@ -239,9 +239,18 @@ def test_what_is_missing_is_said_with_what_to_do(results, tmp_path, capsys, monk
     assert "results/smoke/s6/seed0 PHOTO=" in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000), (1600, 900)], ids=str)
+def test_a_photo_of_any_shape_is_drawn(results, tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "me.png")
+    assert predict("--photo", tmp_path / "me.png", "--results", results, "--confidence", "1") == 0
+    with Image.open(results / "photos" / "s6-seed0" / "me.jpg") as drawn:
+        assert 350 <= drawn.width <= 3200 and 100 <= drawn.height <= 3700
+        assert size != (1600, 900) or drawn.width == 1600, "as many pixels as the photo has"
+
+
 def test_a_photo_whose_name_is_no_text(results, tmp_path):
     (name := os.fsencode(tmp_path) + b"/caf\xe9.jpg")
     os.rename(tmp_path / "photos" / "a.jpg", name)
-    assert predict("--photo", os.fsdecode(name), "--results", results) == 0
+    assert predict("--photo", os.fsdecode(name), "--results", results, "--confidence", "1") == 0
     folder = results / "photos" / "s6-seed0"
     assert sorted(path.name for path in folder.iterdir()) == ["caf\ufffd.jpg", "caf\ufffd.json"]

@@ -43,8 +43,9 @@ def find_people(predictor: Predictor, image: NDArray[np.uint8], confidence: floa
     first."""
     poses = predictor.predict(image, confidence, NMS_IOU)
     height, width = image.shape[:2]
-    height_in, width_in = (LONGER_IN * side / max(height, width) for side in (height, width))
-    cell_in = max(width_in, 3.5)  # room for the words
+    # At least so large that the words have room and a strip of pixels can be seen.
+    height_in, cell_in = (max(LONGER_IN * side / max(height, width), least)
+                          for side, least in ((height, 0.5), (width, 3.5)))
     figure, (axis,) = grid(1, 1, cell_in, f"{_people(len(poses))} with a score of at least {confidence:g}, found at "
                            f"{predictor.input_size} px", LEGEND.replace("labelled but hidden", "unsure"),
                            ratio=height_in / cell_in)
