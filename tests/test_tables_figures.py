@@ -9,18 +9,20 @@ import pytest
 
 from tests import fabricated
 from tests.fabricated import FULL, MINI, NOWHERE
-from yolopose.report import page
+from yolopose.report import page, tables
+from yolopose.report.ablations import build_ablations
 from yolopose.report.claims import load_claims
 from yolopose.report.compare import same_digits
 from yolopose.report.conditions import number_text, statistics_rows
 from yolopose.report.figures import accuracy
 from yolopose.report.figures.accuracy import SPECS, draw_accuracy, measured_points, paper_points
 from yolopose.report.figures.style import line_samples, place_labels
-from yolopose.report.figures.write import PAPER, write_figures
+from yolopose.report.figures.write import FIGURES, PAPER, write_figures
 from yolopose.report.layout import Table, latex
 from yolopose.report.measured import fingerprint_note, load_reference, load_results
 from yolopose.report.page import markdown_to_html, readme_claims_table, write_report
 from yolopose.report.tables import FUSED_BIAS_NOTE, build_tables, conventions_note, write_tables
+from yolopose.study.config import load_experiments
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_csv, write_json
 from yolopose.workflow.stages import STAGES, fingerprint, resolve_target
@@ -308,3 +310,81 @@ def test_statistics_of_any_shape() -> None:
     assert rows == [("n x", "3", "–"), ("by: nose (0 / 1)", "0.123 / 1", "0.5 / 0.25"),
                     ("q, mean (5 % · median · 95 %)", "2.71 (1 · 2 · 9)", "–"), ("list", "1, 2.5", "–")]
     assert statistics_rows(None) == [] and number_text(True) == "yes"
+
+
+HOSTILE = "<b>a</b> | b & c_d 50 % #1 {x} $\\foo$ ~^ [z] \\ " + "long " * 40
+
+
+def everything(root: Path) -> str:
+    """The page of a folder after its tables and figures were written, none of which may fail."""
+    for build in (build_tables, build_ablations):
+        write_tables(root, NOWHERE, build)
+    write_figures(root, NOWHERE)
+    return write_report(root, NOWHERE).read_text()
+
+
+@pytest.mark.parametrize(("experiments", "seeds"), [(0, 1), (1, 12), (20, 1)])
+def test_any_number_of_experiments_and_seeds_and_missing_and_undefined_values(tmp_path, experiments, seeds, capsys):
+    names = [name for name, row in load_experiments().items() if row.input_size in (640, 960, 1280)][:experiments]
+    root = fabricated.study(tmp_path / "mini", {name: [40.0 + seed for seed in range(seeds)] for name in names})
+    fabricated.ablations(root, {name: [30.0 + seed for seed in range(seeds)] for name in names[:2]})
+    for number, name in enumerate(names):
+        path = root / name / "seed0" / "metrics.json"
+        if number % 3 == 1:  # nobody to score
+            write_json(path, {"val": dict.fromkeys(("AP", "AP50", "AP75", "APL", "AR"), -1.0)})
+        elif number % 3 == 2:
+            write_json(path, {})
+    write_json(root / "data.json", {"baseline": {"AP": -1, "AP50": -1}})
+    page = everything(root)
+    assert "could not be" not in page + capsys.readouterr().out
+    shown = page + "".join(path.read_text() for path in (root / "tables").glob("*.[mt]*"))
+    assert not re.search(r"[-−]1\.0{2,}|[-−]100\.0|>[-−]1\.0<|\bnan\b|\| None \|", shown)
+    assert ("12 seeds" in page) == (seeds == 12)
+
+
+def test_whatever_a_stored_text_holds_it_stays_text(tmp_path, capsys) -> None:
+    root = fabricated.study(tmp_path / "mini", {"s6": 50.0}, dataset=HOSTILE, packages={HOSTILE: "1"})
+    (root / "a|b<i>_$x$_&").mkdir()
+    fabricated.run(root, "s6", 1, 44.0).rename(root / "a|b<i>_$x$_&" / "seed0")
+    write_json(root / "data.json", {"name": HOSTILE, "fingerprint": "<u>", "statistics": {HOSTILE: HOSTILE}})
+    page = everything(root)
+    assert "could not be" not in page + capsys.readouterr().out
+    assert not re.search(r"<(b|i|u|p)>[a_|]", page.partition("<details><summary>All deviations")[0])
+    rows = [line for line in (root / "tables" / "further.md").read_text().splitlines() if line.startswith("|")]
+    assert len(rows) == 3 and len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    tex = (root / "tables" / "further.tex").read_text()
+    assert r"a|b$<$i$>$\_\$x\$\_\&" in tex
+
+
+def test_what_cannot_be_made_names_itself_and_costs_nothing_else(mini: Path, monkeypatch, capsys) -> None:
+    def fails(*_: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setitem(tables.OWN_TABLES, "broken", fails)
+    monkeypatch.setattr(tables, "conventions_note", fails)
+    monkeypatch.setattr(page, "statistics_rows", fails)
+    monkeypatch.setitem(FIGURES, "figure5", FIGURES["figure5"]._replace(draw=fails))
+    monkeypatch.setitem(FIGURES, "loss_shape", FIGURES["loss_shape"]._replace(draw=fails))
+    write_json(mini / "data.json", {"name": "made-up"})
+    (mini / "figures").mkdir()
+    (mini / "figures" / "quantization.svg").write_text("of results that are no more")
+    text = everything(mini)
+    said = capsys.readouterr().out
+    for name in ("broken", "table4", "figure5", "loss_shape", "section data"):
+        assert re.search(rf"{name}:? could not be .*KeyError: 'lost' \(test_tables_figures.py, line", said), name
+    made = {path.name for path in (mini / "figures").iterdir()}
+    assert {"figure5.svg", "figure5.png", "figure6.svg", "loss_shape.svg"} <= made and "quantization.svg" not in made
+    assert "KeyError: 'lost'" in (mini / "tables" / "table4.md").read_text()
+    assert "Table 5. Post-training" in text and "This section could not be made" in text and 'id="limits"' in text
+    assert "KeyError: &#x27;lost&#x27;" in text or "KeyError: &#39;lost&#39;" in text
+
+
+def test_what_a_data_set_is_too_small_for_is_told_where_it_would_stand(tmp_path, capsys) -> None:
+    root, why = fabricated.study(tmp_path / "mini", {"s6_relu": 50.0}), "only <28> images; 50 are needed"
+    write_json(root / "data.json", {"left_out": {"quantization": why}})
+    write_json(root / "quantization.json", {"status": "not run", "reason": why})
+    assert write_figures(root, NOWHERE, ["quantization"]) == [] and f"({why})" in capsys.readouterr().out
+    assert f"- not run: {why}.\n" in written(root, 5)[1]
+    text, said = write_report(root, NOWHERE).read_text(), "only &lt;28&gt; images; 50 are needed"
+    for words in (f"too small for quantization: {said}", f"with scores ({said}): AP against", f"not run: {said}."):
+        assert words in text, words

@@ -4,6 +4,7 @@ The same results give the same bytes: no date is written, seconds come from ``ru
 import argparse
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from html import escape
@@ -19,9 +20,9 @@ from yolopose.report import compare
 from yolopose.report.ablations import build_ablations
 from yolopose.report.claims import decide_claims
 from yolopose.report.conditions import profile_differences, statistics_rows
-from yolopose.report.figures.write import FIGURES
+from yolopose.report.figures.write import FIGURES, why_none
 from yolopose.report.findings import HEADLINE, findings
-from yolopose.report.layout import explained, markdown
+from yolopose.report.layout import Table, explained, markdown
 from yolopose.report.measured import ResultSet, fingerprint_note, load_reference, load_results
 from yolopose.report.sets import compare_sets, describe_difference
 from yolopose.report.tables import build_tables
@@ -76,6 +77,18 @@ def no_test_dev(results: ResultSet) -> list[str]:
     return list(dict.fromkeys(results.why_missing(name, "test_dev") for name in scored)) or ["no run has keypoints"]
 
 
+def run_names(results: ResultSet) -> dict[str, str]:
+    """What the page calls the runs in place of their scale, which it says once; none where two scales read the same."""
+    sets = {"main runs": results if results.runs else None, "ablations": results.ablations}
+    names = {found.scale(): name for name, found in sets.items() if found}
+    return names if len(names) == sum(map(bool, sets.values())) else {}
+
+
+def shared_notes(tables: list[Table]) -> list[str]:
+    """The notes of three or more tables, which stand once above them all."""
+    return [note for note, times in Counter(note for table in tables for note in table.notes).items() if times > 2]
+
+
 def markdown_to_html(text: str) -> str:
     """A Markdown text below the page's own headings: its headings go one level down, its comments are dropped."""
     text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
@@ -94,7 +107,9 @@ def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> 
         "results": results, "known": load_experiments(), "profile": load_profiles().get(results.profile),
         "claims": claims, "verdicts": VERDICTS, "headline": headline(results, claims), "reference": reference,
         "own_claims": [claim["id"] for claim in claims if claim["where"].startswith("this study")],
-        "figures": FIGURES, "drawn": [path.stem for path in (results.root / "figures").glob("*.svg")],
+        "names": (names := run_names(results)), "shared_notes": shared_notes, "figures": FIGURES,
+        "why_none": why_none,
+        "drawn": [path.stem for path in (results.root / "figures").glob("*.svg")],
         "scored_released": (results.root / "released.csv").is_file(), "deviations": markdown_to_html(
             deviations.partition("\n")[2]), "released_tolerance": compare.RELEASED_TOLERANCE,
         "fingerprint_note": fingerprint_note(results, reference) if reference else None}
@@ -110,6 +125,7 @@ def write_report(results_dir: Path | str, reference_dir: Path | None = None) -> 
         "differences": lambda: profile_differences(headline_run.config) if headline_run else []}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
+    environment.filters["briefly"] = partial(re.sub, "|".join(map(re.escape, names)) or "(?!)", lambda m: names[m[0]])
     template = environment.get_template("report.html.j2")
     page = template.new_context(shown)
     page.blocks = {name: [partial(_section, name, render)] for name, render in template.blocks.items()}

@@ -80,12 +80,12 @@ def _forest(axes: Axes, rows: Sequence[Row], title: str) -> bool:
             axes.errorbar(gap, at, xerr=half, color=INK, capsize=3.5, linewidth=1.2, zorder=3)
         axes.plot(gap, at, "o", color=INK, markersize=5, zorder=4,
                   markerfacecolor="white" if row.from_reference else INK)
-    baselines = dict.fromkeys(title_in(row.group, row.baseline) for row in rows)
+    baselines = {title_in(row.group, row.baseline) for row in rows}
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(rows)), [row.title + (" (ref)" if row.from_reference else "") for row in rows])
     axes.grid(visible=False, axis="y")
     axes.set(ylim=(len(rows) - 0.4, -0.6), title=title,
-             xlabel=f"AP − AP of {' or '.join(baselines)}, points")
+             xlabel=f"AP − AP of {baselines.pop() if len(baselines) == 1 else 'its baseline'}, points")
     return bool(rows)
 
 

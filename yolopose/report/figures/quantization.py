@@ -18,7 +18,8 @@ TABLE_5_SHARE = 0.3  # of the layers at 16 bits
 @styled
 def draw_quantization(results: ResultSet) -> Figure | None:
     """AP of the ReLU model against the share of its layers, and of its GMACs, at 16 bits; bars are over seeds."""
-    if (stored := load_quantization(results)) is None:
+    stored = load_quantization(results)
+    if stored is None or any(one["AP"] < 0 for one in (*stored["models"], *stored["curve"])):  # nobody to score
         return None
     seeds = len(stored.get("seeds", []))
     figure = sheet(10.4, 4.3, "AP against the share of 16-bit layers, the most sensitive first "

@@ -66,7 +66,7 @@ FIGURES = {
         analysis.draw_loss_shape, "loss_shape.json",
         'The gradient of one joint\'s loss against its distance: what "never plateaus" (§3.4) means.'),
     "quantization": Drawing(
-        quantization.draw_quantization, "quantization.json",
+        quantization.draw_quantization, "quantization.json with scores",
         "AP against the share of convolutions at 16 bits; the others have 8.", STANDS_IN),
     "decoder_depth": Drawing(
         analysis.draw_decoder_depth, "complexity.csv with all decoder depths",
@@ -92,11 +92,16 @@ def draw_figure(name: str, results: ResultSet | Path | str, reference: ResultSet
     if figure is None and use == STANDS_IN and reference is not None:
         figure = draw(reference)
     if figure is None:
-        stored = (results.stored(needs.split()[0]) if ".json" in needs else None) or {}
-        reasons = (part.get("reason") for part in (stored, *stored.values()) if isinstance(part, dict))
-        why = next(filter(None, reasons), "")  # by the stage that left it out
-        print(f"{name}: left out, {results.root} has no {needs}{why and f' ({why})'}")
+        print(f"{name}: left out, {results.root} has no {needs}{why_none(results, name)}")
     return figure
+
+
+def why_none(results: ResultSet, name: str) -> str:
+    """Why there is nothing to draw, as the stage that left it out says: `` (the reason)``, or nothing."""
+    needs = FIGURES[name].needs
+    stored = (results.stored(needs.split()[0]) if ".json" in needs else None) or {}
+    reasons = (part.get("reason") for part in (stored, *stored.values()) if isinstance(part, dict))
+    return next((f" ({reason})" for reason in reasons if reason), "")
 
 
 def write_figures(results_dir: Path | str, reference_dir: Path | None = None, names: Iterable[str] = FIGURES
@@ -110,7 +115,7 @@ def write_figures(results_dir: Path | str, reference_dir: Path | None = None, na
         stem = results.root / "figures" / name
         try:
             if (figure := draw_figure(name, results, reference)) is None and name in PAPER:
-                figure = _not_drawn(name, f"The results have no {FIGURES[name].needs}.")
+                figure = _not_drawn(name, f"The results have no {FIGURES[name].needs}{why_none(results, name)}.")
             made = save(figure, stem) if figure else []
         except Exception as error:
             print(f"{name}: could not be drawn: {(reason := explained(error))}")
