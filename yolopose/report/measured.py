@@ -46,6 +46,7 @@ class ResultSet:
     complexity: list[dict[str, str]] = field(default_factory=list)
     data: dict[str, Any] | None = None
     is_reference: bool = False  # stands in for another folder's results, which readers must be told
+    _stored: dict[Path, Any] = field(default_factory=dict, repr=False)  # files that were read, as they were then
 
     @property
     def every_run(self) -> list[Run]:
@@ -154,7 +155,9 @@ class ResultSet:
         path, (experiment, _, rest) = self.root / file, file.partition("/")
         if not path.is_file() and rest and experiment in self.runs:
             path = self.runs[experiment][0].folder / rest
-        return read_stored(path) if path.is_file() else None
+        if path not in self._stored:
+            self._stored[path] = read_stored(path) if path.is_file() else None
+        return self._stored[path]
 
     @cached_property
     def ablations(self) -> ResultSet | None:

@@ -9,8 +9,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from yolopose.study.stored import read_stored
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import config_hash, read_json
+from yolopose.utils.files import config_hash
 from yolopose.utils.typed import Above0, AtLeast0, Count, Name, Positive, Range, Share, held, nearest, read_yaml
 
 STUDY = Path(__file__).resolve().parent
@@ -289,7 +290,7 @@ class Study:
     def runs(self) -> list[RunConfig]:
         """All runs, detectors before what they initialise; of released weights those whose checkpoint was fetched."""
         path = self.results_dir / NOT_REACHED
-        absent = read_json(path) if self.released and path.is_file() else {}
+        absent = read_stored(path) if self.released and path.is_file() else {}
         return [self.run(experiment, seed) for experiment in self.experiments if experiment not in absent
                 for seed in self.seeds]
 

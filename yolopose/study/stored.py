@@ -141,8 +141,8 @@ CSV: dict[str, tuple[Any, str]] = {
         variant=str, convention=str, input_size=Annotated[float, Range(1, 1e6)],
         width_factor=NotRequired[Above0 | None],
         **dict.fromkeys(("params_m", "gmacs"), Annotated[float, Range(1e-9, 1e6)])), AGAIN.format("complexity")),
-    "released.csv": (_all(name=str, note=str, group=NotRequired[str], AP=Percent | None, AP_path=Percent | None,
-                          AP50=NotRequired[Percent | None]), AGAIN.format("evaluate")),
+    "released.csv": (_all(**dict.fromkeys(("name", "note", "group", "input_size", "AP_readme"), str),
+                          **dict.fromkeys(("AP", "AP50", "AP_path"), Percent | None)), AGAIN.format("evaluate")),
     "claims.csv": (_all(decided_by=str, verdict=str), AGAIN.format("report")),
     "comparison.csv": (_all(experiment=str, verdict=str), AGAIN.format("report"))}
 
