@@ -321,6 +321,6 @@ def test_make_runs_lists_every_run(tmp_path):
     done = subprocess.run(["make", "-n", "-f", REPO / "fanout.mk", f"PY={sys.executable}", "LAUNCH=srun --gres=gpu:1",
                            f"OPTIONS=--profile smoke --results {tmp_path}"], cwd=REPO, env=ENVIRONMENT,
                           capture_output=True, text=True, check=True)
-    commands = [line for line in done.stdout.splitlines() if line.startswith("srun --gres=gpu:1 ")]
+    commands = [line for line in done.stdout.splitlines() if line.startswith("exec env srun --gres=gpu:1 ")]
     assert len(commands) == len(load_study("smoke", results=tmp_path).runs())
     assert sum("-m yolopose.training.launch run s6/seed0 --profile smoke" in command for command in commands) == 1

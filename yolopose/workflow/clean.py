@@ -7,6 +7,7 @@ only where a study has left its records: a wrong RESULTS= costs nobody their fil
 import argparse
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from yolopose.study.outputs import OUTPUTS, RUN_FILES
@@ -73,6 +74,8 @@ def clean(profile: str, data: str, results: str) -> None:
     else:
         print(f"clean: deleting {shown}: {', '.join(path.name for path in found)}", flush=True)
         _delete(found)
+        with suppress(OSError):  # not empty, or not there
+            (folder / "photos").rmdir()
         if others := sorted(path.name for path in folder.iterdir()):
             print(f"clean: {shown} stays: it holds other files, such as {others[0]}")
         else:
