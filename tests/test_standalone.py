@@ -193,6 +193,14 @@ def test_a_size_that_the_file_does_not_take_and_an_output_that_it_lacks_are_one_
     assert f"error: {path}: cannot be run at 128 px (" in printed and printed.count("\n") == 1
 
 
+def test_a_photo_whose_name_is_no_text_is_printed(tmp_path):
+    path, photo = pretended(tmp_path / "m.onnx", {}), os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", photo)
+    done = subprocess.run([sys.executable, str(SCRIPT), str(path), photo, str(tmp_path / "o.png")], capture_output=True)
+    assert done.returncode == 0 and b"caf\\udce9.png: 2 people in 9x9 px" in done.stdout and not done.stderr
+
+
 def test_a_bad_photo_of_a_folder_is_named_after_the_others_were_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()

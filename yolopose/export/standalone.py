@@ -244,7 +244,10 @@ def plan(photo: str, out: str) -> list[tuple[Path, Path]]:
     source, target = Path(photo), Path(out)
     pairs = [(source, target)]
     if source.is_dir():
-        photos = sorted(path for path in source.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != ".")
+        try:
+            photos = sorted(path for path in source.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != ".")
+        except OSError as error:
+            raise UserError(f"{photo}: cannot be listed ({error.strerror})") from None
         if not photos:
             raise UserError(f"{photo}: has no photo ({', '.join(sorted(ENDINGS))})")
         stems = [path.stem for path in photos]
@@ -302,4 +305,5 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a photo's name may be no text
     sys.exit(main())
