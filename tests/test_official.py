@@ -204,8 +204,23 @@ SPOILED = {
         lambda model, _: setattr(model.model[2].cv1.bn, "running_mean", torch.zeros(8, dtype=torch.int32)),
     "model.extra: is (1,)": lambda model, _: model.model.register_buffer("extra", torch.zeros(1)),
     "asks for torch.nn.modules.activation.Hardswish": change(model__4__cv1__act=nn.Hardswish()),
+    # values that are not printed, let alone as they are
+    "has nc = 'int' and nkpt = 17": change(model__33__nc=1 << 1000),
+    "has nc = 'str'": change(model__33__nc="\ud800"),
+    "has nc = 'list of 50000'": change(model__33__nc=[1] * 50_000),
+    "has nc = 'float'": change(model__33__nc=float("nan")),
+    "model.14.f: takes its input from 'list of 2', must": change(model__14__f=[-1, 10**30]),
+    "model: is not a stored module": lambda model, _: model.model._modules.update({"a\nb": nn.SiLU()}),
     "has 14 stages": lambda model, _: model.model[33].m_kpt[0].extend([nn.SiLU(), nn.SiLU()]),
 }
+
+
+def test_what_cannot_be_written_as_json_is_left_out_of_the_provenance(small, tmp_path):
+    def spoil(model: nn.Module, _: Any) -> None:
+        model.yaml |= {"depth_multiple": float("nan"), "width_multiple": 1 << 1000, "act": "x" * 1000}
+
+    _, about = through(tmp_path, small, spoil=spoil)
+    assert about["about"]["yaml"] == {"nc": 1, "nkpt": 17, "dw_conv_kpt": True}
 
 
 @pytest.mark.parametrize("words", SPOILED)

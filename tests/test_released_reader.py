@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from torch.torch_version import TorchVersion
 
 from tests.official_files import write_container
+from yolopose.models.archive import NAMES
 from yolopose.released.importer import import_checkpoint
-from yolopose.released.reader import NAMES, Inert, read_checkpoint
+from yolopose.released.reader import STAND_INS, Inert, read_checkpoint
 from yolopose.utils.errors import StudyError
 
 
@@ -123,7 +124,7 @@ def test_the_allowed_names_are_an_exact_list_and_no_other_module_is_imported(tmp
 
     (tmp_path / "not_imported.py").write_text(python(str(tmp_path / "ran")))
     monkeypatch.syspath_prepend(tmp_path)
-    for name in NAMES:
+    for name in (*NAMES, *STAND_INS):
         found = asked(name)
         assert name.startswith(("torch ", "torch._utils", "collections", "_codecs", "__builtin__", "builtins")) or (
             issubclass(found, Inert) and f"{found.__module__} {found.__name__}" == name)
@@ -215,10 +216,39 @@ def test_tensors_are_read_where_they_lie_and_the_values_of_torch_save_come_back(
     assert isinstance(layer, Inert) and layer.state["inplace"] is False
 
 
-def test_a_tuple_that_doubles_itself_a_thousand_times_costs_nothing(tmp_path):
-    doubled = b"".join(b"q%c" % (i,) + b"h%c" % (i,) + b"\x86" for i in range(90))
-    with pytest.raises(StudyError, match="uses tuples again"):  # hashing it, as a key, would never end
-        read_checkpoint(write_container(tmp_path / "last.pt", b"\x80\x02}X\x01\x00\x00\x00a" + doubled + b"K\x01s."))
+def doubled(levels: int, kind: str) -> bytes:
+    """Instructions for a value that holds another twice, which holds another twice, and so on."""
+    if kind == "tuple":
+        return b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(levels))
+    first, fill = (b"]q\0", b"(h%ch%ce") if kind == "list" else (b"}q\0", b"(K\1h%cK\2h%cu")
+    return first + b"".join(first[:1] + b"q%c" % (i + 1) + fill % (i, i) for i in range(levels))
+
+
+# What torch does with a value; some of its errors print it.
+USES = {"call": b"ctorch._utils\n_rebuild_tensor_v2\n%bR", "argument": b"ctorch\nSize\n%b\x85R", "class": b"%b)\x81",
+        "items of a set": b"c__builtin__\nset\n%b\x85R", "device": b"ctorch\ndevice\n%b\x85R", "storage": b"%bQ",
+        "key": b"}%bK\1s", "state": b"cmodels.yolo\nModel\n)\x81%bb", "value": b"}X\5\0\0\0model%bs"}
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "tuple"])
+@pytest.mark.parametrize("use", USES)
+def test_a_value_that_doubles_itself_again_and_again_costs_nothing(tmp_path, kind, use):
+    """A list of 26 levels took 32 s and 1.4 GiB, when an error of torch's printed it; a tuple is hashed as a key."""
+    value = USES[use] % doubled(60, kind)
+    with pytest.raises(StudyError, match="uses values again"):
+        read_checkpoint(write_container(tmp_path / "last.pt", b"\x80\x02" + value + b"."))
+
+
+def test_a_value_is_filled_before_it_stands_in_another(tmp_path):
+    """Else it could grow behind the count."""
+    late = b"]q\0]q\1(h\0h\0e0h\0(K\1K\1e."
+    with pytest.raises(StudyError, match="changes a value that stands in another"):
+        read_checkpoint(write_container(tmp_path / "a.pt", b"\x80\x02" + late))
+
+
+def test_another_byte_order_is_refused(tmp_path):
+    with pytest.raises(StudyError, match=r"numbers in the byte order 'big', and this machine in another\. Delete"):
+        read_checkpoint(write_container(tmp_path / "last.pt", b"\x80\x02N.", {"byteorder": b"big"}))
 
 
 def test_compressed_and_overlapping_entries_are_refused_before_they_are_unpacked(tmp_path):

@@ -1,17 +1,22 @@
 """What runs withstand: damaged images, steps that are not finite, SIGTERM, dead data workers, each other."""
 
+import errno
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Timer
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,20 +24,21 @@ import torch
 
 import yolopose.data.loader as loaders
 from tests.coco_folder import make_folder
+from tests.official_files import write_container
 from tests.test_loader import same
 from tests.test_scoring import peak_bytes
 from tests.tiny import CPU, ENVIRONMENT, REPO, at_step, files, tiny_run, train_elsewhere, wait_for
 from yolopose.data.coco import CocoDataset, load_dataset
 from yolopose.data.loader import TrainLoader
 from yolopose.evaluation.predictions import PoseSpool, as_coco_results, written_through
-from yolopose.models.checkpoints import load_state
+from yolopose.models.checkpoints import load_state, save_state
 from yolopose.models.decode import Poses
 from yolopose.study.config import load_study
 from yolopose.training.launch import number_of_processes, study_options
 from yolopose.training.runs import chosen_runs, claimed
 from yolopose.training.state import Terminated, mend_statistics
 from yolopose.training.trainer import Trainer
-from yolopose.utils.errors import StudyError
+from yolopose.utils.errors import DamagedFile, StudyError
 from yolopose.utils.files import write_json
 from yolopose.utils.provenance import mixed_hardware
 
@@ -168,6 +174,75 @@ def test_sigterm_writes_a_checkpoint_and_other_hardware_resumes_exactly(tiny_dat
     assert files(tmp_path) == files(whole)
     assert "goes on on cuda: NVIDIA H200; run.json names both" in capsys.readouterr().out
     assert len(used) == 2 and used[0].startswith("cpu: ") and used[1] == "cuda: NVIDIA H200"
+
+
+def of(name: str, value: Any) -> Any:
+    def change(path: Path) -> None:
+        save_state(path, load_state(path) | {name: value})
+    return change
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""), "folder": lambda path: (path.unlink(), path.mkdir()),
+    "half": lambda path: path.write_bytes(path.read_bytes()[:path.stat().st_size // 2]),
+    "no keys": lambda path: save_state(path, {}), "progress": of("progress", {"epoch": "two"}),
+    "group": of("optimizer", {"state": {}, "param_groups": []}), "updates": of("updates", None),
+    "momentum": of("optimizer", {"state": {0: {"momentum_buffer": torch.zeros(1)}}, "param_groups": []}),
+    "tensor": of("average", {"model.0.conv.conv.weight": torch.zeros(1)}), "optimizer": of("optimizer", {"state": 1}),
+    "gradients": of("gradients", {"nowhere": torch.zeros(1)})}
+
+
+@pytest.fixture(scope="module")
+def fresh(tiny_data, tmp_path_factory) -> Trainer:
+    return Trainer(tiny_run(), tiny_data, tmp_path_factory.mktemp("fresh"), CPU)
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_data, tmp_path_factory) -> Path:
+    """A checkpoint in the middle."""
+    folder = tmp_path_factory.mktemp("stopped")
+    trainer = Trainer(tiny_run(), tiny_data, folder, CPU)
+    at_step(trainer, 3, TERM)
+    with pytest.raises(Terminated):
+        trainer.fit()
+    return folder / "checkpoint.pt"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_anew(tiny_data, stopped, fresh, tmp_path, damage,
+                                                                             capsys):
+    path = Path(shutil.copy(stopped, tmp_path))
+    DAMAGES[damage](path)
+    anew = Trainer(tiny_run(), tiny_data, tmp_path, CPU)
+    assert vars(anew.progress) == vars(fresh.progress) and not anew.optimizer.state and anew.average.updates == 0
+    for ours, theirs in ((anew.model, fresh.model), (anew.average.model, fresh.average.model)):
+        assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
+        assert all(q.grad is None for q in ours.parameters())
+    assert not path.exists() and path.with_name("checkpoint.pt.damaged").exists()
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: ") and "kept as checkpoint.pt.damaged, and the run is trained anew" in said
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"PK\5\6" + bytes(18), "list", "compressed", "bit"])
+def test_other_files_are_no_states(stopped, tmp_path, content):
+    path = Path(shutil.copy(stopped, tmp_path))
+    if content == "list":
+        save_state(path, [1])
+    elif content == "compressed":  # two megabytes were two and a half gigabytes
+        write_container(path, b"\x80\x02}.", {"data/0": bytes(1 << 20)}, compression=zipfile.ZIP_DEFLATED)
+    else:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:50_000] + b"\x55" + whole[50_001:] if content == "bit" else content)
+    with pytest.raises(DamagedFile, match=f"^{path}: is not a file of plain tensors"):
+        load_state(path)
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_is_no_damaged_one(tiny_data, stopped, tmp_path, monkeypatch):
+    path = Path(shutil.copy(stopped, tmp_path))
+    monkeypatch.setattr("zipfile.ZipFile.testzip", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(StudyError, match=f"{path}: cannot be read \\(Input/output error"):
+        Trainer(tiny_run(), tiny_data, tmp_path, CPU)
+    assert path.exists()
 
 
 def test_a_process_ends_with_143(tiny_data, tmp_path):

@@ -1,21 +1,52 @@
 """Weight files and resumable training state, read without executing anything that they contain."""
 
 import errno
-import pickle
+import json
+import math
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import torch
 
+from yolopose.models.archive import Refused, is_plain, load_archive
 from yolopose.models.layers import ACTIVATIONS, Conv
-from yolopose.models.yolov5 import YOLOPose, build_model
-from yolopose.study.config import Variant
-from yolopose.utils.errors import StudyError
+from yolopose.models.yolov5 import LAYERS, YOLOPose, build_model
+from yolopose.study.config import Size, Variant
+from yolopose.utils.errors import DamagedFile, StudyError
 from yolopose.utils.files import explain_os_error, replaced
+from yolopose.utils.typed import Above0, Count, Range, held, shown
 
 FORMAT = "yolopose-weights-1"
+MOST_KEYPOINTS = 1000
+Pairs = tuple[tuple[Above0, Above0], tuple[Above0, Above0], tuple[Above0, Above0]]
+
+
+class Schema(TypedDict):
+    """:meth:`yolopose.data.schema.KeypointSchema.as_dict`."""
+
+    names: Annotated[list[str], Range(1, MOST_KEYPOINTS)]
+    sigmas: list[Above0]
+    flip_indices: list[Count]
+    skeleton: list[tuple[Count, Count]]
+    category_id: int
+
+
+class Weights(TypedDict):
+    """What a file of weights holds."""
+
+    variant: Variant
+    width_factor: Annotated[float, Range(above=0, high=10)]
+    input_size: Size
+    num_keypoints: Annotated[int, Range(0, MOST_KEYPOINTS)]
+    anchors_px: tuple[Pairs, Pairs, Pairs, Pairs]
+    schema: Schema
+    about: dict[str, Any]
+    state_dict: dict[str, Any]
+    activations: NotRequired[dict[str, Literal["silu", "relu"]]]
+
+
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
@@ -30,19 +61,23 @@ def save_state(path: Path | str, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path | str) -> dict[str, Any]:
-    """Read what :func:`save_state` wrote; a StudyError where the file is missing, damaged or holds other objects."""
+    """Read what :func:`save_state` wrote; a StudyError where the file is missing, a :class:`DamagedFile` where it is
+    damaged or holds other objects."""
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise StudyError(f"{path}: not found; weights are not committed: delete {path.with_name('run.json')} if it "
                          "stands there, then make train")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise StudyError(f"{path}: is not a file of plain tensors as this study writes them ({reason}); "
-                         "delete it and train again") from error
-    if not isinstance(state, dict):
-        raise StudyError(f"{path}: holds a {type(state).__name__}, not the dictionary that this study writes")
+        if not path.is_file():
+            raise Refused("it is no file")
+        state = load_archive(path)
+        if type(state) is not dict or not all(type(key) is str for key in state):
+            raise Refused(f"holds a {type(state).__name__}, not the dictionary that this study writes")
+    except Refused as error:
+        raise DamagedFile(f"{path}: is not a file of plain tensors as this study writes them ({error})",
+                          path) from error
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror})") from error
     return state
 
 
@@ -61,17 +96,52 @@ def save_weights(path: Path | str, model: YOLOPose, width_factor: float, input_s
 
 def load_weights(path: Path | str) -> tuple[YOLOPose, dict[str, Any]]:
     """The model (unfused, eval mode, CPU) and the file's other entries; a StudyError where it is another file."""
-    state = load_state(path)
-    if state.get("format") != FORMAT:
-        raise StudyError(f"{path}: format is {state.get('format')!r}, this version reads {FORMAT!r}")
+    remedy = "put the right file in its place, or delete its folder and train again"
     try:
-        model = build_model(Variant(**state["variant"]), state["num_keypoints"], state["width_factor"],
-                            torch.tensor(state["anchors_px"]))
-        set_activations(model, state.get("activations", {}))
-        model.load_state_dict(state.pop("state_dict"))
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise StudyError(f"{path}: tensors and description disagree ({str(error).splitlines()[0][:200]})") from error
+        state = load_state(path)
+    except DamagedFile as error:
+        raise DamagedFile(f"{error}; {remedy}", error.path) from error
+    if state.get("format") != FORMAT:
+        raise StudyError(f"{path}: format is {shown(state.get('format'))}, this version reads {FORMAT!r}; {remedy}")
+    about = held(Weights, state, path, remedy)
+    try:
+        tensors = state.pop("state_dict")
+        _check_size(about, tensors, Path(path).stat().st_size)
+        json.dumps(state["about"], allow_nan=False)
+        model = build_model(about["variant"], about["num_keypoints"], about["width_factor"],
+                            torch.tensor(about["anchors_px"]))
+        set_activations(model, about.get("activations", {}))
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # a RecursionError is a RuntimeError
+        reason = ascii((str(error) or "?").splitlines()[0][:200])[1:-1]
+        raise StudyError(f"{path}: tensors and description disagree ({reason}); {remedy}") from error
     return model.eval(), state
+
+
+def _check_size(about: dict[str, Any], tensors: dict[str, Any], file_bytes: int) -> None:
+    """Raise a ValueError or KeyError, before a model is built, where it would not be as large as these tensors, which
+    lie in a file of this size."""
+    if not all(is_plain(tensor) for tensor in tensors.values()):
+        raise ValueError("not every tensor is an ordinary one")
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > file_bytes:
+        raise ValueError("the tensors are larger than the file")
+    variant, schema, wanted = about["variant"], about["schema"], {}
+    count = len(schema["names"])
+    if not (len(schema["sigmas"]) == len(schema["flip_indices"]) == count and about["num_keypoints"] in (0, count)):
+        raise ValueError(f"the schema is not one of {about['num_keypoints']} keypoints")
+    if not all(k < count for ks in (schema["flip_indices"], *schema["skeleton"]) for k in ks):
+        raise ValueError("the schema names keypoints that it does not have")
+    for i, (_, kind, nominal, size, _) in enumerate(LAYERS):
+        half = math.ceil(nominal * variant.width * about["width_factor"] / 8) * 4
+        repeats = max(round(size * variant.depth), 1) if kind == "c3" else 0
+        wanted |= {f"model.{i}.m.{n}.cv2.conv.weight": (half, half, 3, 3) for n in range(repeats)}
+        wanted |= {f"model.{i}.conv.weight": (2 * half,)} if kind == "conv" else {}
+    if about["num_keypoints"] and variant.head != "person":
+        last = f"{2 * variant.decoder_depth - 1}." if variant.decoder_depth else ""
+        wanted[f"model.{len(LAYERS)}.m_kpt.0.{last}weight"] = (9 * about["num_keypoints"],)
+    for key, shape in wanted.items():
+        if tensors[key].shape[:len(shape)] != shape:
+            raise ValueError(f"{key} is {tuple(tensors[key].shape)}")
 
 
 def changed_activations(model: YOLOPose) -> dict[str, str]:

@@ -6,6 +6,7 @@ anchors. A model of ours is built from that, and every module of the checkpoint 
 inputs, the settings of its convolutions and the shapes of its tensors. What does not fit is refused by name.
 """
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from yolopose.data.schema import KeypointSchema
 from yolopose.data.synthetic.generate import CATEGORY
+from yolopose.models.archive import is_plain
 from yolopose.models.checkpoints import changed_activations, save_weights, set_activations
 from yolopose.models.layers import Conv
 from yolopose.models.yolov5 import COCO_ANCHORS_PX, HEAD_INPUTS, LAYERS, STRIDES, YOLOPose, build_model
-from yolopose.released.reader import PLAIN, Inert, is_plain, read_checkpoint, refuse
+from yolopose.released.reader import Inert, is_value, read_checkpoint, refuse
 from yolopose.study.config import Variant, load_variants
 from yolopose.utils.files import file_sha256
 
@@ -32,6 +34,7 @@ SIZES = {(0.33, 0.5): "s", (0.67, 0.75): "m", (1.0, 1.0): "l"}  # by depth and w
 STEMS = {"Focus": "focus", "ConvFocus": "conv_focus"}
 NOMINAL_WIDTH = 1024  # of module 9
 MAX_DECODER_DEPTH = 6
+NAME = re.compile(r"\w{1,40}", re.ASCII)  # of a module or tensor in the one that holds it
 MAX_MODULES, MAX_DEPTH = 10_000, 12
 SETTINGS = {nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
                         "padding_mode"),
@@ -86,12 +89,12 @@ class Checkpoint:
     def _add(self, path: str, value: Any) -> None:
         state = value.state if isinstance(value, Inert) else None
         parts = [state.get(key) for key in ("_modules", "_parameters", "_buffers")] if type(state) is dict else [None]
-        if not all(isinstance(part, dict) and all(type(name) is str and name and "." not in name for name in part)
+        if not all(isinstance(part, dict) and all(type(name) is str and NAME.fullmatch(name) for name in part)
                    for part in parts):
             self.refuse(f"{path or 'model'}: is not a stored module")
         self.modules[path] = value
         if len(self.modules) > MAX_MODULES or path.count(".") > MAX_DEPTH:
-            self.refuse(f"{path[:100]}: modules are nested deeper, or more of them, than in any official model")
+            self.refuse(f"{path}: modules are nested deeper, or more of them, than in any official model")
         children, parameters, buffers = (
             {f"{path}.{name}".lstrip("."): part[name] for name in dict.keys(part) if part[name] is not None}
             for part in parts)
@@ -125,9 +128,9 @@ class Checkpoint:
             "precision": "/".join(sorted(precisions)), "focus_order": order,
             "other_activations": changed_activations(model),
             "anchors_changed": not torch.equal(model.detect.anchors_px, torch.tensor(COCO_ANCHORS_PX).float()),
-            "yaml": {key: recipe[key] for key in CONFIGURATION if type(recipe.get(key)) in PLAIN}
+            "yaml": {key: recipe[key] for key in CONFIGURATION if is_value(recipe.get(key))}
             if type(recipe) is dict else {},
-            "epoch": epoch if type(epoch) is int else None}
+            "epoch": epoch if type(epoch) is int and is_value(epoch) else None}
 
     def _variant(self) -> Variant:
         """The row of ``variants.yaml`` that describes the checkpoint, or a new one."""

@@ -6,6 +6,7 @@ the same steps as one that was not.
 
 import copy
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,9 +28,10 @@ from yolopose.training.recipe import autocast_dtype, choose_anchors, mean_pose, 
 from yolopose.training.state import CURVE, Progress, Terminated, Termination, mend_statistics
 from yolopose.utils.device import computing
 from yolopose.utils.distributed import SINGLE, World, wrap
-from yolopose.utils.errors import StudyError
+from yolopose.utils.errors import DamagedFile, StudyError
 from yolopose.utils.files import file_sha256, write_csv, write_json
 from yolopose.utils.provenance import device_words, peak_memory_gib, provenance
+from yolopose.utils.typed import conform, shown
 
 CHECKPOINT_SECONDS = 90.0
 IN_A_ROW = 3  # steps that are not finite one after the other: the weights are at fault, not a batch
@@ -230,15 +232,27 @@ class Trainer:
         })
 
     def _resume(self) -> None:
+        """Take over the state of the checkpoint; of one that is damaged nothing: it is set aside."""
         path = self.run_dir / "checkpoint.pt"
         self.world.agree(path.exists(), f"{self.run_dir}: not every process sees the checkpoint there; let RESULTS= "
                                         "lie on a file system that all machines share")
-        state = load_state(path)
-        self.world.agree(state["progress"]["iteration"], f"{path}: differs between the machines; share its folder")
-        for key, wanted in self.identity.items():
-            if state.get(key) != wanted:
-                raise StudyError(f"{path}: was made with another {key} ({state.get(key)}, now {wanted}); delete the "
-                                 f"folder {self.run_dir} to train anew, or set RESULTS= to keep it")
+        damage, other, state, progress = "", {}, {}, Progress()
+        try:
+            state = load_state(path)
+            other = {key: state[key] for key, wanted in self.identity.items() if state[key] != wanted}
+            if not other:
+                progress = conform(Progress, state["progress"], "progress")
+                self._check_tensors(state)
+        except DamagedFile as error:
+            damage = str(error)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            damage = f"{path}: does not hold what this run needs ({shown(str(error))})"
+        if self.world.any(bool(damage)):
+            return self._set_aside(path, damage or f"{path}: another process cannot use it")
+        self.world.agree(progress.iteration, f"{path}: differs between the machines; share its folder")
+        for key, found in other.items():
+            raise StudyError(f"{path}: was made with another {key} ({shown(found)}, now {self.identity[key]}); delete "
+                             f"the folder {self.run_dir} to train anew, or set RESULTS= to keep it")
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.updates = state["updates"]
@@ -246,8 +260,33 @@ class Trainer:
         parameters = dict(self.model.named_parameters())
         for name, gradient in state["gradients"].items():
             parameters[name].grad = gradient.to(self.device)
-        self.progress = Progress(**state["progress"])
+        self.progress = progress
         self.loader.damaged = dict(self.progress.damaged)
+
+    def _check_tensors(self, state: dict[str, Any]) -> None:
+        """Raise one of Python's errors where a checkpoint's tensors are not those of this model and optimizer."""
+        own, order = dict(self.model.named_parameters()), self.optimizer.state_dict()["param_groups"]
+        flat = dict(enumerate(q for group in self.optimizer.param_groups for q in group["params"]))
+        wanted = {"model": self.model.state_dict(), "average": self.average.model.state_dict(),
+                  "gradients": {name: own[name] for name in state["gradients"]}}
+        held = {key: state[key] for key in wanted}
+        for i, buffers in state["optimizer"]["state"].items():
+            held[i] = {name: value for name, value in buffers.items() if value is not None}
+            wanted[i] = dict.fromkeys(held[i], flat[i])
+        for key, tensors in wanted.items():
+            if {n: t.shape for n, t in held[key].items()} != {n: t.shape for n, t in tensors.items()}:
+                raise ValueError(f"{key}: other tensors")
+        if [group["params"] for group in state["optimizer"]["param_groups"]] != [group["params"] for group in order]:
+            raise ValueError("optimizer: other groups")
+        conform(int, state["updates"], "updates")
+
+    def _set_aside(self, path: Path, damage: str) -> None:
+        if self.world.main:
+            aside = path.with_name(f"{path.name}.damaged")
+            print(f"{damage}; it is kept as {aside.name}, and the run is trained anew from its start", file=sys.stderr,
+                  flush=True)
+            os.replace(path, aside)
+        self.world.any(False)  # nobody looks for it before it is gone
 
     def _finish(self) -> dict[str, Any]:
         """Weights, then ``run.json`` (where it stands the run is complete), then the checkpoint goes."""

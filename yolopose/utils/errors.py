@@ -1,5 +1,7 @@
 """What a user can mend, what is a defect, and a signal to end, as exceptions."""
 
+from pathlib import Path
+
 
 class StudyError(Exception):
     """Bad input or state that the user can mend: the message names the file, the key and the remedy. A command line
@@ -10,6 +12,14 @@ class DamagedImage(StudyError):
     """The image file ``path`` cannot be used. Training leaves a few of them out; everything else stops."""
 
     def __init__(self, message: str, path: str = ""):
+        super().__init__(message)
+        self.path = path
+
+
+class DamagedFile(StudyError):
+    """What stands in ``path`` cannot be used; read again it will not be better."""
+
+    def __init__(self, message: str, path: Path):
         super().__init__(message)
         self.path = path
 
