@@ -20,6 +20,7 @@ from yolopose.report.quantities import Value, combine
 from yolopose.report.seeds import Measurement, difference, t975
 from yolopose.report.tables import UNDEFINED, write_tables
 from yolopose.report.verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, WITHIN_NOISE
+from yolopose.study.paper import REFERENCE_DIR
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_csv, read_json, write_json
 
@@ -104,6 +105,46 @@ def test_intervals_by_hand() -> None:
     assert combine("product", [one, other, Value(2.0, "2")]).sides[0] == pytest.approx(2 * math.hypot(3 * 5, 4 * 10))
 
 
+def stored_keys(rule: Any) -> list[tuple[str, str]]:
+    """Files and keys of all stored numbers that a rule speaks about."""
+    if not isinstance(rule, (dict, list)):
+        return []
+    found = [pair for part in (rule.values() if isinstance(rule, dict) else rule) for pair in stored_keys(part)]
+    if "stored" in rule:
+        parts = [rule[part] for part in ("key", "low", "high", "half") if part in rule]
+        found += [(rule["stored"], key) for key in parts]
+    if isinstance(rule, dict) and "interval" in rule:  # whose key has three
+        found = [(file, f"{key}.{end}") for file, key in found for end in ("difference", "low", "high")]
+    return found
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("score", [0.0, -1.0])
+def test_every_rule_has_a_verdict_where_nothing_was_learned(tmp_path: Path, score: float, seeds: int) -> None:
+    """All accuracies 0, or undefined, with one seed or an interval of width 0; all stored numbers 0."""
+    every = dict.fromkeys((*MINI, "s6_relu", "s6_r640", "s6_l1", "s6_l1_scaled", "s6_from_person"), [0.0] * seeds)
+    root = fabricated.study(tmp_path / "mini", every, test_dev=0.0)
+    fabricated.ablations(root, every, half_width=0.0)
+    for path in root.rglob("metrics.json"):
+        undefined = {name: score for name in ("AP", "AP50", "AP75", "APL", "APM", "AR")}
+        write_json(path, dict.fromkeys(("val", "val_all", "test_dev", "val_int8"), undefined | {"images": 1000}))
+    keys = {pair for claim in claims.load_claims() for pair in stored_keys(claim["rule"])}
+    for file in {file for file, _ in keys} - {"ablations.json"}:
+        value = read_json(REFERENCE_DIR / "mini" / file.replace("s6/", "s6/seed0/"))
+        for *above, last in (key.split(".") for name, key in keys if name == file):
+            part = value
+            for name in above:
+                part = part[int(name) if isinstance(part, list) else name]
+            part[int(last) if isinstance(part, list) else last] = 0
+        write_json(root / file.replace("s6/", "s6/seed0/"), value)
+    found = claims_of(root)
+    assert {claim["verdict"] for claim in found.values()} <= set(verdicts.VERDICTS)
+    undecided = [c for c in found.values() if c["verdict"] in (NOT_COMPARABLE, NOT_RUN, WITHIN_NOISE)]
+    assert all(c["reason"] or "interval" in c["values"] for c in undecided)
+    assert found["C54"]["verdict"] == NOT_COMPARABLE and found["C42"]["verdict"] != REPRODUCED
+    assert write_report(root, fabricated.NOWHERE).is_file()
+
+
 @pytest.mark.parametrize("drop", [0.0, -0.0, 1e-300])
 def test_a_rule_that_cannot_be_computed_is_a_verdict_with_its_reason(mini: Path, drop: float) -> None:
     """8 bits lose nothing in a model that learned nothing: how much of that mixed precision brings back is unknown."""
@@ -160,6 +201,24 @@ def test_one_seed_needs_the_margin_and_never_yields_within_noise(tmp_path: Path,
         assert WITHIN_NOISE not in {claim["verdict"] for claim in found.values()}
 
 
+def test_what_touches_a_limit_is_within_it() -> None:
+    measured = Measurement(dict(enumerate([60.0, 61.0, 62.0])))
+    assert verdicts.accuracy_verdict(measured.half_width, measured) == WITHIN_NOISE
+    for ends, expected in (((0.1, 1), REPRODUCED), ((0, 1), WITHIN_NOISE), ((0, 0), WITHIN_NOISE),
+                           ((-1, 0), WITHIN_NOISE), ((-1, -0.1), NOT_REPRODUCED)):
+        assert verdicts.interval_verdict(*ends) == expected
+
+
+@pytest.mark.parametrize(("best", "decided"), [(5.0, True), (4.99, False)])
+def test_an_order_is_decided_from_the_floor_on(tmp_path: Path, best: float, decided: bool) -> None:
+    """And so is a comparison that names one."""
+    folder = fabricated.study(tmp_path / "mini", {"s6": 0.5, "m6": best})
+    order = "{ordering: [s6, m6], metric: AP50, split: val, margin: 0.5, margin_reduced: 3.0}"
+    found = [outcome(folder, rule) for rule in (order, f"{{compare: [3, '>', 2], floor: {best}}}")]
+    assert [one.verdict for one in found] == [REPRODUCED if decided else NOT_COMPARABLE] * 2
+    assert all(("not learned" in one.reason) != decided for one in found)
+
+
 @pytest.mark.parametrize(("advantage", "half", "expected"), [
     (0.6, None, REPRODUCED), (0.5, None, NOT_COMPARABLE), (-0.5, None, NOT_COMPARABLE), (-0.6, None, NOT_REPRODUCED),
     (0.3, 0.2, REPRODUCED), (0.2, 0.2, WITHIN_NOISE), (-0.2, 0.2, WITHIN_NOISE), (-0.3, 0.2, NOT_REPRODUCED)])
@@ -203,6 +262,8 @@ def outcome(results: Path | ResultSet, rule: str) -> claims.Outcome:
     ("{compare: [1, '<', 2]}", REPRODUCED), ("{compare: [2, '<=', 1.9]}", NOT_REPRODUCED),
     ("{compare: [1.05, '==', 1], margin: 0.05}", REPRODUCED),
     ("{compare: [1.06, '==', 1], margin: 0.05}", NOT_REPRODUCED),
+    ("{compare: [3, '>=', 2], margin: 1}", REPRODUCED), ("{compare: [1, '>=', 2]}", NOT_REPRODUCED),
+    ("{compare: [{printed: AP, table: 4, reduce: max, between: {gmacs: [10.15, 10.15]}}, '>', 0]}", REPRODUCED),
     ("{all: [{compare: [1, '<', 2]}, {undecidable: later}]}", NOT_RUN),
     ("{all: [{compare: [2, '<', 1]}, {undecidable: later}]}", NOT_REPRODUCED),
     ("{fact: {holds: true, source: x}}", REPRODUCED), ("{compare: [{ratio: [283.0, 66.3]}, '>', 4]}", REPRODUCED),
@@ -283,6 +344,10 @@ def test_what_the_ablations_alone_have_is_named_and_what_they_lack_is_not_run(mi
     ("{compare: [{stored: timed.json, key: slope.ms}, '<=', 0.5]}", REPRODUCED, "0.5 ≤ 0.5"),
     ("{compare: [{stored: timed.json, key: slope.ms, half: slope.half}, '<', 1]}", REPRODUCED, "0.5 ± 0.2 < 1"),
     ("{compare: [{stored: timed.json, key: slope.ms, half: slope.half}, '<', 0.6]}", WITHIN_NOISE, ""),
+    ("{compare: [{stored: timed.json, key: slope.ms, half: slope.half}, '==', 0.35]}", WITHIN_NOISE, ""),
+    ("{compare: [{stored: timed.json, key: slope.ms, half: slope.half}, '==', 0.2]}", NOT_REPRODUCED, ""),
+    ("{compare: [{stored: timed.json, key: slope.ms, half: slope.half}, '==', 0.2], margin: 0.15}", WITHIN_NOISE, ""),
+    ("{compare: [{stored: timed.json, key: slope.ms, half: slope.half}, '==', 0.2], margin: 0.3}", REPRODUCED, ""),
     ("{compare: [{stored: timed.json, key: slope.ms, low: slope.low, high: slope.high}, '<', .7]}", WITHIN_NOISE, ""),
     ("{compare: [{stored: timed.json, key: slope.ms, low: slope.low, high: slope.high}, '<', 0.9]}", REPRODUCED, ""),
     ("{compare: [{stored: timed.json, key: slope.ms, low: slope.low, high: slope.high}, '>', .35]}", REPRODUCED,
