@@ -147,3 +147,28 @@ def test_any_value_at_any_place_ends_in_a_page_or_a_message(folder: Path, strict
         assert str(error).startswith(f"{path}: ") and ";" in str(error), f"{path.name}: {error}"
     finally:
         path.write_bytes(kept)
+
+
+HOSTILE = "a|b<i>&c</i> $x_1$ {y} \\z\n%"
+
+
+def test_stored_text_is_shown_and_never_markup(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, root := tmp_path / "mini")
+    for path in root.rglob("*.json"):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        free = ("dataset", "cpu", "commit", "data_fingerprint", "name", "fingerprint", "reason", "source", "torch")
+        for at in places(value):
+            if at and at[-1] in free and path.name not in ("stages.json", "export.json"):
+                value = put(value, at, HOSTILE)
+        write_json(path, value)
+    released = read_rows(root / "released.csv")
+    write_csv(root / "released.csv", [row | {"name": HOSTILE, "note": HOSTILE} for row in released])
+    for reader in READERS:
+        reader(root)
+    html = (root / "report.html").read_text(encoding="utf-8")
+    assert "b<i>" not in html and html.count("b&lt;i&gt;&amp;c") > 5
+    for path in (root / "tables").glob("*.md"):
+        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+        assert len({row.replace("\\|", "").count("|") for row in rows}) == 1, path
+    for path in (root / "tables").glob("*.tex"):
+        assert "b<i>" not in path.read_text(encoding="utf-8")
