@@ -234,10 +234,13 @@ def test_a_reference_stands_beside_and_says_where_it_has_other_data_of_the_same_
     own = fabricated.study(tmp_path / "mini", {"s6": [50.0, 51.0]})
     assert fingerprint_note(load_results(own), load_results(own)) is None
     note = fingerprint_note(load_results(own), load_results(reference))
-    assert "(older, not fingerprint)" in note and note in written(own, 1, reference)[1]
+    rows, markdown = written(own, 1, reference)
+    assert "(older, not fingerprint)" in note and note in markdown
+    s6 = next(row for row in rows if row["experiment"] == "s6")
+    assert (s6["AP50_measured"], s6["AP50_spread"], s6["seeds"]) == ("50.5", "0.71", "2")
     text = write_report(own, reference).read_text()
     for wanted in (note, "cpu: a &lt;CPU&gt; &amp; more → another &lt;cpu&gt;", "+2.00 to +2.00",
-                   "difference = reference − this run"):
+                   "difference = reference − this run", '<td class="here">50.5</td><td>52.5</td><td>+2.00</td>'):
         assert wanted in text, wanted
 
 
