@@ -19,6 +19,7 @@ class FileServer(ThreadingHTTPServer):
         self.stalls: list[int | None] = []  # bytes after which it falls silent without being closed
         self.statuses: list[int | None] = []  # answers other than the file
         self.ranges = True  # whether parts are sent
+        self.tag = ""  # of the version, by which the rest is asked for
         self.length = True  # whether the length of a whole file is sent
         self.log: list[tuple[str, str | None, int]] = []
         self.closing = threading.Event()
@@ -45,11 +46,14 @@ class Handler(BaseHTTPRequestHandler):
         if status is not None or body is None:
             return self.answer(status or 404)
         total = len(body)
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and server.ranges else None
+        same = self.headers.get("If-Range", server.tag) == server.tag
+        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and server.ranges and same else None
+        tag = {"ETag": server.tag} if server.tag else {}
         if start is None:
-            self.answer(200, **{"Content_Length": str(total)} if server.length else {})
+            self.answer(200, **tag, **{"Content_Length": str(total)} if server.length else {})
         elif start < total:
-            self.answer(206, Content_Range=f"bytes {start}-{total - 1}/{total}", Content_Length=str(total - start))
+            self.answer(206, **tag, Content_Range=f"bytes {start}-{total - 1}/{total}",
+                        Content_Length=str(total - start))
         else:
             return self.answer(416)
         self.wfile.write(body[start or 0:][:cut])

@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import zipfile
+from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,9 +34,15 @@ def good(tmp_path) -> Path:
     return make(tmp_path / "a.zip", list(GOOD.items()))
 
 
-def link(name: str) -> zipfile.ZipInfo:
+def link(name: str, kind: int = stat.S_IFLNK) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name)
-    info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    info.create_system, info.external_attr = 3, (kind | 0o777) << 16
+    return info
+
+
+def packed(name: str, how: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.compress_type = how
     return info
 
 
@@ -47,7 +54,10 @@ def test_files_and_folders_come_out_as_they_went_in(tmp_path):
 
 @pytest.mark.parametrize("entry, words", [
     ("../evil", "'../evil' leads out of"), ("train2017/../../evil", "leads out"), ("train2017/../evil", "leads out"),
-    ("/evil", "leads out"), ("//evil", "leads out"), (link("link"), "'link' is a link"), (link("a/link"), "is a link")])
+    ("/evil", "leads out"), ("//evil", "leads out"), (link("link"), "'link' is a link"), (link("a/link"), "is a link"),
+    (link("tty", stat.S_IFCHR), "is no file"), (link("pipe", stat.S_IFIFO), "is no file"),
+    ("GOOD.jpg", "'GOOD.jpg' is there twice"), (packed("a", zipfile.ZIP_LZMA), "packed in a way"),
+    (packed("a", zipfile.ZIP_BZIP2), "packed in a way")])
 def test_hostile_archives_are_refused_before_anything_is_written(tmp_path, entry, words):
     target = tmp_path / "box" / "out"
     target.mkdir(parents=True)
@@ -55,6 +65,35 @@ def test_hostile_archives_are_refused_before_anything_is_written(tmp_path, entry
     with pytest.raises(StudyError, match=f"a.zip: entry .*{words}.*nothing was unpacked. Remove"):
         unpack(archive, target)
     assert sorted(tmp_path.rglob("*")) == [archive, tmp_path / "box", target]
+
+
+def test_the_same_name_twice_and_encrypted_entries_are_refused(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate"):
+        twice = make(tmp_path / "twice.zip", [("a", b"1"), ("a", b"2")])
+    raw = bytearray(make(tmp_path / "secret.zip", [("a", b"1")]).read_bytes())
+    raw[raw.index(b"PK\1\2") + 8] |= 1
+    (tmp_path / "secret.zip").write_bytes(raw)
+    for path, words in ((twice, "is there twice"), (tmp_path / "secret.zip", "is encrypted")):
+        with pytest.raises(StudyError, match=f"{path}: entry 'a' {words}.*nothing was unpacked"):
+            unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bombs_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    """By what they declare, more than which is never unpacked; and entries that share their bytes."""
+    monkeypatch.setattr(prepare, "SWELLS_TO", 1 << 20)
+    swelling = make(tmp_path / "swelling.zip", [("a", bytes(4 << 20))])
+    shared = tmp_path / "shared.zip"
+    with zipfile.ZipFile(shared, "w") as opened:
+        opened.writestr("0", b"x" * 10_000)
+        for i in range(1, 50):
+            (info := copy(opened.getinfo("0"))).filename = str(i)
+            opened.filelist.append(info)
+            opened.NameToInfo[str(i)] = info
+    for path in (swelling, shared):
+        with pytest.raises(StudyError, match=f"{path}: (holds .* in a file of .*: a zip bomb|is no sound zip archive)"):
+            unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("damage", [0, 10, 4000, -5, "flip"])

@@ -92,10 +92,24 @@ def test_an_interrupted_run_goes_on_where_checksum_and_parts_are_known_unless_da
     stop_half_way(server, tmp_path / "a.zip", monkeypatch)
     with open(tmp_path / "a.zip.part", "r+b") as file:
         file.write(b"damaged")
-    with pytest.raises(StudyError, match=f"(?s)SHA-256.*{SHA}.*repeat the command"):
-        get(server, tmp_path / "a.zip")
-    assert os.listdir(tmp_path) == []
-    assert get(server, tmp_path / "a.zip") == SHA
+    assert get(server, tmp_path / "a.zip") == SHA, "fetched anew, once"
+    assert server.log[-2:] == [("/a.zip", f"bytes={HALF}-", 206), ("/a.zip", None, 200)]
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+@pytest.mark.parametrize("sha256", [None, SHA])
+def test_a_file_that_changes_between_two_connections_is_never_glued(server, tmp_path, sha256, monkeypatch):
+    """The server names its version; the rest is asked for of that one alone, even where no checksum is known."""
+    server.tag, server.cuts, server.files["/a.zip"] = '"1"', [HALF], OTHER
+
+    def change(*_):
+        server.tag, server.files["/a.zip"] = '"2"', BODY
+
+    monkeypatch.setattr(download.time, "sleep", change)
+    assert get(server, tmp_path / "a.zip", sha256) == SHA
+    assert server.log == [("/a.zip", None, 200), ("/a.zip", f"bytes={HALF}-", 200)]
+    server.cuts = [HALF]
+    assert get(server, tmp_path / "b.zip", None) == SHA and server.log[-1] == ("/a.zip", f"bytes={HALF}-", 206)
 
 
 @pytest.mark.parametrize("new, size, words", [

@@ -34,6 +34,7 @@ RECORD = "coco2017.json"  # in the data folder: what was fetched and unpacked
 DOWNLOADS = "downloads"  # in the data folder: archives until they are unpacked
 WAIT_S = 24 * 3600.0  # for another process that fetches the same
 WORDS = {"": None, "yes": True, "no": False}  # of TEST_DEV
+SWELLS_TO, SWELLS_BY = 1 << 30, 30  # bytes, and times its size, that an archive may unpack to; COCO's: 4 times
 DISK_BLOCK = 4096  # what a file occupies is a multiple of this on most disks
 
 
@@ -255,12 +256,24 @@ def _entries(path: Path, root: Path) -> tuple[list[zipfile.ZipInfo], list[zipfil
             files = [info for info in opened.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:
         raise StudyError(f"{path}: is no sound zip archive ({error}); remove it and repeat the command") from None
-    base = root.resolve()
+    base, size, seen = root.resolve(), path.stat().st_size, set()
+    packed, unpacked = sum(info.compress_size for info in files), sum(info.file_size for info in files)
+    if packed > size or unpacked > max(SWELLS_TO, SWELLS_BY * size):
+        raise StudyError(f"{path}: holds {gigabytes(packed)} that unpack to {gigabytes(unpacked)}, in a file of "
+                         f"{gigabytes(size)}: a zip bomb; nothing was unpacked. Remove the archive")
     for info in files:
         inside = ".." not in info.filename.split("/") and (base / info.filename).resolve().is_relative_to(base)
-        if not inside or stat.S_ISLNK(info.external_attr >> 16):
-            raise StudyError(f"{path}: entry {info.filename!r} {'is a link' if inside else f'leads out of {root}'}; "
-                             "nothing was unpacked. Remove the archive, or the link in the folder that leads elsewhere")
+        wrong = "" if inside else f"leads out of {root}"
+        if (kind := stat.S_IFMT(info.external_attr >> 16)) not in (0, stat.S_IFREG):
+            wrong = wrong or ("is a link" if kind == stat.S_IFLNK else "is no file")
+        if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            wrong = wrong or "is encrypted, or packed in a way that is not read here"
+        if (name := info.filename.casefold()) in seen:
+            wrong = wrong or "is there twice, as some file systems have it"
+        seen.add(name)
+        if wrong:
+            raise StudyError(f"{path}: entry {info.filename!r} {wrong}; nothing was unpacked. Remove the archive, or "
+                             "the link in the folder that leads elsewhere")
     return files, [info for info in files
                    if not ((file := root / info.filename).is_file() and file.stat().st_size == info.file_size)]
 

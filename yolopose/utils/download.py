@@ -1,7 +1,8 @@
 """Fetch a file over HTTP so that a stop costs nothing and a part is never taken for the whole; by pooch's downloader.
 
 pooch itself begins anew after a stop, which is no way to 19 GB: here a Range header asks for the rest of a
-``<name>.part``. The server may have another file by then: a part is continued only where the whole's SHA-256 is known.
+``<name>.part``. The server may have another file by then: a part is continued only of the version that the same call
+saw before, or where the whole's SHA-256 is known.
 """
 
 import os
@@ -27,25 +28,29 @@ def fetch(url: str, path: Path | str, sha256: str | None = None, size: int | Non
     """Put the file behind ``url`` at ``path``, unless it is there, check length and checksum where they are known, and
     return its SHA-256. A StudyError: no connection, an answer such as 404, another length or checksum, a full disk."""
     path, part = Path(path), part_of(Path(path))
-    found = path if path.exists() else part
     try:
-        if found == part:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _download(url, path, part, sha256, size, progress)
-        length = found.stat().st_size
-        if progress and length > LONG:
-            say(f"{path.name}: checking {gigabytes(length)}")
-        digest, problem = file_sha256(found), None
-        if size not in (None, length):
-            problem = f"has {length} bytes instead of {size}"
-        elif sha256 not in (None, digest):
-            problem = f"has the SHA-256 {digest} instead of {sha256}"
-        if problem and found == path:
-            raise StudyError(f"{path}: {problem}; remove it and repeat the command, which then fetches {url}")
-        if problem:
+        while True:
+            found, resumed = path if path.exists() else part, part.exists()
+            if found == part:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _download(url, path, part, sha256, size, progress)
+            length = found.stat().st_size
+            if progress and length > LONG:
+                say(f"{path.name}: checking {gigabytes(length)}")
+            digest, problem = file_sha256(found), None
+            if size not in (None, length):
+                problem = f"has {length} bytes instead of {size}"
+            elif sha256 not in (None, digest):
+                problem = f"has the SHA-256 {digest} instead of {sha256}"
+            if not problem:
+                break
+            if found == path:
+                raise StudyError(f"{path}: {problem}; remove it and repeat the command, which then fetches {url}")
             part.unlink()
-            raise StudyError(f"{path}: what {url} sent is damaged or another file: {problem}. It was deleted; repeat "
-                             f"the command, or {by_hand(url, path)}")
+            if not resumed:
+                raise StudyError(f"{path}: what {url} sent is damaged or another file: {problem}. It was deleted; "
+                                 f"repeat the command, or {by_hand(url, path)}")
+            say(f"{path.name}: the part of an earlier call and the rest do not make the file; it is fetched anew")
         os.replace(found, path)
     except OSError as error:
         raise explain_os_error(error, path) from error
@@ -71,14 +76,14 @@ def _download(url: str, path: Path, part: Path, sha256: str | None, size: int | 
 
     if progress:
         say(f"{path.name}: from {url}")
-    failures = 0
+    failures, version = 0, {}  # of the file, as the server named it when this call first asked
     while True:
-        with open(part, "ab" if sha256 else "wb") as file:
+        with open(part, "ab" if sha256 or version else "wb") as file:
             if (start := _length(file)) == size:
                 return
-            headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+            headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-", **version} if start else {})}
             get = HTTPDownloader(progress, BLOCK, timeout=TIMEOUT_S, headers=headers,
-                                 hooks={"response": partial(_before_body, file=file, size=size)})
+                                 hooks={"response": partial(_before_body, file=file, size=size, version=version)})
             try:
                 get(url, file, None)
                 if _length(file) == (size or _length(file)):
@@ -102,10 +107,14 @@ def _download(url: str, path: Path, part: Path, sha256: str | None, size: int | 
         time.sleep(PAUSE_S * 2 ** max(failures - 1, 0))
 
 
-def _before_body(response, file: BinaryIO, size: int | None, **_) -> None:
-    """Look at an answer before its body is appended to ``file``: whether it has the length that was published."""
+def _before_body(response, file: BinaryIO, size: int | None, version: dict[str, str], **_) -> None:
+    """Look at an answer before its body is appended to ``file``: whether it has the length that was published. Notes in
+    ``version`` the header by which a server sends the rest of that very version, or all of a newer one."""
     if response.status_code not in (200, 206):
         return
+    tag, date = response.headers.get("ETag", ""), response.headers.get("Last-Modified")
+    version.clear()
+    version.update({"If-Range": tag} if tag.startswith('"') else {"If-Range": date} if date else {})
     if response.status_code == 200 and _length(file):  # the whole file: the server cannot send parts
         file.truncate(0)
     length = response.headers.get("Content-Length")
