@@ -3,12 +3,16 @@
 import gzip
 import json
 import os
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.conftest import REPO
 from yolopose.utils import files
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import DEEPEST, parse_json, read_csv, read_json, read_object, read_table
@@ -61,6 +65,26 @@ def test_the_deepest_value_that_is_read_can_be_written():
     for _ in range(DEEPEST):
         value = [value]
     assert json.loads(json.dumps(parse_json(json.dumps(value).encode()), indent=1)) == value
+
+
+KILLED = """
+import os, signal
+from yolopose.utils.files import replaced
+with replaced({!r}) as file:
+    file.write(b"half of")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "curve.csv", "checkpoint.pt", "weights.pt", "predictions.json.gz"])
+def test_what_is_killed_while_it_writes_leaves_the_old_file_and_one_that_git_does_not_see(tmp_path, name):
+    (path := tmp_path / name).write_bytes(b"old")
+    assert subprocess.run([sys.executable, "-c", KILLED.format(str(path))], cwd=REPO).returncode == -signal.SIGKILL
+    (left,) = [other for other in tmp_path.iterdir() if other != path]
+    assert path.read_bytes() == b"old" and left.read_bytes() == b"half of" and left in tmp_path.glob(f".{name}.*")
+    seen = ["git", "check-ignore", "-q", f"results/reference/mini/s6/seed0/{left.name}"]
+    assert subprocess.run(seen, cwd=REPO).returncode == 0
 
 
 @pytest.mark.parametrize("content, words", [
