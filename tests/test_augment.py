@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,11 +59,31 @@ def test_letterbox_and_back(width, height, size, truncate, scale_up, points):
     assert np.abs(box.apply(corners) - official).max() < 2
 
 
-def test_letterbox_shrinks_by_area():
-    """Of a 1 px checkerboard, bilinear samples at half size would keep the pattern; area averages it to grey."""
-    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+def test_letterbox_shrinks_by_area_and_enlarges_bilinearly():
+    """Of a 1 px checkerboard, bilinear samples at a third of the size would keep the pattern; area averages it."""
+    board = (np.indices((96, 96)).sum(0) % 2 * 255).astype(np.uint8)
     image, _ = letterbox(np.repeat(board[:, :, None], 3, 2), 32)
-    assert np.abs(image.astype(int) - 127).max() <= 1
+    assert set(np.unique(image)) == {113, 142}  # 4 or 5 of 9 pixels are white
+    small = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
+    np.testing.assert_array_equal(letterbox(small, 30)[0], cv2.resize(small, (30, 30), interpolation=cv2.INTER_LINEAR))
+
+
+@pytest.mark.parametrize(("width", "height", "how", "gain", "resized", "corner"), [
+    (100, 50, {"scale_up": False}, 1, (100, 50), (270, 295)),
+    (1280, 640, {"scale_up": False}, 0.5, (640, 320), (0, 160)),
+    (64, 96, {"truncate": False}, 640 / 96, (427, 640), (106, 0)),  # 426.67, and a slack of 213: the smaller half left
+    (427, 640, {}, 1, (427, 640), (106, 0)),
+    (3000, 1, {}, 640 / 3000, (640, 1), (0, 319)), (1, 3000, {}, 640 / 3000, (1, 640), (319, 0))])  # never no pixel
+def test_letterbox_rounded_and_not_enlarged_by_hand(width, height, how, gain, resized, corner):
+    box = Letterbox.fit(width, height, 640, **how)
+    assert (box.gain, box.new_width, box.new_height, box.left, box.top) == (gain, *resized, *corner)
+    assert box.invert(np.array([(-50, -50), (700, 700)]), clip=True).tolist() == [[0, 0], [width, height]]
+
+
+def test_letterbox_into_a_place_of_its_own():
+    place = np.zeros((64, 64, 3), np.uint8)
+    image, _ = letterbox(np.full((32, 64, 3), 9, np.uint8), 64, out=place)
+    assert image is place and (place[16:48] == 9).all() and (place[:16] == PAD_VALUE).all()
 
 
 def test_plain_sample_is_the_letterboxed_image(tiny_data: CocoDataset):
