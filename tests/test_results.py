@@ -5,10 +5,12 @@ import os
 import time
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yolopose.evaluation.archive import load_predictions
 from yolopose.utils import files
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import atomic_write, read_csv, read_json, write_csv, write_json, write_json_gz
@@ -94,3 +96,25 @@ def test_provenance_names_versions_and_works_without_git(tmp_path, monkeypatch):
     assert found["packages"]["torch"] and found["hardware"]["cores"] >= 1
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state() == {"commit": None, "dirty": None}
+
+
+ONE = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [1, 2, 3, 4], "keypoints": [1, 2, 0.5]}
+
+
+@pytest.mark.parametrize("name, content", [
+    *(("predictions.json.gz", value) for value in (
+        None, 3, {"a": 1}, [1], [{}], [ONE | {"score": 2}], [ONE | {"score": "high"}], [ONE | {"bbox": [1, 2, 3]}],
+        [ONE | {"bbox": None}], [ONE, ONE | {"keypoints": []}], [ONE | {"keypoints": 3}])),
+    ("predictions.npz", b""), ("predictions.npz", b"PK\x03\x04"), ("predictions.npz", {"image_id": np.zeros(3)}),
+    ("predictions.npz", dict.fromkeys(("score", "bbox", "keypoints", "kept", "image_id", "category_id"), np.zeros(3)))])
+def test_damaged_predictions_are_named_with_the_remedy(tmp_path, name, content):
+    if name.endswith(".gz"):
+        write_json_gz(tmp_path / name, content)
+    elif isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        np.savez(tmp_path / name, **content)
+    with pytest.raises(StudyError, match=rf"{name}: holds no predictions .*evaluate again"):
+        load_predictions(tmp_path)
+    write_json_gz(tmp_path / "predictions.json.gz", [ONE, ONE])
+    assert load_predictions(tmp_path) == [ONE, ONE]

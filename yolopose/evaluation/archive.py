@@ -5,6 +5,7 @@ and box; whatever matches a labelled person at any threshold, or is sure enough 
 """
 
 import io
+import lzma
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from yolopose.evaluation.scoring import run_cocoeval, score_stream
+from yolopose.utils.errors import StudyError
 from yolopose.utils.files import atomic_write, read_json
 
 SHOWN = 0.25  # score from which a person is shown: never without its pose
@@ -27,9 +29,22 @@ def predictions_file(run_dir: Path) -> Path:
 
 
 def load_predictions(run_dir: Path) -> list[dict[str, Any]]:
-    """COCO results of a run, packed or not; a StudyError where there are none."""
+    """COCO results of a run, packed or not; a StudyError where there are none, or they are damaged."""
     path = predictions_file(run_dir)
-    return unpack(path) if path.name == FILES[1] else read_json(path)
+    try:
+        if path.name == FILES[1]:
+            return unpack(path)
+        rows = read_json(path)
+        scores, boxes = (np.array([one[key] for one in rows], np.float64) for key in ("score", "bbox"))
+        # By columns: a typed reading of each would take minutes for COCO's 1.5 million.
+        lengths = {len(one["keypoints"]) for one in rows}
+        alike = (scores.ndim, boxes.shape[1:], len(lengths)) == (1, (4,), 1)
+        if len(rows) and not (alike and scores.min() >= 0 and scores.max() <= 1):
+            raise ValueError("a score outside 0 to 1, or boxes or poses of different lengths")
+        return rows
+    except (OSError, EOFError, LookupError, TypeError, ValueError, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise StudyError(f"{path}: holds no predictions ({error}); restore it, or delete it and "
+                         f"{run_dir / 'metrics.json'}, and evaluate again") from error
 
 
 def pack(path: Path, predictions: Sequence[dict[str, Any]], annotations: dict[str, Any], image_ids: Sequence[int],

@@ -89,7 +89,7 @@ Architecture = _all(
     layers=Annotated[list[Module], Range(1)], parts=_all(**Parts), gmacs=Above0, params_m=Amount,
     heads=Annotated[list[_all(level=str, stride=Positive, input=Count, box=Branch | None,
                               keypoints=Branch | None)], Range(1)],
-    input_size=Positive, width_factor=Above0, num_keypoints=Count, variant=str, convention=str)
+    input_size=Positive, width_factor=Above0, num_keypoints=Count, variant=Name, convention=str)
 Person = _all(bbox=Annotated[list[Number], Range(4, 4)], keypoints=Annotated[list[Number], Range(0, step=3)])
 Joined = Annotated[list[Number], Range(6, 6)]
 Picture = Annotated[str, Matches(r"scenes/\w[\w.-]*", "a file of scenes/")]
