@@ -117,6 +117,8 @@ def test_mosaic_tiles_by_hand():
     (tile,) = aug.plan_single(7, np.array([100, 50]), 100, 0.5, np.array([60.0, 40.0]))
     # Letterboxed corner (0, 25) is (-50, -25) from the centre, halved (-25, -12.5), and the centre is at (60, 40).
     assert tile == aug.Tile(7, 0.5, (35.0, 27.5), (35.0, 27.5, 85.0, 52.5))
+    (tile,) = aug.plan_single(7, np.array([400, 200]), 100, 0.5, np.array([60.0, 40.0]))  # four times as large a file
+    assert tile == aug.Tile(7, 0.125, (35.0, 27.5), (35.0, 27.5, 85.0, 52.5))
 
 
 class Share:
@@ -161,6 +163,8 @@ def test_what_the_draws_become(tiny_data: CocoDataset, monkeypatch, share, zoom,
     assert len(sample.area_shares) == len(sample.boxes_xyxy) == len(sample.keypoints)
     aug.augment(store, 3, 100, replace(config, hsv=(0.0, 0.0, 0.0)), tiny_data.schema.flip_indices, Share(share))
     assert len(seen) == 1, "without colour nothing is converted"
+    aug.augment(store, 3, 100, replace(config, hsv=(0.0, 0.0, 0.1)), tiny_data.schema.flip_indices, Share(share))
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(("scale", "reduce"), [
@@ -188,6 +192,8 @@ def test_pixels_land_where_points_do():
     for row, column in ((10, 3), (30, 20), (61, 49)):  # bilinear of a ramp: exact but for rounding
         x, y = (column + 0.5 + 6) / 2 - 0.5, (row + 0.5 - 4) / 2 - 0.5  # as a pixel's index
         assert image[row, column, :2] == pytest.approx([x, y], abs=0.51)
+    whole = aug.render([aug.Tile(0, 2.0, (0.0, 0.0), (0.0, 0.0, 80.0, 60.0))], Ramp(), 80)
+    assert (whole[:60, :, 2] == 200).all(), "nothing from beyond the image is mixed in at its edges"
     empty = aug.Tile(0, 2.0, (0.0, 0.0), (3.6, 0.0, 4.4, 9.0))  # no pixel's centre
     assert (aug.render([empty, aug.Tile(0, 1.0, (0.0, 0.0), (0.0, 5.0, 9.0, 5.2))], Ramp(), 8) == PAD_VALUE).all()
 
@@ -195,7 +201,8 @@ def test_pixels_land_where_points_do():
 @pytest.mark.parametrize(("box", "kept"), [  # in a window of 60 px
     ((0, 0, 2, 2), False), ((0, 0, 2.01, 2.01), True), ((0, 0, 30, 2), False), ((0, 0, 2, 30), False),
     ((-18, 0, 2.02, 30), True), ((-18.18, 0, 2.02, 30), False), ((40, 50, 80, 100), False),
-    ((40, 49.95, 80, 99.95), True), ((0, 0, 59.9, 3), True), ((0, 0, 40.8, 2.02), False), ((0, 0, 2.02, 40.8), False),
+    ((40, 49.95, 80, 99.95), True), ((0, 0, 59.9, 3), True), ((0, 0, 60, 3), False),
+    ((0, 0, 40.8, 2.02), False), ((0, 0, 2.02, 40.8), False),
     ((0, 0, 40, 2.02), True), ((0, 0, 2.02, 40), True), ((10, 10, 10, 30), False), ((70, 10, 90, 30), False)])
 def test_what_remains_of_a_box_decides_whether_it_stays(box, kept):
     """More than 2 px of each side, more than 10 % of the area, and an aspect below 20."""
@@ -290,6 +297,8 @@ def test_flip_and_target_row_by_hand():
     assert joints.tolist() == [[[88, 21, 2], [100, 25, 1], [0, 0, 0]]]  # x = 0 with v = 1 is a real joint
     row = aug.encode_targets(np.float32([[10, 20, 30, 60]]), np.float32([[[1, 2, 2], [0, 0, 0], [5, 6, 1]]]), 3)
     assert row.tolist() == [[3, 0, 20, 40, 20, 40, 1, 2, 2, 0, 0, 0, 5, 6, 1]]
+    row = aug.encode_targets(np.float32([[10, 20, 30, 60]]), np.float32([[[1, 2, 2]]]), 3, np.float32([0.25]))
+    assert row.tolist() == [[3, 0, 20, 40, 20, 40, 1, 2, 2, 0.25]]
 
 
 def test_colour_by_hand():

@@ -40,6 +40,24 @@ def test_limb_lengths_are_shares_of_the_persons_mean_limb_and_need_labels_and_a_
             fit_limbs(np.full((3, 4, 3), label), skeleton)
 
 
+def test_limbs_of_people_who_show_most_of_them_by_hand():
+    """Limbs of 10, 20 and 10 px; and of 10, 20 and 30 px, of a person too poor in a ring of four limbs."""
+    chain = np.concatenate([np.tile(FIGURE, (2, 1, 1)), np.full((2, 4, 1), 1.0)], 2)
+    chain[1, 3, :2] = (0, 60)
+    limbs = fit_limbs(chain, SKELETON)
+    np.testing.assert_allclose(limbs.lengths, [(0.75 + 0.5) / 2, (1.5 + 1) / 2, (0.75 + 1.5) / 2])
+    # relative to these 16, 16 and 8.9; and 16, 16 and 26.7: the next over the mean of the shorter ones
+    ratios = [16 / (80 / 9), 16 / ((80 / 9 + 16) / 2), 1, (80 / 3) / 16]
+    assert limbs.slack == pytest.approx(np.quantile(ratios, 0.99))
+    ring = (*SKELETON, (3, 0))
+    chain[1, 2, 2] = 0  # two of four limbs, less than three quarters
+    assert fit_limbs(chain, ring).lengths == pytest.approx([0.5, 1, 0.5, 2])
+    chain[0, 3, :2] = chain[0, 2, :2]  # a limb of no length is none: three of four are enough, and it is left out
+    some = fit_limbs(chain, ring)
+    assert some.pairs == ((0, 1), (1, 2), (3, 0)) and some.lengths == pytest.approx([0.5, 1, 1.5])
+    assert fit_limbs(chain[:1, :2], SKELETON[:1]).slack == np.inf  # a single limb is never longer than another
+
+
 def test_people_apart_are_put_together_right():
     points, kinds, owners = crowd((0, 0), (100, 0), (0, 200))
     order = np.random.default_rng(0).permutation(len(points))
