@@ -42,9 +42,9 @@ def test_the_committed_figures_and_page_are_made_again_to_the_byte(tmp_path):
         pytest.skip("results/reference/mini is not there")
     for name in FIGURES:
         if figure := draw_figure(name, MINI):
-            save(figure, tmp_path / name, ["svg"])
+            save(figure, tmp_path / name)
     made, committed = ({path.name: path.read_bytes() for path in folder.glob("*.svg")}
                        for folder in (tmp_path, MINI / "figures"))
     assert len(made) == 15 and [name for name in made | committed if made.get(name) != committed.get(name)] == []
     shutil.copytree(MINI, tmp_path / "mini", ignore=shutil.ignore_patterns("report.html"))
-    assert write_report(tmp_path / "mini").read_bytes() == (MINI / "report.html").read_bytes()
+    assert write_report(tmp_path / "mini", tmp_path / "none").read_bytes() == (MINI / "report.html").read_bytes()

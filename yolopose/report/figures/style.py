@@ -61,14 +61,13 @@ def annotate(axes: Axes, text: str, at: tuple[float, float], offset_pt: tuple[fl
     axes.annotate(text, at, offset_pt, textcoords="offset points", fontsize=8, **options)
 
 
-def save(figure: Figure, stem: Path, forms: Sequence[str] = ("png", "svg")) -> list[Path]:
+def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG and SVG without dates, atomically."""
-    undated = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-    paths = {form: stem.with_suffix(f".{form}") for form in forms}
-    for form, path in paths.items():
+    undated = {stem.with_suffix(".png"): {"Software": None}, stem.with_suffix(".svg"): {"Date": None, "Creator": None}}
+    for path, metadata in undated.items():
         with rc_context(OPTIONS), replaced(path) as file:
-            figure.savefig(file, format=form, metadata=undated[form])
-    return list(paths.values())
+            figure.savefig(file, format=path.suffix[1:], metadata=metadata)
+    return list(undated)
 
 
 def line_samples(vertices: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
