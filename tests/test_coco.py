@@ -1,7 +1,10 @@
 """Reading and checking the COCO keypoint layout."""
 
 import json
+import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.coco_folder import CATEGORY, NAMES, draw, make_folder
 from yolopose.data.coco import load_dataset
@@ -54,6 +58,15 @@ def test_schema_follows_the_category():
     ({"keypoints": []}, "must list the keypoints' names"),
     ({"sigmas": [0.1]}, "must list 3 numbers"),
     ({"sigmas": [0.1, 0.0, 0.1]}, "positive"),
+    ({"sigmas": [0.1, float("nan"), 0.1]}, "must list 3 numbers"),
+    ({"sigmas": [0.1, 1e-300, 0.1]}, "from 0.0001 to 1"),
+    ({"sigmas": "0.1"}, "must list 3 numbers"),
+    ({"skeleton": [[1, True]]}, r"skeleton\[0\]: is not a pair"),
+    ({"skeleton": 5}, "is 5, must be a list of pairs"),
+    ({"keypoints": 5}, "must list the keypoints' names"),
+    ({"keypoints": ["nose", "left\0", "\ud800"]}, "must list the keypoints' names"),
+    ({"keypoints": [f"n{n}" for n in range(10**5)]}, "must list the keypoints' names"),
+    ({"id": 2**64}, r"\.id: must be a whole number"),
     ({"skeleton": [[1, 4]]}, "joint numbers between 1 and 3"),
 ])
 def test_schema_says_what_is_wrong(change: dict[str, Any], said: str):
@@ -121,6 +134,17 @@ def _cut(path: Path, size: int):
     path.write_bytes(path.read_bytes()[:size])
 
 
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG that is sound as far as its size."""
+    head = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")))
+
+
+LARGE = _png_header(40_000, 40_000)
+
+
 def _first(section: str, without: str = "", **change: Any) -> Callable[[Path], None]:
     """Changes of the first entry of a list, and the key that it loses."""
     return lambda folder: edit(folder, lambda d: d[section][0].update(change) or d[section][0].pop(without, None))
@@ -154,6 +178,30 @@ IMAGE, TRAIN = "train2017/000000000001.png", "annotations/person_keypoints_train
     ("unknown image", _first("annotations", image_id=99), ["no such image"]),
     ("no file name", _first("images", without="file_name"), ["images[0].file_name: is missing", "(id 1)"]),
     ("no width", _first("images", width=0), ["images[0].width: is 0, must be a whole number from 1 on"]),
+    *((f"file {name!r}", _first("images", file_name=name), ["images[0].file_name: is ", "inside the split's"])
+      for name in ("../x.png", "/abs.png", "a/../../b.png", "", "a\0b.png", "\ud800.png", "x" * 501, 7)),
+    ("file twice", _first("images", file_name="000000000002.png"), ["images[1].file_name: used more than once"]),
+    ("huge image", _first("images", width=10**5, height=10**5), ["images[0].width, height: more than 178,956,970"]),
+    *((f"{key} {value}", _first("images", **{key: value}), [f"images[0].{key}: is ", "must be"])
+      for key in ("id", "width") for value in (True, 2**64, 1.0, "1", -1)),
+    *((f"{key} {value}", _first("annotations", **{key: value}), [f"annotations[0].{key}: is ", "must be"])
+      for key, values in {"id": [0, True, 2**63], "image_id": [None, 10**400], "category_id": ["1", [1]],
+                          "area": [float("inf"), float("nan"), True, "9", 10**400, -1], "iscrowd": ["0", True, 2, None],
+                          "bbox": [[0, 0, 9], [0, 0, True, 9], [0, 0, float("nan"), 9], [10**400, 0, 9, 9], {}],
+                          "keypoints": [[True] * 9, [10**400, -10**400, 2] * 3, None]}.items() for value in values),
+    ("count in words", _first("annotations", num_keypoints="3"), ["annotations[0].num_keypoints: disagrees"]),
+    ("far joint", _first("annotations", keypoints=[1e6, 2, 2] * 3), ["a joint is farther from the image"]),
+    ("area of a city", _first("annotations", area=1e9), ["annotations[0].area: more than twice the image's"]),
+    ("sliver", _first("annotations", bbox=[100, 20, 1e-30, 80]), ["[0].bbox: width or height not positive"]),
+    ("key twice", lambda f: (f / TRAIN).write_text((f / TRAIN).read_text().replace('"area":', '"area": 1, "area":')),
+     ["is not JSON (the key 'area' stands twice"]),
+    *((f"{key} differ", _first("categories", **{key: value}), ["val2017.json: categories: " + said, "train2017.json's"])
+      for key, value, said in (("sigmas", [0.1] * 3, "sigmas"), ("skeleton", [[1, 2]], "skeleton"), ("id", 2, "id"))),
+    ("floats", lambda f: Image.fromarray(np.zeros((120, 160), np.float32)).save(f / IMAGE, "TIFF"),
+     ["000000000001.png holds numbers of 32 bits"]),
+    ("large", lambda f: (f / IMAGE).write_bytes(LARGE), ["000000000001.png has more than 178,956,970 pixels"]),
+    ("pipe", lambda f: (f / IMAGE).unlink() or os.mkfifo(f / IMAGE), ["000000000001.png is no file"]),
+    ("pipe for a file", lambda f: (f / TRAIN).unlink() or os.mkfifo(f / TRAIN), ["train2017.json: not found"]),
     ("no image folder", lambda f: shutil.rmtree(f / "train2017"), ["train2017: no such folder"]),
     ("missing image", lambda f: (f / IMAGE).unlink(), ["images are missing", "000000000001.png"]),
     ("empty image", lambda f: (f / IMAGE).write_bytes(b""), ["000000000001.png empty"]),
@@ -188,6 +236,8 @@ def test_one_message_lists_everything(folder: Path):
     (lambda p: _cut(p, -20), "truncated"),
     (lambda p: _cut(p, p.stat().st_size // 2), "JPEG"),
     (lambda p: p.write_bytes(b"hello"), "is not an image"),
+    (lambda p: Image.fromarray(np.zeros((120, 160), np.float32)).save(p, "TIFF"), "8 or 16 bits a colour"),
+    (lambda p: p.write_bytes(LARGE), "is not an image"),
     (lambda p: cv2.imwrite(str(p), np.zeros((10, 20, 3), np.uint8)), "is 20 × 10 px"),
 ])
 def test_images_that_break_after_loading(folder: Path, damage: Callable[[Path], Any], said: str):
@@ -201,6 +251,30 @@ def test_images_that_break_after_loading(folder: Path, damage: Callable[[Path], 
     with pytest.raises(StudyError, match=said) as caught:
         train.load_image(0)
     assert "000000000001.png" in str(caught.value)
+
+
+def _plane(top: int) -> np.ndarray:
+    return np.tile(np.linspace(0, top, 160), (120, 1))
+
+
+@pytest.mark.parametrize(("make", "kind"), [
+    (lambda: Image.fromarray(_plane(65535).astype(np.uint16)), "PNG"),
+    (lambda: Image.fromarray(_plane(65535).astype(np.uint16)), "TIFF"),
+    (lambda: Image.fromarray(_plane(255).astype(np.uint8)).convert("RGB").convert("CMYK"), "JPEG"),
+    (lambda: Image.fromarray(_plane(255).astype(np.uint8)).convert("LA"), "PNG"),
+    (lambda: Image.fromarray(_plane(255).astype(np.uint8)).convert("P"), "GIF"),
+])
+def test_other_kinds_of_images_keep_their_brightness(folder: Path, make: Callable[[], Image.Image], kind: str):
+    make().save(folder / IMAGE, kind)
+    pixels = load_dataset(folder).train.load_image(0)
+    assert pixels.dtype == np.uint8 and np.abs(pixels - _plane(255)[:, :, None]).max() <= 3
+
+
+def test_images_turned_by_exif_are_read_as_they_are_stored(folder: Path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(_plane(255).astype(np.uint8)).save(folder / IMAGE, "JPEG", exif=turned)
+    assert load_dataset(folder).train.load_image(0).shape == (120, 160, 3)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

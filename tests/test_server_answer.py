@@ -1,6 +1,8 @@
 """The COCO server's answer: the forms it may have, the numbers that cannot be, and its way into Table 2."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,29 @@ def test_what_is_no_answer(tmp_path: Path, content: Any, wanted: str) -> None:
         read_answer(answer(tmp_path, content))
 
 
+READ = """
+import sys
+from yolopose.evaluation.coco_server.answer import read_answer
+from yolopose.utils.errors import StudyError
+for path in sys.argv[1:]:
+    try:
+        read_answer(path)
+    except StudyError as error:
+        print(len(str(error)) < 1000)
+"""
+
+
+def test_hostile_text_ends_soon(tmp_path: Path) -> None:
+    """In a process of its own: a regular expression that hangs cannot be interrupted."""
+    many = 10**6
+    texts = ["\n" * 40_000, " " * 2000 + "AP", "AP" + " " * many + "x", "A" * many, "AP " * 300_000, "AP:" + "9" * many,
+             "AP: " + "." * many + "x", "AP:0.5e" + "+" * many, "Average Precision " * 50_000, "AP_" * 300_000 + " 1",
+             "[" * many, '{"AP": ' + "[" * 900 + "]" * 900 + "}", '{"AP": ' + "9" * 5000 + "}", '"' * many, "=" * many]
+    paths = [answer(tmp_path, text, f"{n}.txt") for n, text in enumerate(texts)]
+    done = subprocess.run([sys.executable, "-c", READ, *paths], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True"] * len(texts), done.stderr
+
+
 @pytest.mark.parametrize(("content", "wanted"), [
     (None, "no such file"), (b" " * ((1 << 20) + 1), "not the predictions"),
     (b"PK\x03\x04\xff\xfe", "is no text; unpack")], ids=["none", "big", "zip"])
@@ -148,6 +173,27 @@ def test_reduced_studies_are_refused(coco_run: Path, tmp_path: Path, change: Any
     assert read_json(coco_run / "metrics.json") == metrics
 
 
+@pytest.mark.parametrize("value", [None, 5, "x", [], [[]], {}])
+@pytest.mark.parametrize("place", [("run.json",), ("run.json", "config"), ("run.json", "config", "data"),
+                                   ("run.json", "experiment"), ("metrics.json",), ("metrics.json", "val_all"),
+                                   ("metrics.json", "test_dev")])
+def test_stored_values_of_another_kind(coco_run: Path, tmp_path: Path, place: tuple[str, ...], value: Any) -> None:
+    """They are refused, or the answer is put there all the same."""
+    name, *keys = place
+    stored = {"": read_json(coco_run / name)}
+    part = stored
+    for key in ["", *keys][:-1]:
+        part = part[key]
+    part[["", *keys][-1]] = value
+    write_json(coco_run / name, stored[""])
+    try:
+        assert put_answer(coco_run, answer(tmp_path, STDOUT)) and keys
+        assert read_json(coco_run / "metrics.json")["test_dev"]["AP"] == SCORES["AP"]
+    except StudyError as error:
+        assert str(coco_run) in str(error)
+        assert keys or "is no JSON object" in str(error) or value == {}
+
+
 def test_what_is_missing_is_named(coco_run: Path, tmp_path: Path) -> None:
     given = answer(tmp_path, STDOUT)
     with pytest.raises(StudyError, match="2022-13-01: write it as YYYY-MM-DD"):
@@ -156,6 +202,8 @@ def test_what_is_missing_is_named(coco_run: Path, tmp_path: Path) -> None:
         put_answer(coco_run.parent / "seed7", given)
     with results_lock(tmp_path / "paper-coco", "make train"), pytest.raises(StudyError, match="make train"):
         put_answer(coco_run, given)
+    with pytest.raises(StudyError, match="/run.json: not found; make evaluate writes it"):
+        put_answer("/", given)
     (coco_run / "metrics.json").unlink()
     with pytest.raises(StudyError, match="metrics.json: not found; make evaluate writes it"):
         put_answer(coco_run, given)

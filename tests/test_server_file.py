@@ -149,7 +149,12 @@ def test_a_written_file_is_valid(tmp_path: Path) -> None:
     ([row(), 7, []], "entry 1 and 1 more: is no object"),
     ([row(score=0.1)] * 301, "1 images have more than 300 detections, image 1 has 301"),
     ([], "not one detection"),
-    ({"image_id": 1}, "the JSON is no list; it must be one list of flat objects"),
+    ({"image_id": 1}, "the JSON cannot be read: Extra data; it must be one list of flat objects"),
+    *((raw, "the JSON cannot be read: it is no list; ") for raw in (b"7", b"null", b'"[]"')),
+    (b"[{}", "the JSON cannot be read after 1 entries: Expecting ',' delimiter"),
+    (b"[{} {}]", "the JSON cannot be read: Expecting ',' delimiter"),
+    (b'["' + b"x" * (3 << 20) + b'"]', "an entry has more than 1,048,576 characters"),
+    (b"[" + b"[" * 900 + b"]" * 900 + b"]", "is no object"),
     (b"", "cannot be read: Expecting value.*; it must be one list of flat objects"),
     (b"[1, 2", "cannot be read: Expecting ',' delimiter"),
     (b"[1 2]", "cannot be read: Expecting ',' delimiter"),
@@ -217,9 +222,47 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(results_file, "MAX_JSON_BYTES", 1 << 20)
     path = make_zip(tmp_path, b"[" + b" " * (2 << 20) + b"]")
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("was opened"))
-    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("was read"))
     (problem,) = check_server_file(path, IDS).problems
     assert "2 MiB unpacked, which is not read (limit 1 MiB)" in problem
+    path.write_bytes(bytes((1 << 20) + 1))
+    assert "the zip has 1 MiB, which is not read" in check_server_file(path, IDS).problems[0]
+
+
+@pytest.mark.parametrize(("entry", "count", "wanted"), [
+    (b'{"image_id":7},', 15_000, "has no score; add it"), (b"{},", 25_000, "has more than 20,000 entries"),
+    (b"[],", 25_000, "an entry has more than 4,096 characters"), (b"0,", 25_000, "an entry has more than"),
+])
+def test_memory_and_time_of_the_check_are_bounded(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: bytes, count: int, wanted: str) -> None:
+    """Many small entries, which would take 16 times their room as objects."""
+    monkeypatch.setattr(results_file, "MAX_ENTRIES", 20_000)
+    monkeypatch.setattr(results_file, "PIECE", 1 << 12)
+    path, problems = make_zip(tmp_path, b"[" + entry * count + b"0]"), []
+    assert peak_bytes(lambda: problems.extend(check_server_file(path).problems)) < 1 << 20
+    assert any(wanted in one for one in problems)
+
+
+def test_entries_are_numbered_across_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results_file, "PIECE", 1000)
+    rows = [one for n in range(1, 41) for one in (row(image_id=n),) * 2]
+    report = check_server_file(make_zip(tmp_path, [*rows, row(score="ä")]), IDS)
+    assert report.problems == ["entry 80: score is no finite number; give the confidence as a number"]
+    assert (report.detections, report.images, report.most) == (81, 40, 3)
+    raw = json.dumps(rows, indent=1).encode()
+    assert check_server_file(make_zip(tmp_path, raw), IDS).problems == []
+    (problem,) = check_server_file(make_zip(tmp_path, raw[:-500]), IDS).problems
+    assert re.search(r"cannot be read after 7\d entries: ", problem)
+
+
+@pytest.mark.parametrize("start", range(4))
+def test_any_byte_of_the_zip_may_be_wrong(tmp_path: Path, start: int) -> None:
+    path = make_zip(tmp_path, [row()])
+    raw = path.read_bytes()
+    for place in range(start, len(raw), 4):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1:])
+        check_server_file(path, IDS)
+        path.write_bytes(raw[:place])
+        assert check_server_file(path, IDS).problems
 
 
 def test_without_the_list_the_ids_are_said_to_be_unchecked_and_another_list_is_refused(tmp_path: Path) -> None:
@@ -231,7 +274,8 @@ def test_without_the_list_the_ids_are_said_to_be_unchecked_and_another_list_is_r
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = tmp_path / "image_info_test-dev2017.json"
-    images.write_text(json.dumps({"images": [{"id": n} for n in IDS]}))
+    images.write_text(json.dumps({"images": [
+        {"id": n, "file_name": f"{n}.jpg", "width": 640, "height": 480} for n in IDS]}))
     path = make_zip(tmp_path, [row()])
     assert main([str(path), "--images", str(images)]) == 0
     assert f"{path}: valid: 1 detections on 1 images" in capsys.readouterr().out
@@ -241,10 +285,12 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split(":")[0] for line in said[:3]] == ["problem", "problem", "note"] and "invalid" in said[-1]
     assert main([str(tmp_path / "none.zip")]) == 2
     assert "no such file; make evaluate writes one" in capsys.readouterr().err
-    for other in ('{"images": [{"id": "1"}]}', '{"images": [1]}', "[]"):
+    for other, wanted in (('{"images": [{"id": "1"}]}', "images[0].id: is '1', must be a whole number"),
+                          ('{"images": [1]}', "images[0]: is no object"), ("[]", "lacks the list (images)"),
+                          ('{"images": []}', "images: is empty"), ("[" * 9000, "nested too deeply")):
         images.write_text(other)
         assert main([str(path), "--images", str(images)]) == 2
-        assert "integer ids" in capsys.readouterr().err
+        assert wanted in capsys.readouterr().err
 
 
 def test_a_list_is_written_through(tmp_path: Path) -> None:

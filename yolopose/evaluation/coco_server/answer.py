@@ -21,6 +21,7 @@ from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import file_sha256, read_json, write_json
 from yolopose.utils.locks import results_in_use
+from yolopose.utils.typed import shown
 
 NEEDED = ("AP", "AP50", "AP75", "APL", "AR")  # columns of Table 2
 SOURCE = "COCO evaluation server, test-dev2017"
@@ -55,7 +56,7 @@ def read_answer(path: Path | str) -> dict[str, float]:
             try:
                 found[name] = float(None if isinstance(value, bool) else value)
             except (TypeError, ValueError, OverflowError):
-                raise StudyError(f"{name} is {value!r}, not a number; give the server's file unchanged") from None
+                raise StudyError(f"{name} is {shown(value)}, not a number; give the server's file unchanged") from None
         if not found:
             raise StudyError('holds no metrics; give pycocotools\' ten lines, or JSON such as {"AP": 0.629, '
                              '"AP50": 0.877, …}')
@@ -134,13 +135,13 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
             raise StudyError(f"--date {day}: write it as YYYY-MM-DD") from None
     if not run_dir.is_dir():
         raise StudyError(f"{run_dir}: no such folder; give one such as results/paper-coco/s6/seed0")
+    for path in (run_dir / "run.json", run_dir / "metrics.json"):
+        if not path.is_file():
+            raise StudyError(f"{path}: not found; make evaluate writes it")
     with results_in_use(run_dir.resolve().parents[1], "server_answer"):
-        for path in (run_dir / "run.json", run_dir / "metrics.json"):
-            if not path.is_file():
-                raise StudyError(f"{path}: not found; make evaluate writes it")
-        record, metrics = read_json(run_dir / "run.json"), read_json(path)
-        limit = ((record.get("config") or {}).get("data") or {}).get("test_dev")
-        val_all = (metrics.get("val_all") or {}).get("images")
+        record, metrics = _stored(run_dir / "run.json"), _stored(path)
+        limit = _part(_part(record, "config"), "data").get("test_dev")
+        val_all = _part(metrics, "val_all").get("images")
         if "val" not in metrics:
             raise StudyError(f"{run_dir}: a person detector has no keypoints; give the folder of a pose model's run")
         if not record.get("comparable") or val_all not in COCO_IMAGES["val_all"]:
@@ -154,7 +155,7 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
         about = {"source": SOURCE, "answer": Path(answer).name, "answer_sha256": file_sha256(answer),
                  "submission_sha256": file_sha256(submission) if submission.is_file() else None,
                  "weights_sha256": record.get("weights_sha256")}
-        before = metrics.get("test_dev") or {}
+        before = _part(metrics, "test_dev")
         same = {**before, **scores, **about} == before
         if same and day in (None, before.get("date")):
             return False
@@ -165,6 +166,17 @@ def put_answer(run_dir: Path | str, answer: Path | str, day: str | None = None, 
         part = {**scores, "images": TEST_DEV_IMAGES, **about, **({"date": day} if day else {})}
         write_json(path, {**metrics, "test_dev": part})
     return True
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    if not isinstance(value := read_json(path), dict):
+        raise StudyError(f"{path}: is no JSON object; delete it and repeat make train evaluate")
+    return value
+
+
+def _part(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object at ``key``; an empty one where there is none."""
+    return part if isinstance(part := value.get(key), dict) else {}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ others of 380 MB went through after several tries (junjiehe96/FastInst issue 19)
 """
 
 import argparse
+import io
 import json
 import re
 import stat
@@ -22,12 +23,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from yolopose.data.validate import read_images
 from yolopose.study.paper import COCO_IMAGES, PAPER_KEYPOINTS
 from yolopose.utils.cli import exit_status
 from yolopose.utils.errors import StudyError
-from yolopose.utils.files import read_json, replaced
+from yolopose.utils.files import replaced
 
 NAME = re.compile(r"person_keypoints_test-dev2017_[A-Za-z0-9][A-Za-z0-9._-]*_results")
 (TEST_DEV_IMAGES,) = COCO_IMAGES["test_dev"]
@@ -36,6 +38,8 @@ SCORED_PER_IMAGE = 20  # maxDets of COCO's keypoint metrics
 KEPT_PER_IMAGE = 300  # detections that the paper's testing keeps (reference §6)
 MAX_JSON_BYTES = 1 << 30  # ours: 20 people on each of 20,288 images are a fifth of it; also the end of a zip bomb
 LARGE_ZIP_BYTES = 130 << 20  # uploads from here on are reported to fail at times
+MAX_ENTRIES = TEST_DEV_IMAGES * KEPT_PER_IMAGE
+PIECE = 1 << 20  # characters that are read at a time, and that an entry may have
 MAX_KINDS = 40  # of faults; a hostile file must not make up kinds without end
 BEST = f"keep the {SCORED_PER_IMAGE} best of each image, as make evaluate does"
 STRANGE = "image_id is not one of the list; give test-dev2017's ids alone"
@@ -141,14 +145,18 @@ def check_server_file(path: Path | str, image_ids: Iterable[int] | None = None) 
         report.notes.append(f"the zip has {report.zip_bytes / 2**20:.0f} MiB; COCO states no limit, but uploads of "
                             f"{LARGE_ZIP_BYTES >> 20} MiB and more are reported to fail at times; {BEST}")
     try:
+        if report.zip_bytes > MAX_JSON_BYTES:
+            raise StudyError(f"the zip has {report.zip_bytes / 2**20:,.0f} MiB, which is not read (limit "
+                             f"{MAX_JSON_BYTES >> 20} MiB); {BEST}")
         _check_rows(_read_rows(path, report), report, known)
     except StudyError as error:
         report.problems.append(str(error))
     return report
 
 
-def _read_rows(path: Path, report: Report) -> list[Any]:
-    """The list in the one file that the zip may hold; a StudyError for what leaves nothing to read."""
+def _read_rows(path: Path, report: Report) -> Iterator[Any]:
+    """The entries of the list in the one file that the zip may hold; a StudyError for what cannot be read."""
+    found = 0
     try:
         with zipfile.ZipFile(path) as archive:
             entry, *others = archive.infolist() or [None]
@@ -168,31 +176,55 @@ def _read_rows(path: Path, report: Report) -> list[Any]:
                 raise StudyError(f"{name} has {entry.file_size / 2**20:,.0f} MiB unpacked, which is not read "
                                  f"(limit {MAX_JSON_BYTES >> 20} MiB); {BEST}")
             report.json_bytes = entry.file_size  # zipfile never hands out more than the size that the entry states
-            rows = json.loads(archive.read(entry).decode())
+            with archive.open(entry) as file:
+                for rows in _pieces(file):
+                    if (found := found + len(rows)) > MAX_ENTRIES:
+                        raise StudyError(f"{name} has more than {MAX_ENTRIES:,} entries; {BEST}")
+                    yield from rows
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
         raise StudyError(f"the zip is damaged ({error}); copy it again, or delete metrics.json beside it and make "
                          "evaluate") from error
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"the JSON cannot be read: {error}; {NO_LIST}") from error
-    if not isinstance(rows, list):
-        raise StudyError(f"the JSON is no list; {NO_LIST}")
-    return rows
+        after = f" after {found:,} entries" if found else ""
+        raise StudyError(f"the JSON cannot be read{after}: {getattr(error, 'msg', error)}; {NO_LIST}") from error
 
 
-def _check_rows(rows: list[Any], report: Report, known: set[int] | None) -> None:
+def _pieces(file: IO[bytes]) -> Iterator[list[Any]]:
+    """The entries of a JSON list in pieces, each cut behind an object, so that little is held at a time (ijson, which
+    reads so, is not among the requirements). A ValueError where it is no list of flat objects."""
+    text, held, before = io.TextIOWrapper(file, "utf-8"), "", ""
+    while True:
+        piece = text.read(PIECE)
+        if len(held) > PIECE:
+            raise ValueError(f"an entry has more than {PIECE:,} characters")
+        whole, brace, held = (held + piece).rpartition("}") if piece else (held, "", "")
+        if brace or not piece:
+            rows = json.loads(before + whole + "}]" * bool(brace))
+            if not isinstance(rows, list):
+                raise ValueError("it is no list")
+            yield rows[1:] if before else rows
+            before = "[null"  # which what follows must go on from, by a comma or the list's end
+        if not piece:
+            return
+
+
+def _check_rows(rows: Iterable[Any], report: Report, known: set[int] | None) -> None:
     """Check the detections: one line per kind of fault, with its first place and how many more there are."""
     places: dict[str, list[Any]] = {}  # by fault: its first place, and how often it is met
-    per_image = Counter(one["image_id"] for one in rows if isinstance(one, dict) and type(one.get("image_id")) is int)
+    per_image: Counter[int] = Counter()
     for n, one in enumerate(rows):
+        report.detections += 1
+        image = one.get("image_id") if isinstance(one, dict) else None
+        if type(image) is int and (image in per_image or len(per_image) <= TEST_DEV_IMAGES):
+            per_image[image] += 1
         for fault in _faults(one, known):
             if fault in places or len(places) < MAX_KINDS:
                 place = f"entry {n:,}" + (f" (image {one['image_id']})" if fault == STRANGE else "")
                 places.setdefault(fault, [place, 0])[1] += 1
     report.problems += [f"{place}{f' and {n - 1:,} more' if n > 1 else ''}: {fault}"
                         for fault, (place, n) in places.items()]
-    report.detections, report.images = len(rows), len(per_image)
-    report.most = max(per_image.values(), default=0)
-    if not rows:
+    report.images, report.most = len(per_image), max(per_image.values(), default=0)
+    if not report.detections:
         report.problems.append("there is not one detection; check the weights and evaluate.confidence")
     if crowded := sum(count > KEPT_PER_IMAGE for count in per_image.values()):
         report.problems.append(f"{crowded:,} images have more than {KEPT_PER_IMAGE} detections, image "
@@ -229,13 +261,9 @@ def _faults(one: Any, known: set[int] | None) -> Iterator[str]:
 
 def read_image_ids(path: Path | str) -> list[int]:
     """Image ids of ``image_info_test-dev2017.json``; a StudyError where it is another file."""
-    try:
-        ids = [row["id"] for row in read_json(path)["images"]]
-    except (TypeError, KeyError):
-        ids = []
-    if not ids or any(type(one) is not int for one in ids):
-        raise StudyError(f"{path}: has no `images` with integer ids; give COCO's image_info_test-dev2017.json")
-    return ids
+    if not (images := read_images(Path(path))):
+        raise StudyError(f"{path}: images: is empty; give COCO's image_info_test-dev2017.json")
+    return [image["id"] for image in images]
 
 
 def main(arguments: list[str] | None = None) -> int:
