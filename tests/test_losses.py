@@ -2,7 +2,7 @@
 
 import math
 from types import SimpleNamespace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -89,6 +89,7 @@ def test_effective_gains_of_the_released_code(size, box, obj):
 def test_last_of_several_writes_stays():
     written = losses.last_write(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([4, 1, 4]), 6)
     assert written.tolist() == pytest.approx([0, 0.2, 0, 0, 0.3, 0])
+    assert losses.last_write(torch.zeros(0), torch.zeros(0, dtype=torch.long), 3).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("loss", ["official", "paper_eq"])
@@ -161,23 +162,31 @@ def test_every_loss_is_what_loops_over_plain_numbers_give(loss, seed):
     weighted = {name: gains[name] * value for name, value in terms.items()}
     assert {name: value.item() for name, value in found.items.items()} == pytest.approx(weighted, rel=1e-4)
     assert found.total.item() == pytest.approx(3 * sum(weighted.values()), rel=1e-4)
-    assert min(terms[name] for name in ("box", "obj", "kpt", "kpt_conf")) > 0 and not found.items["box"].requires_grad
+    assert min(terms[name] for name in ("box", "obj", "kpt", "kpt_conf")) > 0
 
 
-@pytest.mark.parametrize("loss", ["official", "paper_eq", "l1_scaled"])
+def without_keypoints(raw: list[torch.Tensor], targets: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
+    """The batch as a person detector sees it, and its head."""
+    return [maps[..., :6] for maps in raw], targets[:, :6], SimpleNamespace(**{**vars(HEAD), "num_keypoints": 0})
+
+
+@pytest.mark.parametrize(("loss", "detector"), [("official", False), ("paper_eq", False), ("l1_scaled", False),
+                                                ("official", True)])
 @pytest.mark.parametrize("people", [0, 1, 7])
-def test_the_parts_of_a_batch_add_up_to_it(loss, people):
+def test_the_parts_of_a_batch_add_up_to_it(loss, detector, people):
     """Three images on two processes, one of which may have no people at all."""
-    raw, targets = batch(5, people)
+    raw, targets, head = *batch(5, people), HEAD
+    if detector:
+        raw, targets, head = without_keypoints(raw, targets)
     gains = dict.fromkeys(losses.TERMS, 1.0)
-    whole = compute_loss(raw, targets, HEAD, SIGMAS, loss, gains)
-    mine = targets[:, 0] < 1
-    parts = [([maps[:1] for maps in raw], targets[mine]),
-             ([maps[1:] for maps in raw], targets[~mine] - torch.eye(1, 16, dtype=torch.float64))]
+    whole = compute_loss(raw, targets, head, SIGMAS, loss, gains)
+    mine, others = targets[targets[:, 0] < 1], targets[targets[:, 0] >= 1].clone()
+    others[:, 0] -= 1
+    parts = [([maps[:1] for maps in raw], mine), ([maps[1:] for maps in raw], others)]
     counts: list[torch.Tensor] = []
-    for maps, rows in parts:
-        compute_loss(maps, rows, HEAD, SIGMAS, loss, gains, total=lambda count: counts.append(count) or count)
-    shares = [compute_loss(*part, HEAD, SIGMAS, loss, gains, total=lambda _: sum(counts)) for part in parts]
+    for part in parts:
+        compute_loss(*part, head, SIGMAS, loss, gains, total=lambda count: counts.append(count) or count)
+    shares = [compute_loss(*part, head, SIGMAS, loss, gains, total=lambda _: sum(counts)) for part in parts]
     assert sum(share.total.item() for share in shares) == pytest.approx(whole.total.item(), rel=1e-5)
     for name in losses.TERMS:
         assert sum(share.items[name].item() for share in shares) == pytest.approx(whole.items[name].item(), rel=1e-5)
@@ -198,8 +207,22 @@ def test_objectness_learns_where_people_are_and_boxes_learn_nothing_from_it():
     """The target of objectness is a number: no gradient of it reaches the boxes."""
     raw, targets = batch(2)
     raw = [maps.requires_grad_() for maps in raw]
-    compute_loss(raw, targets, HEAD, SIGMAS, "official", {"obj": 1.0}).total.backward()
+    result = compute_loss(raw, targets, HEAD, SIGMAS, "official", {"obj": 1.0})
+    result.total.backward()
+    assert not any(value.requires_grad for value in result.items.values())
     assert all(maps.grad[..., 4].all() and not maps.grad[..., [0, 1, 2, 3, *range(5, 15)]].any() for maps in raw)
+
+
+def test_a_person_detector_has_boxes_and_half_precision_is_computed_in_float32():
+    raw, targets = batch(3)
+    gains = dict.fromkeys(losses.TERMS, 1.0)
+    whole = compute_loss(raw, targets, HEAD, SIGMAS, "official", gains).items
+    boxes = compute_loss(*without_keypoints(raw, targets), SIGMAS, "official", gains).items
+    assert boxes == {**whole, "kpt": 0, "kpt_conf": 0}
+    half = [maps.bfloat16() for maps in raw]
+    found, same = (compute_loss(maps, targets.float(), HEAD, SIGMAS, "official", gains).items
+                   for maps in (half, [maps.float() for maps in half]))
+    assert found == same and {value.dtype for value in found.values()} == {torch.float32}
 
 
 def test_widening_by_hand():
