@@ -263,8 +263,8 @@ def files(folder: Path) -> list[str]:
 
 
 def test_clean_deletes_results_and_leaves_other_files(folder, capsys):
-    put(folder, "m6/seed0/checkpoint.pt", "photos/s6-seed0/me.jpg", "tables/table1.csv", "notebooks/01_data.ipynb", "report.html",
-        ".lock-shared-1", "photos/me.jpg", "plants/seed1/sunflower.jpg",
+    put(folder, "m6/seed0/checkpoint.pt", "photos/s6-seed0/me.jpg", "tables/table1.csv", "notebooks/01_data.ipynb",
+        "report.html", ".lock-shared-1", "photos/me.jpg", "plants/seed1/sunflower.jpg",
         **{"s6/seed0/run.json": '{"experiment": "s6", "config_hash": "aa"}'})
     for words in (("s6", "m6", "tables", "report.html", ".lock-shared-1", "stays", "photos"), ("holds no results",)):
         clean.clean("smoke", "", str(folder))
