@@ -10,6 +10,7 @@ from typing import Any
 
 from yolopose.study.config import ABLATIONS, Profile, Study, load_experiments, load_profiles, load_study, load_variants
 from yolopose.study.paper import COMMITTED, PAPER_DIR, PAPER_KEYPOINTS, REFERENCE_DIR, REPO
+from yolopose.study.stored import read_stored
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import config_hash, file_sha256, memo, read_json, read_object, write_json
 
@@ -102,18 +103,14 @@ def resolve_target(profile: str, data: str, results: str, seeds: str, device: st
             raise StudyError(f"RESULTS={results}: no such folder; make reproduce writes results/<profile>")
         return Target(Path(results), name)
     study = load_study(name, data, results, seeds, device, ablations)
-    if study.profile.data.source == "folder" and not study.profile.download \
-            and not (study.data_dir / "annotations").is_dir():
-        raise StudyError(f"DATA={data}: is no folder in COCO layout: it lacks annotations/ (beside train2017/ and "
-                         "val2017/)")
     return Target(study.results_dir, name, study)
 
 
 def profile_of(results_dir: Path) -> str | None:
     """The profile whose results a folder holds, by its ``study.json`` or its first run, if it has one."""
     for path in (results_dir / STUDY_RECORD, *sorted(results_dir.glob("*/seed*/run.json"))[:1]):
-        if path.is_file() and isinstance(value := read_json(path), dict) and "profile" in value:
-            return str(value["profile"])
+        if path.is_file() and "profile" in (value := read_stored(path)):
+            return value["profile"]
     return None
 
 
@@ -205,7 +202,7 @@ def fingerprint(stage: Stage, target: Target, parameters: dict[str, Any]) -> dic
         parts["data set"] = data_fingerprint(target)
         if stage.name != "train":
             records = {name: study.results_dir / run.name / "run.json" for name, run in runs.items()}
-            parts["weights"] = config_hash({name: read_json(path).get("weights_sha256")
+            parts["weights"] = config_hash({name: read_stored(path).get("weights_sha256")
                                             for name, path in records.items() if path.is_file()})
     return parts
 
@@ -221,7 +218,7 @@ def _data_source(study: Study) -> list[Any]:
 
 def _data_record(target: Target) -> dict[str, Any]:
     path = target.results_dir / "data.json"
-    return read_json(path) if path.is_file() else {}
+    return read_stored(path) if path.is_file() else {}
 
 
 def data_fingerprint(target: Target) -> str:
