@@ -78,7 +78,7 @@ def group_keypoints(points: NDArray, kinds: NDArray, limbs: Limbs) -> NDArray:
 
     Pairs are looked at in rounds of growing distance. Before a round those go that no merge can make possible again:
     within a group, between groups that share a keypoint, and of a group whose longest allowed limb is exceeded. Of the
-    12 million pairs of 800 people one in fifty is left to be looked at by itself.
+    12 million pairs of 800 people about one in a hundred is left to be looked at by itself.
     """
     points, kinds = np.asarray(points, np.float64), np.asarray(kinds, np.int64)
     ends = [(np.flatnonzero(kinds == a), np.flatnonzero(kinds == b)) for a, b in limbs.pairs]
