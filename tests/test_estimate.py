@@ -143,6 +143,12 @@ def test_counts_of_a_folder_are_those_of_its_loader_and_cocos_stand_in(tmp_path:
     assert "annotations of" in source
     assert dataset_gib(study, images, str(root)) == pytest.approx(
         sum(p.stat().st_size for p in root.rglob("*") if p.is_file() and "server" not in p.parts) / 2**30, rel=1e-3)
+    listed = root / "annotations/image_info_test-dev2017.json"
+    valid = listed.read_text()
+    listed.write_text("[" * 9000)
+    with pytest.raises(StudyError, match="nested too deeply"):
+        image_counts(study, str(root))
+    listed.write_text(valid)
     study = study_for_estimate("paper")  # without data
     assert image_counts(study) == (COCO_COUNTS, "COCO 2017's")
     assert dataset_gib(study, COCO_COUNTS) == pytest.approx(25.8)

@@ -124,7 +124,7 @@ def test_any_value_anywhere(folder: Path, whole: dict[str, Any], data: st.DataOb
     for _ in range(data.draw(st.sampled_from([1, 1, 1, 2]))):
         path = data.draw(st.sampled_from([*places(changed)]), "place")
         how = data.draw(st.sampled_from(["replace"] * 4 + ["delete", "duplicate", "insert"]), "how")
-        changed = put(changed, path, how, data.draw(VALUES, "value"))
+        changed = put(changed, path, how, deepcopy(data.draw(VALUES, "value")))
     assert is_sound(loaded(folder, name, json.dumps(changed).encode()), folder)
 
 

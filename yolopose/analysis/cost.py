@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from yolopose.analysis.architecture import trace_modules
 from yolopose.analysis.timing import keep_candidates, seconds_of
+from yolopose.data.validate import read_annotations, read_images
 from yolopose.evaluation.evaluate import images_at_once
 from yolopose.models.decode import decode, non_maximum_suppression
 from yolopose.models.losses import compute_loss
@@ -88,11 +89,12 @@ def image_counts(study: Study, data: str = "") -> tuple[dict[str, int], str]:
         return dict(COCO_COUNTS), "COCO 2017's" + (f", as {data} has no annotations" if data else "")
     say(f"estimate: reading the annotations of {data} …")
     root = Path(data)  # counted as yolopose.data.coco.load_dataset takes them
-    train, val = (read_json(root / f"annotations/person_keypoints_{split}2017.json") for split in ("train", "val"))
-    labelled = {a["image_id"] for a in train["annotations"] if a.get("num_keypoints") and not a.get("iscrowd")}
+    train = read_annotations(root / "annotations/person_keypoints_train2017.json")
+    val = read_images(root / "annotations/person_keypoints_val2017.json")
     listed = root / "annotations/image_info_test-dev2017.json"
-    tested = len(read_json(listed)["images"]) if listed.is_file() and (root / "test2017").is_dir() else 0
-    found = {"train": len(labelled), "val": len(val["images"]), "test_dev": tested}
+    tested = len(read_images(listed)) if listed.is_file() and (root / "test2017").is_dir() else 0
+    labelled = len(set(train.image_row[train.labelled].tolist()))
+    found = {"train": labelled, "val": len(val), "test_dev": tested}
     return {key: min(number, limits[key] or number) for key, number in found.items()}, f"the annotations of {data}"
 
 
