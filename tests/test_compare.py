@@ -74,7 +74,9 @@ def test_full_scale_compares_and_its_recipe_on_other_data_does_not(tmp_path: Pat
     found = claims_of(fabricated.study(tmp_path / "printed", {"s6": 87.6, "m6": 89.1, "l6": 90.2}, **FULL))
     assert found["C13"]["verdict"] == found["C03"]["verdict"] == REPRODUCED  # 90.2 against 88.4, margin 0.5
     assert found["C12"]["verdict"] == NOT_REPRODUCED  # AP is half of AP50 in fabricated metrics
-    assert found["C04"]["verdict"] == NOT_RUN
+    assert found["C04"]["verdict"] == NOT_RUN and found["C03"]["reason"] == ""
+    undecided = claims_of(fabricated.study(tmp_path / "near", {"l6": 88.6}, **FULL))["C03"]  # against 88.4
+    assert undecided["verdict"] == NOT_COMPARABLE and undecided["reason"] == f"{UNDECIDED} of 0.5; run more seeds"
 
 
 @pytest.mark.parametrize(("gap", "scores", "expected"), [
@@ -274,11 +276,13 @@ def outcome(results: Path | ResultSet, rule: str) -> claims.Outcome:
         "{compare: [{planet: 1}, '>', 1]}", "{compare: [{printed: AP, table: 1, colour: red}, '>', 1]}",
         "{matches_printed: {table: 9, metric: AP}}", "{compare: [1, '>', 2], all: []}")]])
 def test_rules_by_hand(rule: str, expected: str | None) -> None:
+    """Of several rules the worst verdict is that of all, with its own reasons alone."""
     if expected is None:  # malformed
         with pytest.raises((ValueError, KeyError)):
             outcome(NOTHING, rule)
     else:
-        assert outcome(NOTHING, rule).verdict == expected
+        assert (found := outcome(NOTHING, rule)).verdict == expected
+        assert (expected in (REPRODUCED, NOT_REPRODUCED)) == (found.reason in ("", "x"))
         assert describe(yaml.safe_load(rule))
 
 
