@@ -36,7 +36,7 @@ def test_imports_that_point_upwards_are_refused(tmp_path):
 @pytest.mark.parametrize(("modules", "heavy"), [
     ("yolopose.workflow.run, yolopose.workflow.status, yolopose.study.config, yolopose.study.freshness", SLOW),
     ("yolopose.report.page, yolopose.report.claims, yolopose.report.figures.write", COMPUTING),
-    ("yolopose.report.tables, yolopose.report.page, yolopose.report.findings", COMPUTING | {"matplotlib"}),
+    ("yolopose.report.tables, yolopose.report.findings", COMPUTING | {"matplotlib"}),
     ("yolopose.report.sets, yolopose.report.claims, yolopose.report.measured, yolopose.report.quantities",
      COMPUTING | {"matplotlib", "pandas", "jinja2", "numpy"}),
 ])
