@@ -22,7 +22,7 @@ class Turns:
 
         place = f"{folder or tempfile.gettempdir()}/yolopose-{os.getuid()}"
         # Who waits holds the first, so that who has just had the second cannot take it again before him.
-        self.queue, self.cores = (FileLock(f"{place}.{name}", poll_interval=0.001) for name in ("queue", "cores"))
+        self.queue, self.cores = (FileLock(f"{place}.{name}", poll_interval=0.003) for name in ("queue", "cores"))
         self.patience_s = self.left_s = patience_s
 
     @contextlib.contextmanager
