@@ -197,7 +197,7 @@ def test_a_folder_of_photos_is_drawn_and_written_down_whatever_else_lies_there(r
     assert sorted(path.name for path in folder.iterdir()) == written
     assert json.loads((folder / "b-2.json").read_text())["people"] == []
     assert "Nobody was found in 3 of 4" in capsys.readouterr().out
-    assert folder.parent in results_inside(results), "make clean knows the folder"
+    assert folder in results_inside(results), "make clean knows the folder"
 
 
 def test_the_first_trained_pose_model_is_taken_and_never_writes_into_a_committed_folder(results, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from yolopose.analysis.runtime import almost_free_rows, constant_rows, measure_c
 from yolopose.analysis.timing import PLANS, Plan, choose_tiles, make_mosaics, seconds_of, slope_interval, take_turns
 from yolopose.models.checkpoints import save_weights
 from yolopose.models.yolov5 import build_model
+from yolopose.released.importer import SCHEMA
 from yolopose.study.config import EvaluateConfig, load_profiles, load_study, load_variants
 from yolopose.utils.errors import StudyError
 from yolopose.utils.files import read_json, write_csv
@@ -138,7 +139,7 @@ def train(study, seed: int) -> None:
     with torch.no_grad():
         for conv in model.detect.m:
             conv.bias.view(3, 6)[:, 4:] = 5.0
-    save_weights(study.run_dir("s6", 0) / "weights.pt", model, 0.25, 64, {}, {})
+    save_weights(study.run_dir("s6", 0) / "weights.pt", model, 0.25, 64, SCHEMA.as_dict(), {})
 
 
 def test_what_is_measured_and_what_is_kept(study) -> None:
