@@ -63,7 +63,10 @@ def test_counts_compare_at_any_scale_and_accuracies_never_at_a_reduced_one(mini:
 
 
 def test_full_scale_compares_and_its_recipe_on_other_data_does_not(tmp_path: Path) -> None:
-    rows = compared(fabricated.study(tmp_path / "paper", {"s6": 90.0, "m6": 89.0}, **FULL))
+    rows = compared(folder := fabricated.study(tmp_path / "paper", {"s6": 90.0, "m6": 89.0}, **FULL))
+    whole = outcome(folder, "{matches_printed: {table: 1, metric: AP50}}")  # l6, which was not run, is not the reason
+    assert (whole.verdict, whole.reason) == (NOT_REPRODUCED, "")
+    assert whole.values == "s6 90.0 (printed 87.6); m6 89.0 (printed 89.1)"
     assert rows["table1.row10.AP50"]["verdict"] == NOT_REPRODUCED  # 90.0 against 87.6
     assert rows["table1.row10.AP50"]["difference"] == pytest.approx(2.4)
     assert rows["table1.row11.AP50"]["verdict"] == REPRODUCED  # 89.0 against 89.1
@@ -283,6 +286,7 @@ def test_rules_by_hand(rule: str, expected: str | None) -> None:
     else:
         assert (found := outcome(NOTHING, rule)).verdict == expected
         assert (expected in (REPRODUCED, NOT_REPRODUCED)) == (found.reason in ("", "x"))
+        assert found.values.endswith("(false)") == (expected == NOT_REPRODUCED)
         assert describe(yaml.safe_load(rule))
 
 
